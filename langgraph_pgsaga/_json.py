@@ -1,0 +1,93 @@
+"""JSON for jsonb columns: exactly, or not at all.
+
+jsonb can't hold NUL or lone surrogates in strings, NaN or infinities, and not
+every reader gets integers beyond 64 bits back. `dump_exact` answers None for
+such values; `project` makes a readable approximation for the columns that
+people and filters look at, next to exact bytes kept elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+
+JSON_INT_LIMIT = 2**53
+_SURROGATES_AND_NUL = {0: "\ufffd", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
+
+
+def dump(value: Any) -> str:
+    """JSON text of a value that is known to be JSON."""
+    return orjson.dumps(value).decode()
+
+
+def load(text: str) -> Any:
+    """The value of JSON text that came out of a jsonb column."""
+    return orjson.loads(text)
+
+
+def dump_exact(value: Any) -> str | None:
+    """JSON text that loads to an equal value after a stay in jsonb; None if there is none."""
+    return dump(value) if _is_exact(value) else None
+
+
+def project(value: Any, *, longest: int | None = None) -> Any:
+    """`value` as something jsonb holds: odd text replaced, odd numbers and objects as text.
+
+    Text longer than `longest` characters is shortened.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return clean_text(shortened(value, longest))
+    if isinstance(value, int):
+        return int(value) if -JSON_INT_LIMIT < value < JSON_INT_LIMIT else str(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {clean_text(str(k)): project(v, longest=longest) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [project(v, longest=longest) for v in value]
+    return type(value).__name__
+
+
+def shortened(text: str, longest: int | None) -> str:
+    """`text`, or its first `longest` characters and an ellipsis."""
+    return text if longest is None or len(text) <= longest else f"{text[:longest]}…"
+
+
+def clean_text(text: str) -> str:
+    """`text` with what PostgreSQL can't hold (NUL, lone surrogates) as U+FFFD."""
+    return str(text) if is_clean(text) else text.translate(_SURROGATES_AND_NUL)
+
+
+def is_clean(text: str) -> bool:
+    """Whether PostgreSQL can hold `text`."""
+    if "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_exact(value: Any) -> bool:
+    kind = type(value)
+    if kind is str:
+        return is_clean(value)
+    if kind is int:
+        return -JSON_INT_LIMIT < value < JSON_INT_LIMIT
+    if kind is list or kind is tuple:
+        return all(map(_is_exact, value))
+    if kind is dict:
+        return all(type(k) is str and is_clean(k) and _is_exact(v) for k, v in value.items())
+    if kind is float:
+        return _is_exact_float(value)
+    return kind is bool or value is None
+
+
+def _is_exact_float(value: float) -> bool:
+    """jsonb stores decimals: no NaN, no infinities, no minus zero, no huge exponents."""
+    return math.isfinite(value) and (1e-6 < abs(value) < 1e15 or str(value) == "0.0")

@@ -1,0 +1,73 @@
+"""The one place where the driver's errors become this package's, by SQLSTATE and class."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from langgraph_pgsaga.errors import (
+    AuthenticationError,
+    MissingDatabaseError,
+    MissingMigrationsError,
+    PgSagaError,
+    ServerConnectionError,
+    ServerError,
+    UnstorableValueError,
+)
+
+_LOGIN_REFUSED = {"28000", "28P01"}
+_DATABASE_MISSING = {"3D000"}
+_SCHEMA_OUTDATED = {"3F000", "42P01", "42703", "42883"}
+_TEXT_REFUSED = {"22021", "22P05"}
+_TOO_LARGE = {"54000", "54001"}
+# Not connected any more, or about to be: admin shutdown, crash shutdown, starting up.
+_GOING_AWAY = {"57P01", "57P02", "57P03", "25006"}
+# The server rolled the statement back and asks for it again.
+_TRY_AGAIN = {"40001", "40P01"}
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Whether the connection, not the statement, is to blame."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return state.startswith("08") or state in _GOING_AWAY
+    if isinstance(error, asyncpg.InterfaceError):
+        return "clos" in str(error) or "released" in str(error)
+    return isinstance(error, OSError | EOFError) and not isinstance(error, TimeoutError)
+
+
+def is_repeatable(error: BaseException) -> bool:
+    """Whether a statement that is safe to repeat may succeed when sent again."""
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _TRY_AGAIN:
+        return True
+    return is_connection_loss(error)
+
+
+def translated(error: BaseException, dsn: str) -> PgSagaError:
+    """The error to raise `from error`. `dsn` must be redacted already."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _of_server(error, dsn)
+    if is_connection_loss(error):
+        return ServerConnectionError(dsn=dsn, detail=str(error) or type(error).__name__)
+    if isinstance(error, TimeoutError):
+        return ServerConnectionError(dsn=dsn, detail="no answer in time")
+    if isinstance(error, asyncpg.DataError | UnicodeEncodeError):
+        # The driver's text quotes the value.
+        return UnstorableValueError(where="a parameter", problem="PostgreSQL has no such value")
+    return ServerError(dsn=dsn, sqlstate=None, detail=str(error) or type(error).__name__)
+
+
+def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
+    state, detail = error.sqlstate or "", str(error.args[0]) if error.args else "unknown error"
+    if state in _LOGIN_REFUSED:
+        return AuthenticationError(dsn=dsn, detail=detail, sqlstate=state)
+    if state in _DATABASE_MISSING:
+        return MissingDatabaseError(dsn=dsn, detail=detail, sqlstate=state)
+    if state in _SCHEMA_OUTDATED:
+        return MissingMigrationsError(dsn=dsn, detail=detail)
+    if state in _TEXT_REFUSED:
+        return UnstorableValueError(where="a text", problem=detail)
+    if state in _TOO_LARGE:
+        return UnstorableValueError(where="a value", problem=detail)
+    if is_connection_loss(error):
+        return ServerConnectionError(dsn=dsn, detail=detail, sqlstate=state)
+    return ServerError(dsn=dsn, sqlstate=state, detail=detail)

@@ -1,0 +1,194 @@
+"""Which classes a stored value may become, and where they are looked up.
+
+A row names a class by module and qualified name. It may become
+
+1. a known type: LangGraph's own list, and the inert ones of `_ALSO_KNOWN`;
+2. an allowed type: what the application passed as `allow`;
+3. unless strict, a data class (dataclass, pydantic model, enum, named tuple)
+   that the application has imported already.
+
+Only 1 and 2 are imported when needed: they are our word and the application's.
+The row's own word never imports a module, and never calls a function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any, TypeAlias
+
+from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES
+from pydantic import BaseModel
+
+from langgraph_pgsaga.errors import BlockedTypeError, InvalidArgumentError, MissingTypeError
+
+Key: TypeAlias = tuple[str, str]
+
+_ALSO_KNOWN: frozenset[Key] = frozenset(
+    {
+        ("builtins", "complex"),
+        ("builtins", "slice"),
+        ("langgraph.checkpoint.base.id", "UUID"),
+        ("langgraph.store.base", "SearchItem"),
+        ("numpy", "ndarray"),
+        ("pathlib", "PurePosixPath"),
+        ("pathlib", "PureWindowsPath"),
+        ("pathlib._local", "PurePosixPath"),
+        ("pathlib._local", "PureWindowsPath"),
+        ("pydantic.networks", "AnyUrl"),
+        ("pydantic.networks", "AnyHttpUrl"),
+        ("pydantic.networks", "HttpUrl"),
+        ("pydantic.types", "SecretBytes"),
+        ("pydantic.types", "SecretStr"),
+        ("uuid_utils", "UUID"),
+    }
+)
+# ("re", "compile") is a function: the decoder handles it by itself.
+_KNOWN = frozenset((k[0], k[1]) for k in SAFE_MSGPACK_TYPES | _ALSO_KNOWN) - {("re", "compile")}
+# Python 3.13 moved its path classes; both names mean the same.
+_MOVED = {"pathlib._local": "pathlib"}
+
+
+def key_of(cls: type) -> Key:
+    """The name under which a class is stored."""
+    return cls.__module__, cls.__qualname__
+
+
+def v1_model() -> type | None:
+    """pydantic's old base class, if this process uses it."""
+    found = getattr(sys.modules.get("pydantic.v1"), "BaseModel", None)
+    return found if isinstance(found, type) else None
+
+
+def is_named_tuple(cls: type) -> bool:
+    """Whether the class is a tuple with field names."""
+    return tuple in cls.__mro__ and type(getattr(cls, "_fields", None)) is tuple
+
+
+def is_data_class(cls: type) -> bool:
+    """Whether instances hold named data only. An exception never counts."""
+    bases = cls.__mro__
+    if BaseException in bases:
+        return False
+    return (
+        BaseModel in bases
+        or Enum in bases
+        or v1_model() in bases
+        or dataclasses.is_dataclass(cls)
+        or is_named_tuple(cls)
+    )
+
+
+class TypeRules:
+    """Resolves the names in stored values to classes. Immutable, safe to share."""
+
+    def __init__(self, allow: Iterable[type | tuple[str, ...]], *, strict: bool) -> None:
+        self.strict = strict
+        self.allow = tuple(dict.fromkeys(allow))
+        self._keys = frozenset(_allowed_key(entry) for entry in self.allow)
+        # Classes found so far; those passed as objects need no looking up.
+        self._found: dict[Key, type] = {
+            key_of(entry): entry for entry in self.allow if isinstance(entry, type)
+        }
+
+    def resolve(self, module: str, name: str) -> type:
+        """The class of this name.
+
+        Raises MissingTypeError if there is none, BlockedTypeError if there is
+        something that a stored value may not become.
+        """
+        found = self._found.get((module, name))
+        if found is not None:
+            return found
+        if self.is_listed(module, name):
+            found = _import_class(module, name)
+            self._found[module, name] = found
+            return found
+        if self.strict:
+            raise BlockedTypeError(module=module, name=name)
+        return _imported_data_class(module, name)
+
+    def is_listed(self, module: str, name: str) -> bool:
+        """Whether the class is known or allowed by name.
+
+        LangGraph lists a nested class by its last name only.
+        """
+        key = module, name
+        return key in _KNOWN or key in self._keys or (module, _last(name)) in self._keys
+
+    def adding(self, extra: Iterable[type | tuple[str, ...]]) -> TypeRules:
+        """These rules with more allowed types; the same object if nothing is new."""
+        extra = tuple(extra)
+        new = {_allowed_key(entry) for entry in extra} - self._keys - _KNOWN
+        if not new:
+            return self
+        return TypeRules((*self.allow, *extra), strict=self.strict)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _allowed_key(entry: type | tuple[str, ...]) -> Key:
+    if isinstance(entry, type):
+        return key_of(entry)
+    if len(entry) == 2 and all(type(part) is str for part in entry):
+        return entry[0], entry[1]
+    raise InvalidArgumentError(
+        argument="allow",
+        problem=f"{entry!r} is neither a class nor a (module, name) tuple. Pass the class itself",
+    )
+
+
+def _import_class(module: str, name: str) -> type:
+    try:
+        source = importlib.import_module(_MOVED.get(module, module))
+    except ImportError as exc:
+        raise MissingTypeError(module=module, name=name) from exc
+    head, _, rest = name.partition(".")
+    found = _inside(getattr(source, head, None), rest)
+    return _as_class(found, module, name)
+
+
+def _imported_data_class(module: str, name: str) -> type:
+    source = sys.modules.get(module)
+    if source is None:
+        raise MissingTypeError(module=module, name=name)
+    names = _namespace(source)
+    # A generic's name, "Box[a.B]", has dots of its own.
+    found = names.get(name)
+    if found is None:
+        head, _, rest = name.partition(".")
+        found = _inside(names.get(head), rest)
+    cls = _as_class(found, module, name)
+    if not is_data_class(cls):
+        raise BlockedTypeError(module=module, name=name)
+    return cls
+
+
+def _namespace(source: object) -> dict[str, Any]:
+    """A module's names, without waking a lazy module or a module's `__getattr__`."""
+    try:
+        names = object.__getattribute__(source, "__dict__")
+    except AttributeError:
+        return {}
+    return names if isinstance(names, dict) else {}
+
+
+def _inside(found: object, rest: str) -> object:
+    for part in filter(None, rest.split(".")):
+        if not isinstance(found, type):
+            return None
+        found = vars(found).get(part)
+    return found
+
+
+def _as_class(found: object, module: str, name: str) -> type:
+    if found is None:
+        raise MissingTypeError(module=module, name=name)
+    if not isinstance(found, type):
+        raise BlockedTypeError(module=module, name=name)
+    return found

@@ -1,0 +1,124 @@
+"""Where a call's rows are: the thread, namespace and checkpoint that a RunnableConfig names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_pgsaga._json import is_clean
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingThreadIdError
+
+_LONGEST_NAMESPACE_BYTES = 512
+_KEPT_NAMESPACE_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """`given_thread_id` is the caller's own object, `thread_id` its text.
+
+    `checkpoint_ns` is the namespace as given, `stored_ns` as the tables hold it.
+    """
+
+    given_thread_id: Any
+    thread_id: str
+    session_id: UUID
+    checkpoint_ns: str
+    stored_ns: str
+    checkpoint_id: str | None
+
+    @classmethod
+    def of(cls, config: RunnableConfig) -> Address:
+        """The address in `config`; namespace and checkpoint id may be absent or None.
+
+        Raises:
+            MissingThreadIdError, InvalidArgumentError: the thread id is absent, of
+                another type than str, int and UUID, or text that PostgreSQL can't hold.
+        """
+        configurable: Mapping[str, Any] = config.get("configurable") or {}
+        given = configurable.get("thread_id")
+        thread_id = thread_id_text(given)
+        namespace = _text("checkpoint_ns", configurable.get("checkpoint_ns") or "")
+        return cls(
+            given_thread_id=given,
+            thread_id=thread_id,
+            session_id=session_id_of(thread_id),
+            checkpoint_ns=namespace,
+            stored_ns=stored_namespace(namespace),
+            checkpoint_id=optional_checkpoint_id(config),
+        )
+
+    def config(self, checkpoint_id: str) -> RunnableConfig:
+        """The config that names `checkpoint_id` of this thread and namespace."""
+        return checkpoint_config(self.given_thread_id, self.checkpoint_ns, checkpoint_id)
+
+
+def checkpoint_config(thread_id: Any, checkpoint_ns: str, checkpoint_id: str) -> RunnableConfig:
+    """A config as savers return it: these three keys and nothing else."""
+    return {
+        "configurable": {
+            "thread_id": thread_id,
+            "checkpoint_ns": checkpoint_ns,
+            "checkpoint_id": checkpoint_id,
+        }
+    }
+
+
+def optional_checkpoint_id(config: RunnableConfig) -> str | None:
+    """The checkpoint id in `config`; absent, None and '' are all None."""
+    checkpoint_id = (config.get("configurable") or {}).get("checkpoint_id")
+    return _text("checkpoint_id", str(checkpoint_id)) if checkpoint_id else None
+
+
+def thread_id_text(given: Any) -> str:
+    """A thread id as text: str as it is, int and UUID in their usual form."""
+    if given is None or given == "":
+        raise MissingThreadIdError()
+    if isinstance(given, str):
+        return _text("thread_id", str(given))
+    if isinstance(given, int | UUID) and not isinstance(given, bool):
+        return str(given)
+    raise InvalidArgumentError(
+        argument="thread_id", problem=f"must be a str, int or UUID, not {type(given).__name__}"
+    )
+
+
+def stored_namespace(namespace: str) -> str:
+    """`namespace`, or its beginning and its hash where an index couldn't hold it.
+
+    A colon marks the namespace of one subgraph call, so where there is one it stays.
+    """
+    encoded = namespace.encode()
+    if len(encoded) <= _LONGEST_NAMESPACE_BYTES:
+        return namespace
+    beginning = encoded[:_KEPT_NAMESPACE_BYTES].decode(errors="ignore")
+    colon = ":" if ":" in namespace else ""
+    return f"{beginning}{colon}#{hashlib.sha256(encoded).hexdigest()}"
+
+
+def session_id_of(thread_id: str) -> UUID:
+    """The session of a thread: a UUID (version 8) of the first 16 bytes of its SHA-256.
+
+    The SQL function pgsaga_session_id gives the same.
+    """
+    digest = bytearray(hashlib.sha256(thread_id.encode()).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x80
+    digest[8] = digest[8] & 0x3F | 0x80
+    return UUID(bytes=bytes(digest))
+
+
+def _text(argument: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgumentError(
+            argument=argument, problem=f"must be a str, not {type(value).__name__}"
+        )
+    if not is_clean(value):
+        raise InvalidArgumentError(
+            argument=argument,
+            problem="holds a NUL character or a lone surrogate, which PostgreSQL text can't",
+        )
+    return value

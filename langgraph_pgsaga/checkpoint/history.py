@@ -1,0 +1,317 @@
+"""Reading many checkpoints: listings by pages, and the history of delta channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    CheckpointTuple,
+    DeltaChannelHistory,
+    PendingWrite,
+)
+
+from langgraph_pgsaga import _json, _sql
+from langgraph_pgsaga.checkpoint.address import Address, optional_checkpoint_id
+from langgraph_pgsaga.checkpoint.codec import Codec
+from langgraph_pgsaga.checkpoint.decode import (
+    StateData,
+    StoredValue,
+    StoredWrite,
+    checkpoint_tuple,
+    decode_state,
+    decode_value,
+    decode_writes,
+    run_numbers,
+)
+from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
+from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.errors import InvalidArgumentError
+
+_STATEMENTS = _sql.load("history")
+_FIRST_PAGE = 32
+_LARGEST_PAGE = 256
+
+
+class _ValueKey(NamedTuple):
+    session_id: UUID
+    stored_ns: str
+    channel: str
+    version: str
+
+
+class _Contents:
+    """Values and messages of any number of checkpoints, each fetched and decoded once."""
+
+    def __init__(self, database: Database, codec: Codec) -> None:
+        self._database = database
+        self._codec = codec
+        self._stored: dict[_ValueKey, StoredValue | None] = {}
+        self._messages: dict[UUID, dict[int, Any]] = {}
+
+    async def fetch(self, keys: Sequence[_ValueKey]) -> None:
+        """Fetches what of `keys`, and of the messages they name, isn't here yet."""
+        missing = list(dict.fromkeys(k for k in keys if k not in self._stored))
+        if not missing:
+            return
+        self._stored.update(dict.fromkeys(missing))
+        columns = [list(column) for column in zip(*missing, strict=True)]
+        rows = await self._database.fetch(_STATEMENTS["select_values"], *columns)
+        for row in rows:
+            key = _ValueKey(
+                row["session_id"], row["checkpoint_ns"], row["channel"], row["version"]
+            )
+            self._stored[key] = StoredValue(row["type"], row["payload"], row["message_runs"])
+        await self._fetch_messages(rows)
+
+    async def _fetch_messages(self, rows: list[asyncpg.Record]) -> None:
+        missing: dict[UUID, set[int]] = {}
+        for row in rows:
+            if row["message_runs"]:
+                have = self._messages.setdefault(row["session_id"], {})
+                wanted = missing.setdefault(row["session_id"], set())
+                wanted.update(n for n in run_numbers(row["message_runs"]) if n not in have)
+        runs = [
+            (session, *run) for session, numbers in missing.items() for run in _runs(numbers)
+        ]
+        if not runs:
+            return
+        columns = [list(column) for column in zip(*runs, strict=True)]
+        for row in await self._database.fetch(_STATEMENTS["select_messages"], *columns):
+            message = self._codec.load(row["payload_type"], row["payload"])
+            self._messages[row["session_id"]][row["message_no"]] = message
+
+    def values(self, keys: Sequence[_ValueKey]) -> dict[str, Any]:
+        """The decoded values by channel; keys without a stored value are left out."""
+        found = {key: self._stored[key] for key in keys}
+        return {
+            key.channel: decode_value(
+                self._codec, stored, self._messages.get(key.session_id, {})
+            )
+            for key, stored in found.items()
+            if stored is not None
+        }
+
+
+class CheckpointListing:
+    """`list`: the checkpoints that fit, newest first, fetched page by page.
+
+    No connection is held between pages. A checkpoint saved meanwhile is newer than
+    those still to come, so none of these is missed or given twice. Messages that
+    several checkpoints of the listing share are the same objects in each.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        codec: Codec,
+        config: RunnableConfig | None,
+        *,
+        filter: Mapping[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> None:
+        self._database = database
+        self._codec = codec
+        self._address = Address.of(config) if config else None
+        given_ns = (config.get("configurable") or {}).get("checkpoint_ns") if config else None
+        self._stored_ns = None if given_ns is None or not self._address else self._address.stored_ns
+        self._filter = dict(filter or {})
+        self._clear_filter = _clear_filter(codec, self._filter)
+        self._before = optional_checkpoint_id(before) if before else None
+        self._left = limit
+        self._page = _FIRST_PAGE
+        self._last: asyncpg.Record | None = None
+        self._done = False
+        self._contents = _Contents(database, codec)
+
+    async def next_page(self) -> list[CheckpointTuple]:
+        """The next checkpoints; [] when there are no more."""
+        while not self._done and (self._left is None or self._left > 0):
+            rows = await self._fetch_states()
+            states = [(row, self._decoded(row)) for row in rows]
+            fitting = [(row, state) for row, state in states if self._fits(state)]
+            if fitting:
+                return await self._tuples(fitting[: self._left])
+        return []
+
+    async def _fetch_states(self) -> list[asyncpg.Record]:
+        size = self._page if self._left is None else min(self._page, self._left)
+        last, address = self._last, self._address
+        session_id = address.session_id if address else None
+        checkpoint_id = address.checkpoint_id if address else None
+        if session_id is not None and self._stored_ns is not None:
+            rows = await self._database.fetch(
+                _STATEMENTS["list_states_of_namespace"],
+                session_id,
+                self._stored_ns,
+                checkpoint_id,
+                self._clear_filter,
+                last["checkpoint_id"] if last else self._before,
+                size,
+            )
+        else:
+            after = (last["checkpoint_id"], last["session_id"], last["checkpoint_ns"]) if last else ()
+            rows = await self._database.fetch(
+                _STATEMENTS["list_states"],
+                session_id,
+                self._stored_ns,
+                checkpoint_id,
+                self._clear_filter,
+                self._before,
+                *(after or (None, None, None)),
+                size,
+            )
+        self._done = len(rows) < size
+        self._last = rows[-1] if rows else None
+        self._page = min(self._page * 2, _LARGEST_PAGE)
+        return rows
+
+    def _decoded(self, row: asyncpg.Record) -> StateData:
+        return decode_state(
+            self._codec, row["state_data"], row["metadata"], row["exact_type"], row["exact"]
+        )
+
+    def _fits(self, state: StateData) -> bool:
+        """What the server couldn't see, where metadata isn't stored in clear."""
+        return self._codec.readable or all(
+            state.metadata.get(key) == value for key, value in self._filter.items()
+        )
+
+    async def _tuples(
+        self, found: list[tuple[asyncpg.Record, StateData]]
+    ) -> list[CheckpointTuple]:
+        if self._left is not None:
+            self._left -= len(found)
+        keys = [
+            [
+                _ValueKey(row["session_id"], row["checkpoint_ns"], channel, str(version))
+                for channel, version in state.checkpoint["channel_versions"].items()
+                if channel not in state.inline
+            ]
+            for row, state in found
+        ]
+        await self._contents.fetch([key for one in keys for key in one])
+        writes = await self._writes([row for row, _ in found])
+        return [
+            checkpoint_tuple(
+                state,
+                thread_id=self._thread_id(row),
+                stored_ns=row["checkpoint_ns"],
+                checkpoint_id=row["checkpoint_id"],
+                parent_checkpoint_id=row["parent_checkpoint_id"],
+                values=self._contents.values(own_keys),
+                pending_writes=decode_writes(self._codec, writes.get(_state_key(row), ())),
+            )
+            for (row, state), own_keys in zip(found, keys, strict=True)
+        ]
+
+    def _thread_id(self, row: asyncpg.Record) -> Any:
+        return self._address.given_thread_id if self._address else row["thread_id"]
+
+    async def _writes(
+        self, states: list[asyncpg.Record]
+    ) -> dict[tuple[UUID, str, str], list[StoredWrite]]:
+        columns = [list(column) for column in zip(*map(_state_key, states), strict=True)]
+        found: dict[tuple[UUID, str, str], list[StoredWrite]] = {}
+        for row in await self._database.fetch(_STATEMENTS["select_writes"], *columns):
+            write = StoredWrite(
+                row["task_path"],
+                row["task_id"],
+                row["idx"],
+                row["channel"],
+                row["type"],
+                row["payload"],
+            )
+            found.setdefault(_state_key(row), []).append(write)
+        return found
+
+
+async def delta_channel_history(
+    database: Database, codec: Codec, address: Address, channels: Sequence[str]
+) -> dict[str, DeltaChannelHistory]:
+    """What each channel's ancestors wrote, oldest first, back to its nearest stored value.
+
+    The contract is BaseCheckpointSaver.get_delta_channel_history's. Takes three or
+    four statements, however long the way is.
+    """
+    if not channels:
+        return {}
+    names = list(dict.fromkeys(channels))
+    walk = await database.fetch(
+        _STATEMENTS["walk_delta_channels"],
+        address.session_id,
+        address.stored_ns,
+        address.checkpoint_id,
+        names,
+    )
+    seeds = await _seeds(database, codec, address, walk)
+    open_at = {row["checkpoint_id"]: set(row["open_channels"]) for row in walk}
+    writes: dict[str, list[PendingWrite]] = {name: [] for name in names}
+    rows = await database.fetch(
+        _STATEMENTS["select_channel_writes"],
+        address.session_id,
+        address.stored_ns,
+        [row["checkpoint_id"] for row in reversed(walk)],
+        names,
+    )
+    for row in rows:
+        if row["channel"] in open_at[row["checkpoint_id"]]:
+            value = codec.load(row["type"], row["payload"])
+            writes[row["channel"]].append((row["task_id"], row["channel"], value))
+    return {name: _delta_history(writes[name], name, seeds) for name in names}
+
+
+async def _seeds(
+    database: Database, codec: Codec, address: Address, walk: list[asyncpg.Record]
+) -> dict[str, Any]:
+    seeds: dict[str, Any] = {}
+    keys: list[_ValueKey] = []
+    for row in walk:
+        for channel in row["found_channels"]:
+            state: dict[str, Any] = _json.load(row["state_data"])
+            if channel in state["channel_values"]:
+                seeds[channel] = state["channel_values"][channel]
+            else:
+                version = str(state["channel_versions"][channel])
+                keys.append(_ValueKey(address.session_id, address.stored_ns, channel, version))
+    contents = _Contents(database, codec)
+    await contents.fetch(keys)
+    return {**seeds, **contents.values(keys)}
+
+
+def _delta_history(
+    writes: list[PendingWrite], channel: str, seeds: Mapping[str, Any]
+) -> DeltaChannelHistory:
+    if channel in seeds:
+        return {"writes": writes, "seed": seeds[channel]}
+    return {"writes": writes}
+
+
+def _clear_filter(codec: Codec, filter_: Mapping[str, Any]) -> str | None:
+    visible = {k: v for k, v in filter_.items() if codec.readable or k in CLEAR_METADATA}
+    if not visible:
+        return None
+    text = _json.dump_exact(visible)
+    if text is None:
+        raise InvalidArgumentError(
+            argument="filter", problem="can only compare with what JSON can hold"
+        )
+    return text
+
+
+def _state_key(row: asyncpg.Record) -> tuple[UUID, str, str]:
+    return row["session_id"], row["checkpoint_ns"], row["checkpoint_id"]
+
+
+def _runs(numbers: set[int]) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs

@@ -1,0 +1,148 @@
+"""Deleting, pruning and copying threads. Nothing here decodes a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from langgraph.checkpoint.serde.types import TASKS
+
+from langgraph_pgsaga import _json, _sql
+from langgraph_pgsaga.checkpoint.address import session_id_of, thread_id_text
+from langgraph_pgsaga.database import Connection, Database
+from langgraph_pgsaga.errors import InvalidArgumentError, ThreadExistsError
+
+_STATEMENTS = _sql.load("retention")
+_HISTORY = _sql.load("history")
+
+
+async def delete_thread(database: Database, thread_id: Any) -> None:
+    """Everything of the thread, from every table. A thread that isn't there is no error."""
+    await _delete_session(database, session_id_of(thread_id_text(thread_id)))
+
+
+async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
+    """The checkpoints and writes of the runs, and what only they used; one transaction a thread."""
+    sessions: dict[UUID, None] = {}
+    for run_id in run_ids:
+        found = await database.fetch(
+            _STATEMENTS["select_sessions_of_run"], _json.dump(_json.project({"run_id": run_id}))
+        )
+        sessions.update(dict.fromkeys(row["session_id"] for row in found))
+    for session_id in sessions:
+
+        async def work(conn: Connection, session_id: UUID = session_id) -> None:
+            await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
+            await database.fetch(
+                _STATEMENTS["delete_checkpoints_of_runs"],
+                session_id,
+                [_json.clean_text(str(run_id)) for run_id in run_ids],
+                conn=conn,
+            )
+            await _collect(database, conn, session_id)
+
+        await database.run(work)
+
+
+async def prune(database: Database, thread_ids: Sequence[Any], strategy: str) -> None:
+    """Prunes each thread in a transaction of its own; see PostgresSaver.prune."""
+    if strategy not in ("keep_latest", "delete", "delete_all"):
+        raise InvalidArgumentError(
+            argument="strategy", problem=f"{strategy!r} is neither 'keep_latest' nor 'delete'"
+        )
+    for session_id in [session_id_of(thread_id_text(t)) for t in thread_ids]:
+        if strategy == "keep_latest":
+            await _keep_latest(database, session_id)
+        else:
+            await _delete_session(database, session_id)
+
+
+async def copy_thread(database: Database, source: Any, target: Any) -> None:
+    """Everything of `source` under `target`. A source that isn't there copies nothing.
+
+    Raises:
+        ThreadExistsError: the target holds state already.
+    """
+    source_id = session_id_of(thread_id_text(source))
+    target_text = thread_id_text(target)
+    target_id = session_id_of(target_text)
+
+    async def work(conn: Connection) -> None:
+        # In one order for everybody, so that two copies can't wait for each other.
+        for session_id in sorted((source_id, target_id)):
+            await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
+        held = await database.fetch(_STATEMENTS["exists_state"], target_id, conn=conn)
+        if held[0]["is_there"]:
+            raise ThreadExistsError(thread_id=target_text)
+        await database.fetch(
+            _STATEMENTS["copy_session"], source_id, target_id, target_text, conn=conn
+        )
+
+    # Repeated after a commit whose answer was lost, it would find its own copy.
+    await database.run(work, repeat=False)
+
+
+async def _delete_session(database: Database, session_id: UUID) -> None:
+    async def work(conn: Connection) -> None:
+        await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
+        await database.fetch(_STATEMENTS["delete_session"], session_id, conn=conn)
+
+    await database.run(work)
+
+
+async def _keep_latest(database: Database, session_id: UUID) -> None:
+    async def work(conn: Connection) -> None:
+        await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
+        heads = await database.fetch(_STATEMENTS["select_heads"], session_id, TASKS, conn=conn)
+        kept = {h["checkpoint_ns"]: await _kept_ids(database, conn, session_id, h) for h in heads}
+        for head in heads:
+            namespace = head["checkpoint_ns"]
+            over = _is_call_over(head, kept.get("", set()))
+            await database.fetch(
+                _STATEMENTS["delete_checkpoints_but"],
+                session_id,
+                namespace,
+                [] if over else sorted(kept[namespace]),
+                conn=conn,
+            )
+        await _collect(database, conn, session_id)
+
+    await database.run(work)
+
+
+async def _kept_ids(
+    database: Database, conn: Connection, session_id: UUID, head: asyncpg.Record
+) -> set[str]:
+    """The head and what it can't be rebuilt without."""
+    kept = {head["checkpoint_id"]}
+    if head["sends_parent_id"]:
+        kept.add(head["sends_parent_id"])
+    if head["delta_channels"]:
+        walk = await database.fetch(
+            _HISTORY["walk_delta_channels"],
+            session_id,
+            head["checkpoint_ns"],
+            head["checkpoint_id"],
+            head["delta_channels"],
+            conn=conn,
+        )
+        kept.update(row["checkpoint_id"] for row in walk)
+    return kept
+
+
+def _is_call_over(head: asyncpg.Record, kept_roots: set[str]) -> bool:
+    """Whether the namespace is that of a subgraph call which no kept checkpoint can resume.
+
+    Such a call's namespace has its task id after a colon; it goes with the root
+    checkpoint that it started from, but only once that one is saved: a call's
+    checkpoints can be saved before it.
+    """
+    is_call = ":" in head["checkpoint_ns"]
+    return is_call and head["is_root_saved"] and head["root_id"] not in kept_roots
+
+
+async def _collect(database: Database, conn: Connection, session_id: UUID) -> None:
+    for name in ("cut_parents", "delete_unused_values", "delete_unused_contents"):
+        await database.fetch(_STATEMENTS[name], session_id, conn=conn)

@@ -1,0 +1,420 @@
+"""PostgresSaver: LangGraph's checkpointer on PostgreSQL."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import TASKS
+
+from langgraph_pgsaga import _sql, migrate
+from langgraph_pgsaga.checkpoint import history, retention
+from langgraph_pgsaga.checkpoint.address import Address
+from langgraph_pgsaga.checkpoint.codec import Codec
+from langgraph_pgsaga.checkpoint.decode import decode_fetched, needs_pending_sends
+from langgraph_pgsaga.checkpoint.encode import EncodedPut, encode_put, encode_writes
+from langgraph_pgsaga.checkpoint.message_numbers import KnownMessages, MessageNumbers
+from langgraph_pgsaga.checkpoint.serde import as_safe, with_allowlist
+from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
+
+_STATEMENTS = _sql.load("checkpoint")
+# Every loss of a race means that somebody else deleted messages of this very session.
+_MOST_STALE_PUTS = 10
+_VERSION_DIGITS = 8
+
+
+class PostgresSaver(BaseCheckpointSaver[str]):
+    """Keeps the state of LangGraph threads in PostgreSQL.
+
+    Pass it to `workflow.compile(checkpointer=...)`. The same object serves `invoke`
+    and `ainvoke`, any number of threads and event loops, and notebook cells. Call
+    `setup()` or `asetup()` once per database to make or update the tables.
+
+    `put`, `put_writes` and `get_tuple` are one statement each. What they acknowledge
+    is committed. They are repeated when the connection is lost: each is idempotent.
+
+    Args:
+        db: the database; the saver doesn't close it (the class methods' savers do).
+        serde: None for the safe serializer; an EncryptedSerializer to store nothing in
+            clear; or a serializer of your own, whose rules are then your own too.
+        allow: types (or (module, name) pairs) that stored values may become, beyond
+            LangGraph's own and the data classes that the application has imported.
+        strict: True leaves only LangGraph's own types and `allow`.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        serde: SerializerProtocol | None = None,
+        allow: Iterable[type | tuple[str, str]] = (),
+        strict: bool = False,
+    ) -> None:
+        super().__init__(serde=as_safe(serde, allow=allow, strict=strict))
+        self.db = db
+        self._codec = Codec(self.serde)
+        self._numbers = MessageNumbers()
+        self._owns_db = False
+
+    @classmethod
+    def from_conn_string(
+        cls,
+        dsn: str | None = None,
+        *,
+        serde: SerializerProtocol | None = None,
+        allow: Iterable[type | tuple[str, str]] = (),
+        strict: bool = False,
+        **options: Any,
+    ) -> PostgresSaver:
+        """A saver with a Database of its own, for `with`, `async with`, or `close()`.
+
+        `options` are Database's: schema, max_size, pooler, ...
+        """
+        saver = cls(Database(dsn, **options), serde=serde, allow=allow, strict=strict)
+        saver._owns_db = True
+        return saver
+
+    @classmethod
+    def embedded(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        serde: SerializerProtocol | None = None,
+        allow: Iterable[type | tuple[str, str]] = (),
+        strict: bool = False,
+        **options: Any,
+    ) -> PostgresSaver:
+        """A saver on the embedded development server; `path` and `options` as Database.embedded."""
+        saver = cls(Database.embedded(path, **options), serde=serde, allow=allow, strict=strict)
+        saver._owns_db = True
+        return saver
+
+    # Life
+
+    def setup(self) -> None:
+        """Makes or updates the tables. Safe to call at every start, by many processes at once."""
+        self.db.portal.call(self.asetup)
+
+    async def asetup(self) -> None:
+        """`setup` for async callers."""
+        await migrate.migrate(self.db)
+
+    def close(self) -> None:
+        """Closes the database if this saver made it."""
+        if self._owns_db:
+            self.db.close()
+
+    async def aclose(self) -> None:
+        """`close` for async callers."""
+        if self._owns_db:
+            await self.db.aclose()
+
+    def __enter__(self) -> PostgresSaver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> PostgresSaver:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    # Reading
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that `config` names, or the latest of its thread and namespace.
+
+        Raises:
+            MissingThreadIdError, InvalidArgumentError: `config` can't be used.
+            BlockedTypeError, MissingTypeError, CorruptValueError: a value may not or
+                can't be loaded.
+            ServerError and its subclasses.
+        """
+        address = Address.of(config)
+        rows = await self.db.fetch(
+            _STATEMENTS["get_checkpoint"],
+            address.session_id,
+            address.stored_ns,
+            address.checkpoint_id,
+        )
+        fetched = decode_fetched(self._codec, address.given_thread_id, address.stored_ns, rows)
+        if fetched is None:
+            return None
+        if fetched.message_epoch is not None:
+            self._numbers.learn(address.session_id, fetched.message_epoch, fetched.digests)
+        await self._add_pending_sends(address, fetched.tuple)
+        return fetched.tuple
+
+    async def _add_pending_sends(self, address: Address, found: CheckpointTuple) -> None:
+        """Checkpoints of formats before 4 kept their Sends as writes of their parent."""
+        parent = found.parent_config
+        if parent is None or not needs_pending_sends(found.checkpoint):
+            return
+        rows = await self.db.fetch(
+            _STATEMENTS["select_pending_sends"],
+            address.session_id,
+            address.stored_ns,
+            parent["configurable"]["checkpoint_id"],
+            TASKS,
+        )
+        if rows:
+            sends = [self._codec.load(row["type"], row["payload"]) for row in rows]
+            versions = found.checkpoint["channel_versions"]
+            found.checkpoint["channel_values"][TASKS] = sends
+            versions[TASKS] = (
+                max(versions.values()) if versions else self.get_next_version(None, None)
+            )
+
+    async def aget_iter(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]:
+        """The checkpoint of `aget_tuple`, or nothing."""
+        found = await self.aget_tuple(config)
+        if found is not None:
+            yield found
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """The checkpoints that fit, newest first, fetched in pages as they are asked for.
+
+        Args:
+            config: the thread; with a namespace, that one only (else all of the
+                thread's); with a checkpoint id, that one only. None is all threads.
+            filter: metadata that must be contained, as PostgreSQL's `@>` has it.
+            before: only checkpoints with a lower id than this config's.
+            limit: how many at most.
+        """
+        listing = self._listing(config, filter, before, limit)
+        while page := await listing.next_page():
+            for found in page:
+                yield found
+
+    def _listing(
+        self,
+        config: RunnableConfig | None,
+        filter_: Mapping[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> history.CheckpointListing:
+        return history.CheckpointListing(
+            self.db, self._codec, config, filter=filter_, before=before, limit=limit
+        )
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Per channel its writes since, and its value at, the nearest ancestor that stored one."""
+        return await history.delta_channel_history(
+            self.db, self._codec, Address.of(config), channels
+        )
+
+    # Writing
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Stores a checkpoint; once it returns, the checkpoint is committed.
+
+        Raises:
+            UnstorableValueError: a value couldn't be loaded again; nothing was stored.
+            ServerError and its subclasses.
+        """
+        address = Address.of(config)
+
+        def encode(known: KnownMessages) -> EncodedPut:
+            return encode_put(
+                self._codec, address, config, checkpoint, metadata, new_versions, known
+            )
+
+        await self._put(address, encode)
+        return address.config(checkpoint["id"])
+
+    async def _put(
+        self, address: Address, encode: Callable[[KnownMessages], EncodedPut]
+    ) -> None:
+        known = self._numbers.known(address.session_id)
+        for _ in range(_MOST_STALE_PUTS):
+            put = encode(known)
+            rows = await self.db.fetch(_STATEMENTS["put_checkpoint"], *put.arguments)
+            if rows:
+                numbers = zip(put.digests, rows[0]["message_nos"] or (), strict=True)
+                self._numbers.learn(address.session_id, rows[0]["message_epoch"], numbers)
+                return
+            self._numbers.forget(address.session_id)
+            known = KnownMessages()
+        problem = f"messages of thread {address.thread_id!r} were deleted during each of {_MOST_STALE_PUTS} tries"
+        raise ServerError(dsn=self.db.dsn, sqlstate=None, detail=problem)
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Stores a task's pending writes at the checkpoint that `config` names.
+
+        A regular write is stored once and never replaced; errors, interrupts and the
+        other special writes replace the earlier one. The checkpoint may be put later.
+
+        Raises:
+            InvalidArgumentError: `config` names no checkpoint.
+            UnstorableValueError: a value couldn't be loaded again; nothing was stored.
+            ServerError and its subclasses.
+        """
+        address = Address.of(config)
+        if address.checkpoint_id is None:
+            raise InvalidArgumentError(
+                argument="checkpoint_id", problem="put_writes needs the checkpoint it belongs to"
+            )
+        if not writes:
+            return
+        encoded = encode_writes(self._codec, address, writes, task_id, task_path)
+        statement = _STATEMENTS["put_large_writes" if encoded.is_large else "put_writes"]
+        await self.db.fetch(statement, *encoded.arguments)
+
+    def get_next_version(self, current: str | int | None, channel: None) -> str:
+        """The version after `current`: a zero-padded counter, and 36 random bits.
+
+        It sorts after `current`, whatever saver made that, and two branches that
+        start from the same version never meet in the same next one.
+        """
+        digits, _, _ = ("" if current is None else str(current)).partition(".")
+        width = max(len(digits), _VERSION_DIGITS) if isinstance(current, str) else _VERSION_DIGITS
+        # Not from `random`: forked processes would draw the same numbers.
+        branch = base64.urlsafe_b64encode(os.urandom(6))[:6].decode()
+        return f"{int(digits or 0) + 1:0{width}}.{branch}"
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> PostgresSaver:
+        """A copy that may also load these types; it shares this saver's database and caches."""
+        serde = with_allowlist(self.serde, extra_allowlist)
+        if serde is self.serde:
+            return self
+        clone = copy.copy(self)
+        clone.serde = serde
+        clone._codec = Codec(serde)
+        clone._owns_db = False
+        return clone
+
+    # Deleting and copying
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Deletes the thread from every table. A thread that isn't there is no error."""
+        await retention.delete_thread(self.db, thread_id)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Deletes the checkpoints and writes of these runs, and what only they used.
+
+        Delta channels of later checkpoints that were built on them lose those writes.
+        """
+        await retention.delete_for_runs(self.db, run_ids)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copies a thread with its whole history. A source that isn't there copies nothing.
+
+        Raises:
+            ThreadExistsError: the target holds state already.
+        """
+        await retention.copy_thread(self.db, source_thread_id, target_thread_id)
+
+    async def aprune(
+        self, thread_ids: Sequence[str], *, strategy: str = "keep_latest"
+    ) -> None:
+        """Prunes threads, each in a transaction of its own.
+
+        "keep_latest" keeps the latest checkpoint of each namespace and its pending
+        writes, for delta channels also the ancestors it is rebuilt from, and of
+        subgraph calls those that a kept checkpoint can resume. "delete" (or
+        "delete_all") deletes the threads.
+
+        Raises:
+            InvalidArgumentError: another strategy.
+        """
+        await retention.prune(self.db, thread_ids, strategy)
+
+    # The same for sync callers
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """`aget_tuple` for sync callers."""
+        return self.db.portal.call(self.aget_tuple, config)
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """`alist` for sync callers."""
+        listing = self._listing(config, filter, before, limit)
+        while page := self.db.portal.call(listing.next_page):
+            yield from page
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """`aget_delta_channel_history` for sync callers."""
+        return self.db.portal.call(
+            self.aget_delta_channel_history, config=config, channels=channels
+        )
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """`aput` for sync callers."""
+        return self.db.portal.call(self.aput, config, checkpoint, metadata, new_versions)
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """`aput_writes` for sync callers."""
+        self.db.portal.call(self.aput_writes, config, writes, task_id, task_path)
+
+    def delete_thread(self, thread_id: str) -> None:
+        """`adelete_thread` for sync callers."""
+        self.db.portal.call(self.adelete_thread, thread_id)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """`adelete_for_runs` for sync callers."""
+        self.db.portal.call(self.adelete_for_runs, run_ids)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """`acopy_thread` for sync callers."""
+        self.db.portal.call(self.acopy_thread, source_thread_id, target_thread_id)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """`aprune` for sync callers."""
+        self.db.portal.call(self.aprune, thread_ids, strategy=strategy)

@@ -1,0 +1,423 @@
+"""The one door to PostgreSQL, shared by every system of the package."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import asyncpg
+
+from langgraph_pgsaga import _dsn, _sql
+from langgraph_pgsaga._portal import Portal
+from langgraph_pgsaga._server_errors import is_connection_loss, is_repeatable, translated
+from langgraph_pgsaga.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    PgSagaError,
+    PoolTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    from langgraph_pgsaga.embedded import EmbeddedServer
+
+Connection: TypeAlias = (
+    "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+)
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+T = TypeVar("T")
+
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
+_DEFAULT_APPLICATION_NAME = "langgraph_pgsaga"
+
+
+class _PlainConnection(asyncpg.Connection):  # type: ignore[type-arg]
+    """A connection that carries no session state, so that giving it back costs no round trip."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+class Database:
+    """PostgreSQL as the systems of this package see it.
+
+    One object serves every thread and every event loop of the process: each loop
+    gets a pool of its own at its first use, and sync callers share one more, on a
+    thread of the database's. It connects at the first use. After a fork the child
+    starts with pools of its own.
+
+    Statements that are safe to repeat are repeated when the connection is lost or
+    the server asks for it, until `retry_seconds` are over; before the first
+    success, errors of connecting are raised at once.
+
+    Args:
+        dsn: a URL or libpq key-value string; None takes the environment's PGSAGA_DSN.
+        schema: the schema of the tables, any name; None leaves it to the search_path.
+        min_size: connections a pool keeps open from its start.
+        max_size: connections a pool opens at most, per event loop.
+        pooler: set it when the DSN leads to pgbouncer (or the like) in transaction
+            mode: no named prepared statements. Costs a round trip per statement.
+        connect_timeout_seconds: for one attempt to connect.
+        acquire_timeout_seconds: for a connection of the pool to become free.
+        retry_seconds: how long statements are repeated across a lost connection.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        schema: str | None = None,
+        min_size: int = 0,
+        max_size: int = 10,
+        pooler: bool = False,
+        connect_timeout_seconds: float = 10.0,
+        acquire_timeout_seconds: float = 30.0,
+        retry_seconds: float = 30.0,
+    ) -> None:
+        dsn = dsn if dsn is not None else os.environ.get("PGSAGA_DSN")
+        if not dsn:
+            raise InvalidArgumentError(
+                argument="dsn",
+                problem="none given and PGSAGA_DSN isn't set; pass "
+                "postgresql://user:password@host:5432/database, or use Database.embedded()",
+            )
+        if schema is not None and (not schema or "\0" in schema or len(schema.encode()) > 63):
+            raise InvalidArgumentError(argument="schema", problem="must be 1 to 63 bytes long")
+        if not 0 <= min_size <= max_size or max_size < 1:
+            raise InvalidArgumentError(
+                argument="max_size", problem="needs 0 <= min_size <= max_size and 1 <= max_size"
+            )
+        self._dsn = _dsn.normalize(dsn)
+        self.schema = schema
+        self.pooler = pooler
+        self._sizes = (min_size, max_size)
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._acquire_timeout_seconds = acquire_timeout_seconds
+        self._retry_seconds = retry_seconds
+        self._server: EmbeddedServer | None = None
+        self._texts: dict[str, str] = {}
+        self._closed = False
+        self._forget_connections()
+        _live.add(self)
+
+    @classmethod
+    def embedded(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> Database:
+        """A database on the embedded development server, which starts if need be.
+
+        Args:
+            path: the server's folder, made if it isn't there; None takes the
+                environment's PGSAGA_EMBEDDED_PATH, else `.pgsaga`.
+            options: those of the constructor.
+
+        Raises:
+            EmbeddedServerError: the folder can't be used, or the `embedded` extra is missing.
+        """
+        from langgraph_pgsaga.embedded import EmbeddedServer, default_path
+
+        server = EmbeddedServer.start(Path(path) if path is not None else default_path())
+        try:
+            database = cls(server.dsn, **options)
+        except BaseException:
+            server.stop()
+            raise
+        database._server = server
+        return database
+
+    # Statements
+
+    async def fetch(
+        self, statement: _sql.Statement, *args: Any, conn: Connection | None = None
+    ) -> list[asyncpg.Record]:
+        """The rows of one statement that is safe to repeat.
+
+        Without `conn` it runs in a transaction of its own and is repeated as the
+        class says. With `conn` it joins the caller's transaction and runs once.
+
+        Raises:
+            ServerError, ServerConnectionError, MissingMigrationsError and the like.
+        """
+        text = self.text(statement)
+        if conn is not None:
+            with self._translating(UnicodeEncodeError):
+                return await conn.fetch(text, *args)
+
+        async def run(connection: Connection) -> list[asyncpg.Record]:
+            return await connection.fetch(text, *args)
+
+        return await self._repeating(run)
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, repeat: bool = True) -> T:
+        """The result of `work(connection)` in one read-committed transaction.
+
+        Each statement of it sees what was committed before that statement.
+        `repeat=False` says that a second run isn't the same as one, so nothing is
+        repeated once the work has begun.
+        """
+
+        async def transaction(connection: Connection) -> T:
+            async with connection.transaction(isolation="read_committed"):
+                return await work(connection)
+
+        return await self._repeating(transaction, repeat=repeat)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction, to pass as `conn=` to several systems.
+
+        It commits when the block ends and rolls back when the block raises.
+        Nothing in it is repeated.
+        """
+        with self._translating(OSError):
+            pool = await self._pool()
+        with self._translating():
+            async with self._connection(pool) as connection, connection.transaction():
+                yield connection
+
+    def text(self, statement: _sql.Statement) -> str:
+        """The statement's text with this database's schema."""
+        text = self._texts.get(statement.text)
+        if text is None:
+            text = self._texts[statement.text] = _sql.render(statement.text, self.schema)
+        return text
+
+    # Life
+
+    @property
+    def dsn(self) -> str:
+        """The DSN without its password."""
+        return _dsn.redact(self._dsn)
+
+    def __repr__(self) -> str:
+        return f"Database({self.dsn!r}, schema={self.schema!r})"
+
+    @property
+    def portal(self) -> Portal:
+        """The way from sync code into the database's own event loop."""
+        self._check_open()
+        return self._portal
+
+    async def aclose(self) -> None:
+        """Closes every pool, the portal and, if it is the last user, the embedded server.
+
+        Idempotent. Statements still running in other loops lose their connection.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        here = asyncio.get_running_loop()
+        if (own := self._pools.get(here)) is not None:
+            await own.aclose()
+        await here.run_in_executor(None, self._close_elsewhere)
+
+    def close(self) -> None:
+        """`aclose` for sync callers."""
+        if not self._closed:
+            self._closed = True
+            self._close_elsewhere()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Database:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _close_elsewhere(self) -> None:
+        self._portal.stop()
+        for loop, pool in list(self._pools.items()):
+            if not loop.is_closed() and loop.is_running():
+                loop.call_soon_threadsafe(pool.terminate)
+            else:
+                pool.terminate()
+        self._pools.clear()
+        if self._server is not None:
+            self._server.stop()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError()
+
+    def _forget_connections(self) -> None:
+        self._portal = Portal("langgraph_pgsaga portal")
+        self._pools: dict[asyncio.AbstractEventLoop, _LoopPool] = {}
+        self._pools_lock = threading.Lock()
+        self._connected_once = False
+
+    @contextmanager
+    def _translating(self, *more: type[Exception]) -> Iterator[None]:
+        """Turns the driver's errors inside the block, and `more`, into this package's."""
+        try:
+            yield
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, *more) as error:
+            raise translated(error, self.dsn) from error
+
+    # Connections
+
+    async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection outside the pools, which the caller closes: for migrations."""
+        self._check_open()
+        with self._translating(OSError):
+            return await asyncpg.connect(**self._connect_options())
+
+    def _connect_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "dsn": self._dsn,
+            "timeout": self._connect_timeout_seconds,
+            "connection_class": _PlainConnection,
+        }
+        if "application_name=" not in self._dsn:
+            options["server_settings"] = {"application_name": _DEFAULT_APPLICATION_NAME}
+        if self.pooler:
+            options["statement_cache_size"] = 0
+        return options
+
+    async def _pool(self) -> Pool:
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        entry = self._pools.get(loop)
+        if entry is None:
+            with self._pools_lock:
+                self._drop_pools_of_closed_loops()
+                entry = self._pools.setdefault(loop, _LoopPool(self._new_pool))
+        return await entry.opened()
+
+    def _new_pool(self) -> Pool:
+        min_size, max_size = self._sizes
+        return asyncpg.create_pool(
+            **self._connect_options(),
+            min_size=min_size,
+            max_size=max_size,
+            max_inactive_connection_lifetime=300.0,
+        )
+
+    def _drop_pools_of_closed_loops(self) -> None:
+        for loop in [loop for loop in self._pools if loop.is_closed()]:
+            self._pools.pop(loop).terminate()
+
+    @asynccontextmanager
+    async def _connection(self, pool: Pool) -> AsyncIterator[Connection]:
+        try:
+            connection = await pool.acquire(timeout=self._acquire_timeout_seconds)
+        except TimeoutError as error:
+            raise PoolTimeoutError(
+                dsn=self.dsn,
+                detail=f"all {self._sizes[1]} were busy for {self._acquire_timeout_seconds:g} s",
+            ) from error
+        self._connected_once = True
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
+
+    async def _repeating(
+        self, work: Callable[[Connection], Awaitable[T]], *, repeat: bool = True
+    ) -> T:
+        deadline = time.monotonic() + self._retry_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            pool, begun = None, False
+            try:
+                pool = await self._pool()
+                async with self._connection(pool) as connection:
+                    begun = True
+                    return await work(connection)
+            except PgSagaError:
+                raise
+            except Exception as error:
+                again = is_repeatable(error) and self._connected_once and (repeat or not begun)
+                if not again or time.monotonic() + pause > deadline or self._closed:
+                    raise translated(error, self.dsn) from error
+                if pool is not None and is_connection_loss(error):
+                    await pool.expire_connections()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+class _LoopPool:
+    """The pool of one event loop, which closes itself when that loop shuts down.
+
+    `asyncio.run` (and every runner like it) closes the asynchronous generators of
+    its loop before the loop itself: the generator that holds the pool open is how
+    the pool learns of its loop's end.
+    """
+
+    def __init__(self, create: Callable[[], Pool]) -> None:
+        self._create = create
+        self._pool: Pool | None = None
+        self._opening: asyncio.Task[Pool] | None = None
+        self._life: AsyncIterator[Pool] | None = None
+
+    async def opened(self) -> Pool:
+        if self._pool is not None:
+            return self._pool
+        if self._opening is None or (self._opening.done() and self._opening.exception()):
+            self._opening = asyncio.ensure_future(self._open())
+        # Shielded: a cancelled caller must not take the opening from the others.
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Pool:
+        self._life = self._hold()
+        self._pool = await anext(self._life)
+        return self._pool
+
+    async def _hold(self) -> AsyncIterator[Pool]:
+        pool = await self._create()
+        try:
+            yield pool
+        finally:
+            self._pool = None
+            pool.terminate()
+
+    async def aclose(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+            self.terminate()
+
+    def terminate(self) -> None:
+        """Cuts the connections without a word to the server; works on a closed loop too."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            pool.terminate()
+        except RuntimeError:  # its loop is closed: the sockets go with the objects
+            return
+
+
+_live: weakref.WeakSet[Database] = weakref.WeakSet()
+# A forked child keeps the parent's connections here for ever: closing them, or letting
+# them be collected, would write to sockets and selectors that the parent still uses.
+_inherited: list[object] = []
+
+
+def _after_fork_in_child() -> None:
+    for database in list(_live):
+        _inherited.append((database._portal, database._pools, database._server))
+        database._server = None
+        database._forget_connections()
+
+
+def _at_exit() -> None:
+    for database in list(_live):
+        database.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

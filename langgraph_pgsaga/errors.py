@@ -1,0 +1,274 @@
+"""Every error that langgraph_pgsaga raises.
+
+    PgSagaError
+    ├── InvalidArgumentError          a config, thread id, filter or option that can't be used
+    │   └── MissingThreadIdError      config["configurable"]["thread_id"] is absent
+    ├── ThreadExistsError             the target of copy_thread already holds state
+    ├── ClosedError                   the database object was closed
+    ├── BlockingCallError             a sync call from the loop that would have to answer it
+    ├── ServerError                   the server refused a statement (sqlstate)
+    │   └── ServerConnectionError     the server can't be reached, or went away
+    │       ├── AuthenticationError   wrong user or password
+    │       ├── MissingDatabaseError  the database doesn't exist
+    │       └── PoolTimeoutError      no connection became free in time
+    ├── MigrationError
+    │   ├── MissingMigrationsError    the tables aren't there yet
+    │   ├── ChangedMigrationError     an applied file's text is no longer the same
+    │   └── UnknownMigrationError     the database has a migration this package doesn't
+    ├── SerializationError
+    │   ├── UnstorableValueError      refused when written: it couldn't be loaded again
+    │   ├── BlockedTypeError          refused when loaded: the type isn't allowed
+    │   ├── MissingTypeError          the type's module or name isn't there any more
+    │   └── CorruptValueError         the stored bytes can't be decoded
+    └── EmbeddedServerError           the development server can't be used
+
+Messages name what was wrong, with the value, and what to do. They never hold
+a password or a payload. Every error can be pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+def _rebuild(cls: Callable[..., PgSagaError], attributes: dict[str, Any]) -> PgSagaError:
+    return cls(**attributes)
+
+
+@dataclass(kw_only=True, eq=False)
+class PgSagaError(Exception):
+    """The root: `except PgSagaError` catches everything this package raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), {f.name: getattr(self, f.name) for f in fields(self)})
+
+
+@dataclass(kw_only=True, eq=False)
+class InvalidArgumentError(PgSagaError):
+    """An argument that can't be used: `argument` is its name, `problem` says why."""
+
+    argument: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.argument}: {self.problem}"
+
+
+@dataclass(kw_only=True, eq=False)
+class MissingThreadIdError(InvalidArgumentError):
+    """The config names no thread."""
+
+    argument: str = "thread_id"
+    problem: str = (
+        "the config names no thread. Pass "
+        'config={"configurable": {"thread_id": "..."}} when calling the graph'
+    )
+
+
+@dataclass(kw_only=True, eq=False)
+class ThreadExistsError(PgSagaError):
+    """`copy_thread` never merges into, or overwrites, a thread that holds state."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r} already holds state. "
+            "Copy to a new thread id, or delete_thread() it first"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class ClosedError(PgSagaError):
+    """The object was closed. Open a new one."""
+
+    what: str = "database"
+
+    def __str__(self) -> str:
+        return f"this {self.what} was closed. Make a new one, or leave its `with` block later"
+
+
+@dataclass(kw_only=True, eq=False)
+class BlockingCallError(PgSagaError):
+    """A sync call from the very loop that would have to answer it."""
+
+    call: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call} would wait for the event loop it is called from, for ever. "
+            "Await its async form here"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class ServerError(PgSagaError):
+    """The server refused a statement. `sqlstate` is PostgreSQL's code for the reason."""
+
+    dsn: str
+    sqlstate: str | None
+    detail: str
+
+    def __str__(self) -> str:
+        code = f" (SQLSTATE {self.sqlstate})" if self.sqlstate else ""
+        return f"PostgreSQL at {self.dsn}: {self.detail}{code}"
+
+
+@dataclass(kw_only=True, eq=False)
+class ServerConnectionError(ServerError):
+    """The server can't be reached, or went away and didn't come back in time."""
+
+    sqlstate: str | None = None
+
+    def __str__(self) -> str:
+        return (
+            f"can't reach PostgreSQL at {self.dsn}: {self.detail}. "
+            "Check the host and port in the DSN, and that the server runs"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class AuthenticationError(ServerConnectionError):
+    """The server refused the user or the password."""
+
+    def __str__(self) -> str:
+        return (
+            f"PostgreSQL at {self.dsn} refused the login: {self.detail}. "
+            "Check the user and password in the DSN, PGPASSWORD or ~/.pgpass"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class MissingDatabaseError(ServerConnectionError):
+    """The server is there, the database isn't."""
+
+    def __str__(self) -> str:
+        return (
+            f"PostgreSQL at {self.dsn}: {self.detail}. "
+            "Create the database first (createdb), or correct its name in the DSN"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class PoolTimeoutError(ServerConnectionError):
+    """No connection of the pool became free in time."""
+
+    def __str__(self) -> str:
+        return (
+            f"no connection to {self.dsn} became free: {self.detail}. "
+            "Raise max_size, or look for transactions that stay open"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class MigrationError(PgSagaError):
+    """The schema in the database and the migration files don't fit."""
+
+
+@dataclass(kw_only=True, eq=False)
+class MissingMigrationsError(MigrationError):
+    """The tables (or a column of them) aren't there yet."""
+
+    dsn: str
+    detail: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.detail} in {self.dsn}: the schema isn't there or isn't up to date. "
+            "Call saver.setup() (await saver.asetup()), or run `pgsaga migrate up`"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class ChangedMigrationError(MigrationError):
+    """An applied migration's file was edited afterwards."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"migration {self.name} was applied with another text than the file has now. "
+            "Restore the file, or reinstall the package"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class UnknownMigrationError(MigrationError):
+    """The database has a migration whose file this package doesn't have."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"the database has migration {self.name}, whose file is missing here. "
+            "Upgrade langgraph_pgsaga to the version that made it, or restore the file"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class SerializationError(PgSagaError):
+    """A value can't be stored or can't be loaded."""
+
+
+@dataclass(kw_only=True, eq=False)
+class UnstorableValueError(SerializationError):
+    """Refused when written, because it couldn't be loaded again. Nothing was stored."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where} can't be stored: {self.problem}"
+
+
+@dataclass(kw_only=True, eq=False)
+class BlockedTypeError(SerializationError):
+    """A stored value names a type that isn't allowed here."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"a stored value wants to become {self.module}.{self.name}, which isn't allowed. "
+            f"If it is a type of yours, pass allow=[{self.name}] (the class itself) to the saver"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class MissingTypeError(SerializationError):
+    """A stored value names a type that this process hasn't imported or no longer has."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"a stored value needs {self.module}.{self.name}, which isn't loaded here. "
+            f"Import {self.module} before the graph runs, or, if the class was renamed or "
+            "moved, keep its old name as an alias"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class CorruptValueError(SerializationError):
+    """Stored bytes that can't be decoded. `problem` never holds the bytes themselves."""
+
+    what: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.what} can't be loaded: {self.problem}"
+
+
+@dataclass(kw_only=True, eq=False)
+class EmbeddedServerError(PgSagaError):
+    """The embedded development server can't be used at this path."""
+
+    path: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"embedded PostgreSQL at {self.path}: {self.problem}"

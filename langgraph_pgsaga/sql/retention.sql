@@ -1,0 +1,197 @@
+-- Deleting, pruning and copying. Every transaction here locks the session's row first,
+-- so that no put is between its reading and its writing while rows go.
+
+-- name: lock_session
+-- Waits for puts of the session to end and holds off further ones.
+-- params: session_id uuid
+-- columns: session_id uuid
+select session_id from {schema}.agent_sessions where session_id = $1 for update;
+
+-- name: delete_session
+-- Everything of a session, its row included.
+-- params: session_id uuid
+with writes as (
+  delete from {schema}.agent_state_writes where session_id = $1
+),
+states as (
+  delete from {schema}.agent_states where session_id = $1
+),
+state_values as (
+  delete from {schema}.agent_state_values where session_id = $1
+),
+blobs as (
+  delete from {schema}.agent_state_blobs where session_id = $1
+),
+messages as (
+  delete from {schema}.agent_messages where session_id = $1
+)
+delete from {schema}.agent_sessions where session_id = $1;
+
+-- name: select_heads
+-- The latest checkpoint of each namespace, with what pruning must know of it: the
+-- parent whose Sends it still needs (formats before 4), its delta channels that have
+-- no value of their own, and the root graph's checkpoint its subgraph call began at.
+-- params: session_id uuid, sends_channel text
+-- columns: checkpoint_ns text, checkpoint_id text, sends_parent_id text, delta_channels text[], root_id text, is_root_saved boolean
+select
+  h.checkpoint_ns, h.checkpoint_id,
+  case
+    when coalesce((h.state_data ->> 'v')::numeric, 1) < 4 and exists (
+      select from {schema}.agent_state_writes w
+      where w.session_id = $1 and w.checkpoint_ns = h.checkpoint_ns
+        and w.checkpoint_id = h.parent_checkpoint_id and w.channel = $2
+    )
+    then h.parent_checkpoint_id
+  end as sends_parent_id,
+  array(
+    select jsonb_object_keys(h.metadata -> 'counters_since_delta_snapshot')
+    where jsonb_typeof(h.metadata -> 'counters_since_delta_snapshot') = 'object'
+  ) as delta_channels,
+  h.metadata -> 'parents' ->> '' as root_id,
+  exists (
+    select from {schema}.agent_states r
+    where r.session_id = $1 and r.checkpoint_ns = ''
+      and r.checkpoint_id = h.metadata -> 'parents' ->> ''
+  ) as is_root_saved
+from (
+  select distinct on (s.checkpoint_ns)
+    s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata
+  from {schema}.agent_states s
+  where s.session_id = $1
+  order by s.checkpoint_ns, s.checkpoint_id desc
+) h;
+
+-- name: delete_checkpoints_but
+-- The namespace's checkpoints other than those given, with their writes. Writes whose
+-- checkpoint isn't saved yet belong to a running superstep and stay.
+-- params: session_id uuid, checkpoint_ns text, kept_ids text[]
+with gone as (
+  delete from {schema}.agent_states
+  where session_id = $1 and checkpoint_ns = $2 and checkpoint_id <> all($3::text[])
+  returning checkpoint_id
+)
+delete from {schema}.agent_state_writes w
+using gone g
+where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = g.checkpoint_id;
+
+-- name: delete_checkpoints_of_runs
+-- The session's checkpoints whose metadata names one of the runs, with their writes.
+-- params: session_id uuid, run_ids text[]
+with gone as (
+  delete from {schema}.agent_states
+  where session_id = $1 and metadata ->> 'run_id' = any($2::text[])
+  returning checkpoint_ns, checkpoint_id
+)
+delete from {schema}.agent_state_writes w
+using gone g
+where w.session_id = $1 and w.checkpoint_ns = g.checkpoint_ns
+  and w.checkpoint_id = g.checkpoint_id;
+
+-- name: select_sessions_of_run
+-- The sessions with checkpoints of a run.
+-- params: metadata jsonb
+-- columns: session_id uuid
+select distinct session_id from {schema}.agent_states where metadata @> $1;
+
+-- name: cut_parents
+-- Checkpoints whose parent is gone become roots.
+-- params: session_id uuid
+update {schema}.agent_states s set parent_checkpoint_id = null
+where s.session_id = $1 and s.parent_checkpoint_id is not null and not exists (
+  select from {schema}.agent_states p
+  where p.session_id = $1 and p.checkpoint_ns = s.checkpoint_ns
+    and p.checkpoint_id = s.parent_checkpoint_id
+);
+
+-- name: delete_unused_values
+-- Values at versions that no checkpoint of the session names any more.
+-- params: session_id uuid
+delete from {schema}.agent_state_values v
+where v.session_id = $1 and (v.checkpoint_ns, v.channel, v.version) not in (
+  select s.checkpoint_ns, c.channel, c.version
+  from {schema}.agent_states s
+  cross join lateral jsonb_each_text(s.state_data -> 'channel_versions') c (channel, version)
+  where s.session_id = $1
+);
+
+-- name: delete_unused_contents
+-- Blobs and messages that no value or write names any more. Message numbers that other
+-- processes remember end with the epoch.
+-- params: session_id uuid
+with blobs as (
+  delete from {schema}.agent_state_blobs b
+  where b.session_id = $1 and b.hash not in (
+    select v.blob_hash from {schema}.agent_state_values v
+    where v.session_id = $1 and v.blob_hash is not null
+    union
+    select w.blob_hash from {schema}.agent_state_writes w
+    where w.session_id = $1 and w.blob_hash is not null
+  )
+),
+messages as (
+  delete from {schema}.agent_messages m
+  where m.session_id = $1 and m.message_no not in (
+    select n
+    from {schema}.agent_state_values v
+    cross join generate_series(1, cardinality(v.message_runs), 2) i
+    cross join generate_series(v.message_runs[i], v.message_runs[i + 1]) n
+    where v.session_id = $1 and v.message_runs is not null
+  )
+)
+update {schema}.agent_sessions
+set message_epoch = floor(random() * 9007199254740992)::bigint
+where session_id = $1;
+
+-- name: exists_state
+-- Whether the session holds anything.
+-- params: session_id uuid
+-- columns: is_there boolean
+select
+  exists (select from {schema}.agent_states where session_id = $1)
+  or exists (select from {schema}.agent_state_writes where session_id = $1)
+  or exists (select from {schema}.agent_messages where session_id = $1) as is_there;
+
+-- name: copy_session
+-- Everything of a session under another thread; the target must hold nothing.
+-- params: source_id uuid, target_id uuid, thread_id text
+with session as (
+  insert into {schema}.agent_sessions as t
+    (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_count)
+  select $2, $3, s.user_id, s.agent_type, s.status, s.priority, s.metadata, s.message_count
+  from {schema}.agent_sessions s where s.session_id = $1
+  on conflict (session_id) do update set message_count = excluded.message_count
+),
+states as (
+  insert into {schema}.agent_states
+    (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint_name,
+     state_data, metadata, exact_type, exact, created_at)
+  select
+    $2, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint_name,
+    state_data, metadata, exact_type, exact, created_at
+  from {schema}.agent_states where session_id = $1
+),
+state_values as (
+  insert into {schema}.agent_state_values
+    (session_id, checkpoint_ns, channel, version, type, payload, blob_hash, message_runs)
+  select $2, checkpoint_ns, channel, version, type, payload, blob_hash, message_runs
+  from {schema}.agent_state_values where session_id = $1
+),
+blobs as (
+  insert into {schema}.agent_state_blobs (session_id, hash, payload)
+  select $2, hash, payload from {schema}.agent_state_blobs where session_id = $1
+),
+writes as (
+  insert into {schema}.agent_state_writes
+    (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
+     blob_hash)
+  select
+    $2, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload, blob_hash
+  from {schema}.agent_state_writes where session_id = $1
+)
+insert into {schema}.agent_messages
+  (session_id, message_no, message_id, parent_message_no, message_type, role, content,
+   metadata, digest, payload_type, payload, created_at)
+select
+  $2, message_no, message_id, parent_message_no, message_type, role, content, metadata, digest,
+  payload_type, payload, created_at
+from {schema}.agent_messages where session_id = $1;

