@@ -1,0 +1,342 @@
+"""How instances of each class are written: as which code, and from which parts.
+
+`writer_for` finds it once per class, and refuses a class that couldn't be
+loaded again under the rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+import ipaddress
+import pathlib
+import re
+import sys
+import uuid
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeAlias
+from zoneinfo import ZoneInfo
+
+import ormsgpack
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from langgraph.store.base import Item, SearchItem
+from langgraph.types import Send
+from ormsgpack import Ext
+from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
+
+from langgraph_pgsaga.checkpoint._msgpack_decode import (
+    ARRAY,
+    BIG_INT,
+    DELTA,
+    FIELDS,
+    KEYWORDS,
+    METHOD,
+    MODEL_V1,
+    MODEL_V2,
+    MOMENT,
+    NUMPY_KINDS,
+    NUMPY_SCALAR,
+    POSITIONAL,
+    SINGLE,
+    TUPLE,
+)
+from langgraph_pgsaga.checkpoint._permitted import (
+    TypeRules,
+    is_named_tuple,
+    key_of,
+    v1_model,
+)
+from langgraph_pgsaga.errors import (
+    BlockedTypeError,
+    MissingTypeError,
+    UnstorableValueError,
+)
+
+if TYPE_CHECKING:
+    from langgraph_pgsaga.checkpoint._msgpack_encode import Encoder
+
+PLAIN = (
+    ormsgpack.OPT_PASSTHROUGH_BIG_INT
+    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+)
+EXACT = PLAIN | ormsgpack.OPT_PASSTHROUGH_TUPLE
+SCALARS = frozenset({str, int, float, bool, type(None), bytes})
+
+Writer: TypeAlias = Callable[["Encoder", Any], Any]
+Maker: TypeAlias = Callable[[type[Any]], Writer]
+
+
+def writer_for(cls: type[Any], rules: TypeRules) -> Writer:
+    """How instances of the class are written, if they may be loaded again."""
+    make, is_named = _form(cls)
+    if is_named:
+        _demand_loadable(cls, rules)
+    return make(cls)
+
+
+def _form(cls: type[Any]) -> tuple[Maker, bool]:
+    for base, make in _NATIVE_FORMS:
+        if cls is base:
+            return make, False
+    for test, make in _NAMED_TESTS:
+        if test(cls):
+            return make, True
+    if _is_numpy_scalar(cls):
+        return _numpy_scalar, False
+    for base, make in _NAMED_FORMS:
+        if issubclass(cls, base):
+            return make, True
+    for base, make in _BASE_FORMS:
+        if issubclass(cls, base):
+            return make, False
+    if dataclasses.is_dataclass(cls):
+        return _dataclass, True
+    raise UnstorableValueError(
+        where="the value",
+        problem=f"it is of type {shown(cls)}, which can't be loaded again. "
+        "Keep such objects out of the state, or keep what they are made from",
+    )
+
+
+def _is_numpy_scalar(cls: type) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and issubclass(cls, numpy.generic)
+
+
+def shown(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _demand_loadable(cls: type[Any], rules: TypeRules) -> None:
+    if cls is re.Pattern:
+        return
+    module, name = key_of(cls)
+    try:
+        found = rules.resolve(module, name)
+    except BlockedTypeError:
+        why = "isn't a known type, nor a data class that may be loaded"
+        todo = f"Pass allow=[{name}] (the class itself) to the saver"
+    except MissingTypeError:
+        why = "can't be found by its name"
+        todo = "Move the class to the top level of its module"
+        if "<locals>" in name:
+            why = "is defined inside a function, where loading can't find it"
+    else:
+        if found is cls:
+            return
+        why = "isn't what its name stands for any more"
+        todo = "If the class was defined anew, make the value anew, too"
+    raise UnstorableValueError(where="the value", problem=f"its type {shown(cls)} {why}. {todo}")
+
+
+def _named(code: int, parts: Callable[[Any], Any], tail: str | None = None) -> Maker:
+    """Written as module, name, parts and, for some codes, a fourth element."""
+
+    def make(cls: type[Any]) -> Writer:
+        key = ("re", "compile") if cls is re.Pattern else key_of(cls)
+        return _write_named(code, key, parts, tail)
+
+    return make
+
+
+def _write_named(
+    code: int, key: tuple[str, str], parts: Callable[[Any], Any], tail: str | None = None
+) -> Writer:
+    end = b"" if tail is None else ormsgpack.packb(tail)
+    head = b"\x94" if end else b"\x93"  # an array of four, or of three
+    head += ormsgpack.packb(key[0]) + ormsgpack.packb(key[1])
+
+    def write(encoder: Encoder, value: Any) -> Ext:
+        return Ext(code, head + encoder.pack(parts(value)) + end)
+
+    return write
+
+
+def _bare(code: int, parts: Callable[[Any], Any], option: int = EXACT) -> Maker:
+    """Written without a name: the code says it all."""
+
+    def write(encoder: Encoder, value: Any) -> Ext:
+        return Ext(code, encoder.pack(parts(value), option))
+
+    return lambda _: write
+
+
+def _base(convert: Callable[[Any], Any]) -> Maker:
+    """Written as a plain value."""
+    return lambda _: lambda _, value: convert(value)
+
+
+def _collection(cls: type[Any]) -> Writer:
+    """A set. Items that aren't plain might have lost their hash when loaded."""
+    write_set = _write_named(SINGLE, key_of(cls), list)
+
+    def write(encoder: Encoder, value: Any) -> Ext:
+        written: Ext = write_set(encoder, value)
+        if not SCALARS.issuperset(map(type, value)):
+            encoder.try_load(written, cls)
+        return written
+
+    return write
+
+
+def _model(cls: type[BaseModel]) -> Writer:
+    """A model by its own fields, each as it is: no dump, so nothing loses its type."""
+    kept = [name for name, field in cls.model_fields.items() if field.exclude is not True]
+    names, count = frozenset(kept), len(cls.model_fields)
+
+    def parts(value: BaseModel) -> dict[str, Any]:
+        fields, extra = value.__dict__, value.__pydantic_extra__
+        if not extra and len(fields) == count and names.issuperset(fields):
+            return fields
+        return {k: v for k, v in fields.items() if k in names} | (extra or {})
+
+    return _write_named(MODEL_V2, key_of(cls), parts, FIELDS)
+
+
+def _dataclass(cls: type[Any]) -> Writer:
+    names = [field.name for field in dataclasses.fields(cls)]
+
+    def parts(value: Any) -> dict[str, Any]:
+        # A field that was never set is left out.
+        found = ((name, getattr(value, name, dataclasses.MISSING)) for name in names)
+        return {name: item for name, item in found if item is not dataclasses.MISSING}
+
+    return _write_named(KEYWORDS, key_of(cls), parts)
+
+
+def _moment(cls: type[datetime]) -> Writer:
+    """As ISO text, unless that would lose the zone's name, the fold or the class."""
+    iso = _write_named(METHOD, key_of(cls), lambda value: value.isoformat(), "fromisoformat")
+    fields = _bare(MOMENT, _moment_fields)(cls)
+    is_plain_class = cls is datetime
+
+    def write(encoder: Encoder, value: datetime) -> Any:
+        plain = value.tzinfo is None or value.tzinfo is UTC
+        return (iso if plain and is_plain_class and not value.fold else fields)(encoder, value)
+
+    return write
+
+
+def _moment_fields(value: datetime) -> list[Any]:
+    numbers = [value.year, value.month, value.day, value.hour, value.minute, value.second]
+    zone = value.tzinfo
+    if zone is not None and type(zone) is not timezone and type(zone) is not ZoneInfo:
+        zone = _offset(value.utcoffset())
+    return [*key_of(type(value)), [*numbers, value.microsecond], zone, value.fold]
+
+
+def _offset(offset: timedelta | None) -> tzinfo | None:
+    return None if offset is None else timezone(offset)
+
+
+def _time_fields(value: time) -> dict[str, Any]:
+    names = ("hour", "minute", "second", "microsecond", "tzinfo", "fold")
+    return {name: getattr(value, name) for name in names}
+
+
+def _zone_key(value: ZoneInfo) -> str:
+    if value.key is None:
+        raise UnstorableValueError(
+            where="the value", problem="a ZoneInfo made from a file has no name to load it by"
+        )
+    return value.key
+
+
+def _send(value: Send) -> list[Any]:
+    timeout = getattr(value, "timeout", None)
+    return [value.node, value.arg] if timeout is None else [value.node, value.arg, timeout]
+
+
+def _item(value: Item) -> dict[str, Any]:
+    names = Item.__slots__ + (("score",) if isinstance(value, SearchItem) else ())
+    return {name: getattr(value, name) for name in names}
+
+
+def _big_int(value: int) -> bytes:
+    return int(value).to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+
+
+def _repr(value: BaseException) -> str:
+    return repr(value).encode("utf-8", "backslashreplace").decode()
+
+
+def _numpy_dtype(value: Any) -> str:
+    name: str = value.dtype.str
+    if value.dtype.kind in NUMPY_KINDS and type(value.dtype)(name) == value.dtype:
+        return name
+    raise UnstorableValueError(
+        where="the value", problem=f"numpy data of dtype {value.dtype} can't be loaded again"
+    )
+
+
+def _array(cls: type[Any]) -> Writer:
+    def parts(value: Any) -> list[Any]:
+        order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+        return [_numpy_dtype(value), list(value.shape), order, value.tobytes(order)]
+
+    return _bare(ARRAY, parts)(cls)
+
+
+def _numpy_scalar(cls: type[Any]) -> Writer:
+    return _bare(NUMPY_SCALAR, lambda value: [_numpy_dtype(value), value.tobytes()])(cls)
+
+
+def _model_v1(cls: type[Any]) -> Writer:
+    return _write_named(MODEL_V1, key_of(cls), lambda value: dict(value.__dict__))
+
+
+# In the order they are tried. First, classes that are always themselves:
+_NATIVE_FORMS: tuple[tuple[type, Maker], ...] = (
+    (tuple, _bare(TUPLE, list)),
+    (int, _bare(BIG_INT, _big_int)),
+    (_DeltaSnapshot, _bare(DELTA, lambda value: value.value, PLAIN)),
+)
+# then what is told by more than one base class:
+_NAMED_TESTS: tuple[tuple[Callable[[type], bool], Maker], ...] = (
+    (lambda cls: issubclass(cls, Enum), _named(SINGLE, lambda value: value.value)),
+    (
+        is_named_tuple,
+        _named(KEYWORDS, lambda value: dict(zip(value._fields, value, strict=True))),
+    ),
+    (lambda cls: v1_model() in cls.__mro__, _model_v1),
+    (lambda cls: key_of(cls) == ("numpy", "ndarray"), _array),
+    (lambda cls: key_of(cls) == ("uuid_utils", "UUID"), _named(SINGLE, lambda v: v.hex)),
+)
+# then classes whose subclasses are named, so they have to be allowed:
+_NAMED_FORMS: tuple[tuple[Any, Maker], ...] = (
+    (BaseModel, _model),
+    ((set, frozenset), _collection),
+    (deque, _named(POSITIONAL, lambda value: [list(value), value.maxlen])),
+    (datetime, _moment),
+    (date, _named(POSITIONAL, lambda value: [value.year, value.month, value.day])),
+    (time, _named(KEYWORDS, _time_fields)),
+    (timedelta, _named(POSITIONAL, lambda v: [v.days, v.seconds, v.microseconds])),
+    (timezone, _named(POSITIONAL, lambda value: list(value.__getinitargs__()))),
+    (ZoneInfo, _named(SINGLE, _zone_key)),
+    (uuid.UUID, _named(SINGLE, lambda value: value.hex)),
+    (decimal.Decimal, _named(SINGLE, str)),
+    (complex, _named(POSITIONAL, lambda value: [value.real, value.imag])),
+    (slice, _named(POSITIONAL, lambda value: [value.start, value.stop, value.step])),
+    (pathlib.PurePath, _named(POSITIONAL, lambda value: list(value.parts))),
+    (re.Pattern, _named(POSITIONAL, lambda value: [value.pattern, value.flags])),
+    ((ipaddress.IPv4Address, ipaddress.IPv4Network), _named(SINGLE, str)),
+    ((ipaddress.IPv6Address, ipaddress.IPv6Network), _named(SINGLE, str)),
+    (AnyUrl, _named(SINGLE, str)),
+    ((SecretStr, SecretBytes), _named(SINGLE, lambda value: value.get_secret_value())),
+    (Send, _named(POSITIONAL, _send)),
+    (Item, _named(KEYWORDS, _item)),
+)
+# and last those that are stored as their base.
+_BASE_FORMS: tuple[tuple[type, Maker], ...] = (
+    (BaseException, _base(_repr)),
+    (float, _base(float)),
+    (bytes, _base(bytes)),
+    (int, _bare(BIG_INT, _big_int)),
+    (tuple, _bare(TUPLE, list)),
+)
