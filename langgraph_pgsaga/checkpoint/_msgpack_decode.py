@@ -124,15 +124,22 @@ class Decoder:
     def _keywords(self, data: bytes) -> Any:
         module, name, payload, marker = self._named(data)
         cls = self._resolve(module, name)
+        if issubclass(cls, Enum):
+            # Called with names, an enum makes a class.
+            raise _wrong(module, name, "an enum is stored by its value, this isn't")
         if marker != FIELDS and issubclass(cls, RootModel):
             # A dumped root model is its root.
             payload = {"root": payload}
-        if not isinstance(payload, dict) or not all(isinstance(key, str) for key in payload):
-            raise _wrong(module, name, "its fields aren't a mapping of names")
+        if not isinstance(payload, dict):
+            raise _wrong(module, name, "its fields aren't a mapping")
         build = _BUILDERS.get(cls)
         if build is None:
             build = _BUILDERS[cls] = _builder(cls)
-        return _guard(module, name, lambda: build(payload))
+        try:
+            return build(payload)
+        except Exception as exc:
+            problem = f"{type(exc).__name__} when built from its stored fields"
+        raise _wrong(module, name, problem)
 
     def _method(self, data: bytes) -> Any:
         module, name, payload, method = self._named(data)
@@ -264,6 +271,7 @@ def _builder(cls: type[Any]) -> Build:
 
 
 def _first_of(fields: dict[str, Any], *ways: Callable[..., Any]) -> Any:
+    """The first way's result; each is asked only if those before it failed."""
     for way in ways[:-1]:
         try:
             return way(**fields)

@@ -4,8 +4,8 @@ Two passes. The first leaves all plain containers to ormsgpack. Only where that
 fails, on text with lone surrogates or on keys other than text, a second pass
 walks the containers in Python and replaces what msgpack can't hold.
 
-Kept exactly: every type in `_msgpack_forms`, data classes and models by their fields,
-any key of a dict. Changed, as LangGraph's serializer does it: a tuple in a
+Kept exactly: every type in `_msgpack_forms`, data classes and models by their
+fields, any key of a dict. Changed, as LangGraph's serializer does it: a tuple in a
 plain list or dict becomes a list (inside an object it stays a tuple); a
 subclass of str, int, float, bytes, list, dict or tuple becomes its base;
 bytearray and memoryview become bytes; an exception becomes its repr; a
@@ -60,18 +60,19 @@ class Writers:
 
         Raises UnstorableValueError for what couldn't be loaded again.
         """
-        encoder = Encoder(self)
-        try:
-            return encoder.pack(value, PLAIN)
-        except _WalkNeededError:
-            pass
-        except UnstorableValueError as exc:
-            raise _with_place(exc, value, encoder.culprit) from None
-        encoder = Encoder(self, walk=True)
+        with contextlib.suppress(_WalkNeededError):
+            return self._pass(value, walk=False)
+        return self._pass(value, walk=True)
+
+    def _pass(self, value: Any, *, walk: bool) -> bytes:
+        encoder = Encoder(self, walk=walk)
         try:
             return encoder.pack(value, PLAIN)
         except UnstorableValueError as exc:
-            raise _with_place(exc, value, encoder.culprit) from None
+            refusal = _with_place(exc, value, encoder.culprit)
+        except RecursionError:
+            refusal = UnstorableValueError(where="the value", problem=_TOO_DEEP)
+        raise refusal
 
 
 class Encoder:
@@ -79,7 +80,7 @@ class Encoder:
 
     __slots__ = ("_depth", "_failure", "_walk", "_writers", "culprit")
 
-    def __init__(self, writers: Writers, *, walk: bool = False) -> None:
+    def __init__(self, writers: Writers, *, walk: bool) -> None:
         self._writers = writers
         self._walk = walk
         self._depth = 0
@@ -108,8 +109,7 @@ class Encoder:
         """What ormsgpack asks about everything that msgpack doesn't have."""
         self._depth += 1
         try:
-            if self._depth > MAX_OBJECT_DEPTH:
-                raise UnstorableValueError(where="the value", problem=_TOO_DEEP)
+            self._check_depth()
             write = self._writers.known.get(type(value))
             if write is None:
                 return self._first(value)
@@ -129,6 +129,10 @@ class Encoder:
             raise
         finally:
             self._depth -= 1
+
+    def _check_depth(self) -> None:
+        if self._depth > MAX_OBJECT_DEPTH:
+            raise UnstorableValueError(where="the value", problem=_TOO_DEEP)
 
     def _fail(self, failure: BaseException, culprit: Any) -> None:
         if self._failure is None:
@@ -172,8 +176,11 @@ class Encoder:
     def _prepared_dict(self, value: dict[Any, Any], option: int, depth: int) -> Any:
         if all(map(_is_plain_key, value)):
             return {k: self._prepared(v, option, depth + 1) for k, v in value.items()}
+        self._depth += 1
+        self._check_depth()
         body = b"\x92" + self.pack(list(value)) + self.pack(list(value.values()), option)
         written = Ext(PAIRS, body)
+        self._depth -= 1
         self.try_load(written, dict)
         return written
 

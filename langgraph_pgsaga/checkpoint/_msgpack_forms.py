@@ -268,7 +268,7 @@ def _repr(value: BaseException) -> str:
 
 def _numpy_dtype(value: Any) -> str:
     name: str = value.dtype.str
-    if value.dtype.kind in NUMPY_KINDS and type(value.dtype)(name) == value.dtype:
+    if value.dtype.kind in NUMPY_KINDS and sys.modules["numpy"].dtype(name) == value.dtype:
         return name
     raise UnstorableValueError(
         where="the value", problem=f"numpy data of dtype {value.dtype} can't be loaded again"

@@ -4,8 +4,8 @@ A row names a class by module and qualified name. It may become
 
 1. a known type: LangGraph's own list, and the inert ones of `_ALSO_KNOWN`;
 2. an allowed type: what the application passed as `allow`;
-3. unless strict, a data class (dataclass, pydantic model, enum, named tuple)
-   that the application has imported already.
+3. unless strict, a data class (dataclass, pydantic model, enum, named tuple;
+   no exception, no runnable) that the application has imported already.
 
 Only 1 and 2 are imported when needed: they are our word and the application's.
 The row's own word never imports a module, and never calls a function.
@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any, TypeAlias
 
+from langchain_core.runnables import Runnable
 from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES
 from pydantic import BaseModel
 
@@ -69,9 +70,13 @@ def is_named_tuple(cls: type) -> bool:
 
 
 def is_data_class(cls: type) -> bool:
-    """Whether instances hold named data only. An exception never counts."""
+    """Whether instances hold named data only.
+
+    Exceptions don't count, nor do runnables: a model or tool may connect to
+    somewhere as soon as it is made.
+    """
     bases = cls.__mro__
-    if BaseException in bases:
+    if BaseException in bases or Runnable in bases:
         return False
     return (
         BaseModel in bases

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from langgraph.checkpoint.serde._msgpack import STRICT_MSGPACK_ENABLED
 from langgraph.checkpoint.serde.base import CipherProtocol, SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -110,13 +111,14 @@ def as_safe(
 ) -> SerializerProtocol:
     """The serializer to use for the one a user passed, or for none.
 
+    None is a SafeSerializer, strict if LANGGRAPH_STRICT_MSGPACK is set.
     LangGraph's own are replaced: a JsonPlusSerializer by a SafeSerializer with
     its allowlist (strict, if it was limited to one), an EncryptedSerializer by
     one with the same cipher. Everything else is the user's own and returned as
     it is.
     """
     if serde is None:
-        return SafeSerializer(allow=allow, strict=strict)
+        return SafeSerializer(allow=allow, strict=strict or STRICT_MSGPACK_ENABLED)
     if isinstance(serde, SafeSerializer):
         serde = serde.with_msgpack_allowlist(allow)
         return serde._made_strict() if strict else serde

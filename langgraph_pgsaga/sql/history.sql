@@ -3,7 +3,7 @@
 -- name: list_states
 -- A page of checkpoints, newest first, that fit every filter which isn't null, after
 -- the checkpoint (after_id, after_session, after_ns) where that is given.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, after_id text, after_session uuid, after_ns text, page integer
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, after_id text, after_session uuid, after_ns text, page bigint
 -- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
@@ -23,7 +23,7 @@ limit $9;
 -- name: list_states_of_namespace
 -- list_states where session and namespace are known, which the primary key then serves
 -- in order.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, page integer
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, page bigint
 -- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,

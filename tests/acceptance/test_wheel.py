@@ -34,6 +34,21 @@ print(json.dumps({
 }))
 """
 
+MIGRATE = """
+import asyncio
+import json
+import sys
+from langgraph_pgsaga import Database
+from langgraph_pgsaga.migrate import migrate
+
+async def main():
+    async with Database(sys.argv[1]) as database:
+        first, again = await migrate(database), await migrate(database)
+    print(json.dumps([[f"{migration.name}.sql" for migration in done] for done in (first, again)]))
+
+asyncio.run(main())
+"""
+
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
@@ -129,3 +144,10 @@ def test_the_installed_package_finds_its_migrations(installed: Path, tmp_path: P
     assert Path(answer["package"]).is_relative_to(installed.parent)
     expected = {path.name: digest(path.read_bytes()) for path in ROOT.glob("migrations/*.sql")}
     assert answer["migrations"] == expected
+
+
+def test_the_installed_package_migrates(installed: Path, tmp_path: Path, empty_dsn: str) -> None:
+    """From the wheel alone an empty database gets every migration, once."""
+    answer = json.loads(run(installed / "python", "-c", MIGRATE, empty_dsn, cwd=tmp_path))
+    expected = sorted(path.name for path in ROOT.glob("migrations/*.sql"))
+    assert answer == [expected, []]

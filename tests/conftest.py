@@ -1,0 +1,119 @@
+"""A PostgreSQL server for the tests, and a migrated database of its own for each.
+
+The server is PGSAGA_TEST_DSN's, else an embedded one that lives as long as the run.
+One template database is migrated per run; a test's database is a clone of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga._dsn import normalize
+from langgraph_pgsaga.embedded import EmbeddedServer
+from langgraph_pgsaga.migrate import migrate
+
+_counter = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def public_tmp() -> Iterator[Path]:
+    """A folder that other users of the machine may enter, as a server run by root needs it."""
+    folder = Path(tempfile.mkdtemp(prefix="pgsaga-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server_dsn(public_tmp: Path) -> Iterator[str]:
+    """The DSN of a server on which databases may be made and dropped."""
+    given = os.environ.get("PGSAGA_TEST_DSN")
+    if given:
+        yield normalize(given)
+        return
+    with EmbeddedServer.start(public_tmp / "server") as server:
+        yield normalize(server.dsn)
+
+
+def with_database(dsn: str, name: str) -> str:
+    """`dsn` with another database."""
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+async def execute(dsn: str, *statements: str) -> None:
+    conn = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await conn.execute(statement)
+    finally:
+        await conn.close()
+
+
+@pytest.fixture(scope="session")
+def template_database(server_dsn: str) -> Iterator[str]:
+    name = f"pgsaga_template_{os.getpid()}"
+
+    async def make() -> None:
+        await execute(server_dsn, f'create database "{name}"')
+        async with Database(with_database(server_dsn, name)) as db:
+            await migrate(db)
+
+    asyncio.run(make())
+    yield name
+    asyncio.run(execute(server_dsn, f'drop database "{name}" with (force)'))
+
+
+@pytest.fixture
+def new_database(server_dsn: str) -> Iterator[Callable[..., str]]:
+    """Makes empty databases (or clones of `template`) and drops them after the test."""
+    made: list[str] = []
+
+    def make(template: str = "template0") -> str:
+        name = f"pgsaga_test_{os.getpid()}_{next(_counter)}"
+        asyncio.run(execute(server_dsn, f'create database "{name}" template "{template}"'))
+        made.append(name)
+        return with_database(server_dsn, name)
+
+    yield make
+    drops = [f'drop database if exists "{name}" with (force)' for name in made]
+    asyncio.run(execute(server_dsn, *drops))
+
+
+@pytest.fixture
+def dsn(new_database: Callable[..., str], template_database: str) -> str:
+    """A migrated database of the test's own."""
+    return new_database(template_database)
+
+
+@pytest.fixture
+def empty_dsn(new_database: Callable[..., str]) -> str:
+    """A database of the test's own with nothing in it."""
+    return new_database()
+
+
+@pytest.fixture
+def sync_saver(dsn: str) -> Iterator[PostgresSaver]:
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        yield saver
+
+
+@pytest.fixture
+async def saver(dsn: str) -> AsyncIterator[PostgresSaver]:
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        yield saver
