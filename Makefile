@@ -22,7 +22,7 @@ help: ## List the targets
 	@echo 'PYTHON=python3.12 chooses the Python, ARGS="-k name" goes to pytest.'
 
 demo: $(VENV)/.demo ## Run the example; make demo Q="a question" asks that one
-	@$(VENV)/bin/python examples/research_assistant.py $${Q:+"$$Q"}
+	@$(VENV)/bin/python examples/research_assistant.py $${Q:+-- "$$Q"}
 
 test: $(VENV)/.dev ## Run the tests
 	$(VENV)/bin/python -m pytest $(ARGS)

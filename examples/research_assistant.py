@@ -165,7 +165,9 @@ def approval(state: State) -> dict[str, Any]:
 def tool_executor(state: State) -> dict[str, Any]:
     results = [
         ToolMessage(
-            json.dumps(TOOLS[call["name"]](**call["args"])), name=call["name"], tool_call_id=call["id"]
+            json.dumps(TOOLS[call["name"]](**call["args"])),
+            name=call["name"],
+            tool_call_id=call["id"],
         )
         for call in last_tool_calls(state)
     ]
@@ -258,7 +260,9 @@ def look_back(thread: RunnableConfig, thread_id: str) -> None:
         for state in reversed(history):
             step, source = state.metadata["step"], state.metadata["source"]
             coming = ", ".join(state.next) or "done"
-            say(f"step {step:>3}  {source:<6}  next: {coming:<13}  {len(messages(state)):>2} messages")
+            say(
+                f"step {step:>3}  {source:<6}  next: {coming:<13}  {len(messages(state)):>2} messages"
+            )
 
         title("A fork: the first question again, asked differently")
         asked = next(s for s in reversed(history) if s.next == ("planner",))

@@ -97,5 +97,3 @@ def _reason(error: ValueError) -> str:
         "the URL can't be read: percent-encode special characters of the user and password "
         f"({type(error).__name__})"
     )
-
-

@@ -14,6 +14,8 @@ from typing import Any
 import orjson
 
 JSON_INT_LIMIT = 2**53
+# Containers in one another: below what orjson and the server's stack allow.
+_DEEPEST = 200
 _SURROGATES_AND_NUL = {0: "\ufffd", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
 
 
@@ -32,24 +34,52 @@ def dump_exact(value: Any) -> str | None:
     return dump(value) if _is_exact(value) else None
 
 
-def project(value: Any, *, longest: int | None = None) -> Any:
+def project(value: Any, *, longest: int | None = None, _depth: int = 0) -> Any:
     """`value` as something jsonb holds: odd text replaced, odd numbers and objects as text.
 
-    Text longer than `longest` characters is shortened.
+    Text longer than `longest` characters is shortened, and what nests too deeply is
+    only named.
     """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return clean_text(shortened(value, longest))
     if isinstance(value, int):
-        return int(value) if -JSON_INT_LIMIT < value < JSON_INT_LIMIT else str(value)
+        return int(value) if -JSON_INT_LIMIT < value < JSON_INT_LIMIT else shown(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
-    if isinstance(value, dict):
-        return {clean_text(str(k)): project(v, longest=longest) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [project(v, longest=longest) for v in value]
+    if _depth < _DEEPEST and isinstance(value, dict):
+        parts = ((shown(k), project(v, longest=longest, _depth=_depth + 1)) for k, v in value.items())
+        return dict(parts)
+    if _depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
+        return [project(v, longest=longest, _depth=_depth + 1) for v in value]
     return type(value).__name__
+
+
+def contains(whole: Any, part: Any) -> bool:
+    """What jsonb's `@>` answers, also for values that jsonb can't hold."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(
+            key in whole and contains(whole[key], value) for key, value in part.items()
+        )
+    if isinstance(part, list | tuple):
+        return isinstance(whole, list | tuple) and all(
+            any(contains(item, wanted) for item in whole) for wanted in part
+        )
+    if isinstance(part, bool) or isinstance(whole, bool):
+        return whole is part
+    return bool(whole == part) or (whole != whole and part != part)
+
+
+def shown(value: Any) -> str:
+    """A key or a name as text that PostgreSQL can hold, whatever it is."""
+    if isinstance(value, str):
+        return clean_text(value)
+    try:
+        return clean_text(str(value))
+    except Exception:
+        # Python writes out integers of some thousand digits in no other base.
+        return hex(value) if isinstance(value, int) else type(value).__name__
 
 
 def shortened(text: str, longest: int | None) -> str:
@@ -59,7 +89,8 @@ def shortened(text: str, longest: int | None) -> str:
 
 def clean_text(text: str) -> str:
     """`text` with what PostgreSQL can't hold (NUL, lone surrogates) as U+FFFD."""
-    return str(text) if is_clean(text) else text.translate(_SURROGATES_AND_NUL)
+    # Not str(): a subclass, an enum for one, may answer with something else.
+    return str.__str__(text) if is_clean(text) else text.translate(_SURROGATES_AND_NUL)
 
 
 def is_clean(text: str) -> bool:
@@ -73,18 +104,22 @@ def is_clean(text: str) -> bool:
     return True
 
 
-def _is_exact(value: Any) -> bool:
+def _is_exact(value: Any, depth: int = 0) -> bool:
     kind = type(value)
     if kind is str:
         return is_clean(value)
     if kind is int:
         return -JSON_INT_LIMIT < value < JSON_INT_LIMIT
-    if kind is list or kind is tuple:
-        return all(map(_is_exact, value))
-    if kind is dict:
-        return all(type(k) is str and is_clean(k) and _is_exact(v) for k, v in value.items())
     if kind is float:
         return _is_exact_float(value)
+    if depth == _DEEPEST:
+        return False
+    if kind is list or kind is tuple:
+        return all(_is_exact(item, depth + 1) for item in value)
+    if kind is dict:
+        return all(
+            type(k) is str and is_clean(k) and _is_exact(v, depth + 1) for k, v in value.items()
+        )
     return kind is bool or value is None
 
 

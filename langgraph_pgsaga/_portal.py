@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from langgraph_pgsaga.errors import BlockingCallError
+from langgraph_pgsaga.errors import BlockingCallError, ClosedError
 
 T = TypeVar("T")
 
 
 class Portal:
-    """Runs coroutines for other threads. Starts at the first call; `stop` ends it.
+    """Runs coroutines for other threads. Starts at the first call; `stop` ends it for good.
 
     It may be called from a thread whose own event loop is running: that loop then
     stands still for as long as the call lasts. Only the portal's own loop is
@@ -25,11 +26,16 @@ class Portal:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """The result of `await function(*args, **kwargs)` in the portal's loop.
 
         Interrupting the waiting thread (Ctrl-C) cancels the coroutine.
+
+        Raises:
+            BlockingCallError: called from the portal's own loop.
+            ClosedError: the portal was stopped, before the call or during it.
         """
         if threading.current_thread() is self._thread:
             raise BlockingCallError(call=function.__qualname__)
@@ -37,14 +43,13 @@ class Portal:
         async def run() -> T:
             return await function(*args, **kwargs)
 
-        coroutine = run()
-        try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
-        except BaseException:
-            coroutine.close()
-            raise
+        future = self._submit(run())
         try:
             return future.result()
+        except concurrent.futures.CancelledError as error:
+            if not self._stopped:
+                raise
+            raise ClosedError() from error
         except BaseException:
             future.cancel()
             raise
@@ -52,23 +57,34 @@ class Portal:
     def stop(self) -> None:
         """Ends the thread and its loop, cancelling what still runs there."""
         with self._lock:
+            # What was submitted before this has its task by the time the loop stops.
+            self._stopped = True
             loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-        if loop is None or thread is None or loop.is_closed():
+        if loop is None or thread is None:
             return
-        loop.call_soon_threadsafe(loop.stop)
+        if thread.is_alive() and not loop.is_closed():
+            loop.call_soon_threadsafe(loop.stop)
         if thread is not threading.current_thread():
             thread.join()
 
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        try:
+            with self._lock:
+                return asyncio.run_coroutine_threadsafe(coroutine, self._started())
+        except BaseException:
+            coroutine.close()
+            raise
+
     def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=_run_forever, args=(self._loop,), name=self._name, daemon=True
-                )
-                self._thread.start()
-            return self._loop
+        if self._stopped:
+            raise ClosedError()
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=_run_forever, args=(self._loop,), name=self._name, daemon=True
+            )
+            self._thread.start()
+        return self._loop
 
 
 def _run_forever(loop: asyncio.AbstractEventLoop) -> None:

@@ -21,6 +21,8 @@ _TEXT_REFUSED = {"22021", "22P05"}
 _TOO_LARGE = {"54000", "54001"}
 # Not connected any more, or about to be: admin shutdown, crash shutdown, starting up.
 _GOING_AWAY = {"57P01", "57P02", "57P03", "25006"}
+# Bad data and broken constraints: the server's DETAIL quotes the row or the value.
+_QUOTING = {"22", "23"}
 # The server rolled the statement back and asks for it again.
 _TRY_AGAIN = {"40001", "40P01"}
 
@@ -44,16 +46,29 @@ def is_repeatable(error: BaseException) -> bool:
 
 def translated(error: BaseException, dsn: str) -> PgSagaError:
     """The error to raise `from error`. `dsn` must be redacted already."""
+    if _quotes_a_parameter(error):
+        return UnstorableValueError(where="a parameter", problem="PostgreSQL has no such value")
     if isinstance(error, asyncpg.PostgresError):
         return _of_server(error, dsn)
     if is_connection_loss(error):
         return ServerConnectionError(dsn=dsn, detail=str(error) or type(error).__name__)
     if isinstance(error, TimeoutError):
         return ServerConnectionError(dsn=dsn, detail="no answer in time")
-    if isinstance(error, asyncpg.DataError | UnicodeEncodeError):
-        # The driver's text quotes the value.
-        return UnstorableValueError(where="a parameter", problem="PostgreSQL has no such value")
     return ServerError(dsn=dsn, sqlstate=None, detail=str(error) or type(error).__name__)
+
+
+def chainable(error: BaseException) -> BaseException | None:
+    """What the translated error may be raised from: nothing whose text quotes a value."""
+    if _quotes_a_parameter(error):
+        return None
+    if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in _QUOTING:
+        error.detail = None
+    return error
+
+
+def _quotes_a_parameter(error: BaseException) -> bool:
+    # The driver itself raises DataError, the server only its subclasses.
+    return type(error) is asyncpg.DataError or isinstance(error, UnicodeEncodeError)
 
 
 def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:

@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 
-from langgraph_pgsaga import _dsn, _sql
+from langgraph_pgsaga import _dsn, _json, _sql
 from langgraph_pgsaga._portal import Portal
-from langgraph_pgsaga._server_errors import is_connection_loss, is_repeatable, translated
+from langgraph_pgsaga._server_errors import (
+    chainable,
+    is_connection_loss,
+    is_repeatable,
+    translated,
+)
 from langgraph_pgsaga.errors import (
     ClosedError,
     InvalidArgumentError,
@@ -31,9 +36,7 @@ if TYPE_CHECKING:
 
     from langgraph_pgsaga.embedded import EmbeddedServer
 
-Connection: TypeAlias = (
-    "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
-)
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 T = TypeVar("T")
 
@@ -42,7 +45,7 @@ _LONGEST_PAUSE_SECONDS = 1.0
 _DEFAULT_APPLICATION_NAME = "langgraph_pgsaga"
 
 
-class _PlainConnection(asyncpg.Connection):  # type: ignore[type-arg]
+class _PlainConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that carries no session state, so that giving it back costs no round trip."""
 
     def get_reset_query(self) -> str:
@@ -92,8 +95,9 @@ class Database:
                 problem="none given and PGSAGA_DSN isn't set; pass "
                 "postgresql://user:password@host:5432/database, or use Database.embedded()",
             )
-        if schema is not None and (not schema or "\0" in schema or len(schema.encode()) > 63):
-            raise InvalidArgumentError(argument="schema", problem="must be 1 to 63 bytes long")
+        if schema is not None and not _is_identifier(schema):
+            problem = "must be text of 1 to 63 bytes, without NUL or lone surrogates"
+            raise InvalidArgumentError(argument="schema", problem=problem)
         if not 0 <= min_size <= max_size or max_size < 1:
             raise InvalidArgumentError(
                 argument="max_size", problem="needs 0 <= min_size <= max_size and 1 <= max_size"
@@ -150,10 +154,12 @@ class Database:
         text = self.text(statement)
         if conn is not None:
             with self._translating(UnicodeEncodeError):
-                return await conn.fetch(text, *args)
+                rows: list[asyncpg.Record] = await conn.fetch(text, *args)
+                return rows
 
         async def run(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(text, *args)
+            rows: list[asyncpg.Record] = await connection.fetch(text, *args)
+            return rows
 
         return await self._repeating(run)
 
@@ -251,7 +257,7 @@ class Database:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClosedError()
+            raise ClosedError
 
     def _forget_connections(self) -> None:
         self._portal = Portal("langgraph_pgsaga portal")
@@ -265,7 +271,7 @@ class Database:
         try:
             yield
         except (asyncpg.PostgresError, asyncpg.InterfaceError, *more) as error:
-            raise translated(error, self.dsn) from error
+            raise translated(error, self.dsn) from chainable(error)
 
     # Connections
 
@@ -342,11 +348,15 @@ class Database:
             except Exception as error:
                 again = is_repeatable(error) and self._connected_once and (repeat or not begun)
                 if not again or time.monotonic() + pause > deadline or self._closed:
-                    raise translated(error, self.dsn) from error
+                    raise translated(error, self.dsn) from chainable(error)
                 if pool is not None and is_connection_loss(error):
                     await pool.expire_connections()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _is_identifier(name: object) -> bool:
+    return isinstance(name, str) and _json.is_clean(name) and 0 < len(name.encode()) < 64
 
 
 class _LoopPool:

@@ -47,9 +47,9 @@ class MigrationStatus:
 def load_migrations() -> list[Migration]:
     """The package's migrations in order: from the wheel, or from a checkout beside the package."""
     here = Path(__file__).resolve().parent
-    folder = next((f for f in (here / "migrations", here.parent / "migrations") if f.is_dir()), None)
-    files = sorted(folder.glob("[0-9]*.sql")) if folder else []
-    if not files:
+    folders = (here / "migrations", here.parent / "migrations")
+    files = next((f for f in (sorted(d.glob("[0-9]*.sql")) for d in folders) if f), None)
+    if files is None:
         raise FileNotFoundError(f"no migrations in {here}: the installation is incomplete")
     return [
         Migration(version=int(f.name[:4]), name=f.stem, sql=f.read_text("utf-8")) for f in files

@@ -77,7 +77,7 @@ def optional_checkpoint_id(config: RunnableConfig) -> str | None:
 def thread_id_text(given: Any) -> str:
     """A thread id as text: str as it is, int and UUID in their usual form."""
     if given is None or given == "":
-        raise MissingThreadIdError()
+        raise MissingThreadIdError
     if isinstance(given, str):
         return _text("thread_id", str(given))
     if isinstance(given, int | UUID) and not isinstance(given, bool):

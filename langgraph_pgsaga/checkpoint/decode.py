@@ -119,7 +119,7 @@ def checkpoint_tuple(
 class FetchedCheckpoint(NamedTuple):
     """What get_checkpoint found. `digests` pairs the messages it saw with their numbers."""
 
-    tuple: CheckpointTuple
+    found: CheckpointTuple
     message_epoch: int | None
     digests: list[tuple[bytes, int]]
 
@@ -165,9 +165,7 @@ def decode_fetched(
 
 
 def _write_of(row: asyncpg.Record) -> StoredWrite:
-    return StoredWrite(
-        row["path"], row["ref"], row["no"], row["name"], row["type"], row["payload"]
-    )
+    return StoredWrite(row["path"], row["ref"], row["no"], row["name"], row["type"], row["payload"])
 
 
 def needs_pending_sends(checkpoint: Checkpoint) -> bool:

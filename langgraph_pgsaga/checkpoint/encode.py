@@ -279,9 +279,7 @@ def _state_columns(
     exact = codec.seal(codec.encode(whole, "the checkpoint or its metadata"))
     clear_rest = rest if codec.readable else {"v": rest.get("v")}
     clear_metadata: Mapping[str, Any] = (
-        metadata
-        if codec.readable
-        else {k: v for k, v in metadata.items() if k in CLEAR_METADATA}
+        metadata if codec.readable else {k: v for k, v in metadata.items() if k in CLEAR_METADATA}
     )
     state = {
         **_json.project(clear_rest),

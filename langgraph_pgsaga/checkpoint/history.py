@@ -61,9 +61,7 @@ class _Contents:
         columns = [list(column) for column in zip(*missing, strict=True)]
         rows = await self._database.fetch(_STATEMENTS["select_values"], *columns)
         for row in rows:
-            key = _ValueKey(
-                row["session_id"], row["checkpoint_ns"], row["channel"], row["version"]
-            )
+            key = _ValueKey(row["session_id"], row["checkpoint_ns"], row["channel"], row["version"])
             self._stored[key] = StoredValue(row["type"], row["payload"], row["message_runs"])
         await self._fetch_messages(rows)
 
@@ -74,9 +72,7 @@ class _Contents:
                 have = self._messages.setdefault(row["session_id"], {})
                 wanted = missing.setdefault(row["session_id"], set())
                 wanted.update(n for n in run_numbers(row["message_runs"]) if n not in have)
-        runs = [
-            (session, *run) for session, numbers in missing.items() for run in _runs(numbers)
-        ]
+        runs = [(session, *run) for session, numbers in missing.items() for run in _runs(numbers)]
         if not runs:
             return
         columns = [list(column) for column in zip(*runs, strict=True)]
@@ -88,9 +84,7 @@ class _Contents:
         """The decoded values by channel; keys without a stored value are left out."""
         found = {key: self._stored[key] for key in keys}
         return {
-            key.channel: decode_value(
-                self._codec, stored, self._messages.get(key.session_id, {})
-            )
+            key.channel: decode_value(self._codec, stored, self._messages.get(key.session_id, {}))
             for key, stored in found.items()
             if stored is not None
         }
@@ -154,7 +148,7 @@ class CheckpointListing:
                 size,
             )
         else:
-            after = (last["checkpoint_id"], last["session_id"], last["checkpoint_ns"]) if last else ()
+            after = _place(last) if last else (None, None, None)
             rows = await self._database.fetch(
                 _STATEMENTS["list_states"],
                 session_id,
@@ -162,7 +156,7 @@ class CheckpointListing:
                 checkpoint_id,
                 self._clear_filter,
                 self._before,
-                *(after or (None, None, None)),
+                *after,
                 size,
             )
         self._done = len(rows) < size
@@ -181,9 +175,7 @@ class CheckpointListing:
             state.metadata.get(key) == value for key, value in self._filter.items()
         )
 
-    async def _tuples(
-        self, found: list[tuple[asyncpg.Record, StateData]]
-    ) -> list[CheckpointTuple]:
+    async def _tuples(self, found: list[tuple[asyncpg.Record, StateData]]) -> list[CheckpointTuple]:
         if self._left is not None:
             self._left -= len(found)
         keys = [
@@ -305,6 +297,11 @@ def _clear_filter(codec: Codec, filter_: Mapping[str, Any]) -> str | None:
 
 def _state_key(row: asyncpg.Record) -> tuple[UUID, str, str]:
     return row["session_id"], row["checkpoint_ns"], row["checkpoint_id"]
+
+
+def _place(row: asyncpg.Record) -> tuple[str, UUID, str]:
+    """Where the row stands in the order of list_states."""
+    return row["checkpoint_id"], row["session_id"], row["checkpoint_ns"]
 
 
 def _runs(numbers: set[int]) -> list[tuple[int, int]]:

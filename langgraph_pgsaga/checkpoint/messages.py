@@ -17,9 +17,7 @@ _LONGEST_ARGUMENT = 10_000
 
 def is_message_list(value: Any) -> TypeGuard[list[BaseMessage]]:
     """Whether `value` is a plain, non-empty list of nothing but messages."""
-    return (
-        type(value) is list and bool(value) and all(isinstance(m, BaseMessage) for m in value)
-    )
+    return type(value) is list and bool(value) and all(isinstance(m, BaseMessage) for m in value)
 
 
 def role_of(message: BaseMessage) -> str:

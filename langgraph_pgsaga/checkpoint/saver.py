@@ -5,7 +5,15 @@ from __future__ import annotations
 import base64
 import copy
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -158,8 +166,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             return None
         if fetched.message_epoch is not None:
             self._numbers.learn(address.session_id, fetched.message_epoch, fetched.digests)
-        await self._add_pending_sends(address, fetched.tuple)
-        return fetched.tuple
+        await self._add_pending_sends(address, fetched.found)
+        return fetched.found
 
     async def _add_pending_sends(self, address: Address, found: CheckpointTuple) -> None:
         """Checkpoints of formats before 4 kept their Sends as writes of their parent."""
@@ -253,9 +261,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         await self._put(address, encode)
         return address.config(checkpoint["id"])
 
-    async def _put(
-        self, address: Address, encode: Callable[[KnownMessages], EncodedPut]
-    ) -> None:
+    async def _put(self, address: Address, encode: Callable[[KnownMessages], EncodedPut]) -> None:
         known = self._numbers.known(address.session_id)
         for _ in range(_MOST_STALE_PUTS):
             put = encode(known)
@@ -266,8 +272,12 @@ class PostgresSaver(BaseCheckpointSaver[str]):
                 return
             self._numbers.forget(address.session_id)
             known = KnownMessages()
-        problem = f"messages of thread {address.thread_id!r} were deleted during each of {_MOST_STALE_PUTS} tries"
-        raise ServerError(dsn=self.db.dsn, sqlstate=None, detail=problem)
+        raise ServerError(
+            dsn=self.db.dsn,
+            sqlstate=None,
+            detail=f"messages of thread {address.thread_id!r} were deleted again and again "
+            f"while a checkpoint was put ({_MOST_STALE_PUTS} tries)",
+        )
 
     async def aput_writes(
         self,
@@ -341,9 +351,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         """
         await retention.copy_thread(self.db, source_thread_id, target_thread_id)
 
-    async def aprune(
-        self, thread_ids: Sequence[str], *, strategy: str = "keep_latest"
-    ) -> None:
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Prunes threads, each in a transaction of its own.
 
         "keep_latest" keeps the latest checkpoint of each namespace and its pending

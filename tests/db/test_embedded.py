@@ -66,13 +66,14 @@ def begin_user() -> Iterator[BeginUser]:
     with ExitStack() as stack:
 
         def begin(path: Path, *mode: str, packages: Path = PACKAGES) -> subprocess.Popen[str]:
+            folders = (packages, PACKAGES, os.environ.get("PYTHONPATH", ""))
             user = subprocess.Popen(
                 [sys.executable, str(USER), str(path), *mode],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
-                env=os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{PACKAGES}"},
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
             )
             stack.enter_context(user)
             stack.callback(user.kill)
@@ -117,7 +118,9 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def dsn_of(user: subprocess.Popen[str]) -> str:
     assert user.stdout
-    return user.stdout.readline().strip()
+    dsn = user.stdout.readline().strip()
+    assert dsn, "the process ended before its server ran; see its stderr"
+    return dsn
 
 
 def end(user: subprocess.Popen[str]) -> None:

@@ -969,3 +969,22 @@ def test_validation_errors_of_models_stay_inside() -> None:
         sample.Changed(n=-1)
 
     assert again(sample.Changed.model_construct(n=-1)).n == -1
+
+
+def test_a_list_is_the_encodings_of_its_items() -> None:
+    """A list of messages has the bytes of its messages one after another, whatever they hold."""
+    odd = HumanMessage("a", additional_kwargs={"a": {1: "\ud800"}, "b": sample.Point(1, (2,))})
+    for values in (MESSAGES[:3], [odd, *MESSAGES[:3]], [*MESSAGES[:5], odd]):
+        data = SAFE.dumps_typed(values)[1]
+
+        assert data[1:] == b"".join(SAFE.dumps_typed(value)[1] for value in values)
+
+
+def test_langgraphs_strict_mode_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where LangGraph's strict mode is on, the default serializer is strict."""
+    monkeypatch.setattr("langgraph_pgsaga.checkpoint.serde.STRICT_MSGPACK_ENABLED", True)
+
+    serde = as_safe(None)
+
+    assert isinstance(serde, SafeSerializer)
+    assert serde.strict
