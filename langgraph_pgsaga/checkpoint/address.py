@@ -10,7 +10,7 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_pgsaga._json import is_clean
+from langgraph_pgsaga import _json
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingThreadIdError
 
 _LONGEST_NAMESPACE_BYTES = 512
@@ -81,7 +81,7 @@ def thread_id_text(given: Any) -> str:
     if isinstance(given, str):
         return _text("thread_id", str(given))
     if isinstance(given, int | UUID) and not isinstance(given, bool):
-        return str(given)
+        return _json.shown(given)
     raise InvalidArgumentError(
         argument="thread_id", problem=f"must be a str, int or UUID, not {type(given).__name__}"
     )
@@ -116,7 +116,7 @@ def _text(argument: str, value: Any) -> str:
         raise InvalidArgumentError(
             argument=argument, problem=f"must be a str, not {type(value).__name__}"
         )
-    if not is_clean(value):
+    if not _json.is_clean(value):
         raise InvalidArgumentError(
             argument=argument,
             problem="holds a NUL character or a lone surrogate, which PostgreSQL text can't",

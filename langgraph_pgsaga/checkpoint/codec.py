@@ -31,10 +31,12 @@ class Codec:
     `splits_messages`: a list of messages may be stored message by message, because
     the serializer's encoding of a list is made of the encodings of its elements.
     A serializer of the user's own is neither.
+    `encrypts`: what stands in clear isn't the saver's, so it isn't read.
     """
 
     def __init__(self, serde: SerializerProtocol) -> None:
         encrypted = isinstance(serde, EncryptedSerializer)
+        self.encrypts = encrypted
         self._cipher = serde.cipher if isinstance(serde, EncryptedSerializer) else None
         self._serde = serde.serde if isinstance(serde, EncryptedSerializer) else serde
         self.splits_messages = isinstance(self._serde, SafeSerializer)
@@ -52,7 +54,8 @@ class Codec:
         try:
             encoded = Encoded(*self._serde.dumps_typed(value))
         except UnstorableValueError as error:
-            raise UnstorableValueError(where=where, problem=error.problem) from error
+            place = error.where.removeprefix("the ").removeprefix("value")
+            raise UnstorableValueError(where=f"{where}{place}", problem=error.problem) from error
         except SerializationError:
             raise
         except Exception as error:

@@ -57,6 +57,9 @@ def decode_state(
     """The columns of agent_states that `put` encoded."""
     data: dict[str, Any] = _json.load(state_data)
     inline = data.pop("channel_values")
+    if codec.encrypts and (inline or exact is None):
+        problem = "it isn't encrypted, but this saver's serializer encrypts"
+        raise CorruptValueError(what="a stored checkpoint", problem=problem)
     if exact_type is None or exact is None:
         return StateData(data, _json.load(metadata), inline, None)
     whole = codec.load(exact_type, exact)

@@ -129,7 +129,7 @@ class _Values:
             [_json.clean_text(m.id) if m.id and clear else None for m in found],
             [parent for _, _, parent in self.messages],
             [_json.clean_text(m.type) for m in found],
-            [readable.role_of(m) for m in found],
+            [readable.role_of(m) if clear else "" for m in found],
             [readable.text_of(m) if clear else "" for m in found],
             [_json.dump(readable.metadata_of(m)) if clear else "{}" for m in found],
             [s.type for s in sealed],
@@ -303,8 +303,8 @@ def _session_columns(codec: Codec, config: RunnableConfig) -> tuple[str, str, in
         and key not in (*_SESSION_KEYS, "thread_id", "run_id")
     }
     return (
-        "" if user_id is None else _json.clean_text(str(user_id)),
-        "" if agent_type is None else _json.clean_text(str(agent_type)),
+        "" if user_id is None else _json.shown(user_id),
+        "" if agent_type is None else _json.shown(agent_type),
         priority if type(priority) is int and abs(priority) < 2**31 else None,
         _json.dump(_json.project(described)),
     )

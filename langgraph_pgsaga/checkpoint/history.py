@@ -29,7 +29,6 @@ from langgraph_pgsaga.checkpoint.decode import (
 )
 from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
 from langgraph_pgsaga.database import Database
-from langgraph_pgsaga.errors import InvalidArgumentError
 
 _STATEMENTS = _sql.load("history")
 _FIRST_PAGE = 32
@@ -114,6 +113,7 @@ class CheckpointListing:
         given_ns = (config.get("configurable") or {}).get("checkpoint_ns") if config else None
         self._stored_ns = None if given_ns is None or not self._address else self._address.stored_ns
         self._filter = dict(filter or {})
+        self._filter_is_exact = _json.dump_exact(self._filter) is not None
         self._clear_filter = _clear_filter(codec, self._filter)
         self._before = optional_checkpoint_id(before) if before else None
         self._left = limit
@@ -127,7 +127,7 @@ class CheckpointListing:
         while not self._done and (self._left is None or self._left > 0):
             rows = await self._fetch_states()
             states = [(row, self._decoded(row)) for row in rows]
-            fitting = [(row, state) for row, state in states if self._fits(state)]
+            fitting = [(row, state) for row, state in states if self._fits(row, state)]
             if fitting:
                 return await self._tuples(fitting[: self._left])
         return []
@@ -169,11 +169,11 @@ class CheckpointListing:
             self._codec, row["state_data"], row["metadata"], row["exact_type"], row["exact"]
         )
 
-    def _fits(self, state: StateData) -> bool:
-        """What the server couldn't see, where metadata isn't stored in clear."""
-        return self._codec.readable or all(
-            state.metadata.get(key) == value for key, value in self._filter.items()
-        )
+    def _fits(self, row: asyncpg.Record, state: StateData) -> bool:
+        """What the server couldn't see: metadata that isn't, or can't be, stored in clear."""
+        if self._filter_is_exact and row["exact_type"] is None:
+            return True
+        return _json.contains(state.metadata, self._filter)
 
     async def _tuples(self, found: list[tuple[asyncpg.Record, StateData]]) -> list[CheckpointTuple]:
         if self._left is not None:
@@ -265,7 +265,7 @@ async def _seeds(
     for row in walk:
         for channel in row["found_channels"]:
             state: dict[str, Any] = _json.load(row["state_data"])
-            if channel in state["channel_values"]:
+            if channel in state["channel_values"] and not codec.encrypts:
                 seeds[channel] = state["channel_values"][channel]
             else:
                 version = str(state["channel_versions"][channel])
@@ -284,15 +284,9 @@ def _delta_history(
 
 
 def _clear_filter(codec: Codec, filter_: Mapping[str, Any]) -> str | None:
+    """What the metadata column, itself a projection, must contain at least."""
     visible = {k: v for k, v in filter_.items() if codec.readable or k in CLEAR_METADATA}
-    if not visible:
-        return None
-    text = _json.dump_exact(visible)
-    if text is None:
-        raise InvalidArgumentError(
-            argument="filter", problem="can only compare with what JSON can hold"
-        )
-    return text
+    return _json.dump(_json.project(visible)) if visible else None
 
 
 def _state_key(row: asyncpg.Record) -> tuple[UUID, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from langchain_core.messages import BaseMessage
@@ -32,7 +33,9 @@ def role_of(message: BaseMessage) -> str:
 def text_of(message: BaseMessage) -> str:
     """The text of the content; a block without text is named in brackets, as [image]."""
     content: Any = message.content
-    text = content if isinstance(content, str) else "\n".join(map(_block_text, content))
+    if isinstance(content, list | tuple):
+        content = "\n".join(map(_block_text, content))
+    text = content if isinstance(content, str) else _block_text(content)
     return _json.clean_text(_json.shortened(text, _LONGEST_TEXT))
 
 
@@ -43,6 +46,7 @@ def metadata_of(message: BaseMessage) -> dict[str, Any]:
         "tool_calls": [
             {key: call.get(key) for key in ("name", "args", "id")}
             for call in getattr(message, "tool_calls", None) or ()
+            if isinstance(call, Mapping)
         ],
         "tool_call_id": getattr(message, "tool_call_id", None),
         "status": getattr(message, "status", None),
