@@ -49,7 +49,7 @@ class Portal:
         except concurrent.futures.CancelledError as error:
             if not self._stopped:
                 raise
-            raise ClosedError() from error
+            raise ClosedError from error
         except BaseException:
             future.cancel()
             raise
@@ -77,7 +77,7 @@ class Portal:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._stopped:
-            raise ClosedError()
+            raise ClosedError
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(

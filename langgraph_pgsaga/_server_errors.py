@@ -9,6 +9,7 @@ from langgraph_pgsaga.errors import (
     MissingDatabaseError,
     MissingMigrationsError,
     PgSagaError,
+    ReadOnlyServerError,
     ServerConnectionError,
     ServerError,
     UnstorableValueError,
@@ -19,19 +20,23 @@ _DATABASE_MISSING = {"3D000"}
 _SCHEMA_OUTDATED = {"3F000", "42P01", "42703", "42883"}
 _TEXT_REFUSED = {"22021", "22P05"}
 _TOO_LARGE = {"54000", "54001"}
-# Not connected any more, or about to be: admin shutdown, crash shutdown, starting up.
-_GOING_AWAY = {"57P01", "57P02", "57P03", "25006"}
+# Not connected any more, or about to be: shutdown, crash, starting up, idle for too long.
+_GOING_AWAY = {"57P01", "57P02", "57P03", "57P05"}
+# A standby, which after a failover may be the wrong server: another connection may do.
+_READ_ONLY = {"25006"}
 # Bad data and broken constraints: the server's DETAIL quotes the row or the value.
 _QUOTING = {"22", "23"}
 # The server rolled the statement back and asks for it again.
 _TRY_AGAIN = {"40001", "40P01"}
+# No room for another connection just now.
+_FULL = {"53300"}
 
 
 def is_connection_loss(error: BaseException) -> bool:
     """Whether the connection, not the statement, is to blame."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
-        return state.startswith("08") or state in _GOING_AWAY
+        return state.startswith("08") or state in _GOING_AWAY | _READ_ONLY
     if isinstance(error, asyncpg.InterfaceError):
         return "clos" in str(error) or "released" in str(error)
     return isinstance(error, OSError | EOFError) and not isinstance(error, TimeoutError)
@@ -39,9 +44,22 @@ def is_connection_loss(error: BaseException) -> bool:
 
 def is_repeatable(error: BaseException) -> bool:
     """Whether a statement that is safe to repeat may succeed when sent again."""
-    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _TRY_AGAIN:
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _TRY_AGAIN | _FULL:
         return True
     return is_connection_loss(error)
+
+
+def is_translatable(error: BaseException) -> bool:
+    """Whether the error is the driver's or the network's, rather than the caller's own."""
+    return isinstance(
+        error,
+        asyncpg.PostgresError
+        | asyncpg.InterfaceError
+        | asyncpg.InternalClientError
+        | OSError
+        | EOFError
+        | UnicodeEncodeError,
+    )
 
 
 def translated(error: BaseException, dsn: str) -> PgSagaError:
@@ -83,6 +101,8 @@ def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
         return UnstorableValueError(where="a text", problem=detail)
     if state in _TOO_LARGE:
         return UnstorableValueError(where="a value", problem=detail)
+    if state in _READ_ONLY:
+        return ReadOnlyServerError(dsn=dsn, detail=detail, sqlstate=state)
     if is_connection_loss(error):
         return ServerConnectionError(dsn=dsn, detail=detail, sqlstate=state)
     return ServerError(dsn=dsn, sqlstate=state, detail=detail)

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -22,12 +22,12 @@ from langgraph_pgsaga._server_errors import (
     chainable,
     is_connection_loss,
     is_repeatable,
+    is_translatable,
     translated,
 )
 from langgraph_pgsaga.errors import (
     ClosedError,
     InvalidArgumentError,
-    PgSagaError,
     PoolTimeoutError,
 )
 
@@ -184,10 +184,12 @@ class Database:
         It commits when the block ends and rolls back when the block raises.
         Nothing in it is repeated.
         """
-        with self._translating(OSError):
-            pool = await self._pool()
         with self._translating():
-            async with self._connection(pool) as connection, connection.transaction():
+            async with AsyncExitStack() as stack:
+                with self._translating(OSError):
+                    pool = await self._pool()
+                    connection = await stack.enter_async_context(self._connection(pool))
+                    await stack.enter_async_context(connection.transaction())
                 yield connection
 
     def text(self, statement: _sql.Statement) -> str:
@@ -222,9 +224,11 @@ class Database:
             return
         self._closed = True
         here = asyncio.get_running_loop()
-        if (own := self._pools.get(here)) is not None:
-            await own.aclose()
-        await here.run_in_executor(None, self._close_elsewhere)
+        try:
+            if (own := self._pools.get(here)) is not None:
+                await own.aclose()
+        finally:
+            await here.run_in_executor(None, self._close_elsewhere)
 
     def close(self) -> None:
         """`aclose` for sync callers."""
@@ -247,8 +251,9 @@ class Database:
     def _close_elsewhere(self) -> None:
         self._portal.stop()
         for loop, pool in list(self._pools.items()):
-            if not loop.is_closed() and loop.is_running():
-                loop.call_soon_threadsafe(pool.terminate)
+            if loop.is_running():
+                with suppress(RuntimeError):  # it closed meanwhile, and the pool with it
+                    loop.call_soon_threadsafe(pool.terminate)
             else:
                 pool.terminate()
         self._pools.clear()
@@ -321,6 +326,8 @@ class Database:
         try:
             connection = await pool.acquire(timeout=self._acquire_timeout_seconds)
         except TimeoutError as error:
+            if pool.get_idle_size() or pool.get_size() < pool.get_max_size():
+                raise  # it was the server that took too long
             raise PoolTimeoutError(
                 dsn=self.dsn,
                 detail=f"all {self._sizes[1]} were busy for {self._acquire_timeout_seconds:g} s",
@@ -334,7 +341,7 @@ class Database:
     async def _repeating(
         self, work: Callable[[Connection], Awaitable[T]], *, repeat: bool = True
     ) -> T:
-        deadline = time.monotonic() + self._retry_seconds
+        deadline: float | None = None  # counts from the first failure
         pause = _FIRST_PAUSE_SECONDS
         while True:
             pool, begun = None, False
@@ -343,13 +350,17 @@ class Database:
                 async with self._connection(pool) as connection:
                     begun = True
                     return await work(connection)
-            except PgSagaError:
-                raise
             except Exception as error:
-                again = is_repeatable(error) and self._connected_once and (repeat or not begun)
-                if not again or time.monotonic() + pause > deadline or self._closed:
+                if not is_translatable(error):
+                    raise
+                lost = is_connection_loss(error) or (not begun and isinstance(error, TimeoutError))
+                if lost and self._closed:
+                    raise ClosedError from error
+                deadline = deadline or time.monotonic() + self._retry_seconds
+                again = (lost or is_repeatable(error)) and (repeat or not begun)
+                if not (again and self._connected_once) or time.monotonic() + pause > deadline:
                     raise translated(error, self.dsn) from chainable(error)
-                if pool is not None and is_connection_loss(error):
+                if pool is not None and lost:
                     await pool.expire_connections()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -376,7 +387,7 @@ class _LoopPool:
     async def opened(self) -> Pool:
         if self._pool is not None:
             return self._pool
-        if self._opening is None or (self._opening.done() and self._opening.exception()):
+        if self._opening is None or self._opening.done():
             self._opening = asyncio.ensure_future(self._open())
         # Shielded: a cancelled caller must not take the opening from the others.
         return await asyncio.shield(self._opening)

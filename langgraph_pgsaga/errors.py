@@ -7,6 +7,7 @@
     ├── ClosedError                   the database object was closed
     ├── BlockingCallError             a sync call from the loop that would have to answer it
     ├── ServerError                   the server refused a statement (sqlstate)
+    │   ├── ReadOnlyServerError       a standby, or a database set to take no writes
     │   └── ServerConnectionError     the server can't be reached, or went away
     │       ├── AuthenticationError   wrong user or password
     │       ├── MissingDatabaseError  the database doesn't exist
@@ -114,6 +115,17 @@ class ServerError(PgSagaError):
     def __str__(self) -> str:
         code = f" (SQLSTATE {self.sqlstate})" if self.sqlstate else ""
         return f"PostgreSQL at {self.dsn}: {self.detail}{code}"
+
+
+@dataclass(kw_only=True, eq=False)
+class ReadOnlyServerError(ServerError):
+    """The server is a standby, or set to take no writes."""
+
+    def __str__(self) -> str:
+        return (
+            f"PostgreSQL at {self.dsn} takes no writes: {self.detail}. Point the DSN at the "
+            "primary (target_session_attrs=read-write), or turn default_transaction_read_only off"
+        )
 
 
 @dataclass(kw_only=True, eq=False)

@@ -109,7 +109,11 @@ async def pending_sql(database: Database) -> str:
     pending = [s.migration for s in await status(database) if s.applied_at is None]
     if not pending:
         return ""
-    parts = [f"{text};" for text in _preparation(database)]
+
+    async def prepare(conn: Connection) -> list[str]:
+        return await _preparation(database, conn)
+
+    parts = [f"{text};" for text in await database.run(prepare)]
     for m in pending:
         parts.append(f"-- {m.name}\n{_sql.render(m.sql, database.schema).rstrip()}")
         record = database.text(_STATEMENTS["insert_migration"])
@@ -128,7 +132,7 @@ async def _apply_next(
     migration = next((m for m in wanted if m.version not in rows), None)
     if migration is None:
         return None
-    for text in _preparation(database):
+    for text in await _preparation(database, conn):
         await conn.execute(text)
     await conn.execute(_sql.render(migration.sql, database.schema))
     insert = database.text(_STATEMENTS["insert_migration"])
@@ -159,9 +163,10 @@ def _mismatch(row: asyncpg.Record, migration: Migration | None) -> MigrationErro
     return None
 
 
-def _preparation(database: Database) -> list[str]:
+async def _preparation(database: Database, conn: Connection) -> list[str]:
     table = database.text(_STATEMENTS["create_migrations_table"])
-    if database.schema is None:
+    exists = database.text(_STATEMENTS["exists_schema"])
+    if database.schema is None or await conn.fetchval(exists, database.schema):
         return [table]
     schema = _STATEMENTS["create_schema"].text
     return [schema.replace("{schema_name}", _sql.quote_identifier(database.schema)), table]

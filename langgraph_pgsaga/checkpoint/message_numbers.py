@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +30,10 @@ class MessageNumbers:
 
     def __init__(self, most: int = _MOST_NUMBERS) -> None:
         self._most = most
+        self._begin()
+        _live.add(self)
+
+    def _begin(self) -> None:
         self._held = 0
         self._sessions: OrderedDict[UUID, tuple[int, dict[bytes, int]]] = OrderedDict()
         self._lock = threading.Lock()
@@ -64,3 +70,16 @@ class MessageNumbers:
         entry = self._sessions.pop(session_id, None)
         if entry is not None:
             self._held -= len(entry[1])
+
+
+_live: weakref.WeakSet[MessageNumbers] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # Another thread of the parent may have held the lock, halfway through a change.
+    for numbers in list(_live):
+        numbers._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

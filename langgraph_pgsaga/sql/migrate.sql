@@ -2,6 +2,13 @@
 -- The schema of the user's choice; skipped where there is none to make.
 create schema if not exists {schema_name};
 
+-- name: exists_schema
+-- Whether the schema is there. Then it isn't made: even `if not exists` asks for the
+-- right to make schemas, which the owner of just one may not have.
+-- params: schema_name text
+-- columns: is_there boolean
+select exists (select from pg_namespace where nspname = $1::text) as is_there;
+
 -- name: create_migrations_table
 -- The record of what was applied. Runs under the lock of lock_migrations.
 create table if not exists {schema}.pgsaga_migrations (
