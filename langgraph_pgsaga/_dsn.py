@@ -47,6 +47,9 @@ def normalize(dsn: str) -> str:
     except ValueError as error:
         raise InvalidArgumentError(argument="dsn", problem=_reason(error)) from None
     query = parse_qsl(url.query, keep_blank_values=True)
+    if any("@" in part for part in (url.path, url.fragment, *(key for key, _ in query))):
+        # The password ended early; what follows must not pass for a database's name.
+        raise InvalidArgumentError(argument="dsn", problem=_reason(ValueError()))
     kept = [item for pair in query for item in _translated(*pair)]
     # Not urlunsplit's own quoting: a DSN without a host needs its "//".
     return urlunsplit(("postgresql", url.netloc or "@", url.path, urlencode(kept), ""))
@@ -56,7 +59,7 @@ def redact(dsn: str) -> str:
     """`dsn` without its password, for messages."""
     url = urlsplit(dsn)
     user, separator, hosts = url.netloc.rpartition("@")
-    query = [(k, v) for k, v in parse_qsl(url.query) if "password" not in k]
+    query = [(k, v) for k, v in parse_qsl(url.query) if "password" not in k.lower()]
     netloc = f"{user.split(':')[0]}{separator}{hosts}"
     return urlunsplit((url.scheme, netloc, url.path, urlencode(query, safe="/"), ""))
 

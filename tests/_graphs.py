@@ -6,6 +6,8 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
+from difflib import unified_diff
+from pprint import pformat
 from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
@@ -13,7 +15,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
-from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga import Database, PostgresSaver
 
 Durability = Literal["sync", "async", "exit"]
 Saver = BaseCheckpointSaver[Any]
@@ -32,6 +34,8 @@ class Normaliser:
         if isinstance(value, StateSnapshot):
             return self._snapshot(value)
         if isinstance(value, dict):
+            # Interrupts of one step stand in the order in which they happened to arrive.
+            value = {k: _sorted(v) if k == "__interrupt__" else v for k, v in value.items()}
             return {self.plain(k): self.plain(v) for k, v in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return type(value).__name__, [self.plain(item) for item in value]
@@ -197,20 +201,20 @@ class Comparison:
         """Every answer and snapshot of the two is the same, modulo generated ids and times."""
         memory = InMemorySaver()
         expected = drive(scenario, Run(lambda: memory, self.durability, self.is_async))
-        opened: list[PostgresSaver] = []
-
-        def open_saver() -> PostgresSaver:
-            opened.append(PostgresSaver.from_conn_string(self.dsn))
-            return opened[-1]
-
-        try:
-            found = drive(scenario, Run(open_saver, self.durability, self.is_async))
-        finally:
-            for saver in opened:
-                saver.close()
+        with Database(self.dsn) as db:
+            found = drive(scenario, Run(lambda: PostgresSaver(db), self.durability, self.is_async))
         assert len(expected) > 1
-        for expected_part, found_part in zip(expected, found, strict=True):
-            assert found_part == expected_part
+        for place, pair in enumerate(zip(expected, found, strict=True)):
+            assert pair[0] == pair[1], f"answer {place} isn't memory's:\n{_difference(*pair)}"
+
+
+def _sorted(interrupts: Iterable[Interrupt]) -> list[Interrupt]:
+    return sorted(interrupts, key=lambda i: repr(i.value))
+
+
+def _difference(expected: Any, found: Any) -> str:
+    lines = (pformat(part, width=100).splitlines() for part in (expected, found))
+    return "\n".join(unified_diff(*lines, "memory", "PostgreSQL", lineterm="", n=6))
 
 
 def _config(thread: Any) -> Any:

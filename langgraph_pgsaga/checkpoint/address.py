@@ -79,7 +79,8 @@ def thread_id_text(given: Any) -> str:
     if given is None or given == "":
         raise MissingThreadIdError
     if isinstance(given, str):
-        return _text("thread_id", str(given))
+        # Not str(): an enum that is text would answer with its class's name.
+        return _text("thread_id", str.__str__(given))
     if isinstance(given, int | UUID) and not isinstance(given, bool):
         return _json.shown(given)
     raise InvalidArgumentError(

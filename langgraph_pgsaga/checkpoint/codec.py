@@ -34,7 +34,7 @@ class Codec:
     `encrypts`: what stands in clear isn't the saver's, so it isn't read.
     """
 
-    def __init__(self, serde: SerializerProtocol) -> None:
+    def __init__(self, serde: SerializerProtocol, *, digest_key: bytes | None = None) -> None:
         encrypted = isinstance(serde, EncryptedSerializer)
         self.encrypts = encrypted
         self._cipher = serde.cipher if isinstance(serde, EncryptedSerializer) else None
@@ -43,7 +43,7 @@ class Codec:
         self.readable = self.splits_messages and not encrypted
         # A plain hash of a short secret can be guessed: where nothing may be readable,
         # digests are keyed, so equal values are recognised within this process only.
-        self._digest_key = b"" if self.readable else os.urandom(32)
+        self.digest_key = b"" if self.readable else digest_key or os.urandom(32)
 
     def encode(self, value: Any, where: str) -> Encoded:
         """`value` as bytes, not encrypted yet; `where` names it in errors.
@@ -112,7 +112,7 @@ class Codec:
 
     def digest(self, encoded: Encoded) -> bytes:
         """16 bytes that stand for the value within its session."""
-        hasher = hashlib.blake2b(digest_size=_DIGEST_BYTES, key=self._digest_key)
+        hasher = hashlib.blake2b(digest_size=_DIGEST_BYTES, key=self.digest_key)
         hasher.update(encoded.type.encode() + b"\0")
         hasher.update(encoded.data)
         return hasher.digest()

@@ -326,7 +326,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             return self
         clone = copy.copy(self)
         clone.serde = serde
-        clone._codec = Codec(serde)
+        clone._codec = Codec(serde, digest_key=self._codec.digest_key)
         clone._owns_db = False
         return clone
 

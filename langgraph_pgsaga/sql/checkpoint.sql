@@ -10,7 +10,10 @@
 -- run_ends and parents means the message at that place of this call's arrays.
 -- params: session_id uuid, thread_id text, user_id text, agent_type text, priority integer, session_metadata jsonb, message_epoch bigint, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, channels text[], versions text[], types text[], payloads bytea[], blob_hashes bytea[], run_values integer[], run_starts integer[], run_ends integer[], hashes bytea[], blobs bytea[], digests bytea[], message_ids text[], parents integer[], message_types text[], roles text[], contents text[], message_metadata jsonb[], payload_types text[], message_payloads bytea[]
 -- columns: message_epoch bigint, message_nos integer[]
-with held as (
+with seen as (
+  select message_epoch from {schema}.agent_sessions where session_id = $1
+),
+held as (
   select n.place::integer as place, m.message_no
   from unnest($25::bytea[]) with ordinality n (digest, place)
   cross join lateral (
@@ -34,18 +37,14 @@ session as (
     user_id = case when s.user_id = '' then excluded.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then excluded.agent_type else s.agent_type end,
     priority = coalesce($5, s.priority)
-  where s.message_epoch = coalesce(
-    $7,
-    -- Numbers found in this statement's snapshot are good only if the row that
-    -- was locked is still of that snapshot's epoch.
-    (select e.message_epoch from {schema}.agent_sessions e where e.session_id = $1),
-    s.message_epoch
-  )
+  where s.message_epoch = coalesce($7, (select message_epoch from seen), s.message_epoch)
   returning s.message_epoch, s.message_count
 ),
+-- Numbers that the caller knows, or that this statement's snapshot has, are good only if
+-- the row that was locked (or made anew, after a deletion) is still of their epoch.
 live as (
   select message_epoch, message_count from session
-  where message_epoch = coalesce($7, message_epoch)
+  where message_epoch = coalesce($7, (select message_epoch from seen), message_epoch)
 ),
 numbered as (
   select h.place, h.message_no from held h

@@ -19,7 +19,7 @@ from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.report import CapabilityReport
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
-from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga import Database, PostgresSaver
 
 pytestmark = pytest.mark.anyio
 T = TypeVar("T")
@@ -38,6 +38,11 @@ CAPABILITIES = {
 
 class BlockingSaver(PostgresSaver):
     """Its async methods call the sync ones on the running loop, as a notebook cell does."""
+
+    def __init__(self, db: Database, **options: Any) -> None:
+        super().__init__(db, **options)
+        # The sync methods run the async ones, so this class can't call its own.
+        self._sync = PostgresSaver(db, **options)
 
     async def _drive(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return method(*args, **kwargs)
@@ -89,11 +94,6 @@ class BlockingSaver(PostgresSaver):
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         await self._drive(self._sync.prune, thread_ids, strategy=strategy)
 
-    @property
-    def _sync(self) -> PostgresSaver:
-        """The plain saver on the same database, whose sync methods run its own async ones."""
-        return PostgresSaver(self.db)
-
 
 class ThreadedSaver(BlockingSaver):
     """Its async methods call the sync ones on worker threads."""
@@ -136,9 +136,7 @@ async def set_up(saver: PostgresSaver) -> None:
 
 
 @pytest.mark.parametrize("saver_class", [PostgresSaver, ThreadedSaver, BlockingSaver])
-async def test_conforms_however_it_is_driven(
-    dsn: str, saver_class: type[PostgresSaver]
-) -> None:
+async def test_conforms_however_it_is_driven(dsn: str, saver_class: type[PostgresSaver]) -> None:
     """Async, sync on worker threads, and sync on the running loop pass all eight capabilities."""
     report = await conformance_of(lambda: saver_class.from_conn_string(dsn), already_set_up)
     assert_conforms(report)

@@ -1,0 +1,121 @@
+"""Every code block of the README and of docs/ runs as it stands, or is checked word by word."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from langgraph_pgsaga.embedded import EmbeddedServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for kind, body in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.S | re.M):
+            if kind == language:
+                found.append((f"{page.name}-{len(found) + 1}", body))
+    return found
+
+
+@pytest.fixture(scope="module")
+def server_folder(public_tmp: Path) -> Iterator[Path]:
+    """One embedded server for the page, as a reader would have one for the afternoon."""
+    folder = public_tmp / "readme"
+    with EmbeddedServer.start(folder):
+        yield folder
+
+
+def run_python(source: str, folder: Path, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        env={**os.environ, "PGSAGA_EMBEDDED_PATH": str(folder), "PYTHONPATH": str(ROOT)},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def test_every_language_is_known() -> None:
+    """No block escapes the tests below by its language."""
+    languages = {
+        kind for page in PAGES for kind in re.findall(r"^```(\w+)\n", page.read_text("utf-8"), re.M)
+    }
+    assert languages <= {"python", "sh", "sql"}
+
+
+def test_the_example_runs_and_its_rows_can_be_read(server_folder: Path, tmp_path: Path) -> None:
+    """The first example prints what it promises, and the SQL below it finds the conversation."""
+    _, example = blocks("python")[0]
+    printed = run_python(example, server_folder, tmp_path)
+    assert printed == "May I place this order: two flat whites?\nOrdered.\n"
+
+    async def read() -> list[tuple[str, ...]]:
+        with EmbeddedServer.start(server_folder) as server:
+            conn = await asyncpg.connect(server.dsn)
+            rows = await conn.fetch(blocks("sql")[0][1])
+            await conn.close()
+        return [tuple(row)[:3] for row in rows]
+
+    assert asyncio.run(read()) == [
+        ("order-1", "user", "two flat whites"),
+        ("order-1", "assistant", "Ordered."),
+    ]
+
+
+@pytest.mark.parametrize(("name", "source"), blocks("python")[1:], ids=lambda v: str(v)[:20])
+def test_other_examples_run(name: str, source: str, server_folder: Path, tmp_path: Path) -> None:
+    """Every other Python block runs without a word on stderr."""
+    run_python(source, server_folder, tmp_path)
+
+
+def command_lines() -> list[str]:
+    return [line for _, body in blocks("sh") for line in body.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_commands_exist(line: str, empty_dsn: str) -> None:
+    """A pgsaga line runs; a make line names a target; a pip line names a real extra."""
+    words = shlex.split(line.replace("$PGSAGA_DSN", empty_dsn))
+    if words[0] == "pgsaga":
+        done = subprocess.run(
+            [sys.executable, "-m", "langgraph_pgsaga", *words[1:]],
+            env={**os.environ, "PGSAGA_DSN": empty_dsn},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode in ({3} if words[1:] == ["migrate", "status"] else {0}), done.stderr
+    elif words[0] == "make":
+        targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.M)
+        assert set(words[1:]) <= set(targets)
+    else:
+        assert words[:2] == ["pip", "install"]
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+        wanted = re.fullmatch(rf"{project['name']}\[(\w+)\]", words[2])
+        assert wanted
+        assert wanted[1] in project["optional-dependencies"]
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Relative links of the pages name files that are there."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,907 @@
+"""Random sequences of calls give the same answers as InMemorySaver.
+
+InMemorySaver stands for the contract where it implements it. `Reference` adds what it
+lacks (copy_thread, prune, delete_for_runs, the Sends of old checkpoints), and says where
+its answers differ from the contract.
+
+The sequences keep one invariant of LangGraph: a (channel, version) has one value. Every
+new value gets a version from `get_next_version`, whose random part differs on every
+branch. InMemorySaver and the saver may then both store a value once per version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import decimal
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.types import (
+    ERROR,
+    INTERRUPT,
+    RESUME,
+    SCHEDULED,
+    TASKS,
+    _DeltaSnapshot,
+)
+from langgraph.types import Interrupt, Send
+
+from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.checkpoint.address import session_id_of
+from langgraph_pgsaga.errors import ThreadExistsError
+
+_FULL = os.environ.get("PGSAGA_FULL") == "1"
+_SETTINGS = settings(
+    max_examples=500 if _FULL else 25,
+    stateful_step_count=60 if _FULL else 30,
+    deadline=None,
+    derandomize=False,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+# Every example has threads and runs of its own in the one database.
+_examples = itertools.count(1)
+
+_CHANNELS = ("a", "b", "messages")
+_DELTA = "delta"
+_ROOT_IDS_BEFORE_ANY = "00000000"
+
+
+class Place(NamedTuple):
+    """Where a checkpoint is, or will be; `parent_id` is what it is put under."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_id: str | None
+
+    @property
+    def config(self) -> RunnableConfig:
+        return _config(self.thread_id, self.checkpoint_ns, self.checkpoint_id)
+
+
+def _config(
+    thread_id: str, checkpoint_ns: str | None = None, checkpoint_id: str | None = None
+) -> RunnableConfig:
+    given = {"checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id}
+    there = {k: v for k, v in given.items() if v is not None}
+    return {"configurable": {"thread_id": thread_id, **there}}
+
+
+# What is stored
+
+
+def _long_text(size: int) -> str:
+    return "".join(chr(97 + i % 23) for i in range(size))
+
+
+# Long ones are mapped and large strategies are functions: hypothesis prints strategies,
+# and warns where that takes many lines. The sizes are on both sides of what stands inline (256) and what goes by hash (2048).
+_texts = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=8),
+    st.sampled_from([0, 255, 256, 257, 2030, 2047, 2048, 9000]).map(_long_text),
+)
+_scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([0.0, -0.0, 1.0, 1e300, float("nan"), float("inf"), 2**53, -(2**53) + 1]),
+    st.floats(allow_nan=True),
+    _texts,
+    st.binary(max_size=5),
+    st.just(3000).map(bytes),
+    st.sampled_from(
+        [
+            uuid.UUID(int=7),
+            decimal.Decimal("1.10"),
+            datetime.datetime(2024, 5, 17, 12, tzinfo=datetime.timezone.utc),
+            Send("node", {"n": 1}),
+            Interrupt(value="why?", id="i-1"),
+        ]
+    ),
+)
+_message_ids = st.sampled_from([None, "m1", "m2", "m3", "m4"])
+_contents = st.one_of(
+    st.sampled_from(["", "hello", "nul\0", "émoji 🎉"]),
+    st.just(3000).map(_long_text),
+    st.just([{"type": "text", "text": "look"}, {"type": "image_url", "image_url": "x"}]),
+)
+_some_message: st.SearchStrategy[BaseMessage] = st.one_of(
+    st.builds(HumanMessage, content=_contents, id=_message_ids),
+    st.builds(SystemMessage, content=_contents, id=_message_ids),
+    st.builds(AIMessage, content=_contents, id=_message_ids),
+    st.builds(AIMessageChunk, content=_contents, id=_message_ids),
+    st.builds(ChatMessage, content=_contents, id=_message_ids, role=st.just("critic")),
+    st.builds(ToolMessage, content=_contents, id=_message_ids, tool_call_id=st.just("c1")),
+    st.builds(
+        AIMessage,
+        content=_contents,
+        id=_message_ids,
+        tool_calls=st.just([{"name": "search", "args": {"q": 1.5}, "id": "c1"}]),
+    ),
+    st.builds(RemoveMessage, id=st.just("m1")),
+)
+
+
+@st.composite
+def _message(draw: st.DrawFn) -> BaseMessage:
+    return draw(_some_message)
+
+
+_messages = _message()
+_message_lists = st.lists(_messages, max_size=5)
+_some_value = st.one_of(
+    _scalars,
+    st.lists(_scalars, max_size=3),
+    st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=3), _scalars, max_size=3),
+    st.tuples(_scalars, _scalars),
+    st.sets(st.integers(0, 5)),
+    _message_lists,
+    _messages,
+    st.fixed_dictionaries({"inside": _message_lists}),
+)
+
+
+@st.composite
+def _value(draw: st.DrawFn) -> Any:
+    return draw(_some_value)
+
+
+_values = _value()
+
+# How a channel changes. Edits say what happens to the list of messages that is there.
+_places_in_list = st.integers(0, 40)
+_edits = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), _messages),
+        st.tuples(st.just("extend"), _message_lists),
+        st.tuples(st.just("edit"), _places_in_list, _messages),
+        st.tuples(st.just("remove"), _places_in_list),
+        st.tuples(st.just("duplicate"), _places_in_list),
+        st.tuples(st.just("trim"), _places_in_list),
+        st.tuples(st.just("reverse")),
+    ),
+    min_size=1,
+    max_size=4,
+)
+_GONE = "no value"
+_updates = st.fixed_dictionaries(
+    {},
+    optional={
+        "a": st.one_of(_values, st.just(_DeltaSnapshot(True))),
+        "b": st.one_of(_values, st.just(_GONE)),
+        "messages": st.one_of(_edits, st.just(_GONE)),
+        _DELTA: st.one_of(
+            st.just(_GONE), _values.map(_DeltaSnapshot), _message_lists.map(_DeltaSnapshot)
+        ),
+    },
+)
+_metadata = st.fixed_dictionaries(
+    {
+        "source": st.sampled_from(["input", "loop", "update", "fork"]),
+        "step": st.integers(-1, 3),
+    },
+    optional={
+        "flag": st.booleans(),
+        "nothing": st.none(),
+        "score": st.sampled_from([0.5, 1.0, 2]),
+        "tags": st.lists(st.sampled_from(["x", "y", 1]), max_size=3),
+        "nested": st.fixed_dictionaries(
+            {}, optional={"k": st.integers(0, 1), "l": st.lists(st.integers(0, 1), max_size=2)}
+        ),
+        # JSON can't hold these, so the whole goes to bytes.
+        "odd": st.sampled_from([float("nan"), ["nul\0"], {"deep": float("inf")}, 2**60]),
+        "text": st.sampled_from(["nul\0 is dropped", "quote ' percent % \\"]),
+    },
+)
+_filters = st.fixed_dictionaries(
+    {},
+    optional={
+        "source": st.sampled_from(["input", "loop", "no such"]),
+        "step": st.one_of(st.integers(-1, 3), st.sampled_from([True, 1.0])),
+        "flag": st.one_of(st.booleans(), st.just(1)),
+        "nothing": st.none(),
+        "score": st.sampled_from([0.5, 1, 2.0]),
+        "tags": st.lists(st.sampled_from(["x", "y", 1]), max_size=2),
+        "nested": st.sampled_from([{}, {"k": 1}, {"l": []}, {"l": [1]}, {"k": 0, "l": [0]}]),
+        "absent": st.just("x"),
+    },
+)
+_few_filters = st.one_of(st.just({}), _filters)
+_runs = st.sampled_from(["r1", "r2", "r3"])
+_namespaces = st.sampled_from(["", "", "", "kept", "child:1", "child:2", "child:1|grand:1"])
+_threads = st.sampled_from(["t1", "t'2 %s \"é\"", "t3"])
+_writes = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["a", "messages", _DELTA, _DELTA, ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS]
+        ),
+        _values,
+    ),
+    max_size=4,
+)
+_task_ids = st.sampled_from(["task-1", "task-2", "0-task", "ffff-task"])
+_task_paths = st.sampled_from(["", "~__pregel_pull, a", "~__pregel_pull, b", "~__pregel_push, é"])
+
+
+def _edited(messages: Any, edits: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """`messages` (or none, where the channel holds no list) after the edits."""
+    result = list(messages) if isinstance(messages, list) else []
+    for edit in edits:
+        _edit(result, *edit)
+    return result
+
+
+def _edit(messages: list[Any], kind: str, *arguments: Any) -> None:
+    if kind == "append":
+        messages.append(arguments[0])
+    elif kind == "extend":
+        messages.extend(arguments[0])
+    elif not messages:
+        return
+    elif kind == "edit":
+        messages[arguments[0] % len(messages)] = arguments[1]
+    elif kind == "remove":
+        del messages[arguments[0] % len(messages)]
+    elif kind == "duplicate":
+        messages.append(messages[arguments[0] % len(messages)])
+    elif kind == "trim":
+        del messages[: arguments[0] % len(messages)]
+    else:
+        messages.reverse()
+
+
+# What must come back
+
+
+def assert_same(got: Any, want: Any, where: str) -> None:
+    """Equal and of the same types, all the way down."""
+    assert type(got) is type(want), f"{where}: {got!r} is not a {type(want).__name__}"
+    if isinstance(want, dict):
+        assert list(got) == list(want) or set(got) == set(want), f"{where}: {set(got)}"
+        for key in want:
+            assert_same(got[key], want[key], f"{where}[{key!r}]")
+    elif isinstance(want, list | tuple):
+        assert len(got) == len(want), f"{where}: {len(got)} elements, not {len(want)}"
+        for i, (one, other) in enumerate(zip(got, want, strict=True)):
+            assert_same(one, other, f"{where}[{i}]")
+    elif isinstance(want, BaseMessage):
+        assert_same(vars(got), vars(want), f"{where} {type(want).__name__}")
+        assert got.model_fields_set == want.model_fields_set, where
+        assert_same(got.model_extra, want.model_extra, f"{where} extra")
+    elif isinstance(want, float):
+        # NaN is no NaN's equal, and -0.0 is 0.0's.
+        assert repr(got) == repr(want), where
+    else:
+        assert got == want, f"{where}: {got!r} is not {want!r}"
+
+
+def assert_same_tuple(got: CheckpointTuple | None, want: CheckpointTuple | None) -> None:
+    if got is None or want is None:
+        assert got is want
+        return
+    where = f"{want.config['configurable']}"
+    assert_same(got.config, want.config, f"{where} config")
+    assert_same(got.parent_config, want.parent_config, f"{where} parent_config")
+    assert_same(got.checkpoint, want.checkpoint, f"{where} checkpoint")
+    assert_same(_json_types(got.metadata), _json_types(want.metadata), f"{where} metadata")
+    assert_same(got.pending_writes, want.pending_writes, f"{where} pending_writes")
+
+
+def _json_types(metadata: Any) -> Any:
+    """Metadata is JSON, which has no tuples: LangGraph's own counters may come back as lists."""
+    if isinstance(metadata, dict):
+        return {key: _json_types(value) for key, value in metadata.items()}
+    if isinstance(metadata, list | tuple):
+        return [_json_types(value) for value in metadata]
+    return metadata
+
+
+def _contains(have: Any, want: Any) -> bool:
+    """JSON containment, as PostgreSQL's `have @> want` has it for objects."""
+    if isinstance(want, dict):
+        return isinstance(have, dict) and all(
+            key in have and _contains(have[key], value) for key, value in want.items()
+        )
+    if isinstance(want, list):
+        return isinstance(have, list) and all(any(_contains(h, w) for h in have) for w in want)
+    if isinstance(want, bool) or isinstance(have, bool):
+        return have is want
+    return bool(have == want)
+
+
+@dataclass
+class Reference:
+    """InMemorySaver with what it lacks, and without where it strays from the contract."""
+
+    memory: InMemorySaver = field(default_factory=InMemorySaver)
+
+    def tuples(self, thread_id: str) -> dict[tuple[str, str], CheckpointTuple]:
+        found = list(self.memory.list(_config(thread_id)))
+        return {_key(one): one for one in found}
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        found = self.memory.get_tuple(config)
+        return found and self._with_sends(found)
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> list[CheckpointTuple]:
+        # InMemorySaver lists thread by thread and namespace by namespace; the contract
+        # is newest first. It filters by ==, where metadata is contained in PostgreSQL
+        # and a missing key is no null. So limit and filter are applied here. Copies of a
+        # thread share ids: among equals the order is only that it never changes.
+        fitting = [
+            self._with_sends(found)
+            for found in self.memory.list(config, before=before)
+            if _contains(_json_types(found.metadata), filter or {})
+        ]
+        fitting.sort(key=_recency, reverse=True)
+        return fitting[:limit]
+
+    def _with_sends(self, found: CheckpointTuple) -> CheckpointTuple:
+        """Before format 4 the Sends of a checkpoint are its parent's writes.
+
+        InMemorySaver doesn't migrate them on reading, its PostgreSQL sibling does.
+        """
+        sends = self._sends_of_parent(found)
+        versions = found.checkpoint["channel_versions"]
+        if not sends or not versions:
+            return found
+        found.checkpoint["channel_values"][TASKS] = sends
+        versions[TASKS] = max(versions.values())  # type: ignore[type-var]
+        return found
+
+    def _sends_of_parent(self, found: CheckpointTuple) -> list[Any]:
+        if found.checkpoint["v"] >= 4 or found.parent_config is None:
+            return []
+        configurable = found.parent_config["configurable"]
+        key = (
+            configurable["thread_id"],
+            configurable["checkpoint_ns"],
+            configurable["checkpoint_id"],
+        )
+        writes = self.memory._ordered_writes(*key) if key in self.memory.writes else []
+        load = self.memory.serde.loads_typed
+        return [load(value) for _, channel, value, _ in writes if channel == TASKS]
+
+    def holds(self, thread_id: str) -> bool:
+        return any(self.memory.storage.get(thread_id, {}).values()) or any(
+            key[0] == thread_id for key in self.memory.writes
+        )
+
+    def copy_thread(self, source: str, target: str) -> None:
+        memory = self.memory
+        for ns, saved in list(memory.storage.get(source, {}).items()):
+            memory.storage[target][ns] = dict(saved)
+        for (thread_id, *rest), writes in list(memory.writes.items()):
+            if thread_id == source:
+                memory.writes[(target, rest[0], rest[1])] = dict(writes)
+        for (thread_id, ns, channel, version), value in list(memory.blobs.items()):
+            if thread_id == source:
+                memory.blobs[(target, ns, channel, version)] = value
+
+    def delete_for_runs(self, run_ids: Iterable[str]) -> None:
+        runs = set(run_ids)
+        for thread_id in list(self.memory.storage):
+            there = self.tuples(thread_id)
+            gone = {key for key, found in there.items() if found.metadata.get("run_id") in runs}
+            if gone:
+                self._keep(thread_id, set(there) - gone)
+
+    def keep_latest(self, thread_id: str) -> None:
+        there = self.tuples(thread_id)
+        heads = {ns: max(i for n, i in there if n == ns) for ns, _ in there}
+        kept = {key for head in heads.items() for key in self._needed(there, head)}
+        for ns, head_id in heads.items():
+            root = ("", there[ns, head_id].metadata.get("parents", {}).get("", ""))
+            # A subgraph call is over when the checkpoint it began at goes. Where that one
+            # isn't saved (yet), the call may be running.
+            if ":" in ns and root in there and root not in kept:
+                kept -= {key for key in kept if key[0] == ns}
+        self._keep(thread_id, kept)
+
+    def _needed(
+        self, there: Mapping[tuple[str, str], CheckpointTuple], head: tuple[str, str]
+    ) -> Iterator[tuple[str, str]]:
+        """The head, the parent that has its Sends, and what its delta channels replay."""
+        yield head
+        found = there[head]
+        if self._sends_of_parent(found):
+            yield from _parents(found)
+        for channel in found.metadata.get("counters_since_delta_snapshot", {}):
+            at = found
+            while channel not in at.checkpoint["channel_values"]:
+                parent = next((key for key in _parents(at) if key in there), None)
+                if parent is None:
+                    break
+                yield parent
+                at = there[parent]
+
+    def _keep(self, thread_id: str, kept: set[tuple[str, str]]) -> None:
+        """Drops the other checkpoints with their writes; whose parent is gone is a root."""
+        memory = self.memory
+        for ns, saved in memory.storage[thread_id].items():
+            for checkpoint_id in [i for i in saved if (ns, i) not in kept]:
+                del saved[checkpoint_id]
+                memory.writes.pop((thread_id, ns, checkpoint_id), None)
+            for checkpoint_id, (checkpoint, metadata, parent_id) in saved.items():
+                if parent_id not in saved:
+                    saved[checkpoint_id] = (checkpoint, metadata, None)
+
+
+def _key(found: CheckpointTuple) -> tuple[str, str]:
+    configurable = found.config["configurable"]
+    return configurable["checkpoint_ns"], configurable["checkpoint_id"]
+
+
+def _parents(found: CheckpointTuple) -> Iterator[tuple[str, str]]:
+    if found.parent_config is not None:
+        configurable = found.parent_config["configurable"]
+        yield configurable["checkpoint_ns"], configurable["checkpoint_id"]
+
+
+def _recency(found: CheckpointTuple) -> tuple[str, uuid.UUID, str]:
+    ns, checkpoint_id = _key(found)
+    return checkpoint_id, session_id_of(found.config["configurable"]["thread_id"]), ns
+
+
+# The saver, driven one way or the other
+
+
+@dataclass
+class Driver:
+    """The saver's methods by their sync names, through its sync or its async API."""
+
+    saver: PostgresSaver
+    runner: asyncio.Runner
+    conn: asyncpg.Connection[asyncpg.Record]
+    is_async: bool
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        if self.is_async:
+            return self.runner.run(getattr(self.saver, f"a{method}")(*args, **kwargs))
+        return getattr(self.saver, method)(*args, **kwargs)
+
+    def list(self, config: RunnableConfig | None, **kwargs: Any) -> list[CheckpointTuple]:
+        async def listed() -> list[CheckpointTuple]:
+            return [found async for found in self.saver.alist(config, **kwargs)]
+
+        return self.runner.run(listed()) if self.is_async else [*self.saver.list(config, **kwargs)]
+
+    def count(self, query: str, *args: Any) -> int:
+        number = self.runner.run(self.conn.fetchval(query, *args))
+        assert isinstance(number, int)
+        return number
+
+
+_TABLES_OF_A_SESSION = (
+    "agent_sessions",
+    "agent_states",
+    "agent_state_values",
+    "agent_state_blobs",
+    "agent_state_writes",
+    "agent_messages",
+)
+_ROWS_OF = " + ".join(
+    f"(select count(*) from {table} where session_id = any($1::uuid[]))"
+    for table in _TABLES_OF_A_SESSION
+)
+_UNREFERENCED = """
+select
+  (select count(*) from agent_state_blobs b where b.session_id = any($1::uuid[])
+    and not exists (select from agent_state_values v
+      where v.session_id = b.session_id and v.blob_hash = b.hash)
+    and not exists (select from agent_state_writes w
+      where w.session_id = b.session_id and w.blob_hash = b.hash))
+  + (select count(*) from agent_messages m where m.session_id = any($1::uuid[])
+    and not exists (select from agent_state_values v, generate_subscripts(v.message_runs, 1) i
+      where v.session_id = m.session_id and i % 2 = 1
+        and m.message_no between v.message_runs[i] and v.message_runs[i + 1]))
+  + (select count(*) from agent_state_values v where v.session_id = any($1::uuid[])
+    and not exists (select from agent_states s
+      where s.session_id = v.session_id and s.checkpoint_ns = v.checkpoint_ns
+        and s.state_data -> 'channel_versions' ->> v.channel = v.version))
+"""
+
+
+class SaverMachine(RuleBasedStateMachine):
+    """Calls the saver and the reference alike, and compares what they answer."""
+
+    saved = Bundle("saved")
+    announced = Bundle("announced")
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self.driver = driver
+        self.reference = Reference()
+        self.example = f"example-{next(_examples)}"
+        self.ids = itertools.count(1)
+        self.threads: set[str] = set()
+        self.has_chain = False
+
+    def thread(self, name: str) -> str:
+        thread_id = f"{self.example} {name}"
+        self.threads.add(thread_id)
+        return thread_id
+
+    def new_place(self, thread_id: str, ns: str, parent_id: str | None) -> Place:
+        return Place(thread_id, ns, f"{next(self.ids):08d}", parent_id)
+
+    # Writing
+
+    @rule(target=saved, thread=_threads, ns=_namespaces, updates=_updates, metadata=_metadata)
+    def put_first(
+        self, thread: str, ns: str, updates: dict[str, Any], metadata: dict[str, Any]
+    ) -> Place:
+        place = self.new_place(self.thread(thread), ns, None)
+        return self.put(place, updates, metadata, root=0)
+
+    @rule(
+        target=saved,
+        parent=saved,
+        updates=_updates,
+        metadata=_metadata,
+        root=st.integers(0, 9),
+        run=_runs,
+        v=st.sampled_from([4, 4, 4, 3, 1]),
+    )
+    def put_child(
+        self,
+        parent: Place,
+        updates: dict[str, Any],
+        metadata: dict[str, Any],
+        root: int,
+        run: str,
+        v: int,
+    ) -> Place:
+        """A next step, or a fork where `parent` isn't the latest; `parent` may be gone."""
+        place = self.new_place(parent.thread_id, parent.checkpoint_ns, parent.checkpoint_id)
+        return self.put(place, updates, {**metadata, "run_id": self.run(run)}, root=root, v=v)
+
+    @rule(target=announced, thread=_threads, ns=_namespaces)
+    def announce_first(self, thread: str, ns: str) -> Place:
+        return self.new_place(self.thread(thread), ns, None)
+
+    @rule(target=announced, parent=saved)
+    def announce_child(self, parent: Place) -> Place:
+        """A checkpoint whose writes may come before it, and which may be put twice."""
+        return self.new_place(parent.thread_id, parent.checkpoint_ns, parent.checkpoint_id)
+
+    @rule(
+        target=saved,
+        place=announced,
+        updates=_updates,
+        metadata=_metadata,
+        root=st.integers(0, 9),
+    )
+    def put_announced(
+        self, place: Place, updates: dict[str, Any], metadata: dict[str, Any], root: int
+    ) -> Place:
+        return self.put(place, updates, metadata, root=root)
+
+    @precondition(lambda self: not self.has_chain)
+    @rule(target=saved, parent=saved, length=st.integers(20, 45), edits=_edits)
+    def put_chain(self, parent: Place, length: int, edits: list[Any]) -> Place:
+        """So many steps that listings take several pages."""
+        self.has_chain = True
+        place = parent
+        for step in range(length):
+            updates: dict[str, Any] = {"a": step}
+            if step % 5 == 0:
+                updates["messages"] = edits
+            next_place = self.new_place(
+                parent.thread_id, parent.checkpoint_ns, place.checkpoint_id
+            )
+            place = self.put(next_place, updates, {"source": "loop", "step": step}, root=0)
+        return place
+
+    def put(
+        self,
+        place: Place,
+        updates: dict[str, Any],
+        metadata: dict[str, Any],
+        *,
+        root: int,
+        v: int = 4,
+    ) -> Place:
+        values, versions = self.state_of_parent(place)
+        new_versions: dict[str, Any] = {}
+        for channel, update in updates.items():
+            next_version = self.driver.saver.get_next_version(versions.get(channel), None)
+            versions[channel] = new_versions[channel] = next_version
+            if update == _GONE and isinstance(update, str):
+                values.pop(channel, None)
+            elif channel == "messages":
+                values[channel] = _edited(values.get(channel), update)
+            else:
+                values[channel] = update
+        checkpoint: Any = {
+            "v": v,
+            "id": place.checkpoint_id,
+            "ts": "2024-05-17T12:00:00+00:00",
+            "channel_values": values,
+            "channel_versions": versions,
+            "versions_seen": {"node": dict(versions), "__input__": {}},
+            "updated_channels": sorted(updates),
+        }
+        described: Any = {
+            **metadata,
+            **self.lineage(place, root),
+            **self.delta_counters(place, values, versions, _DELTA in updates),
+        }
+        config = self.put_config(place)
+        got = self.driver.call("put", config, checkpoint, described, new_versions)
+        want = self.reference.memory.put(config, checkpoint, described, new_versions)
+        assert_same(got, want, "put")
+        return place
+
+    def put_config(self, place: Place) -> RunnableConfig:
+        config = _config(place.thread_id, place.checkpoint_ns, place.parent_id)
+        # What LangGraph's own configs hold beside the address: some of it becomes
+        # metadata, and live objects are never stored.
+        config["configurable"].update({"user_id": "u-1", "__pregel_runtime": object()})
+        config["metadata"] = {"example": self.example, "langgraph_step": 1}
+        return config
+
+    def state_of_parent(self, place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a graph that resumed from the parent holds; nothing where that is gone."""
+        config = _config(place.thread_id, place.checkpoint_ns, place.parent_id)
+        found = self.reference.memory.get_tuple(config) if place.parent_id else None
+        if found is None:
+            return {}, {}
+        values = found.checkpoint["channel_values"]
+        # A delta channel is stored where it makes a snapshot, and replayed elsewhere.
+        values.pop(_DELTA, None)
+        return values, found.checkpoint["channel_versions"]
+
+    def lineage(self, place: Place, root: int) -> dict[str, Any]:
+        """`parents` as LangGraph writes them: a subgraph's begins at a root checkpoint."""
+        if not place.checkpoint_ns:
+            return {"parents": {}}
+        roots = sorted(i for ns, i in self.reference.tuples(place.thread_id) if not ns)
+        choices = [*reversed(roots), _ROOT_IDS_BEFORE_ANY]
+        return {"parents": {"": choices[min(root, len(choices) - 1)]}}
+
+    def delta_counters(
+        self, place: Place, values: dict[str, Any], versions: dict[str, Any], is_updated: bool
+    ) -> dict[str, Any]:
+        """The counter that LangGraph keeps while a delta channel has no snapshot."""
+        if _DELTA not in versions or _DELTA in values:
+            return {}
+        return {"counters_since_delta_snapshot": {_DELTA: (int(is_updated), 1)}}
+
+    def run(self, name: str) -> str:
+        return f"{self.example} {name}"
+
+    @rule(
+        place=st.one_of(saved, announced), writes=_writes, task_id=_task_ids, task_path=_task_paths
+    )
+    def put_writes(
+        self, place: Place, writes: list[tuple[str, Any]], task_id: str, task_path: str
+    ) -> None:
+        for saver in (self.driver.call, self.reference_call):
+            saver("put_writes", place.config, writes, task_id, task_path)
+
+    def reference_call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.reference.memory, method)(*args, **kwargs)
+
+    # Reading
+
+    @rule(place=st.one_of(saved, announced), by_id=st.booleans())
+    def get_tuple(self, place: Place, by_id: bool) -> None:
+        config = _config(
+            place.thread_id,
+            # The root namespace may be left out.
+            place.checkpoint_ns or None,
+            place.checkpoint_id if by_id else None,
+        )
+        want = self.reference.get_tuple(config)
+        if want is not None:
+            # InMemorySaver hands back the caller's own config, whatever else is in it.
+            ns, checkpoint_id = place.checkpoint_ns, want.checkpoint["id"]
+            want = want._replace(config=_config(place.thread_id, ns, checkpoint_id))
+        assert_same_tuple(self.driver.call("get_tuple", config), want)
+
+    @rule(thread=_threads, ns=_namespaces, checkpoint_id=st.sampled_from([None, "99999999"]))
+    def get_anything(self, thread: str, ns: str, checkpoint_id: str | None) -> None:
+        config = _config(self.thread(thread), ns, checkpoint_id)
+        assert_same_tuple(self.driver.call("get_tuple", config), self.reference.get_tuple(config))
+
+    @rule(
+        place=saved,
+        scope=st.sampled_from(["all", "thread", "namespace", "checkpoint", "id anywhere"]),
+        before=st.one_of(st.none(), saved),
+        limit=st.one_of(st.none(), st.none(), st.integers(0, 40)),
+        metadata=_few_filters,
+        run=st.one_of(st.none(), _runs),
+    )
+    def list_some(
+        self,
+        place: Place,
+        scope: str,
+        before: Place | None,
+        limit: int | None,
+        metadata: dict[str, Any],
+        run: str | None,
+    ) -> None:
+        filter_ = dict(metadata) if run is None else {**metadata, "run_id": self.run(run)}
+        if scope == "all":
+            filter_["example"] = self.example
+        config = {
+            "all": None,
+            "thread": _config(place.thread_id),
+            "namespace": _config(place.thread_id, place.checkpoint_ns),
+            "checkpoint": place.config,
+            "id anywhere": _config(place.thread_id, None, place.checkpoint_id),
+        }[scope]
+        self.compare_lists(
+            config, filter=filter_, before=before.config if before else None, limit=limit
+        )
+
+    def compare_lists(self, config: RunnableConfig | None, **arguments: Any) -> None:
+        got = self.driver.list(config, **arguments)
+        want = self.reference.list(config, **arguments)
+        assert [found.config for found in got] == [found.config for found in want]
+        for one, other in zip(got, want, strict=True):
+            assert_same_tuple(one, other)
+
+    @rule(
+        place=saved,
+        by_id=st.booleans(),
+        channels=st.lists(st.sampled_from([_DELTA, "messages", "a", "no such"]), max_size=3),
+    )
+    def get_delta_channel_history(self, place: Place, by_id: bool, channels: list[str]) -> None:
+        config = _config(
+            place.thread_id, place.checkpoint_ns, place.checkpoint_id if by_id else None
+        )
+        got, want = (
+            call("get_delta_channel_history", config=config, channels=channels)
+            for call in (self.driver.call, self.reference_call)
+        )
+        assert_same(got, want, f"history of {config}")
+
+    # Deleting and copying
+
+    @rule(thread=_threads, by_pruning=st.booleans())
+    def delete_thread(self, thread: str, by_pruning: bool) -> None:
+        thread_id = self.thread(thread)
+        if by_pruning:
+            self.driver.call("prune", [thread_id], strategy="delete")
+        else:
+            self.driver.call("delete_thread", thread_id)
+        self.reference.memory.delete_thread(thread_id)
+        self.assert_no_rows([thread_id])
+
+    @rule(target=saved, source=_threads, target_thread=_threads)
+    def copy_thread(self, source: str, target_thread: str) -> Any:
+        source_id, target_id = self.thread(source), self.thread(target_thread)
+        if self.reference.holds(target_id):
+            with pytest.raises(ThreadExistsError):
+                self.driver.call("copy_thread", source_id, target_id)
+            return multiple()
+        self.driver.call("copy_thread", source_id, target_id)
+        self.reference.copy_thread(source_id, target_id)
+        return multiple(
+            *(
+                Place(target_id, ns, checkpoint_id, next((i for _, i in _parents(found)), None))
+                for (ns, checkpoint_id), found in self.reference.tuples(target_id).items()
+            )
+        )
+
+    @rule(threads=st.lists(_threads, max_size=3))
+    def prune(self, threads: list[str]) -> None:
+        thread_ids = [self.thread(name) for name in threads]
+        self.driver.call("prune", thread_ids)
+        for thread_id in thread_ids:
+            self.reference.keep_latest(thread_id)
+            self.compare_lists(_config(thread_id))
+        self.assert_all_referenced(thread_ids)
+
+    @rule(runs=st.lists(_runs, max_size=2))
+    def delete_for_runs(self, runs: list[str]) -> None:
+        run_ids = [self.run(name) for name in runs]
+        before = {thread_id: len(self.reference.tuples(thread_id)) for thread_id in self.threads}
+        self.driver.call("delete_for_runs", run_ids)
+        self.reference.delete_for_runs(run_ids)
+        self.assert_all_referenced(
+            [t for t, count in before.items() if len(self.reference.tuples(t)) != count]
+        )
+
+    def assert_all_referenced(self, thread_ids: list[str]) -> None:
+        """No value, blob or message of the threads is left that nothing names."""
+        assert self.driver.count(_UNREFERENCED, [session_id_of(t) for t in thread_ids]) == 0
+
+    def assert_no_rows(self, thread_ids: Iterable[str]) -> None:
+        sessions = [session_id_of(t) for t in thread_ids]
+        assert self.driver.count(f"select {_ROWS_OF}", sessions) == 0
+
+    def teardown(self) -> None:
+        """Everything still agrees, and deleting the threads leaves nothing of them."""
+        try:
+            self.compare_lists(None, filter={"example": self.example})
+        finally:
+            for thread_id in self.threads:
+                self.driver.call("delete_thread", thread_id)
+        self.assert_no_rows(self.threads)
+
+
+@contextmanager
+def driven(dsn: str, *, is_async: bool, **options: Any) -> Iterator[Driver]:
+    with asyncio.Runner() as runner:
+        conn = runner.run(asyncpg.connect(dsn))
+        saver = PostgresSaver.from_conn_string(dsn, **options)
+        try:
+            yield Driver(saver, runner, conn, is_async)
+        finally:
+            runner.run(saver.aclose())
+            runner.run(conn.close())
+
+
+def run_machine(make: Callable[[], SaverMachine]) -> None:
+    run_state_machine_as_test(make, settings=_SETTINGS)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+def test_answers_like_the_in_memory_saver(dsn: str, is_async: bool) -> None:
+    """Whatever is put, forked, deleted, copied and pruned, every read is the reference's."""
+    with driven(dsn, is_async=is_async) as driver:
+        run_machine(lambda: SaverMachine(driver))
+
+
+@pytest.mark.slow
+def test_answers_like_the_in_memory_saver_with_encryption(dsn: str) -> None:
+    """Encryption changes no answer."""
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0" * 16)
+    with driven(dsn, is_async=True, serde=serde) as driver:
+        run_machine(lambda: SaverMachine(driver))
+
+
+def test_every_table_of_a_session_is_counted(dsn: str) -> None:
+    """A table with a session_id that the checks above don't know fails here."""
+    with driven(dsn, is_async=True) as driver:
+        known = driver.count(
+            "select count(*) from information_schema.columns c "
+            "join information_schema.tables t using (table_schema, table_name) "
+            "where t.table_type = 'BASE TABLE' and t.table_schema = current_schema() "
+            "and c.column_name = 'session_id'"
+        )
+    assert known == len(_TABLES_OF_A_SESSION)
