@@ -15,6 +15,8 @@ from langgraph_pgsaga.errors import (
     UnstorableValueError,
 )
 
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 _LOGIN_REFUSED = {"28000", "28P01"}
 _DATABASE_MISSING = {"3D000"}
 _SCHEMA_OUTDATED = {"3F000", "42P01", "42703", "42883"}
@@ -39,6 +41,10 @@ def is_connection_loss(error: BaseException) -> bool:
         return state.startswith("08") or state in _GOING_AWAY | _READ_ONLY
     if isinstance(error, asyncpg.InterfaceError):
         return "clos" in str(error) or "released" in str(error)
+    if isinstance(error, asyncpg.InternalClientError):
+        # What a connection answers between the server's goodbye and the end of its
+        # stream, and what connecting answers while no server is what the DSN asks for.
+        return True
     return isinstance(error, OSError | EOFError) and not isinstance(error, TimeoutError)
 
 
@@ -47,19 +53,6 @@ def is_repeatable(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _TRY_AGAIN | _FULL:
         return True
     return is_connection_loss(error)
-
-
-def is_translatable(error: BaseException) -> bool:
-    """Whether the error is the driver's or the network's, rather than the caller's own."""
-    return isinstance(
-        error,
-        asyncpg.PostgresError
-        | asyncpg.InterfaceError
-        | asyncpg.InternalClientError
-        | OSError
-        | EOFError
-        | UnicodeEncodeError,
-    )
 
 
 def translated(error: BaseException, dsn: str) -> PgSagaError:

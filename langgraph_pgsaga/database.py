@@ -19,10 +19,10 @@ import asyncpg
 from langgraph_pgsaga import _dsn, _json, _sql
 from langgraph_pgsaga._portal import Portal
 from langgraph_pgsaga._server_errors import (
+    DRIVER_ERRORS,
     chainable,
     is_connection_loss,
     is_repeatable,
-    is_translatable,
     translated,
 )
 from langgraph_pgsaga.errors import (
@@ -275,7 +275,7 @@ class Database:
         """Turns the driver's errors inside the block, and `more`, into this package's."""
         try:
             yield
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, *more) as error:
+        except (*DRIVER_ERRORS, *more) as error:
             raise translated(error, self.dsn) from chainable(error)
 
     # Connections
@@ -350,9 +350,7 @@ class Database:
                 async with self._connection(pool) as connection:
                     begun = True
                     return await work(connection)
-            except Exception as error:
-                if not is_translatable(error):
-                    raise
+            except (*DRIVER_ERRORS, OSError, EOFError, UnicodeEncodeError) as error:
                 lost = is_connection_loss(error) or (not begun and isinstance(error, TimeoutError))
                 if lost and self._closed:
                     raise ClosedError from error

@@ -175,7 +175,9 @@ select
   encode(sha256(convert_to((s.state_data -> 'channel_versions')::text, 'UTF8')), 'hex')
     as state_hash,
   s.metadata ->> 'source' as source,
-  (s.metadata ->> 'step')::integer as step,
+  -- Metadata is the user's: one odd row must not fail the view for all.
+  case when s.metadata ->> 'step' ~ '^-?[0-9]{1,9}$' then (s.metadata ->> 'step')::integer end
+    as step,
   s.state_data,
   s.metadata,
   s.created_at

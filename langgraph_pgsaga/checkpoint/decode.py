@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga.checkpoint.address import checkpoint_config
-from langgraph_pgsaga.checkpoint.codec import Codec
+from langgraph_pgsaga.checkpoint.codec import Codec, Encoded
 from langgraph_pgsaga.checkpoint.encode import MESSAGES, MESSAGES_SNAPSHOT
 from langgraph_pgsaga.errors import CorruptValueError
 
@@ -76,11 +76,23 @@ def decode_value(codec: Codec, stored: StoredValue, messages: Mapping[int, Any])
     if stored.type not in (MESSAGES, MESSAGES_SNAPSHOT) or stored.message_runs is None:
         return codec.load(stored.type, stored.payload or b"")
     try:
-        value = [messages[number] for number in run_numbers(stored.message_runs)]
+        value = _distinct(messages, stored.message_runs)
     except KeyError as missing:
         problem = f"message {missing.args[0]} of the thread isn't there any more"
         raise CorruptValueError(what="a list of messages", problem=problem) from None
     return _DeltaSnapshot(value) if stored.type == MESSAGES_SNAPSHOT else value
+
+
+def _distinct(messages: Mapping[int, Any], message_runs: list[int]) -> list[Any]:
+    """The runs' messages; one that stands twice is two objects, since nodes and reducers
+    may change one of them in place."""
+    seen: set[int] = set()
+    found: list[Any] = []
+    for number in run_numbers(message_runs):
+        message = messages[number]
+        found.append(message.model_copy(deep=True) if number in seen else message)
+        seen.add(number)
+    return found
 
 
 def run_numbers(message_runs: list[int]) -> Iterable[int]:
@@ -119,6 +131,23 @@ def checkpoint_tuple(
     )
 
 
+class _FreshMessages(Mapping[int, Any]):
+    """Messages by number, decoded anew at each access: no two channels share one."""
+
+    def __init__(self, codec: Codec, encoded: Mapping[int, Encoded]) -> None:
+        self._codec = codec
+        self._encoded = encoded
+
+    def __getitem__(self, number: int) -> Any:
+        return self._codec.decode(self._encoded[number])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._encoded)
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+
 class FetchedCheckpoint(NamedTuple):
     """What get_checkpoint found. `digests` pairs the messages it saw with their numbers."""
 
@@ -137,12 +166,11 @@ def decode_fetched(
     if "state" not in by_kind:
         return None
     (state_row,) = by_kind["state"]
-    messages: dict[int, Any] = {}
-    digests: list[tuple[bytes, int]] = []
-    for row in by_kind.get("message", ()):
-        encoded = codec.open(row["type"], row["payload"])
-        messages[row["no"]] = codec.decode(encoded)
-        digests.append((codec.digest(encoded), row["no"]))
+    encoded = {
+        row["no"]: codec.open(row["type"], row["payload"]) for row in by_kind.get("message", ())
+    }
+    digests = [(codec.digest(message), number) for number, message in encoded.items()]
+    messages = _FreshMessages(codec, encoded)
     values = {
         row["name"]: decode_value(
             codec, StoredValue(row["type"], row["payload"], row["message_runs"]), messages

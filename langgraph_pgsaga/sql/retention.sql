@@ -44,8 +44,8 @@ select
     then h.parent_checkpoint_id
   end as sends_parent_id,
   array(
-    select jsonb_object_keys(h.metadata -> 'counters_since_delta_snapshot')
-    where jsonb_typeof(h.metadata -> 'counters_since_delta_snapshot') = 'object'
+    select c from unnest(d.channels) c
+    where c <> all({schema}.pgsaga_stored_channels(h.state, d.channels))
   ) as delta_channels,
   h.metadata -> 'parents' ->> '' as root_id,
   exists (
@@ -55,11 +55,18 @@ select
   ) as is_root_saved
 from (
   select distinct on (s.checkpoint_ns)
-    s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata
+    s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata,
+    s as state
   from {schema}.agent_states s
   where s.session_id = $1
   order by s.checkpoint_ns, s.checkpoint_id desc
-) h;
+) h
+cross join lateral (
+  select array(
+    select jsonb_object_keys(h.metadata -> 'counters_since_delta_snapshot')
+    where jsonb_typeof(h.metadata -> 'counters_since_delta_snapshot') = 'object'
+  ) as channels
+) d;
 
 -- name: delete_checkpoints_but
 -- The namespace's checkpoints other than those given, with their writes. Writes whose

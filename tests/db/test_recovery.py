@@ -233,7 +233,7 @@ async def _no_transaction_stays_open(saver: PostgresSaver) -> None:
 
 
 async def test_terminated_backends_lose_nothing(dsn: str) -> None:
-    """Runs finish, whole and without an error, while every backend is terminated again and again."""
+    """Runs finish, whole and without an error, though every backend is terminated repeatedly."""
     terminate = BACKENDS.format("count(pg_terminate_backend(pid))")
     async with _admin(dsn) as conn, PostgresSaver.from_conn_string(dsn) as saver:
         threads, ended, killed = _new_threads(), False, 0
@@ -463,9 +463,9 @@ async def test_a_put_that_fails_leaves_the_others_untouched(dsn: str) -> None:
             for _ in range(10):
                 with pytest.raises(UnstorableValueError, match="channel 'value'"):
                     await saver.aput(_config(thread), checkpoint, {}, {"value": "1"})
+                config = _config(thread)
+                config["configurable"]["checkpoint_id"] = "1"
                 with pytest.raises(UnstorableValueError, match="channel 'value'"):
-                    config = _config(thread)
-                    config["configurable"]["checkpoint_id"] = "1"
                     await saver.aput_writes(config, [("value", lambda: None)], "t")
 
         async def good_chain(thread: str) -> None:

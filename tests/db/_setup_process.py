@@ -1,0 +1,42 @@
+"""Ten processes that migrate at once: `_setup_process.py DSN SCHEMA`.
+
+They are forked, so that none waits for its imports, and begin when the pipe closes.
+"""
+
+import os
+import sys
+import traceback
+
+from langgraph_pgsaga import PostgresSaver
+
+PROCESSES = 10
+
+
+def main(dsn: str, schema: str) -> int:
+    start, held = os.pipe()
+    children = []
+    for _ in range(PROCESSES):
+        child = os.fork()
+        if not child:
+            os.close(held)
+            os._exit(setup(dsn, schema, start))
+        children.append(child)
+    os.close(held)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print(ends.count(0))
+    return sum(map(abs, ends))
+
+
+def setup(dsn: str, schema: str, start: int) -> int:
+    try:
+        with PostgresSaver.from_conn_string(dsn, schema=schema or None) as saver:
+            os.read(start, 1)
+            saver.setup()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        return 1
+    return 0
+
+
+sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,263 @@
+"""Migrations: at once from many processes, all or nothing, and on servers without extensions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, interrupt
+
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.errors import ChangedMigrationError, ServerError, UnknownMigrationError
+from langgraph_pgsaga.migrate import Migration, load_migrations, migrate, pending_sql, status
+from tests.db._debian_server import debian_server, find_programs
+from tests.db.test_schema import catalogue_of, fetch
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+SETUP = Path(__file__).parent / "_setup_process.py"
+ODD_SCHEMA = 'o"d d; drop table x; --{schema}. %s \U0001f600'
+
+
+class Draft(TypedDict):
+    text: str
+
+
+def ask(state: Draft) -> Draft:
+    return {"text": state["text"] + interrupt("more?")}
+
+
+def graph_on(saver: PostgresSaver) -> Any:
+    builder = StateGraph(Draft)
+    builder.add_node("ask", ask)
+    builder.add_edge(START, "ask")
+    builder.add_edge("ask", END)
+    return builder.compile(checkpointer=saver)
+
+
+def run_a_graph(saver: PostgresSaver) -> None:
+    """Interrupts, resumes, lists and forks on the saver's database."""
+    graph, config = graph_on(saver), {"configurable": {"thread_id": "t"}}
+    graph.invoke({"text": "a"}, config)
+    assert graph.invoke(Command(resume="b"), config) == {"text": "ab"}
+    before = next(s for s in graph.get_state_history(config) if s.next == ("ask",))
+    fork = graph.update_state(before.config, {"text": "c"}, as_node=START)
+    graph.invoke(None, fork)
+    assert graph.invoke(Command(resume="d"), config) == {"text": "cd"}
+    saver.copy_thread("t", "u")
+    saver.prune(["t"])
+    assert len(list(saver.list(config))) == 1
+    assert graph.get_state({"configurable": {"thread_id": "u"}}).values == {"text": "cd"}
+    saver.delete_thread("t")
+    assert saver.get_tuple({"configurable": {"thread_id": "t"}}) is None
+
+
+def tables_of(dsn: str) -> set[tuple[str, str]]:
+    rows = fetch(
+        dsn,
+        "select schemaname, tablename from pg_tables"
+        " where schemaname not in ('pg_catalog', 'information_schema')",
+    )
+    return {(row[0], row[1]) for row in rows}
+
+
+def with_user(dsn: str, user: str) -> str:
+    parts = urlsplit(dsn)
+    hosts = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}@{hosts}"))
+
+
+@pytest.mark.parametrize("schema", ["", ODD_SCHEMA], ids=["none", "odd"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")
+def test_ten_processes_at_once_all_succeed(empty_dsn: str, schema: str) -> None:
+    """Each setup() on an empty database ends well, and every file was applied once."""
+    done = subprocess.run(
+        [sys.executable, str(SETUP), empty_dsn, schema],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("10", "", 0)
+    tables = tables_of(empty_dsn)
+    assert {name for name, _ in tables} == {schema or "public"}
+    assert "agent_states" in {table for _, table in tables}
+    quoted = schema.replace('"', '""') or "public"
+    applied = fetch(empty_dsn, f'select name from "{quoted}".pgsaga_migrations order by version')
+    assert [row["name"] for row in applied] == [m.name for m in load_migrations()]
+
+
+@pytest.mark.parametrize("schema", ["own", ODD_SCHEMA, 'q"'], ids=["own", "odd", "quote"])
+def test_a_schema_of_ones_own_holds_everything(empty_dsn: str, schema: str) -> None:
+    """A graph runs in it, nothing stands elsewhere, and two schemas know nothing of each other."""
+    with PostgresSaver.from_conn_string(empty_dsn, schema=schema) as saver:
+        saver.setup()
+        run_a_graph(saver)
+        with PostgresSaver.from_conn_string(empty_dsn, schema="another") as other:
+            other.setup()
+            graph_on(other).invoke({"text": "a"}, {"configurable": {"thread_id": "u"}})
+            other.delete_thread("u")
+        assert saver.get_tuple({"configurable": {"thread_id": "u"}}) is not None
+    assert {name for name, _ in tables_of(empty_dsn)} == {schema, "another"}
+
+
+async def test_a_second_run_has_nothing_to_do(empty_dsn: str) -> None:
+    """migrate returns what it applied, tells of each, and then nothing more."""
+    told: list[Migration] = []
+    async with Database(empty_dsn) as db:
+        assert await migrate(db, on_applied=told.append) == load_migrations() == told
+        assert await migrate(db, on_applied=told.append) == []
+    assert told == load_migrations()
+
+
+async def test_a_changed_file_is_named(empty_dsn: str) -> None:
+    """Neither migrate nor status goes on when an applied file has another text."""
+    async with Database(empty_dsn) as db:
+        await migrate(db)
+        first, *rest = load_migrations()
+        changed = [replace(first, sql=first.sql + " "), *rest]
+        for call in (migrate, status):
+            with pytest.raises(ChangedMigrationError, match=first.name) as caught:
+                await call(db, migrations=changed)
+            assert caught.value.name == first.name
+
+
+async def test_a_missing_file_is_named(empty_dsn: str) -> None:
+    """A database from a later version, or with a renamed file, isn't touched by an older one."""
+    later = Migration(version=9999, name="9999_later", sql="create table later (a int)")
+    async with Database(empty_dsn) as db:
+        await migrate(db, migrations=[*load_migrations(), later])
+        for call in (migrate, status):
+            with pytest.raises(UnknownMigrationError, match="9999_later"):
+                await call(db)
+        renamed = [*load_migrations(), replace(later, name="9999_other")]
+        with pytest.raises(UnknownMigrationError, match="9999_later"):
+            await migrate(db, migrations=renamed)
+
+
+async def test_a_failing_file_leaves_nothing(empty_dsn: str) -> None:
+    """Its first statements, and its record, go with the one that fails; earlier files stay."""
+    good = Migration(version=1, name="0001_good", sql="create table good (a int)")
+    bad = Migration(version=2, name="0002_bad", sql="create table bad (a int); select 1 / 0")
+    async with Database(empty_dsn) as db:
+        with pytest.raises(ServerError, match="division by zero"):
+            await migrate(db, migrations=[good, bad])
+        found = await status(db, migrations=[good, bad])
+        conn = await db.connect()
+        names = await conn.fetch("select tablename from pg_tables where schemaname = 'public'")
+        await conn.close()
+    assert [s.applied_at is not None for s in found] == [True, False]
+    assert {row["tablename"] for row in names} == {"good", "pgsaga_migrations"}
+
+
+async def test_status_shows_what_is_pending(empty_dsn: str) -> None:
+    """Every file is there, in order, first without and then with the time of its application."""
+    async with Database(empty_dsn) as db:
+        before = await status(db)
+        await migrate(db)
+        after = await status(db)
+    assert [s.migration for s in before] == [s.migration for s in after] == load_migrations()
+    assert all(s.applied_at is None for s in before)
+    assert all(s.applied_at is not None and s.applied_at.tzinfo for s in after)
+
+
+async def test_versions_are_the_files_numbers() -> None:
+    """They count from 1 without a gap, so that the order of the files is the order of time."""
+    assert [m.version for m in load_migrations()] == list(range(1, len(load_migrations()) + 1))
+    assert all(m.name.startswith(f"{m.version:04}_") for m in load_migrations())
+
+
+def _pending(dsn: str, schema: str | None = None) -> str:
+    async def run() -> str:
+        async with Database(dsn, schema=schema) as db:
+            return await pending_sql(db)
+
+    return asyncio.run(run())
+
+
+def _migrated(dsn: str, schema: str | None = None) -> list[Migration]:
+    async def run() -> list[Migration]:
+        async with Database(dsn, schema=schema) as db:
+            return await migrate(db)
+
+    return asyncio.run(run())
+
+
+def test_the_printed_sql_makes_the_same_database(dsn: str, empty_dsn: str) -> None:
+    """Run by hand it gives the same catalogue, and migrate then has nothing left to do."""
+    fetch_script(empty_dsn, _pending(empty_dsn))
+    assert catalogue_of(empty_dsn) == catalogue_of(dsn)
+    assert _migrated(empty_dsn) == []
+    assert _pending(empty_dsn) == ""
+
+
+def test_the_printed_sql_makes_a_schema_too(empty_dsn: str) -> None:
+    """Also one of an odd name; asking for the SQL changes nothing."""
+    script = _pending(empty_dsn, ODD_SCHEMA)
+    assert tables_of(empty_dsn) == set()
+    fetch_script(empty_dsn, script)
+    assert {name for name, _ in tables_of(empty_dsn)} == {ODD_SCHEMA}
+    assert _migrated(empty_dsn, ODD_SCHEMA) == []
+
+
+def fetch_script(dsn: str, script: str) -> None:
+    async def run() -> None:
+        conn = await asyncpg.connect(dsn)
+        try:
+            await conn.execute(script)
+        finally:
+            await conn.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def own_role(empty_dsn: str) -> Iterator[str]:
+    """The DSN of a role that owns the schema "own" and may make nothing anywhere else."""
+    role = f"pgsaga_test_{os.getpid()}"
+    fetch_script(empty_dsn, f"create role {role} login; create schema own authorization {role}")
+    yield with_user(empty_dsn, role)
+    fetch_script(empty_dsn, f"drop owned by {role} cascade; drop role {role}")
+
+
+def test_a_role_with_one_schema_of_its_own_is_enough(own_role: str) -> None:
+    """It migrates and runs a graph without any right on the database or on `public`."""
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        fetch_script(own_role, "create schema more")
+    assert "create schema" not in _pending(own_role, "own")
+    with PostgresSaver.from_conn_string(own_role, schema="own") as saver:
+        saver.setup()
+        run_a_graph(saver)
+
+
+@pytest.fixture(scope="module")
+def plain_server(public_tmp: Path) -> Iterator[str]:
+    with debian_server(public_tmp / "debian") as dsn:
+        yield dsn
+
+
+def test_an_old_server_without_pgvector_is_enough(plain_server: str) -> None:
+    """The packaged PostgreSQL migrates, also by psql, and runs a graph in two schemas."""
+    extensions = fetch(plain_server, "select name from pg_available_extensions")
+    assert "vector" not in {row["name"] for row in extensions}
+    with PostgresSaver.from_conn_string(plain_server) as saver:
+        saver.setup()
+        run_a_graph(saver)
+    psql = [str(find_programs() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", plain_server]
+    script = _pending(plain_server, ODD_SCHEMA)
+    subprocess.run(psql, input=script, text=True, check=True)
+    assert _migrated(plain_server, ODD_SCHEMA) == []
+    with PostgresSaver.from_conn_string(plain_server, schema=ODD_SCHEMA) as saver:
+        run_a_graph(saver)
