@@ -26,6 +26,8 @@ _TOO_LARGE = {"54000", "54001"}
 _GOING_AWAY = {"57P01", "57P02", "57P03", "57P05"}
 # A standby, which after a failover may be the wrong server: another connection may do.
 _READ_ONLY = {"25006"}
+# A prepared statement that isn't there, or already is: another server connection than before.
+_POOLED = {"26000", "42P05"}
 # Bad data and broken constraints: the server's DETAIL quotes the row or the value.
 _QUOTING = {"22", "23"}
 # The server rolled the statement back and asks for it again.
@@ -94,6 +96,8 @@ def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
         return UnstorableValueError(where="a text", problem=detail)
     if state in _TOO_LARGE:
         return UnstorableValueError(where="a value", problem=detail)
+    if state in _POOLED:
+        detail += ". Behind pgbouncer or another pooler in transaction mode, pass pooler=True"
     if state in _READ_ONLY:
         return ReadOnlyServerError(dsn=dsn, detail=detail, sqlstate=state)
     if is_connection_loss(error):

@@ -51,6 +51,11 @@ class _PlainConnection(asyncpg.Connection):  # type: ignore[misc]
     def get_reset_query(self) -> str:
         return ""
 
+    def _get_unique_id(self, prefix: str) -> str:
+        # The driver counts from 1 in every process. Behind a pooler that changes the server
+        # connection, without `pooler=True`, a name would then be another process's statement.
+        return f"{super()._get_unique_id(prefix)}{os.urandom(8).hex()}"
+
 
 class Database:
     """PostgreSQL as the systems of this package see it.
@@ -335,6 +340,13 @@ class Database:
         self._connected_once = True
         try:
             yield connection
+        except DRIVER_ERRORS as error:
+            if is_connection_loss(error):
+                # Or it would go back to the pool: the server's goodbye comes before the
+                # end of the stream. Not expire_connections() for all: asyncpg then closes
+                # them in tasks of its own, whose errors nobody hears.
+                connection.terminate()
+            raise
         finally:
             await pool.release(connection)
 
@@ -344,10 +356,9 @@ class Database:
         deadline: float | None = None  # counts from the first failure
         pause = _FIRST_PAUSE_SECONDS
         while True:
-            pool, begun = None, False
+            begun = False
             try:
-                pool = await self._pool()
-                async with self._connection(pool) as connection:
+                async with self._connection(await self._pool()) as connection:
                     begun = True
                     return await work(connection)
             except (*DRIVER_ERRORS, OSError, EOFError, UnicodeEncodeError) as error:
@@ -358,8 +369,6 @@ class Database:
                 again = (lost or is_repeatable(error)) and (repeat or not begun)
                 if not (again and self._connected_once) or time.monotonic() + pause > deadline:
                     raise translated(error, self.dsn) from chainable(error)
-                if pool is not None and lost:
-                    await pool.expire_connections()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

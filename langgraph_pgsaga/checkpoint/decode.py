@@ -13,13 +13,16 @@ from langgraph.checkpoint.base import (
     PendingWrite,
     writes_sort_key,
 )
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga.checkpoint.address import checkpoint_config
 from langgraph_pgsaga.checkpoint.codec import Codec, Encoded
 from langgraph_pgsaga.checkpoint.encode import MESSAGES, MESSAGES_SNAPSHOT
 from langgraph_pgsaga.errors import CorruptValueError
+
+# What `put` encodes together where jsonb can't hold it.
+_EXACT_PARTS = {"checkpoint", "metadata", "checkpoint_ns"}
 
 
 class StoredValue(NamedTuple):
@@ -63,6 +66,8 @@ def decode_state(
     if exact_type is None or exact is None:
         return StateData(data, _json.load(metadata), inline, None)
     whole = codec.load(exact_type, exact)
+    if not isinstance(whole, dict) or not whole.keys() >= _EXACT_PARTS:
+        raise CorruptValueError(what="a stored checkpoint", problem="a part of it is missing")
     return StateData(whole["checkpoint"], whole["metadata"], inline, whole["checkpoint_ns"])
 
 
@@ -202,3 +207,11 @@ def _write_of(row: asyncpg.Record) -> StoredWrite:
 def needs_pending_sends(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint is of a format that kept Sends as writes of its parent."""
     return int(checkpoint.get("v") or 1) < 4
+
+
+def add_pending_sends(checkpoint: Checkpoint, sends: list[Any], first_version: str) -> None:
+    """Gives such a checkpoint the Sends of its parent; `first_version` where it has no versions."""
+    if sends:
+        versions = checkpoint["channel_versions"]
+        checkpoint["channel_values"][TASKS] = sends
+        versions[TASKS] = max(versions.values()) if versions else first_version

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -13,6 +13,7 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
     PendingWrite,
 )
+from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_pgsaga import _json, _sql
 from langgraph_pgsaga.checkpoint.address import Address, optional_checkpoint_id
@@ -21,10 +22,12 @@ from langgraph_pgsaga.checkpoint.decode import (
     StateData,
     StoredValue,
     StoredWrite,
+    add_pending_sends,
     checkpoint_tuple,
     decode_state,
     decode_value,
     decode_writes,
+    needs_pending_sends,
     run_numbers,
 )
 from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
@@ -33,6 +36,8 @@ from langgraph_pgsaga.database import Database
 _STATEMENTS = _sql.load("history")
 _FIRST_PAGE = 32
 _LARGEST_PAGE = 256
+# Session, namespace and checkpoint id.
+_StateKey: TypeAlias = tuple[UUID, str, str]
 
 
 class _ValueKey(NamedTuple):
@@ -106,9 +111,11 @@ class CheckpointListing:
         filter: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
+        first_version: str,
     ) -> None:
         self._database = database
         self._codec = codec
+        self._first_version = first_version
         self._address = Address.of(config) if config else None
         given_ns = (config.get("configurable") or {}).get("checkpoint_ns") if config else None
         self._stored_ns = None if given_ns is None or not self._address else self._address.stored_ns
@@ -187,28 +194,41 @@ class CheckpointListing:
             for row, state in found
         ]
         await self._contents.fetch([key for one in keys for key in one])
-        writes = await self._writes([row for row, _ in found])
+        senders = [_parent_key(row) for row, state in found if _has_sender(row, state)]
+        writes = await self._writes([*(_state_key(row) for row, _ in found), *senders])
         return [
-            checkpoint_tuple(
-                state,
-                thread_id=self._thread_id(row),
-                stored_ns=row["checkpoint_ns"],
-                checkpoint_id=row["checkpoint_id"],
-                parent_checkpoint_id=row["parent_checkpoint_id"],
-                values=self._contents.values(own_keys),
-                pending_writes=decode_writes(self._codec, writes.get(_state_key(row), ())),
-            )
+            self._tuple(row, state, self._contents.values(own_keys), writes)
             for (row, state), own_keys in zip(found, keys, strict=True)
         ]
+
+    def _tuple(
+        self,
+        row: asyncpg.Record,
+        state: StateData,
+        values: dict[str, Any],
+        writes: Mapping[_StateKey, list[StoredWrite]],
+    ) -> CheckpointTuple:
+        found = checkpoint_tuple(
+            state,
+            thread_id=self._thread_id(row),
+            stored_ns=row["checkpoint_ns"],
+            checkpoint_id=row["checkpoint_id"],
+            parent_checkpoint_id=row["parent_checkpoint_id"],
+            values=values,
+            pending_writes=decode_writes(self._codec, writes.get(_state_key(row), ())),
+        )
+        if _has_sender(row, state):
+            sent = [w for w in writes.get(_parent_key(row), ()) if w.channel == TASKS]
+            sends = [value for _, _, value in decode_writes(self._codec, sent)]
+            add_pending_sends(found.checkpoint, sends, self._first_version)
+        return found
 
     def _thread_id(self, row: asyncpg.Record) -> Any:
         return self._address.given_thread_id if self._address else row["thread_id"]
 
-    async def _writes(
-        self, states: list[asyncpg.Record]
-    ) -> dict[tuple[UUID, str, str], list[StoredWrite]]:
-        columns = [list(column) for column in zip(*map(_state_key, states), strict=True)]
-        found: dict[tuple[UUID, str, str], list[StoredWrite]] = {}
+    async def _writes(self, states: Iterable[_StateKey]) -> dict[_StateKey, list[StoredWrite]]:
+        columns = [list(column) for column in zip(*dict.fromkeys(states), strict=True)]
+        found: dict[_StateKey, list[StoredWrite]] = {}
         for row in await self._database.fetch(_STATEMENTS["select_writes"], *columns):
             write = StoredWrite(
                 row["task_path"],
@@ -289,8 +309,17 @@ def _clear_filter(codec: Codec, filter_: Mapping[str, Any]) -> str | None:
     return _json.dump(_json.project(visible)) if visible else None
 
 
-def _state_key(row: asyncpg.Record) -> tuple[UUID, str, str]:
+def _state_key(row: asyncpg.Record) -> _StateKey:
     return row["session_id"], row["checkpoint_ns"], row["checkpoint_id"]
+
+
+def _parent_key(row: asyncpg.Record) -> _StateKey:
+    return row["session_id"], row["checkpoint_ns"], row["parent_checkpoint_id"]
+
+
+def _has_sender(row: asyncpg.Record, state: StateData) -> bool:
+    """Whether the parent's writes may hold Sends of this checkpoint."""
+    return bool(row["parent_checkpoint_id"]) and needs_pending_sends(state.checkpoint)
 
 
 def _place(row: asyncpg.Record) -> tuple[str, UUID, str]:

@@ -32,7 +32,11 @@ from langgraph_pgsaga import _sql, migrate
 from langgraph_pgsaga.checkpoint import history, retention
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.codec import Codec
-from langgraph_pgsaga.checkpoint.decode import decode_fetched, needs_pending_sends
+from langgraph_pgsaga.checkpoint.decode import (
+    add_pending_sends,
+    decode_fetched,
+    needs_pending_sends,
+)
 from langgraph_pgsaga.checkpoint.encode import EncodedPut, encode_put, encode_writes
 from langgraph_pgsaga.checkpoint.message_numbers import KnownMessages, MessageNumbers
 from langgraph_pgsaga.checkpoint.serde import as_safe, with_allowlist
@@ -181,13 +185,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             parent["configurable"]["checkpoint_id"],
             TASKS,
         )
-        if rows:
-            sends = [self._codec.load(row["type"], row["payload"]) for row in rows]
-            versions = found.checkpoint["channel_versions"]
-            found.checkpoint["channel_values"][TASKS] = sends
-            versions[TASKS] = (
-                max(versions.values()) if versions else self.get_next_version(None, None)
-            )
+        sends = [self._codec.load(row["type"], row["payload"]) for row in rows]
+        add_pending_sends(found.checkpoint, sends, self.get_next_version(None, None))
 
     async def aget_iter(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]:
         """The checkpoint of `aget_tuple`, or nothing."""
@@ -225,7 +224,13 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         limit: int | None,
     ) -> history.CheckpointListing:
         return history.CheckpointListing(
-            self.db, self._codec, config, filter=filter_, before=before, limit=limit
+            self.db,
+            self._codec,
+            config,
+            filter=filter_,
+            before=before,
+            limit=limit,
+            first_version=self.get_next_version(None, None),
         )
 
     async def aget_delta_channel_history(

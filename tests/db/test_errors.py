@@ -345,7 +345,9 @@ def test_no_error_quotes_what_was_to_be_stored(dsn: str, sync_saver: PostgresSav
     """Neither a parameter that the driver refuses, nor a row that breaks a constraint."""
     payload = "the payload that nobody may log"
     asyncio.run(
-        execute(dsn, "alter table agent_states add constraint never check (length(metadata::text) < 9)")
+        execute(
+            dsn, "alter table agent_states add constraint never check (length(metadata::text) < 9)"
+        )
     )
     for call in (
         lambda: put(sync_saver, config_of("t"), {"c": payload}, {"note": payload}),

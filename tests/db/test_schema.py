@@ -93,7 +93,9 @@ def test_the_catalogue_is_the_reviewed_one(dsn: str) -> None:
     lines, reviewed = found.splitlines(), CATALOGUE.read_text("utf-8").splitlines()
     if version != CATALOGUE_VERSION:
         # Each version prints the text of views and functions in its own way.
-        lines, reviewed = ([x for x in side if not x.startswith(_TEXTS)] for side in (lines, reviewed))
+        lines, reviewed = (
+            [x for x in side if not x.startswith(_TEXTS)] for side in (lines, reviewed)
+        )
     assert lines == reviewed
 
 

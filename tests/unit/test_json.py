@@ -39,8 +39,7 @@ ANYTHING = st.recursive(SCALARS, _containers, max_leaves=15)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-100, 100) | st.sampled_from(["", "a", "b"]),
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -197,4 +196,7 @@ def test_clean_text_is_changed_only_where_it_must_be(text: str) -> None:
     clean = _json.clean_text(text)
     assert _json.is_clean(clean)
     assert len(clean) == len(text)
-    assert all(a == b or (b == "\ufffd" and not _json.is_clean(a)) for a, b in zip(text, clean, strict=True))
+    assert all(
+        a == b or (b == "\ufffd" and not _json.is_clean(a))
+        for a, b in zip(text, clean, strict=True)
+    )
