@@ -156,7 +156,7 @@ FLOOR = Contender(name="floor", open_saver=open_memory, bytes_query=None)
 CONTENDERS = (OURS, REFERENCE)
 
 
-# Workloads: single calls
+# Work: single calls
 
 
 async def put(stand: Stand, options: Options, round_no: int) -> Readings:
@@ -248,7 +248,7 @@ async def _put_one(saver: Saver, name: str) -> RunnableConfig:
     return await saver.aput(_thread(name), checkpoint, metadata, checkpoint["channel_versions"])
 
 
-# Workloads: conversations
+# Work of many calls: conversations
 
 
 async def chat(stand: Stand, options: Options, round_no: int) -> Readings:
@@ -256,10 +256,11 @@ async def chat(stand: Stand, options: Options, round_no: int) -> Readings:
     name, graph = f"chat {round_no}", new_graph(stand.saver)
     bytes_before, wal_before = await stand.table_bytes(), await stand.wal_position()
     times = await converse(graph, name, options.turns)
+    tenth = max(1, options.turns // 10)
     readings = {
         "chat, s": sum(times),
-        "chat, ms per turn in the first tenth": 1000 * fmean(times[: -(-len(times) // 10)]),
-        "chat, ms per turn in the last tenth": 1000 * fmean(times[-(-(-len(times) // 10)) :]),
+        "chat, ms per turn in the first tenth": 1000 * fmean(times[:tenth]),
+        "chat, ms per turn in the last tenth": 1000 * fmean(times[-tenth:]),
     }
     if stand.contender.bytes_query is not None:
         readings["chat, KB of WAL"] = (await stand.wal_position() - wal_before) / _KB
@@ -374,7 +375,7 @@ async def compare(dsn: str, options: Options) -> tuple[dict[str, str], list[Resu
         small = replace(options, turns=min(options.turns, 3), calls=min(options.calls, 20))
         for workload in WORKLOADS:
             await _round(workload, stands, small, -1)
-        results = []
+        results: list[Result] = []
         for workload in WORKLOADS:
             rounds = [await _round(workload, stands, options, n) for n in range(options.rounds)]
             results += _results(rounds)

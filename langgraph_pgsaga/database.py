@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -43,6 +44,15 @@ T = TypeVar("T")
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _DEFAULT_APPLICATION_NAME = "langgraph_pgsaga"
+# A plan that was made while the tables were small is kept for the life of a connection,
+# or until they are analyzed. Every statement here has its index: so that it is taken from
+# the first row on, and found without planning anew at each call.
+_PLANNER_SETTINGS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    # Compiling takes longer than any of them runs.
+    "jit": "off",
+}
 
 
 class _PlainConnection(asyncpg.Connection):  # type: ignore[misc]
@@ -297,10 +307,13 @@ class Database:
             "timeout": self._connect_timeout_seconds,
             "connection_class": _PlainConnection,
         }
-        if "application_name=" not in self._dsn:
-            options["server_settings"] = {"application_name": _DEFAULT_APPLICATION_NAME}
+        settings = {"application_name": _DEFAULT_APPLICATION_NAME}
         if self.pooler:
             options["statement_cache_size"] = 0
+        else:
+            settings |= _PLANNER_SETTINGS
+        given = parse_qs(urlsplit(self._dsn).query)
+        options["server_settings"] = {k: v for k, v in settings.items() if k not in given}
         return options
 
     async def _pool(self) -> Pool:

@@ -79,7 +79,9 @@ create table {schema}.agent_states (
 
 create unique index agent_states_name_idx on {schema}.agent_states (session_id, checkpoint_name)
   where checkpoint_name is not null;
-create index agent_states_recent_idx on {schema}.agent_states (checkpoint_id);
+-- For listings across threads only. As an expression, since a plan made while the table
+-- was small could else take it for one thread's latest checkpoint, and read everybody's.
+create index agent_states_recent_idx on {schema}.agent_states ((checkpoint_id || ''));
 create index agent_states_metadata_idx on {schema}.agent_states
   using gin (metadata jsonb_path_ops);
 

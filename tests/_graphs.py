@@ -213,8 +213,8 @@ def _sorted(interrupts: Iterable[Interrupt]) -> list[Interrupt]:
 
 
 def _difference(expected: Any, found: Any) -> str:
-    lines = (pformat(part, width=100).splitlines() for part in (expected, found))
-    return "\n".join(unified_diff(*lines, "memory", "PostgreSQL", lineterm="", n=6))
+    left, right = (pformat(part, width=100).splitlines() for part in (expected, found))
+    return "\n".join(unified_diff(left, right, "memory", "PostgreSQL", lineterm="", n=6))
 
 
 def _config(thread: Any) -> Any:

@@ -141,35 +141,24 @@ class CheckpointListing:
 
     async def _fetch_states(self) -> list[asyncpg.Record]:
         size = self._page if self._left is None else min(self._page, self._left)
-        last, address = self._last, self._address
-        session_id = address.session_id if address else None
-        checkpoint_id = address.checkpoint_id if address else None
-        if session_id is not None and self._stored_ns is not None:
-            rows = await self._database.fetch(
-                _STATEMENTS["list_states_of_namespace"],
-                session_id,
-                self._stored_ns,
-                checkpoint_id,
-                self._clear_filter,
-                last["checkpoint_id"] if last else self._before,
-                size,
-            )
-        else:
-            after = _place(last) if last else (None, None, None)
-            rows = await self._database.fetch(
-                _STATEMENTS["list_states"],
-                session_id,
-                self._stored_ns,
-                checkpoint_id,
-                self._clear_filter,
-                self._before,
-                *after,
-                size,
-            )
+        name, arguments = self._statement()
+        rows = await self._database.fetch(_STATEMENTS[name], *arguments, size)
         self._done = len(rows) < size
         self._last = rows[-1] if rows else None
         self._page = min(self._page * 2, _LARGEST_PAGE)
         return rows
+
+    def _statement(self) -> tuple[str, list[Any]]:
+        """The listing that fits what is given, and its arguments but the page's size."""
+        after_id, after_ns, after_session = _place(self._last)
+        metadata, before, address = self._clear_filter, self._before, self._address
+        if address is None:
+            place = [before, after_id, after_ns, after_session]
+            return ("list_by_metadata", [metadata, *place]) if metadata else ("list_all", place)
+        place = [address.checkpoint_id, metadata, before, after_id]
+        if self._stored_ns is None:
+            return "list_thread", [address.session_id, *place, after_ns]
+        return "list_namespace", [address.session_id, self._stored_ns, *place]
 
     def _decoded(self, row: asyncpg.Record) -> StateData:
         return decode_state(
@@ -322,9 +311,11 @@ def _has_sender(row: asyncpg.Record, state: StateData) -> bool:
     return bool(row["parent_checkpoint_id"]) and needs_pending_sends(state.checkpoint)
 
 
-def _place(row: asyncpg.Record) -> tuple[str, UUID, str]:
-    """Where the row stands in the order of list_states."""
-    return row["checkpoint_id"], row["session_id"], row["checkpoint_ns"]
+def _place(row: asyncpg.Record | None) -> tuple[str | None, str | None, UUID | None]:
+    """Where the row stands in the order of the listings."""
+    if row is None:
+        return None, None, None
+    return row["checkpoint_id"], row["checkpoint_ns"], row["session_id"]
 
 
 def _runs(numbers: set[int]) -> list[tuple[int, int]]:

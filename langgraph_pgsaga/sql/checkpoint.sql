@@ -38,13 +38,16 @@ session as (
     agent_type = case when s.agent_type = '' then excluded.agent_type else s.agent_type end,
     priority = coalesce($5, s.priority)
   where s.message_epoch = coalesce($7, (select message_epoch from seen), s.message_epoch)
+    or cardinality($20::integer[]) = 0
   returning s.message_epoch, s.message_count
 ),
 -- Numbers that the caller knows, or that this statement's snapshot has, are good only if
--- the row that was locked (or made anew, after a deletion) is still of their epoch.
+-- the row that was locked (or made anew, after a deletion) is still of their epoch. A call
+-- without messages has none.
 live as (
   select message_epoch, message_count from session
   where message_epoch = coalesce($7, (select message_epoch from seen), message_epoch)
+    or cardinality($20::integer[]) = 0
 ),
 numbered as (
   select h.place, h.message_no from held h
@@ -217,13 +220,15 @@ from held_values v
 union all
 select 'message', null, null, null, m.message_no, m.payload_type, m.payload, null, null, null
 from (
-  select distinct v.message_runs[i] as first_no, v.message_runs[i + 1] as last_no
-  from held_values v cross join generate_series(1, cardinality(v.message_runs), 2) i
+  select distinct u.first_no, v.message_runs[(u.i + 1)::integer] as last_no
+  from held_values v
+  cross join lateral unnest(v.message_runs) with ordinality u (first_no, i)
+  where u.i % 2 = 1
 ) r
 cross join lateral (
   select a.message_no, a.payload_type, a.payload from {schema}.agent_messages a
   where a.session_id = $1 and a.message_no between r.first_no and r.last_no
-  offset 0
+  order by a.message_no
 ) m
 union all
 select

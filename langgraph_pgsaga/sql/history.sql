@@ -1,29 +1,13 @@
 -- Reading many checkpoints: pages of states, then what of their contents isn't there yet.
 
--- name: list_states
--- A page of checkpoints, newest first, that fit every filter which isn't null, after
--- the checkpoint (after_id, after_session, after_ns) where that is given.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, after_id text, after_session uuid, after_ns text, page bigint
--- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
-select
-  s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
-  s.state_data, s.metadata, s.exact_type, s.exact
-from {schema}.agent_states s
-join {schema}.agent_sessions t on t.session_id = s.session_id
-where ($1::uuid is null or s.session_id = $1)
-  and ($2::text is null or s.checkpoint_ns = $2)
-  and ($3::text is null or s.checkpoint_id = $3)
-  and ($4::jsonb is null or s.metadata @> $4)
-  and ($5::text is null or s.checkpoint_id < $5)
-  and ($6::text is null
-    or (s.checkpoint_id, s.session_id, s.checkpoint_ns) < ($6, $7::uuid, $8::text))
-order by s.checkpoint_id desc, s.session_id desc, s.checkpoint_ns desc
-limit $9;
+-- The four listings: newest first, each the next page after the checkpoint that
+-- (after_id, after_ns, after_session) name, or the first where after_id is null. Apart
+-- from those two, a filter that is null doesn't filter. They are four because the index
+-- that serves them differs, and a generic plan can't choose at run time.
 
--- name: list_states_of_namespace
--- list_states where session and namespace are known, which the primary key then serves
--- in order.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, page bigint
+-- name: list_namespace
+-- The checkpoints of a thread's namespace.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, after_id text, page bigint
 -- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
@@ -35,7 +19,57 @@ where s.session_id = $1
   and ($3::text is null or s.checkpoint_id = $3)
   and ($4::jsonb is null or s.metadata @> $4)
   and s.checkpoint_id < coalesce($5, chr(1114111))
+  and s.checkpoint_id < coalesce($6, chr(1114111))
 order by s.checkpoint_id desc
+limit $7;
+
+-- name: list_thread
+-- The checkpoints of all of a thread's namespaces.
+-- params: session_id uuid, checkpoint_id text, metadata jsonb, before_id text, after_id text, after_ns text, page bigint
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+select
+  s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
+  s.state_data, s.metadata, s.exact_type, s.exact
+from {schema}.agent_states s
+join {schema}.agent_sessions t on t.session_id = s.session_id
+where s.session_id = $1
+  and ($2::text is null or s.checkpoint_id = $2)
+  and ($3::jsonb is null or s.metadata @> $3)
+  and ($4::text is null or s.checkpoint_id < $4)
+  and ($5::text is null or (s.checkpoint_id, s.checkpoint_ns) < ($5, $6::text))
+order by s.checkpoint_id desc, s.checkpoint_ns desc
+limit $7;
+
+-- name: list_all
+-- The checkpoints of all threads.
+-- params: before_id text, after_id text, after_ns text, after_session uuid, page bigint
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+select
+  s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
+  s.state_data, s.metadata, s.exact_type, s.exact
+from {schema}.agent_states s
+join {schema}.agent_sessions t on t.session_id = s.session_id
+where (s.checkpoint_id || '') <= coalesce($2, chr(1114111))
+  and ($1::text is null or s.checkpoint_id < $1)
+  and ($2::text is null
+    or (s.checkpoint_id, s.checkpoint_ns, s.session_id) < ($2, $3::text, $4::uuid))
+order by (s.checkpoint_id || '') desc, s.checkpoint_ns desc, s.session_id desc
+limit $5;
+
+-- name: list_by_metadata
+-- The checkpoints of all threads whose metadata contains the given.
+-- params: metadata jsonb, before_id text, after_id text, after_ns text, after_session uuid, page bigint
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+select
+  s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
+  s.state_data, s.metadata, s.exact_type, s.exact
+from {schema}.agent_states s
+join {schema}.agent_sessions t on t.session_id = s.session_id
+where s.metadata @> $1
+  and ($2::text is null or s.checkpoint_id < $2)
+  and ($3::text is null
+    or (s.checkpoint_id, s.checkpoint_ns, s.session_id) < ($3, $4::text, $5::uuid))
+order by s.checkpoint_id desc, s.checkpoint_ns desc, s.session_id desc
 limit $6;
 
 -- name: select_values
@@ -69,7 +103,7 @@ from unnest($1::uuid[], $2::integer[], $3::integer[]) r (session_id, first_no, l
 cross join lateral (
   select a.message_no, a.payload_type, a.payload from {schema}.agent_messages a
   where a.session_id = r.session_id and a.message_no between r.first_no and r.last_no
-  offset 0
+  order by a.message_no
 ) m;
 
 -- name: select_writes

@@ -123,7 +123,8 @@ where v.session_id = $1 and (v.checkpoint_ns, v.channel, v.version) not in (
 
 -- name: delete_unused_contents
 -- Blobs and messages that no value or write names any more. Message numbers that other
--- processes remember end with the epoch.
+-- processes remember end with the epoch, which changes only where a message goes: each
+-- change makes the puts that wait for this transaction start again.
 -- params: session_id uuid
 with blobs as (
   delete from {schema}.agent_state_blobs b
@@ -144,10 +145,11 @@ messages as (
     cross join generate_series(v.message_runs[i], v.message_runs[i + 1]) n
     where v.session_id = $1 and v.message_runs is not null
   )
+  returning m.message_no
 )
 update {schema}.agent_sessions
 set message_epoch = floor(random() * 9007199254740992)::bigint
-where session_id = $1;
+where session_id = $1 and exists (select from messages);
 
 -- name: exists_state
 -- Whether the session holds anything.

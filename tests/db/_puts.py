@@ -18,10 +18,10 @@ def config_of(thread_id: Any, namespace: str = "", **more: Any) -> RunnableConfi
 def checkpoint_of(saver: PostgresSaver, values: Mapping[str, Any]) -> Checkpoint:
     """A new checkpoint with these channel values, each at a version of its own."""
     versions = {channel: saver.get_next_version(None, None) for channel in values}
-    return empty_checkpoint() | {
-        "channel_values": dict(values),
-        "channel_versions": dict(versions),
-    }
+    checkpoint = empty_checkpoint()
+    checkpoint["channel_values"] = dict(values)
+    checkpoint["channel_versions"] = dict(versions)
+    return checkpoint
 
 
 def put(

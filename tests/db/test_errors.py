@@ -118,9 +118,11 @@ def test_missing_migrations_are_told_by_every_call(
     template_empty: str, call: Call, schema: str | None
 ) -> None:
     """The message says how to make the tables."""
-    with PostgresSaver.from_conn_string(template_empty, schema=schema) as saver:
-        with pytest.raises(MissingMigrationsError) as caught:
-            attempt(call, saver)
+    with (
+        PostgresSaver.from_conn_string(template_empty, schema=schema) as saver,
+        pytest.raises(MissingMigrationsError) as caught,
+    ):
+        attempt(call, saver)
     for hint in ("saver.setup()", "asetup", "pgsaga migrate up", "agent_s"):
         assert hint in str(caught.value)
 

@@ -21,6 +21,7 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.errors import ChangedMigrationError, ServerError, UnknownMigrationError
 from langgraph_pgsaga.migrate import Migration, load_migrations, migrate, pending_sql, status
 from tests.db._debian_server import debian_server, find_programs
+from tests.db._puts import config_of
 from tests.db.test_schema import catalogue_of, fetch
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +49,7 @@ def graph_on(saver: PostgresSaver) -> Any:
 
 def run_a_graph(saver: PostgresSaver) -> None:
     """Interrupts, resumes, lists and forks on the saver's database."""
-    graph, config = graph_on(saver), {"configurable": {"thread_id": "t"}}
+    graph, config = graph_on(saver), config_of("t")
     graph.invoke({"text": "a"}, config)
     assert graph.invoke(Command(resume="b"), config) == {"text": "ab"}
     before = next(s for s in graph.get_state_history(config) if s.next == ("ask",))

@@ -133,8 +133,7 @@ def attack_bodies(marker: Path) -> Iterator[bytes]:
                 yield forged(code, module, name, arguments, method)
 
 
-@pytest.mark.parametrize("type_", ["pickle", "json", "yaml", "msgpack+aes"])
-def test_other_formats_are_refused(dsn: str, forge: SetRow, type_: str, tmp_path: Path) -> None:
+def test_other_formats_are_refused(dsn: str, forge: SetRow, tmp_path: Path) -> None:
     """A pickle that would make a file isn't loaded, nor is LangGraph's old JSON."""
     marker = tmp_path / "ran"
     bodies = {
@@ -143,11 +142,12 @@ def test_other_formats_are_refused(dsn: str, forge: SetRow, type_: str, tmp_path
             {"lc": 2, "type": "constructor", "id": ["os", "system"], "args": [f"touch {marker}"]}
         ).encode(),
     }
-    forge(type_, bodies.get(type_, b"x"))
     with PostgresSaver.from_conn_string(dsn) as saver:
-        for read in read_all(saver):
-            with pytest.raises(CorruptValueError):
-                read()
+        for type_ in ("pickle", "json", "yaml", "msgpack+aes"):
+            forge(type_, bodies.get(type_, b"x"))
+            for read in read_all(saver):
+                with pytest.raises(CorruptValueError):
+                    read()
     assert not marker.exists()
 
 
@@ -281,7 +281,7 @@ def answer(state: Chat) -> Chat:
         "messages": [
             AIMessage(f"{SECRET} answer", tool_calls=[call], id=f"{SECRET} ai"),
             ToolMessage(f"{SECRET} result", tool_call_id=f"{SECRET} id", name=SECRET),
-            ChatMessage(f"{SECRET} chat", role=f"{SECRET} role", name=SECRET),
+            ChatMessage(content=f"{SECRET} chat", role=f"{SECRET} role", name=SECRET),
         ],
         "small": SECRET,
         "big": [SECRET] * 500,
@@ -350,7 +350,7 @@ def test_the_search_finds_what_is_in_clear(dsn: str) -> None:
 
 
 def test_nothing_is_in_clear_under_encryption(dsn: str, encrypting: PostgresSaver) -> None:
-    """Neither content, names, roles, ids, arguments, interrupts nor metadata, in rows or on disk."""
+    """Neither content, names, roles, ids, arguments nor metadata, in rows or on disk."""
     run_chat(encrypting)
     assert len(fetch(dsn, "select 1 from agent_messages")) == 8
     assert leaks(dsn) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ Load = Callable[[str], dict[str, _sql.Statement]]
 def load_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     """Loads a file's text as if it were one of the package's."""
     (tmp_path / "sql").mkdir()
-    monkeypatch.setattr(_sql.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
 
     def load(text: str) -> dict[str, _sql.Statement]:
         (tmp_path / "sql" / "things.sql").write_text(text, "utf-8")
