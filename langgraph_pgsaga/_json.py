@@ -110,7 +110,7 @@ def _is_exact(value: Any, depth: int = 0) -> bool:
     if kind is str:
         return is_clean(value)
     if kind is int:
-        return -JSON_INT_LIMIT < value < JSON_INT_LIMIT
+        return bool(-JSON_INT_LIMIT < value < JSON_INT_LIMIT)
     if kind is float:
         return _is_exact_float(value)
     if depth == _DEEPEST:

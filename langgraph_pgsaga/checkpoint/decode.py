@@ -204,7 +204,7 @@ def _write_of(row: asyncpg.Record) -> StoredWrite:
     return StoredWrite(row["path"], row["ref"], row["no"], row["name"], row["type"], row["payload"])
 
 
-def needs_pending_sends(checkpoint: Checkpoint) -> bool:
+def needs_pending_sends(checkpoint: Mapping[str, Any]) -> bool:
     """Whether the checkpoint is of a format that kept Sends as writes of its parent."""
     return int(checkpoint.get("v") or 1) < 4
 

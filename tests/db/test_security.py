@@ -426,7 +426,7 @@ def test_logs_hold_no_payload_and_no_password(dsn: str, caplog: pytest.LogCaptur
     """Not even at DEBUG, through a run, a refused value, a wrong type and an unreachable server."""
     caplog.set_level(logging.DEBUG)
     for name in ("asyncio", "asyncpg", "langgraph", "langgraph_pgsaga"):
-        logging.getLogger(name).setLevel(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, logger=name)
     with PostgresSaver.from_conn_string(dsn) as saver:
         run_chat(saver)
         with pytest.raises(UnstorableValueError):

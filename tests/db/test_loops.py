@@ -1,0 +1,533 @@
+"""One saver on many event loops, in threads, in forked processes, and at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
+
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.checkpoint.message_numbers import MessageNumbers
+from langgraph_pgsaga.errors import BlockingCallError, ClosedError
+
+DEADLINE_SECONDS = 30.0
+UNCLOSED = Path(__file__).parent / "_unclosed.py"
+INTERRUPTED = Path(__file__).parent / "_interrupted.py"
+CONFIG: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+_numbers = itertools.count(1)
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def _arguments(thread: str, number: int) -> tuple[RunnableConfig, Checkpoint, Any, Any]:
+    """Those of put."""
+    version = f"{number:08}.0"
+    checkpoint: Checkpoint = {
+        **empty_checkpoint(),
+        "v": 4,
+        "channel_values": {"number": [number], "messages": [HumanMessage(thread, id=thread)]},
+        "channel_versions": {"number": version, "messages": version},
+    }
+    config: RunnableConfig = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    return config, checkpoint, {"step": number}, checkpoint["channel_versions"]
+
+
+def _put_and_get(saver: PostgresSaver, thread: str, number: int) -> None:
+    saver.put(*_arguments(thread, number))
+    found = saver.get_tuple({"configurable": {"thread_id": thread}})
+    assert found
+    assert found.checkpoint["channel_values"]["number"] == [number]
+
+
+async def _aput_and_get(saver: PostgresSaver, thread: str, number: int) -> None:
+    await saver.aput(*_arguments(thread, number))
+    found = await saver.aget_tuple({"configurable": {"thread_id": thread}})
+    assert found
+    assert found.checkpoint["channel_values"]["number"] == [number]
+
+
+async def _aput_many(saver: PostgresSaver, thread: str) -> None:
+    calls = (_aput_and_get(saver, f"{thread} {n}", next(_numbers)) for n in range(5))
+    await asyncio.gather(*calls)
+
+
+def _on_server(dsn: str, query: str) -> Any:
+    async def fetch() -> Any:
+        conn = await asyncpg.connect(dsn)
+        try:
+            return await conn.fetchval(query)
+        finally:
+            await conn.close()
+
+    return asyncio.run(fetch())
+
+
+def _connections(dsn: str) -> int:
+    count = _on_server(
+        dsn,
+        "select count(*) from pg_stat_activity"
+        " where datname = current_database() and application_name = 'langgraph_pgsaga'",
+    )
+    assert isinstance(count, int)
+    return count
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "it didn't come true in time"
+        time.sleep(0.01)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing is warned of, not even when what was left over is collected."""
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        problems: list[object] = []
+        before, sys.unraisablehook = sys.unraisablehook, problems.append
+        try:
+            yield
+            gc.collect()
+        finally:
+            sys.unraisablehook = before
+    assert problems == []
+
+
+# Loops one after another, and at once
+
+
+def test_loops_one_after_another_leave_no_connections(dsn: str) -> None:
+    """Each asyncio.run gets a pool of its own, which ends with it, quietly."""
+    with _quiet(), PostgresSaver.from_conn_string(dsn) as saver:
+        for _ in range(8):
+            asyncio.run(_aput_many(saver, "t"))
+            _until(lambda: _connections(dsn) == 0)
+        assert len(saver.db._pools) <= 1
+
+
+def test_loops_that_end_over_running_calls_leave_no_connections(dsn: str) -> None:
+    """asyncio.run whose main returns while puts are under way ends as quietly."""
+
+    async def leave_running(saver: PostgresSaver, tasks: list[Any]) -> None:
+        tasks += [asyncio.ensure_future(_aput_many(saver, f"t{n}")) for n in range(5)]
+        await _aput_and_get(saver, "u", next(_numbers))
+
+    with _quiet(), PostgresSaver.from_conn_string(dsn) as saver:
+        for _ in range(6):
+            tasks: list[Any] = []
+            asyncio.run(leave_running(saver, tasks))
+        _until(lambda: _connections(dsn) == 0)
+        asyncio.run(_aput_many(saver, "t"))
+
+
+def test_a_loop_closed_without_a_word_is_forgotten(dsn: str) -> None:
+    """A loop that is just closed takes its pool along as soon as another loop asks for one."""
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        with warnings.catch_warnings():
+            # asyncio's own, about transports of a loop that was closed under them
+            warnings.simplefilter("ignore", ResourceWarning)
+            for _ in range(5):
+                loop = asyncio.new_event_loop()
+                loop.run_until_complete(_aput_many(saver, "t"))
+                loop.close()
+            asyncio.run(_aput_many(saver, "t"))
+            del loop
+            gc.collect()
+        _until(lambda: _connections(dsn) == 0)
+        assert len(saver.db._pools) == 1
+
+
+def test_a_loop_goes_on_after_its_generators_were_closed(dsn: str) -> None:
+    """Once asynchronous generators are shut down the pool is gone; the next call opens another."""
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(_aput_many(saver, "t"))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        with pytest.warns(ResourceWarning, match="after loop.shutdown_asyncgens"):
+            loop.run_until_complete(_aput_many(saver, "t"))
+        loop.run_until_complete(saver.aclose())
+        loop.close()
+
+
+def test_loops_in_several_threads_at_once(dsn: str) -> None:
+    """Loops in several threads and sync callers in others share one saver at once."""
+    with _quiet(), PostgresSaver.from_conn_string(dsn, max_size=3) as saver:
+        start = threading.Barrier(10)
+
+        def in_loops(number: int) -> None:
+            start.wait(DEADLINE_SECONDS)
+            for turn in range(3):
+                asyncio.run(_aput_many(saver, f"loop {number} {turn}"))
+
+        def in_sync(number: int) -> None:
+            start.wait(DEADLINE_SECONDS)
+            for turn in range(15):
+                _put_and_get(saver, f"sync {number}", turn)
+
+        with ThreadPoolExecutor(10) as threads:
+            jobs = [threads.submit(in_loops, n) for n in range(5)]
+            jobs += [threads.submit(in_sync, n) for n in range(5)]
+            for job in jobs:
+                job.result()
+        assert len({found.config["configurable"]["thread_id"] for found in saver.list(None)}) == 80
+        _until(lambda: _connections(dsn) <= 3)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("uvloop"), reason="uvloop isn't installed")
+def test_uvloop(dsn: str) -> None:
+    """The saver runs on uvloop, and its connections end with that loop too."""
+    uvloop = importlib.import_module("uvloop")
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        for _ in range(3):
+            uvloop.run(_aput_many(saver, "t"))
+        _until(lambda: _connections(dsn) == 0)
+
+
+# Sync calls
+
+
+def test_a_sync_call_inside_a_running_loop_works(dsn: str) -> None:
+    """As in a notebook cell: it blocks that loop for as long as it lasts, and answers."""
+
+    async def cell(saver: PostgresSaver) -> None:
+        _put_and_get(saver, "t", 1)
+        await _aput_and_get(saver, "t", 2)
+        assert len(list(saver.list(CONFIG))) == 2
+
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        asyncio.run(cell(saver))
+
+
+def test_a_sync_call_from_the_portals_own_loop_is_refused(dsn: str) -> None:
+    """It would wait for itself: BlockingCallError, and no coroutine is left unawaited."""
+
+    async def call_back(saver: PostgresSaver) -> None:
+        with pytest.raises(BlockingCallError, match=r"PostgresSaver\.aget_tuple.*Await"):
+            saver.get_tuple(CONFIG)
+        with pytest.raises(BlockingCallError):
+            list(saver.list(CONFIG))
+
+    with _quiet(), PostgresSaver.from_conn_string(dsn) as saver:
+        saver.db.portal.call(call_back, saver)
+        _put_and_get(saver, "t", 1)
+
+
+@needs_fork
+def test_ctrl_c_interrupts_a_sync_call(dsn: str) -> None:
+    """KeyboardInterrupt ends the wait, cancels the statement and leaves the saver usable."""
+    waiting = (
+        "select count(*) from pg_stat_activity where datname = current_database()"
+        " and wait_event_type = 'Lock'"
+    )
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        _put_and_get(saver, "locked", 1)
+
+        async def interrupt(process: subprocess.Popen[str]) -> None:
+            async with saver.db.transaction() as conn:
+                await conn.execute("select * from agent_sessions for update")
+                await asyncio.to_thread(_until, lambda: _on_server(dsn, waiting) == 1)
+                process.send_signal(signal.SIGINT)
+                await asyncio.to_thread(_until, lambda: _on_server(dsn, waiting) == 0)
+
+        process = subprocess.Popen(
+            [sys.executable, INTERRUPTED, dsn],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            asyncio.run(interrupt(process))
+            said, complaints = process.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            process.kill()
+        assert (said.split("\n")[:-1], complaints) == (["ready", "interrupted", "goes on"], "")
+        assert saver.get_tuple({"configurable": {"thread_id": "locked"}})
+
+
+# Fork
+
+
+def _in_child(work: Callable[[], None]) -> int:
+    """The pid of a forked child that does the work and ends, with 0 if it succeeded."""
+    with warnings.catch_warnings():
+        # Python 3.12 on: "multi-threaded, use of fork() may lead to deadlocks"
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        signal.alarm(int(DEADLINE_SECONDS))
+        work()
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def _assert_succeeds(pid: int) -> None:
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@needs_fork
+def test_a_forked_child_has_connections_of_its_own(dsn: str) -> None:
+    """Parent and child use one saver at once, sync and async, and neither disturbs the other."""
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        _put_and_get(saver, "parent", 0)
+
+        def child() -> None:
+            for turn in range(10):
+                _put_and_get(saver, f"child {os.getpid()}", turn)
+                asyncio.run(_aput_and_get(saver, f"async child {os.getpid()}", turn))
+
+        children = [_in_child(child) for _ in range(3)]
+        for turn in range(1, 30):
+            _put_and_get(saver, "parent", turn)
+        for pid in children:
+            _assert_succeeds(pid)
+        for turn in range(30, 40):
+            _put_and_get(saver, "parent", turn)
+        assert len(list(saver.list({"configurable": {"thread_id": "parent"}}))) == 40
+        for pid in children:
+            assert len(list(saver.list({"configurable": {"thread_id": f"child {pid}"}}))) == 10
+
+
+@needs_fork
+def test_a_fork_while_other_threads_are_busy(dsn: str) -> None:
+    """Whatever the parent's threads were doing at the fork, the child works and so do they."""
+    with PostgresSaver.from_conn_string(dsn) as saver, ThreadPoolExecutor(4) as threads:
+        ended = threading.Event()
+
+        def busy(number: int) -> int:
+            for turn in itertools.count():
+                _put_and_get(saver, f"busy {number}", turn)
+                if ended.is_set():
+                    return turn
+            raise AssertionError
+
+        jobs = [threads.submit(busy, number) for number in range(4)]
+        for turn in range(15):
+            pid = _in_child(lambda turn=turn: _put_and_get(saver, "child", turn))  # type: ignore[misc]
+            _assert_succeeds(pid)
+        ended.set()
+        assert all(job.result() > 0 for job in jobs)
+
+
+@needs_fork
+def test_a_fork_in_the_middle_of_a_change_of_what_is_known() -> None:
+    """A lock that another thread of the parent held isn't held in the child."""
+    numbers, inside, leave = MessageNumbers(), threading.Event(), threading.Event()
+
+    def slow() -> Iterator[tuple[bytes, int]]:
+        inside.set()
+        leave.wait(DEADLINE_SECONDS)
+        yield b"digest", 1
+
+    session = uuid4()
+    thread = threading.Thread(target=numbers.learn, args=(session, 1, slow()))
+    thread.start()
+    inside.wait(DEADLINE_SECONDS)
+    pid = _in_child(lambda: numbers.learn(session, 1, [(b"other", 2)]))
+    leave.set()
+    thread.join()
+    _assert_succeeds(pid)
+    assert numbers.known(session).numbers == {b"digest": 1}
+
+
+@needs_fork
+def test_multiprocessing_with_fork(dsn: str) -> None:
+    """The processes of a forking multiprocessing context use the saver they inherited."""
+    with PostgresSaver.from_conn_string(dsn) as saver, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        _put_and_get(saver, "parent", 0)
+        context = multiprocessing.get_context("fork")
+        workers = [
+            context.Process(target=_put_and_get, args=(saver, f"worker {n}", n)) for n in range(4)
+        ]
+        for worker in workers:
+            worker.start()
+        _put_and_get(saver, "parent", 1)
+        for worker in workers:
+            worker.join(DEADLINE_SECONDS)
+        assert [worker.exitcode for worker in workers] == [0] * 4
+        _put_and_get(saver, "parent", 2)
+
+
+@needs_fork
+def test_a_child_that_closes_the_saver_leaves_the_parents_open(dsn: str) -> None:
+    """close in the child ends the child's connections only."""
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        _put_and_get(saver, "t", 0)
+
+        def child() -> None:
+            _put_and_get(saver, "u", 0)
+            saver.close()
+            with pytest.raises(ClosedError):
+                saver.get_tuple(CONFIG)
+
+        _assert_succeeds(_in_child(child))
+        _put_and_get(saver, "t", 1)
+        _until(lambda: _connections(dsn) == 1)
+
+
+# The end
+
+
+def test_a_closed_saver_says_so(dsn: str) -> None:
+    """Every call after close raises ClosedError, sync and async; closing twice is no error."""
+    saver = PostgresSaver.from_conn_string(dsn)
+    _put_and_get(saver, "t", 1)
+    saver.close()
+    saver.close()
+    calls: list[Callable[[], Any]] = [
+        lambda: saver.get_tuple(CONFIG),
+        lambda: list(saver.list(CONFIG)),
+        lambda: saver.put(*_arguments("t", 2)),
+        lambda: saver.delete_thread("t"),
+        saver.setup,
+        lambda: asyncio.run(saver.aget_tuple(CONFIG)),
+        lambda: asyncio.run(_aput_and_get(saver, "t", 2)),
+        lambda: asyncio.run(anext(saver.alist(CONFIG))),  # type: ignore[arg-type]
+        lambda: asyncio.run(saver.asetup()),
+    ]
+    for call in calls:
+        with pytest.raises(ClosedError, match="was closed"):
+            call()
+    asyncio.run(saver.aclose())
+    assert _connections(dsn) == 0
+
+
+def test_a_saver_of_a_given_database_leaves_it_open(dsn: str) -> None:
+    """`with` on a saver closes the database only if the saver made it."""
+    with Database(dsn) as db:
+        with PostgresSaver(db) as saver:
+            _put_and_get(saver, "t", 1)
+        _put_and_get(saver, "t", 2)
+    with pytest.raises(ClosedError):
+        saver.get_tuple(CONFIG)
+
+
+def test_async_with_closes_everything(dsn: str) -> None:
+    """`async with` ends the pools of its own loop, of other loops and of sync callers."""
+
+    async def use() -> None:
+        async with PostgresSaver.from_conn_string(dsn) as saver:
+            await _aput_and_get(saver, "t", 1)
+            await asyncio.to_thread(_put_and_get, saver, "t", 2)
+            await asyncio.to_thread(asyncio.run, _aput_and_get(saver, "t", 3))
+        with pytest.raises(ClosedError):
+            await saver.aget_tuple(CONFIG)
+
+    with _quiet():
+        asyncio.run(use())
+        assert _connections(dsn) == 0
+        assert not [t for t in threading.enumerate() if "langgraph_pgsaga" in t.name]
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_close_while_calls_run(dsn: str, turn: int) -> None:
+    """Calls under way end with their result or ClosedError, at once, sync and async."""
+    saver = PostgresSaver.from_conn_string(dsn, max_size=3)
+    outcomes: list[BaseException] = []
+    begun = threading.Semaphore(0)
+
+    def in_sync(number: int) -> None:
+        try:
+            for turn in itertools.count():
+                _put_and_get(saver, f"sync {number}", turn)
+                begun.release()
+        except BaseException as error:
+            outcomes.append(error)
+
+    async def on_and_on(number: int) -> None:
+        for turn in itertools.count():
+            await _aput_and_get(saver, f"async {number}", turn)
+            begun.release()
+
+    def in_loop() -> None:
+        async def run() -> list[BaseException]:
+            calls = (on_and_on(n) for n in range(8))
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            return [r for r in results if isinstance(r, BaseException)]
+
+        outcomes.extend(asyncio.run(run()))
+
+    with _quiet():
+        threads = [threading.Thread(target=in_sync, args=(n,)) for n in range(4)]
+        threads.append(threading.Thread(target=in_loop))
+        for thread in threads:
+            thread.start()
+        for _ in range(30):
+            assert begun.acquire(timeout=DEADLINE_SECONDS)
+        if turn % 2:
+            saver.close()
+        else:
+            asyncio.run(saver.aclose())
+        for thread in threads:
+            thread.join(DEADLINE_SECONDS)
+            assert not thread.is_alive()
+    assert len(outcomes) == 12
+    assert [e for e in outcomes if type(e) is not ClosedError] == []
+    _until(lambda: _connections(dsn) == 0)
+
+
+def test_aclose_lets_calls_of_its_own_loop_end(dsn: str) -> None:
+    """aclose waits for the statements that run in the same loop; later ones are refused."""
+
+    async def use() -> list[Any]:
+        saver = PostgresSaver.from_conn_string(dsn, max_size=3)
+        await saver.aget_tuple(CONFIG)
+        puts = [asyncio.ensure_future(saver.aput(*_arguments("t", n))) for n in range(10)]
+        pool = await saver.db._pool()
+        while pool.get_size() != 3:  # noqa: ASYNC110 - the driver tells nobody
+            await asyncio.sleep(0)
+        await saver.aclose()
+        results: list[Any] = await asyncio.gather(*puts, return_exceptions=True)
+        return results
+
+    results = asyncio.run(use())
+    stored = [r for r in results if isinstance(r, dict)]
+    assert stored
+    assert all(isinstance(r, ClosedError) for r in results if not isinstance(r, dict))
+    assert _on_server(dsn, "select count(*) from agent_states") == len(stored)
+
+
+@pytest.mark.parametrize(
+    "way", ["sync", "async", "both", "running", "dropped", "background", "fork"]
+)
+def test_a_process_that_never_closes_ends_quietly(dsn: str, way: str) -> None:
+    """The interpreter's end closes what was left open, without a word and without a wait."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", UNCLOSED, dsn, way],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    _until(lambda: _connections(dsn) == 0)

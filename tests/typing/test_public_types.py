@@ -1,0 +1,66 @@
+"""The public types, frozen: the type checker reads this file, and a change shows here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, assert_type
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    Checkpoint,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.graph import MessagesState, StateGraph
+
+import langgraph_pgsaga
+from langgraph_pgsaga import Database, PgSagaError, PostgresSaver
+from langgraph_pgsaga.database import Connection
+
+
+def test_the_front_door_is_this_and_no_more() -> None:
+    """What `import langgraph_pgsaga` offers changes only on purpose."""
+    assert langgraph_pgsaga.__all__ == ["Database", "PgSagaError", "PostgresSaver", "__version__"]
+    assert issubclass(PostgresSaver, BaseCheckpointSaver)
+    assert issubclass(PgSagaError, Exception)
+
+
+if TYPE_CHECKING:
+
+    def constructors(db: Database) -> None:
+        assert_type(Database("dsn", schema="s", min_size=0, max_size=5, pooler=True), Database)
+        assert_type(Database.embedded("path", schema="s"), Database)
+        assert_type(
+            PostgresSaver(db, serde=None, allow=[int, ("m", "N")], strict=True), PostgresSaver
+        )
+        assert_type(PostgresSaver.from_conn_string("dsn", schema="s"), PostgresSaver)
+        assert_type(PostgresSaver.embedded("path", max_size=3), PostgresSaver)
+
+    def sync_side(saver: PostgresSaver, config: RunnableConfig) -> None:
+        with saver as entered:
+            assert_type(entered, PostgresSaver)
+        assert_type(saver.setup(), None)
+        assert_type(saver.get(config), Checkpoint | None)
+        assert_type(saver.get_tuple(config), CheckpointTuple | None)
+        assert_type(saver.list(config, limit=1), Iterator[CheckpointTuple])
+        assert_type(saver.get_next_version(None, None), str)
+        assert_type(
+            saver.get_delta_channel_history(config=config, channels=["c"]),
+            Mapping[str, DeltaChannelHistory],
+        )
+        assert_type(saver.with_allowlist([("m", "N")]), PostgresSaver)
+
+    async def async_side(saver: PostgresSaver, config: RunnableConfig) -> None:
+        async with saver as entered:
+            assert_type(entered, PostgresSaver)
+        assert_type(await saver.asetup(), None)
+        assert_type(await saver.aget_tuple(config), CheckpointTuple | None)
+        assert_type(saver.alist(config), AsyncIterator[CheckpointTuple])
+        assert_type(saver.aget_iter(config), AsyncIterator[CheckpointTuple])
+        assert_type(await saver.aput_writes(config, [("c", 1)], "task"), None)
+        async with saver.db.transaction() as conn:
+            assert_type(conn, Connection)
+
+    def compiles(saver: PostgresSaver, graph: StateGraph[MessagesState]) -> None:
+        graph.compile(checkpointer=saver)
