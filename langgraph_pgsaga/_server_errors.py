@@ -15,7 +15,13 @@ from langgraph_pgsaga.errors import (
     UnstorableValueError,
 )
 
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+DRIVER_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+# With the network's, and what encoding an argument raises: a call's, rather than a caller's own.
+CALL_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, OSError, EOFError, UnicodeEncodeError)
 
 _LOGIN_REFUSED = {"28000", "28P01"}
 _DATABASE_MISSING = {"3D000"}

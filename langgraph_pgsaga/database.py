@@ -20,6 +20,7 @@ import asyncpg
 from langgraph_pgsaga import _dsn, _json, _sql
 from langgraph_pgsaga._portal import Portal
 from langgraph_pgsaga._server_errors import (
+    CALL_ERRORS,
     DRIVER_ERRORS,
     chainable,
     is_connection_loss,
@@ -64,7 +65,8 @@ class _PlainConnection(asyncpg.Connection):  # type: ignore[misc]
     def _get_unique_id(self, prefix: str) -> str:
         # The driver counts from 1 in every process. Behind a pooler that changes the server
         # connection, without `pooler=True`, a name would then be another process's statement.
-        return f"{super()._get_unique_id(prefix)}{os.urandom(8).hex()}"
+        name: str = super()._get_unique_id(prefix)  # type: ignore[misc]
+        return f"{name}{os.urandom(8).hex()}"
 
 
 class Database:
@@ -288,9 +290,10 @@ class Database:
     @contextmanager
     def _translating(self, *more: type[Exception]) -> Iterator[None]:
         """Turns the driver's errors inside the block, and `more`, into this package's."""
+        caught = (*DRIVER_ERRORS, *more)
         try:
             yield
-        except (*DRIVER_ERRORS, *more) as error:
+        except caught as error:
             raise translated(error, self.dsn) from chainable(error)
 
     # Connections
@@ -374,7 +377,7 @@ class Database:
                 async with self._connection(await self._pool()) as connection:
                     begun = True
                     return await work(connection)
-            except (*DRIVER_ERRORS, OSError, EOFError, UnicodeEncodeError) as error:
+            except CALL_ERRORS as error:
                 lost = is_connection_loss(error) or (not begun and isinstance(error, TimeoutError))
                 if lost and self._closed:
                     raise ClosedError from error

@@ -100,6 +100,33 @@ def test_ten_processes_at_once_all_succeed(empty_dsn: str, schema: str) -> None:
     assert [row["name"] for row in applied] == [m.name for m in load_migrations()]
 
 
+_BLOCKED = """
+  select count(*) from pg_stat_activity
+  where datname = current_database() and wait_event_type = 'Lock'
+"""
+
+
+async def test_a_second_runner_waits_for_the_first(empty_dsn: str) -> None:
+    """While one is in the middle of a file, another waits, and then has nothing to do."""
+    slow = Migration(
+        version=1,
+        name="0001_slow",
+        sql="create table once (a int); select pg_advisory_xact_lock(77)",
+    )
+    gate = await asyncpg.connect(empty_dsn)
+    await gate.execute("select pg_advisory_lock(77)")
+    async with Database(empty_dsn) as one, Database(empty_dsn) as other:
+        runs = []
+        for number, db in enumerate((one, other), start=1):
+            runs.append(asyncio.create_task(migrate(db, migrations=[slow])))
+            async with asyncio.timeout(30):
+                while await gate.fetchval(_BLOCKED) < number:
+                    await asyncio.sleep(0.01)
+        await gate.execute("select pg_advisory_unlock(77)")
+        assert await asyncio.gather(*runs) == [[slow], []]
+    await gate.close()
+
+
 @pytest.mark.parametrize("schema", ["own", ODD_SCHEMA, 'q"'], ids=["own", "odd", "quote"])
 def test_a_schema_of_ones_own_holds_everything(empty_dsn: str, schema: str) -> None:
     """A graph runs in it, nothing stands elsewhere, and two schemas know nothing of each other."""

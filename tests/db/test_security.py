@@ -100,6 +100,12 @@ def attacks(marker: Path) -> dict[str, tuple[str, str, Any, str | None]]:
     return {
         "os.system": ("os", "system", f"touch {marker}", None),
         "subprocess.Popen": ("subprocess", "Popen", [["touch", str(marker)]], None),
+        "subprocess.Popen by name": (
+            "subprocess",
+            "Popen",
+            {"args": ["touch", str(marker)]},
+            None,
+        ),
         "builtins.eval": ("builtins", "eval", code, None),
         "own function": (__name__, "touch", str(marker), None),
         "method": ("pathlib", "Path", [str(marker)], "touch"),
