@@ -49,9 +49,7 @@ def project(value: Any, *, longest: int | None = None, _depth: int = 0) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
     if _depth < _DEEPEST and isinstance(value, dict):
-        return {
-            shown(k): project(v, longest=longest, _depth=_depth + 1) for k, v in value.items()
-        }
+        return {shown(k): project(v, longest=longest, _depth=_depth + 1) for k, v in value.items()}
     if _depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
         return [project(v, longest=longest, _depth=_depth + 1) for v in value]
     return type(value).__name__

@@ -56,7 +56,7 @@ _PLANNER_SETTINGS = {
 }
 
 
-class _PlainConnection(asyncpg.Connection):  # type: ignore[misc]
+class _PlainConnection(asyncpg.Connection):
     """A connection that carries no session state, so that giving it back costs no round trip."""
 
     def get_reset_query(self) -> str:
@@ -65,7 +65,7 @@ class _PlainConnection(asyncpg.Connection):  # type: ignore[misc]
     def _get_unique_id(self, prefix: str) -> str:
         # The driver counts from 1 in every process. Behind a pooler that changes the server
         # connection, without `pooler=True`, a name would then be another process's statement.
-        name: str = super()._get_unique_id(prefix)  # type: ignore[misc]
+        name: str = super()._get_unique_id(prefix)
         return f"{name}{os.urandom(8).hex()}"
 
 

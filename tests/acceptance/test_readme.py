@@ -22,9 +22,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     for page in PAGES:
-        for kind, body in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.S | re.M):
+        for kind, body in re.findall(
+            r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+        ):
             if kind == language:
                 found.append((f"{page.name}-{len(found) + 1}", body))
     return found
@@ -55,7 +57,9 @@ def run_python(source: str, folder: Path, cwd: Path) -> str:
 def test_every_language_is_known() -> None:
     """No block escapes the tests below by its language."""
     languages = {
-        kind for page in PAGES for kind in re.findall(r"^```(\w+)\n", page.read_text("utf-8"), re.M)
+        kind
+        for page in PAGES
+        for kind in re.findall(r"^```(\w+)\n", page.read_text("utf-8"), re.MULTILINE)
     }
     assert languages <= {"python", "sh", "sql"}
 
@@ -104,7 +108,9 @@ def test_commands_exist(line: str, empty_dsn: str) -> None:
         )
         assert done.returncode in ({3} if words[1:] == ["migrate", "status"] else {0}), done.stderr
     elif words[0] == "make":
-        targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.M)
+        targets = re.findall(
+            r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE
+        )
         assert set(words[1:]) <= set(targets)
     else:
         assert words[:2] == ["pip", "install"]

@@ -5,11 +5,24 @@ fork: a child that holds the inherited object ends first, through its exit handl
 abandon: it kills itself at once, the hard way.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from langgraph_pgsaga.embedded import EmbeddedServer
+if TYPE_CHECKING:
+    from langgraph_pgsaga.embedded import EmbeddedServer
+
+
+def skip_the_front_door() -> None:
+    """Let `embedded` be imported without the package's __init__, whose LangGraph takes seconds."""
+    package = ModuleType("langgraph_pgsaga")
+    package.__path__ = [str(Path(__file__).parents[2] / "langgraph_pgsaga")]
+    sys.modules[package.__name__] = package
 
 
 def end_a_forked_child(server: EmbeddedServer) -> None:
@@ -22,6 +35,9 @@ def end_a_forked_child(server: EmbeddedServer) -> None:
 
 
 def main(path: str, mode: str = "") -> None:
+    skip_the_front_door()
+    from langgraph_pgsaga.embedded import EmbeddedServer
+
     server = EmbeddedServer.start(path)
     if mode == "fork":
         end_a_forked_child(server)

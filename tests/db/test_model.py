@@ -162,7 +162,16 @@ def _message(draw: st.DrawFn) -> BaseMessage:
     return draw(_some_message)
 
 
-_messages = _message()
+# Few enough that deleted messages come again.
+_common_messages = st.sampled_from(
+    [
+        HumanMessage("hello", id="m1"),
+        HumanMessage("hello", id="m2"),
+        AIMessage("hello", id="m1"),
+        HumanMessage("hello"),
+    ]
+)
+_messages = st.one_of(_common_messages, _message())
 _message_lists = st.lists(_messages, max_size=5)
 _some_value = st.one_of(
     _scalars,
@@ -242,15 +251,18 @@ _filters = st.fixed_dictionaries(
     },
 )
 _few_filters: st.SearchStrategy[dict[str, Any]] = st.one_of(st.just({}), _filters)
+_SCOPES = ["everything", "example", "thread", "namespace", "checkpoint", "id anywhere"]
 _runs = st.sampled_from(["r1", "r2", "r3"])
 _namespaces = st.sampled_from(["", "", "", "kept", "child:1", "child:2", "child:1|grand:1"])
 _threads = st.sampled_from(["t1", 't\'2 %s "é"', "t3"])
+# Some large ones, since these go by another statement.
+_written = st.one_of(_values, st.sampled_from([2048, 9000]).map(_long_text))
 _writes = st.lists(
     st.tuples(
         st.sampled_from(
             ["a", "messages", _DELTA, _DELTA, ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS, TASKS]
         ),
-        _values,
+        _written,
     ),
     max_size=4,
 )
@@ -492,9 +504,9 @@ def _parents(found: CheckpointTuple) -> Iterator[tuple[str, str]]:
         yield configurable["checkpoint_ns"], configurable["checkpoint_id"]
 
 
-def _recency(found: CheckpointTuple) -> tuple[str, uuid.UUID, str]:
+def _recency(found: CheckpointTuple) -> tuple[str, str, uuid.UUID]:
     ns, checkpoint_id = _key(found)
-    return checkpoint_id, session_id_of(found.config["configurable"]["thread_id"]), ns
+    return checkpoint_id, ns, session_id_of(found.config["configurable"]["thread_id"])
 
 
 # The saver, driven one way or the other
@@ -610,7 +622,10 @@ class SaverMachine(RuleBasedStateMachine):
     ) -> Place:
         """A next step, or a fork where `parent` isn't the latest; `parent` may be gone."""
         place = self.new_place(parent.thread_id, parent.checkpoint_ns, parent.checkpoint_id)
-        return self.put(place, updates, {**metadata, "run_id": self.run(run)}, root=root, v=v)
+        self.put(place, updates, {**metadata, "run_id": self.run(run)}, root=root, v=v)
+        self.compare_tuples(place.config, place)
+        self.compare_histories(place.config, [*_CHANNELS, _DELTA])
+        return place
 
     @rule(target=announced, thread=_threads, ns=_namespaces)
     def announce_first(self, thread: str, ns: str) -> Place:
@@ -726,8 +741,17 @@ class SaverMachine(RuleBasedStateMachine):
         return f"{self.example} {name}"
 
     @rule(
-        place=st.one_of(saved, announced), writes=_writes, task_id=_task_ids, task_path=_task_paths
+        place=st.one_of(saved, announced),
+        calls=st.lists(st.tuples(_writes, _task_paths), min_size=1, max_size=2),
+        task_id=_task_ids,
     )
+    def put_writes_of_a_task(
+        self, place: Place, calls: list[tuple[list[tuple[str, Any]], str]], task_id: str
+    ) -> None:
+        """Also again and with other values, as a task does that runs a second time."""
+        for writes, task_path in calls:
+            self.put_writes(place, writes, task_id, task_path)
+
     def put_writes(
         self, place: Place, writes: list[tuple[str, Any]], task_id: str, task_path: str
     ) -> None:
@@ -747,6 +771,9 @@ class SaverMachine(RuleBasedStateMachine):
             place.checkpoint_ns or None,
             place.checkpoint_id if by_id else None,
         )
+        self.compare_tuples(config, place)
+
+    def compare_tuples(self, config: RunnableConfig, place: Place) -> None:
         want = self.reference.get_tuple(config)
         if want is not None:
             # InMemorySaver hands back the caller's own config, whatever else is in it.
@@ -761,7 +788,7 @@ class SaverMachine(RuleBasedStateMachine):
 
     @rule(
         place=saved,
-        scope=st.sampled_from(["all", "thread", "namespace", "checkpoint", "id anywhere"]),
+        scope=st.sampled_from(_SCOPES),
         before=st.one_of(st.none(), saved),
         limit=st.one_of(st.none(), st.none(), st.integers(0, 40)),
         metadata=_few_filters,
@@ -777,10 +804,12 @@ class SaverMachine(RuleBasedStateMachine):
         run: str | None,
     ) -> None:
         filter_ = dict(metadata) if run is None else {**metadata, "run_id": self.run(run)}
-        if scope == "all":
+        if scope == "example":
             filter_["example"] = self.example
         config = {
-            "all": None,
+            # The database holds no other example's threads: each deletes its own.
+            "everything": None,
+            "example": None,
             "thread": _config(place.thread_id),
             "namespace": _config(place.thread_id, place.checkpoint_ns),
             "checkpoint": place.config,
@@ -806,6 +835,9 @@ class SaverMachine(RuleBasedStateMachine):
         config = _config(
             place.thread_id, place.checkpoint_ns, place.checkpoint_id if by_id else None
         )
+        self.compare_histories(config, channels)
+
+    def compare_histories(self, config: RunnableConfig, channels: list[str]) -> None:
         got, want = (
             call("get_delta_channel_history", config=config, channels=channels)
             for call in (self.driver.call, self.reference_call)
@@ -814,6 +846,7 @@ class SaverMachine(RuleBasedStateMachine):
 
     # Deleting and copying
 
+    @precondition(lambda self: len(self.reference.memory.writes) > 3)
     @rule(thread=_threads, by_pruning=st.booleans())
     def delete_thread(self, thread: str, by_pruning: bool) -> None:
         thread_id = self.thread(thread)
