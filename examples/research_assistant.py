@@ -46,79 +46,15 @@ OTHER_QUESTION = "How do I run a function in a separate thread from asyncio?"
 PACKAGES = ("asyncpg", "langgraph", "langgraph_pgsaga")
 LIBRARY_PACKAGES = ("asyncio", "collections", "concurrent", "json", "logging", "urllib")
 STOP_WORDS = set(
-    [
-        "a",
-        "about",
-        "all",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "can",
-        "could",
-        "do",
-        "does",
-        "for",
-        "from",
-        "get",
-        "give",
-        "has",
-        "have",
-        "how",
-        "i",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "may",
-        "me",
-        "must",
-        "my",
-        "not",
-        "of",
-        "on",
-        "one",
-        "or",
-        "so",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "there",
-        "these",
-        "this",
-        "to",
-        "us",
-        "use",
-        "used",
-        "using",
-        "want",
-        "was",
-        "we",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "why",
-        "will",
-        "with",
-        "without",
-        "you",
-        "your",
-        "several",
-        "same",
-        "many",
-        "much",
-        "python",
-        "way",
-    ]
+    re.findall(
+        r"\w+",
+        """
+        a about all an and any are as at be by can could do does for from get give has have how i in
+        into is it its may me must my not of on one or so than that the their them there these this
+        to us use used using want was we what when where which who why will with without you your
+        several same many much python way
+        """,
+    )
 )
 
 
@@ -329,9 +265,8 @@ def look_back(thread: RunnableConfig, thread_id: str) -> None:
         for state in reversed(history):
             step, source = state.metadata["step"], state.metadata["source"]
             coming = ", ".join(state.next) or "done"
-            say(
-                f"step {step:>3}  {source:<6}  next: {coming:<13}  {len(messages(state)):>2} messages"
-            )
+            held = f"{len(messages(state)):>2} messages"
+            say(f"step {step:>3}  {source:<6}  next: {coming:<13}  {held}")
 
         title("A fork: the first question again, asked differently")
         asked = next(s for s in reversed(history) if s.next == ("planner",))
