@@ -34,7 +34,8 @@ async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
     for session_id in sessions:
 
         async def work(conn: Connection, session_id: UUID = session_id) -> None:
-            await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
+            if not await _lock(database, conn, session_id):
+                return
             await database.fetch(
                 _STATEMENTS["delete_checkpoints_of_runs"],
                 session_id,
@@ -86,6 +87,7 @@ async def copy_thread(database: Database, source: Any, target: Any) -> None:
 
 async def _delete_session(database: Database, session_id: UUID) -> None:
     async def work(conn: Connection) -> None:
+        await database.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
         await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
         await database.fetch(_STATEMENTS["delete_session"], session_id, conn=conn)
 
@@ -94,7 +96,8 @@ async def _delete_session(database: Database, session_id: UUID) -> None:
 
 async def _keep_latest(database: Database, session_id: UUID) -> None:
     async def work(conn: Connection) -> None:
-        await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
+        if not await _lock(database, conn, session_id):
+            return
         heads = await database.fetch(_STATEMENTS["select_heads"], session_id, TASKS, conn=conn)
         kept = {h["checkpoint_ns"]: await _kept_ids(database, conn, session_id, h) for h in heads}
         for head in heads:
@@ -110,6 +113,11 @@ async def _keep_latest(database: Database, session_id: UUID) -> None:
         await _collect(database, conn, session_id)
 
     await database.run(work)
+
+
+async def _lock(database: Database, conn: Connection, session_id: UUID) -> bool:
+    """Whether there is a session to lock; where there is none, nothing may be collected."""
+    return bool(await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn))
 
 
 async def _kept_ids(

@@ -7,6 +7,13 @@
 -- columns: session_id uuid
 select session_id from {schema}.agent_sessions where session_id = $1 for update;
 
+-- name: claim_session
+-- A row to lock where there is none: without it, puts could come between the snapshot
+-- of delete_session and its end, and be deleted in part. delete_session takes it away.
+-- params: session_id uuid
+insert into {schema}.agent_sessions as s (session_id, thread_id) values ($1, '')
+on conflict (session_id) do update set last_activity_at = s.last_activity_at;
+
 -- name: delete_session
 -- Everything of a session, its row included.
 -- params: session_id uuid

@@ -454,18 +454,23 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("value", OTHERS, ids=name)
+LANGGRAPHS = JsonPlusSerializer(allowed_msgpack_modules=True)
+
+
+def survives_langgraph(value: Any) -> bool:
+    """Whether LangGraph's serializer stores the value and gives an equal one back."""
+    try:
+        found = LANGGRAPHS.loads_typed(LANGGRAPHS.dumps_typed(value))
+    except TypeError:
+        return False
+    return type(found) is type(value) and bool(found == value)
+
+
+@pytest.mark.parametrize("value", list(filter(survives_langgraph, OTHERS)), ids=name)
 @pytest.mark.filterwarnings("ignore")
 def test_loads_what_langgraph_wrote(value: Any) -> None:
     """What LangGraph's serializer wrote and loads, this one loads, to an equal value."""
-    reference = JsonPlusSerializer(allowed_msgpack_modules=True)
-    try:
-        written = reference.dumps_typed(value)
-        expected = reference.loads_typed(written)
-    except TypeError:
-        pytest.skip("LangGraph's serializer can't store it")
-    if expected != value or type(expected) is not type(value):
-        pytest.skip("LangGraph's serializer changes it")
+    written = LANGGRAPHS.dumps_typed(value)
 
     found = SAFE.loads_typed(written)
 
