@@ -509,6 +509,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     given = _arguments()
     options = Options(turns=given.turns, rounds=given.rounds, crowd=given.crowd, calls=given.calls)
+    gc.freeze()  # what was imported needn't be looked through between the rounds
     with _server(given.dsn) as dsn:
         environment, results = asyncio.run(compare(dsn, options))
     print(shown(environment, options, results))

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -22,6 +20,7 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga._dsn import normalize
 from langgraph_pgsaga.embedded import EmbeddedServer
 from langgraph_pgsaga.migrate import migrate
+from tests._folders import public_folder
 
 _counter = itertools.count(1)
 
@@ -34,10 +33,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def public_tmp() -> Iterator[Path]:
     """A folder that other users of the machine may enter, as a server run by root needs it."""
-    folder = Path(tempfile.mkdtemp(prefix="pgsaga-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with public_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

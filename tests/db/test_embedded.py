@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,39 +21,17 @@ import pytest
 
 from langgraph_pgsaga.embedded import EmbeddedServer, default_path
 from langgraph_pgsaga.errors import EmbeddedServerError
+from tests._folders import is_alive, public_folder
 
 USER = Path(__file__).parent / "_embedded_user.py"
 PACKAGES = Path(__file__).parents[2]
 DEADLINE_SECONDS = 20.0
-ROOMY_BYTES = 1 << 30
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, fork and modes")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="what only root runs into")
 
 
 BeginUser = Callable[..., "subprocess.Popen[str]"]
-
-
-def fastest_parent() -> Path:
-    """Memory, where it has room for a few servers and may run programs; else the usual place."""
-    memory, usual = Path("/dev/shm"), Path(tempfile.gettempdir())
-    if sys.platform != "linux" or not memory.is_dir():
-        return usual
-    no_programs = os.statvfs(memory).f_flag & os.ST_NOEXEC
-    return usual if no_programs or shutil.disk_usage(memory).free < ROOMY_BYTES else memory
-
-
-@contextmanager
-def public_folder() -> Iterator[Path]:
-    """A folder that other OS users may traverse, unlike tmp_path; its servers end with it."""
-    folder = Path(tempfile.mkdtemp(prefix="pgsaga-test-", dir=fastest_parent()))
-    folder.chmod(0o755)
-    yield folder
-    for pid_file in folder.rglob("postmaster.pid"):
-        pid = int(pid_file.read_text().split()[0])
-        if is_alive(pid) and Path(f"/proc/{pid}/cwd").resolve().is_relative_to(folder):
-            os.kill(pid, signal.SIGQUIT)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -109,14 +87,6 @@ def socket_folder(dsn: str) -> Path:
 
 def server_pid(path: Path) -> int:
     return int((path / "data" / "postmaster.pid").read_text().split()[0])
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -474,21 +474,25 @@ async def test_two_savers_put_the_same_messages_at_once(
 async def test_puts_race_with_deletions(
     saver: PostgresSaver, other: PostgresSaver, server: Server
 ) -> None:
-    """Puts and deletions of one thread at once: what a checkpoint in the table names is there."""
+    """Puts, deletions and prunes of one thread at once: all messages of a checkpoint that is there
+    are there, and a last deletion leaves no row behind."""
     for n in range(200 if FULL else 30):
         words = [f"word {n} {m}" for m in range(3)]
-        configs = await asyncio.gather(
-            put(saver, said(*words)),
-            other.adelete_thread("t"),
-            put(other, said(*words, "more")),
-            saver.aprune(["t"], strategy="keep_latest"),
-            put(saver, said("before", *words)),
-            return_exceptions=False,
+        lists = [said(*words), said(*words, "more"), said("before", *words)]
+        configs, *_ = await asyncio.gather(
+            asyncio.gather(*(put(s, m) for m in lists for s in (saver, other))),
+            *(s.adelete_thread("t") for s in (saver, other)),
+            *(s.aprune(["t"], strategy="keep_latest") for s in (other, saver)),
         )
-        expected = [said(*words), said(*words, "more"), said("before", *words)]
-        for config, messages in zip(configs[::2], expected, strict=True):
+        for config, messages in zip(configs, [m for m in lists for _ in range(2)], strict=True):
             found = await other.aget_tuple(config)
             assert found is None or found.checkpoint["channel_values"]["messages"] == messages
+    await other.adelete_thread("t")
+    assert [await server.count(f"agent_{table}") for table in ("sessions", "states")] == [0, 0]
+    assert [await server.count(f"agent_{table}") for table in ("state_values", "messages")] == [
+        0,
+        0,
+    ]
 
 
 # In SQL
