@@ -30,6 +30,7 @@ from langgraph_pgsaga._server_errors import (
 from langgraph_pgsaga.errors import (
     ClosedError,
     InvalidArgumentError,
+    PgSagaError,
     PoolTimeoutError,
 )
 
@@ -65,7 +66,7 @@ class _PlainConnection(asyncpg.Connection):
     def _get_unique_id(self, prefix: str) -> str:
         # The driver counts from 1 in every process. Behind a pooler that changes the server
         # connection, without `pooler=True`, a name would then be another process's statement.
-        name: str = super()._get_unique_id(prefix)
+        name: str = super()._get_unique_id(prefix)  # type: ignore[misc]
         return f"{name}{os.urandom(8).hex()}"
 
 
@@ -189,8 +190,14 @@ class Database:
         """
 
         async def transaction(connection: Connection) -> T:
-            async with connection.transaction(isolation="read_committed"):
-                return await work(connection)
+            try:
+                async with connection.transaction(isolation="read_committed"):
+                    return await work(connection)
+            except PgSagaError as error:
+                # `fetch` translated it inside the work: whether to repeat is told by the original.
+                if isinstance(error.__cause__, DRIVER_ERRORS):
+                    raise error.__cause__ from None
+                raise
 
         return await self._repeating(transaction, repeat=repeat)
 

@@ -63,7 +63,7 @@ def run(file: Path, *args: str, **environment: str) -> Outcome:
 def databases(server_dsn: str) -> list[str]:
     async def read() -> list[str]:
         conn = await asyncpg.connect(server_dsn)
-        rows = await conn.fetch("select datname from pg_database where datname like '%bench%'")
+        rows = await conn.fetch("select datname from pg_database where datname like 'pgsaga%bench%'")
         await conn.close()
         return [row["datname"] for row in rows]
 
