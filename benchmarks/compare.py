@@ -109,10 +109,14 @@ Work: TypeAlias = Callable[[Stand, Options, int], Awaitable[Readings]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What each contender does, given the number of the round, and what the floor does."""
+    """What each contender does, given the number of the round, and what the floor does.
+
+    Short work has `times_rounds` as many rounds: a busy disk has moods of some seconds.
+    """
 
     run: Work
     floor: Work | None = None
+    times_rounds: int = 1
 
 
 # Contenders
@@ -342,9 +346,9 @@ def _text(rng: random.Random, fewest: int, most: int) -> str:
 
 
 WORKLOADS = (
-    Workload(run=put, floor=put_floor),
-    Workload(run=put_writes, floor=put_writes_floor),
-    Workload(run=get_tuple),
+    Workload(run=put, floor=put_floor, times_rounds=5),
+    Workload(run=put_writes, floor=put_writes_floor, times_rounds=5),
+    Workload(run=get_tuple, times_rounds=5),
     Workload(run=chat, floor=chat_floor),
     Workload(run=crowd, floor=crowd),
 )
@@ -379,8 +383,8 @@ async def compare(dsn: str, options: Options) -> tuple[dict[str, str], list[Resu
             await _round(workload, stands, small, -1)
         results: list[Result] = []
         for workload in WORKLOADS:
-            rounds = [await _round(workload, stands, options, n) for n in range(options.rounds)]
-            results += _results(rounds)
+            numbers = range(options.rounds * workload.times_rounds)
+            results += _results([await _round(workload, stands, options, n) for n in numbers])
         return await _environment(stands[0].conn), results
 
 
@@ -447,7 +451,7 @@ def shown(environment: dict[str, str], options: Options, results: list[Result]) 
         ratio = _number(result.ratio)
         lines.append(f"{result.measure:<38}{ours:>10}{reference:>11}{ratio:>8}{floor:>9}")
     work = (
-        f"{options.rounds} rounds of {options.calls} calls, a chat of {options.turns} turns and"
+        f"{options.rounds} rounds of 5 times {options.calls} calls, a chat of {options.turns} turns and"
         f" a crowd of {options.crowd} chats of {options.crowd_turns}"
     )
     legend = "Medians. Ratio: the median of each round's reference/pgsaga, so more is better."
@@ -498,7 +502,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--turns", type=_positive, default=100, help="of the chat (100)")
     parser.add_argument("--rounds", type=_positive, default=5, help="of every workload (5)")
     parser.add_argument("--crowd", type=_positive, default=20, help="chats at once (20)")
-    parser.add_argument("--calls", type=_positive, default=200, help="of put and the like (200)")
+    parser.add_argument(
+        "--calls",
+        type=_positive,
+        default=40,
+        help="of put and the like in each of five times the rounds (40)",
+    )
     parser.add_argument(
         "--dsn", help="a URL of a server to make databases on (a new embedded one, fsync on)"
     )

@@ -32,8 +32,9 @@ _TOO_LARGE = {"54000", "54001"}
 _GOING_AWAY = {"57P01", "57P02", "57P03", "57P05"}
 # A standby, which after a failover may be the wrong server: another connection may do.
 _READ_ONLY = {"25006"}
-# A prepared statement that isn't there, or already is: another server connection than before.
-_POOLED = {"26000", "42P05"}
+# What a pooler in transaction mode leads to: a setting it doesn't take when connecting; a
+# prepared statement that isn't there, or already is, on another server connection.
+_POOLED = {"08P01", "26000", "42P05"}
 # Bad data and broken constraints: the server's DETAIL quotes the row or the value.
 _QUOTING = {"22", "23"}
 # The server rolled the statement back and asks for it again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -71,9 +72,14 @@ async def copy_thread(database: Database, source: Any, target: Any) -> None:
     target_id = session_id_of(target_text)
 
     async def work(conn: Connection) -> None:
+        locked: dict[UUID, bool] = {}
         # In one order for everybody, so that two copies can't wait for each other.
         for session_id in sorted((source_id, target_id)):
-            await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
+            if session_id == target_id:
+                await database.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
+            locked[session_id] = await _lock(database, conn, session_id)
+        if not locked[source_id]:
+            raise _NothingToCopyError
         held = await database.fetch(_STATEMENTS["exists_state"], target_id, conn=conn)
         if held[0]["is_there"]:
             raise ThreadExistsError(thread_id=target_text)
@@ -81,8 +87,13 @@ async def copy_thread(database: Database, source: Any, target: Any) -> None:
             _STATEMENTS["copy_session"], source_id, target_id, target_text, conn=conn
         )
 
-    # Repeated after a commit whose answer was lost, it would find its own copy.
-    await database.run(work, repeat=False)
+    with suppress(_NothingToCopyError):
+        # Repeated after a commit whose answer was lost, it would find its own copy.
+        await database.run(work, repeat=False)
+
+
+class _NothingToCopyError(Exception):
+    """Rolls the transaction back, and with it the claim on the target."""
 
 
 async def _delete_session(database: Database, session_id: UUID) -> None:

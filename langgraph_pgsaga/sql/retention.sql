@@ -9,7 +9,8 @@ select session_id from {schema}.agent_sessions where session_id = $1 for update;
 
 -- name: claim_session
 -- A row to lock where there is none: without it, puts could come between the snapshot
--- of delete_session and its end, and be deleted in part. delete_session takes it away.
+-- of delete_session and its end, and be deleted in part, or into what copy_session makes.
+-- delete_session takes it away, copy_session fills it.
 -- params: session_id uuid
 insert into {schema}.agent_sessions as s (session_id, thread_id) values ($1, '')
 on conflict (session_id) do update set last_activity_at = s.last_activity_at;
@@ -175,7 +176,14 @@ with session as (
     (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_count)
   select $2, $3, s.user_id, s.agent_type, s.status, s.priority, s.metadata, s.message_count
   from {schema}.agent_sessions s where s.session_id = $1
-  on conflict (session_id) do update set message_count = excluded.message_count
+  on conflict (session_id) do update set
+    thread_id = excluded.thread_id,
+    user_id = excluded.user_id,
+    agent_type = excluded.agent_type,
+    status = excluded.status,
+    priority = excluded.priority,
+    metadata = excluded.metadata,
+    message_count = excluded.message_count
 ),
 states as (
   insert into {schema}.agent_states

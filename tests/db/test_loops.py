@@ -504,7 +504,7 @@ def test_aclose_lets_calls_of_its_own_loop_end(dsn: str) -> None:
         await saver.aget_tuple(CONFIG)
         puts = [asyncio.ensure_future(saver.aput(*_arguments("t", n))) for n in range(10)]
         pool = await saver.db._pool()
-        while pool.get_size() != 3:  # noqa: ASYNC110 - the driver tells nobody
+        while pool.get_size() != 3:
             await asyncio.sleep(0)
         await saver.aclose()
         results: list[Any] = await asyncio.gather(*puts, return_exceptions=True)

@@ -495,6 +495,24 @@ async def test_puts_race_with_deletions(
     ]
 
 
+async def test_puts_race_with_prunes(saver: PostgresSaver, other: PostgresSaver) -> None:
+    """Messages that a prune is about to take stay, or come anew, for a put that names them."""
+    known = said(*(f"word {n}" for n in range(10)))
+    for n in range(200 if FULL else 40):
+        thread = f"t{n}"
+        await put(saver, known, thread)
+        await put(saver, said("the latest"), thread)
+        lists = [[*known, *said("warm")], [*known, *said("cold")]]
+        configs, *_ = await asyncio.gather(
+            asyncio.gather(put(saver, lists[0], thread), put(other, lists[1], thread)),
+            *(s.aprune([thread], strategy="keep_latest") for s in (other, saver)),
+        )
+        await put(saver, said("after", "all"), thread)
+        for config, messages in zip(configs, lists, strict=True):
+            found = await other.aget_tuple(config)
+            assert found is None or found.checkpoint["channel_values"]["messages"] == messages
+
+
 # In SQL
 
 

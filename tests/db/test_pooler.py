@@ -36,7 +36,7 @@ SERVER_CONNECTIONS = 2
 DEADLINE_SECONDS = 20.0
 LARGE = "x" * 100_000
 STATEMENT_NAMES = Path(__file__).parent / "_statement_names.py"
-MakePooled = Callable[[str], str]
+MakePooled = Callable[..., str]
 
 
 class Chat(TypedDict):
@@ -48,9 +48,9 @@ def pooled(public_tmp: Path) -> Iterator[MakePooled]:
     """Starts pgbouncers; each call gives the DSN of one that leads to the given database."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(dsn: str) -> str:
+    def start(dsn: str, *settings: str) -> str:
         port = _free_port()
-        config = _write_config(public_tmp / f"pgbouncer-{port}", dsn, port)
+        config = _write_config(public_tmp / f"pgbouncer-{port}", dsn, port, *settings)
         process = subprocess.Popen(_command(config, dsn), stderr=subprocess.DEVNULL)
         started.append(process)
         _wait_for_port(port, process)
@@ -62,7 +62,7 @@ def pooled(public_tmp: Path) -> Iterator[MakePooled]:
         process.wait()
 
 
-def _write_config(folder: Path, dsn: str, port: int) -> Path:
+def _write_config(folder: Path, dsn: str, port: int, *settings: str) -> Path:
     folder.mkdir()
     (folder / "users.txt").write_text('"pooled" ""\n')
     config = folder / "pgbouncer.ini"
@@ -77,6 +77,7 @@ def _write_config(folder: Path, dsn: str, port: int) -> Path:
         f"auth_file = {folder / 'users.txt'}",
         "pool_mode = transaction",
         "max_client_conn = 500",
+        *settings,
         *(["max_prepared_statements = 0"] if _version() >= (1, 21) else []),
     ]
     config.write_text("\n".join(lines) + "\n")
@@ -269,9 +270,15 @@ def test_graphs_run_through_the_pooler(dsn: str, pooled: MakePooled) -> None:
         assert [*answers, *asyncio.run(all_async())] == [["go", "yes", "done"]] * 16
 
 
-async def test_forgetting_the_option_is_a_clear_error(dsn: str, pooled: MakePooled) -> None:
-    """Without pooler=True calls fail with a ServerError that names it; none mixes data up."""
-    url = pooled(dsn)
+@pytest.mark.parametrize("ignored", ["", "plan_cache_mode, enable_seqscan, jit"])
+async def test_forgetting_the_option_is_a_clear_error(
+    dsn: str, pooled: MakePooled, ignored: str
+) -> None:
+    """Without pooler=True calls fail with a ServerError that names it; none mixes data up.
+
+    So does connecting, unless pgbouncer is told to ignore settings it doesn't know.
+    """
+    url = pooled(dsn, f"ignore_startup_parameters = {ignored}")
     problems: list[str] = []
     async with AsyncExitStack() as stack:
         opened = [PostgresSaver.from_conn_string(url, max_size=5) for _ in range(4)]

@@ -553,12 +553,12 @@ async def test_a_failover_is_waited_for(dsn: str) -> None:
         name = await conn.fetchval("select current_database()")
         await conn.execute(f"alter database {name} set default_transaction_read_only = on")
         run = asyncio.ensure_future(_graph(saver).ainvoke(QUESTION, _config("t")))
-        connected = BACKENDS.format("count(*)") + " and query like '%agent_states%'"
+        refused = "select xact_rollback from pg_stat_database where datname = current_database()"
 
-        async def tried() -> bool:
-            return bool(await conn.fetchval(connected))
+        async def was_refused() -> bool:
+            return bool(await conn.fetchval(refused) >= 2)
 
-        await _until(tried)
+        await _until(was_refused)
         await conn.execute("set transaction_read_only = off")
         await conn.execute(f"alter database {name} reset default_transaction_read_only")
         await run
