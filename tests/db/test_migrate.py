@@ -120,7 +120,7 @@ async def test_a_second_runner_waits_for_the_first(empty_dsn: str) -> None:
         for number, db in enumerate((one, other), start=1):
             runs.append(asyncio.create_task(migrate(db, migrations=[slow])))
             async with asyncio.timeout(30):
-                while await gate.fetchval(_BLOCKED) < number: - it tells nobody
+                while await gate.fetchval(_BLOCKED) < number:
                     await asyncio.sleep(0.01)
         await gate.execute("select pg_advisory_unlock(77)")
         assert await asyncio.gather(*runs) == [[slow], []]
