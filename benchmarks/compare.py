@@ -451,8 +451,8 @@ def shown(environment: dict[str, str], options: Options, results: list[Result]) 
         ratio = _number(result.ratio)
         lines.append(f"{result.measure:<38}{ours:>10}{reference:>11}{ratio:>8}{floor:>9}")
     work = (
-        f"{options.rounds} rounds of 5 times {options.calls} calls, a chat of {options.turns} turns and"
-        f" a crowd of {options.crowd} chats of {options.crowd_turns}"
+        f"{options.rounds} rounds of 5 times {options.calls} calls, a chat of {options.turns} turns"
+        f" and a crowd of {options.crowd} chats of {options.crowd_turns}"
     )
     legend = "Medians. Ratio: the median of each round's reference/pgsaga, so more is better."
     details = "\n".join(f"  {name}: {value}" for name, value in environment.items())
