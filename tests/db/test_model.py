@@ -1040,6 +1040,22 @@ def test_a_regular_write_stays_and_a_special_one_is_replaced(dsn: str) -> None:
     ]
 
 
+def test_a_copy_answers_as_the_thread_does(dsn: str) -> None:
+    """The order of writes, values by hash and messages are the original's in the copy."""
+    with driven(dsn, is_async=True) as driver:
+        machine, first = a_thread(driver)
+        updates = {"b": _long_text(9000), "messages": [("append", HumanMessage("hello"))]}
+        head = next_step(machine, first, updates)
+        machine.put_writes(head, [("a", "second")], "task-1", "path b")
+        machine.put_writes(head, [("a", "first"), ("b", _long_text(9000))], "task-2", "path a")
+        machine.copy_thread("t1", "t2")
+        copy = driver.call("get_tuple", _config(machine.thread("t2")))
+        original = driver.call("get_tuple", head.config)
+    assert copy.pending_writes == original.pending_writes
+    assert [value for _, _, value in copy.pending_writes][::2] == ["first", "second"]
+    assert copy.checkpoint == original.checkpoint
+
+
 def test_every_table_of_a_session_is_counted(dsn: str) -> None:
     """A table with a session_id that the checks above don't know fails here."""
     with driven(dsn, is_async=True) as driver:
