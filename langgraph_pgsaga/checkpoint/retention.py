@@ -75,7 +75,7 @@ async def copy_thread(database: Database, source: Any, target: Any) -> None:
         locked: dict[UUID, bool] = {}
         # In one order for everybody, so that two copies can't wait for each other.
         for session_id in sorted((source_id, target_id)):
-            if session_id == target_id:
+            if session_id == target_id != source_id:
                 await database.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
             locked[session_id] = await _lock(database, conn, session_id)
         if not locked[source_id]:
