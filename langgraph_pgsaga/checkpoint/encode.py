@@ -65,6 +65,7 @@ class _Values:
     messages: list[tuple[BaseMessage, Encoded, int | None]] = field(default_factory=list)
 
     def add(self, channel: str, version: str, value: Any) -> None:
+        """One channel's value, as message runs where it is a list of messages."""
         self.channels.append(channel)
         self.versions.append(version)
         snapshot = type(value) is _DeltaSnapshot

@@ -39,6 +39,7 @@ class MessageNumbers:
         self._lock = threading.Lock()
 
     def known(self, session_id: UUID) -> KnownMessages:
+        """What is remembered of the session; it counts as used now."""
         with self._lock:
             entry = self._sessions.get(session_id)
             if entry is None:
@@ -47,6 +48,7 @@ class MessageNumbers:
             return KnownMessages(*entry)
 
     def learn(self, session_id: UUID, epoch: int, numbers: Iterable[tuple[bytes, int]]) -> None:
+        """Adds numbers by digest; what was learned under another epoch is forgotten first."""
         with self._lock:
             entry = self._sessions.get(session_id)
             if entry is None or entry[0] != epoch:
