@@ -415,6 +415,7 @@ class _LoopPool:
         self._life: AsyncIterator[Pool] | None = None
 
     async def opened(self) -> Pool:
+        """The pool, opened by the first caller for all; a failed opening is tried again."""
         if self._pool is not None:
             return self._pool
         if self._opening is None or self._opening.done():

@@ -266,16 +266,16 @@ def _state_columns(
 ) -> tuple[str, str, str | None, bytes | None]:
     """state_data, metadata, exact_type and exact of agent_states."""
     rest: dict[str, Any] = {k: v for k, v in checkpoint.items() if k != "channel_values"}
-    versions = _json.dump_exact(checkpoint["channel_versions"])
-    if versions is None:
-        problem = "a channel's name or version isn't text or a number that PostgreSQL can hold"
-        raise UnstorableValueError(where="channel_versions", problem=problem)
     state_json = metadata_json = None
     if codec.readable and address.stored_ns == address.checkpoint_ns:
         state_json = _json.dump_exact({**rest, "channel_values": inline})
         metadata_json = _json.dump_exact(metadata)
     if state_json is not None and metadata_json is not None:
         return state_json, metadata_json, None, None
+    # These stay in clear whatever happens to the rest: values are found by them.
+    if _json.dump_exact(checkpoint["channel_versions"]) is None:
+        problem = "a channel's name or version isn't text or a number that PostgreSQL can hold"
+        raise UnstorableValueError(where="channel_versions", problem=problem)
     whole = {"checkpoint": rest, "metadata": metadata, "checkpoint_ns": address.checkpoint_ns}
     exact = codec.seal(codec.encode(whole, "the checkpoint or its metadata"))
     clear_rest = rest if codec.readable else {"v": rest.get("v")}

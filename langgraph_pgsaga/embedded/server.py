@@ -135,6 +135,7 @@ class _Process:
         self.clusters: dict[Path, _Cluster] = {}
 
     def leave(self, cluster: _Cluster) -> None:
+        """Gives up this process's hold, which stops the server if it was the last."""
         self.clusters.pop(cluster.path, None)
         try:
             cluster.leave()
