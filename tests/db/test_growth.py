@@ -17,18 +17,11 @@ from langgraph.graph.message import add_messages
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.serde import SafeSerializer
+from tests._tables import SESSION_TABLES
 from tests.conftest import execute, with_database
 
 TURNS = 400 if os.environ.get("PGSAGA_FULL") else 120
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "t"}}
-TABLES = (
-    "agent_sessions",
-    "agent_states",
-    "agent_state_values",
-    "agent_state_blobs",
-    "agent_state_writes",
-    "agent_messages",
-)
 
 
 class Chat(TypedDict):
@@ -65,9 +58,9 @@ class Size:
 
 async def _measure(saver: PostgresSaver, turns: int, characters: int) -> Size:
     rows = " + ".join(
-        f"(select coalesce(sum(pg_column_size(x.*)), 0)::bigint from {t} x)" for t in TABLES
+        f"(select coalesce(sum(pg_column_size(x.*)), 0)::bigint from {t} x)" for t in SESSION_TABLES
     )
-    disk = " + ".join(f"pg_total_relation_size('{table}')" for table in TABLES)
+    disk = " + ".join(f"pg_total_relation_size('{table}')" for table in SESSION_TABLES)
     counts = "(select count(*) from agent_messages), (select count(*) from agent_states)"
     async with saver.db.transaction() as connection:
         row = await connection.fetchrow(f"select {rows}, {disk}, {counts}")

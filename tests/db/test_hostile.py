@@ -21,6 +21,7 @@ from langgraph.graph import END, START, StateGraph
 
 from langgraph_pgsaga import Database, PostgresSaver, _json
 from langgraph_pgsaga.errors import InvalidArgumentError, PgSagaError, UnstorableValueError
+from tests._tables import SESSION_TABLES
 from tests.conftest import execute, with_database
 from tests.db._puts import checkpoint_of, config_of, put, stored
 from tests.db.test_schema import fetch
@@ -29,14 +30,6 @@ pytestmark = pytest.mark.anyio
 
 FULL = bool(os.environ.get("PGSAGA_FULL"))
 INJECTION = "'; drop table agent_states; --"
-TABLES = (
-    "agent_sessions",
-    "agent_states",
-    "agent_state_values",
-    "agent_state_blobs",
-    "agent_state_writes",
-    "agent_messages",
-)
 
 
 def nested(depth: int, leaf: Any = 1) -> Any:
@@ -257,14 +250,14 @@ def unstorable() -> dict[str, Any]:
 
 
 def rows_of(dsn: str) -> dict[str, int]:
-    return {t: fetch(dsn, f"select count(*) from {t}")[0][0] for t in TABLES}
+    return {t: fetch(dsn, f"select count(*) from {t}")[0][0] for t in SESSION_TABLES}
 
 
 def test_what_cannot_be_stored_is_refused_whole(dsn: str, sync_saver: PostgresSaver) -> None:
     """In a channel, message, write or metadata: a typed error, and not one row of the call."""
     for value in unstorable().values():
         is_refused_everywhere(sync_saver, value)
-    assert rows_of(dsn) == dict.fromkeys(TABLES, 0)
+    assert rows_of(dsn) == dict.fromkeys(SESSION_TABLES, 0)
     put(sync_saver, config_of("t"), {"c": 1})
 
 
@@ -298,7 +291,7 @@ def test_a_channel_name_that_cannot_be_stored_is_refused(
     for bad in (channel, "good") if len(channel) < 9 else ():
         with pytest.raises(UnstorableValueError):
             sync_saver.put_writes(config_of("t", checkpoint_id="c"), [(bad, 1)], channel, "path")
-    assert rows_of(dsn) == dict.fromkeys(TABLES, 0)
+    assert rows_of(dsn) == dict.fromkeys(SESSION_TABLES, 0)
 
 
 NAMES = ["", " ", "'", '"', "%s", "{schema}.", "\\", "\U0001f600", "a\nb", INJECTION, "x" * 2000]
@@ -425,7 +418,7 @@ def test_injections_find_and_break_nothing(dsn: str, sync_saver: PostgresSaver) 
     for attack in INJECTIONS:
         try_injection(dsn, sync_saver, attack)
         sync_saver.prune(["kept", attack], strategy="delete")
-        assert rows_of(dsn) == dict.fromkeys(TABLES, 0)
+        assert rows_of(dsn) == dict.fromkeys(SESSION_TABLES, 0)
 
 
 def try_injection(dsn: str, saver: PostgresSaver, attack: str) -> None:

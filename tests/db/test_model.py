@@ -62,6 +62,7 @@ from langgraph.types import Interrupt, Send
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import session_id_of
 from langgraph_pgsaga.errors import ThreadExistsError
+from tests._tables import SESSION_TABLES
 
 _FULL = os.environ.get("PGSAGA_FULL") == "1"
 _SETTINGS = settings(
@@ -278,22 +279,23 @@ def _edited(messages: Any, edits: Iterable[tuple[Any, ...]]) -> list[Any]:
 
 
 def _edit(messages: list[Any], kind: str, *arguments: Any) -> None:
-    if kind == "append":
-        messages.append(arguments[0])
-    elif kind == "extend":
-        messages.extend(arguments[0])
-    elif not messages:
-        return
-    elif kind == "edit":
-        messages[arguments[0] % len(messages)] = arguments[1]
-    elif kind == "remove":
-        del messages[arguments[0] % len(messages)]
-    elif kind == "duplicate":
-        messages.append(messages[arguments[0] % len(messages)])
-    elif kind == "trim":
-        del messages[: arguments[0] % len(messages)]
-    else:
-        messages.reverse()
+    match kind:
+        case "append":
+            messages.append(arguments[0])
+        case "extend":
+            messages.extend(arguments[0])
+        case _ if not messages:
+            return
+        case "edit":
+            messages[arguments[0] % len(messages)] = arguments[1]
+        case "remove":
+            del messages[arguments[0] % len(messages)]
+        case "duplicate":
+            messages.append(messages[arguments[0] % len(messages)])
+        case "trim":
+            del messages[: arguments[0] % len(messages)]
+        case _:
+            messages.reverse()
 
 
 # What must come back
@@ -555,17 +557,8 @@ class Driver:
         return number
 
 
-_TABLES_OF_A_SESSION = (
-    "agent_sessions",
-    "agent_states",
-    "agent_state_values",
-    "agent_state_blobs",
-    "agent_state_writes",
-    "agent_messages",
-)
 _ROWS_OF = " + ".join(
-    f"(select count(*) from {table} where session_id = any($1::uuid[]))"
-    for table in _TABLES_OF_A_SESSION
+    f"(select count(*) from {table} where session_id = any($1::uuid[]))" for table in SESSION_TABLES
 )
 _UNREFERENCED = """
 select
@@ -1091,4 +1084,4 @@ def test_every_table_of_a_session_is_counted(dsn: str) -> None:
             "where t.table_type = 'BASE TABLE' and t.table_schema = current_schema() "
             "and c.column_name = 'session_id'"
         )
-    assert known == len(_TABLES_OF_A_SESSION)
+    assert known == len(SESSION_TABLES)
