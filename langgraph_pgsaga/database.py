@@ -45,6 +45,7 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
+_AT_HAND_SECONDS = 30.0
 _DEFAULT_APPLICATION_NAME = "langgraph_pgsaga"
 # A plan that was made while the tables were small is kept for the life of a connection,
 # or until they are analyzed. Every statement here has its index: so that it is taken from
@@ -212,7 +213,7 @@ class Database:
             async with AsyncExitStack() as stack:
                 with self._translating(OSError):
                     pool = await self._pool()
-                    connection = await stack.enter_async_context(self._connection(pool))
+                    connection = await stack.enter_async_context(self._connection(pool, keep=False))
                     await stack.enter_async_context(connection.transaction())
                 yield connection
 
@@ -326,7 +327,7 @@ class Database:
         options["server_settings"] = {k: v for k, v in settings.items() if k not in given}
         return options
 
-    async def _pool(self) -> Pool:
+    async def _pool(self) -> _LoopPool:
         self._check_open()
         loop = asyncio.get_running_loop()
         entry = self._pools.get(loop)
@@ -334,7 +335,8 @@ class Database:
             with self._pools_lock:
                 self._drop_pools_of_closed_loops()
                 entry = self._pools.setdefault(loop, _LoopPool(self._new_pool))
-        return await entry.opened()
+        await entry.open()
+        return entry
 
     def _new_pool(self) -> Pool:
         min_size, max_size = self._sizes
@@ -350,28 +352,32 @@ class Database:
             self._pools.pop(loop).terminate()
 
     @asynccontextmanager
-    async def _connection(self, pool: Pool) -> AsyncIterator[Connection]:
+    async def _connection(self, pool: _LoopPool, *, keep: bool = True) -> AsyncIterator[Connection]:
+        connection = await self._acquired(pool)
         try:
-            connection = await pool.acquire(timeout=self._acquire_timeout_seconds)
+            yield connection
+        except BaseException as error:
+            if isinstance(error, DRIVER_ERRORS) and is_connection_loss(error):
+                # Or it would go back to the pool: the server's goodbye comes before the
+                # end of the stream. Not expire_connections() for all: asyncpg then closes
+                # them in tasks of its own, whose errors nobody hears.
+                connection.terminate()
+            await pool.release(connection)
+            raise
+        await (pool.give_back if keep else pool.release)(connection)
+
+    async def _acquired(self, pool: _LoopPool) -> PoolConnectionProxy[asyncpg.Record]:
+        try:
+            connection = await pool.acquire(self._acquire_timeout_seconds)
         except TimeoutError as error:
-            if pool.get_idle_size() or pool.get_size() < pool.get_max_size():
+            if pool.has_room():
                 raise  # it was the server that took too long
             raise PoolTimeoutError(
                 dsn=self.dsn,
                 detail=f"all {self._sizes[1]} were busy for {self._acquire_timeout_seconds:g} s",
             ) from error
         self._connected_once = True
-        try:
-            yield connection
-        except DRIVER_ERRORS as error:
-            if is_connection_loss(error):
-                # Or it would go back to the pool: the server's goodbye comes before the
-                # end of the stream. Not expire_connections() for all: asyncpg then closes
-                # them in tasks of its own, whose errors nobody hears.
-                connection.terminate()
-            raise
-        finally:
-            await pool.release(connection)
+        return connection
 
     async def _repeating(
         self, work: Callable[[Connection], Awaitable[T]], *, repeat: bool = True
@@ -410,40 +416,98 @@ class _LoopPool:
 
     def __init__(self, create: Callable[[], Pool]) -> None:
         self._create = create
-        self._pool: Pool | None = None
-        self._opening: asyncio.Task[Pool] | None = None
+        self.pool: Pool | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._life: AsyncIterator[Pool] | None = None
+        # Taking a connection from the pool and giving it back costs as much as a short
+        # statement: those that were used well are kept at hand while nobody waits.
+        self._at_hand: list[PoolConnectionProxy[asyncpg.Record]] = []
+        self._waiting = 0
+        self._clearing: asyncio.TimerHandle | None = None
+        self._releasing: asyncio.Future[None] | None = None
 
-    async def opened(self) -> Pool:
-        """The pool, opened by the first caller for all; a failed opening is tried again."""
-        if self._pool is not None:
-            return self._pool
+    async def open(self) -> None:
+        """Opens the pool, the first caller for all; a failed opening is tried again."""
+        if self.pool is not None:
+            return
         if self._opening is None or self._opening.done():
             self._opening = asyncio.ensure_future(self._open())
         # Shielded: a cancelled caller must not take the opening from the others.
-        return await asyncio.shield(self._opening)
+        await asyncio.shield(self._opening)
 
-    async def _open(self) -> Pool:
+    async def _open(self) -> None:
         self._life = self._hold()
-        self._pool = await anext(self._life)
-        return self._pool
+        self.pool = await anext(self._life)
 
     async def _hold(self) -> AsyncIterator[Pool]:
         pool = await self._create()
         try:
             yield pool
         finally:
-            self._pool = None
+            self.pool = None
             pool.terminate()
 
+    async def acquire(self, timeout_seconds: float) -> PoolConnectionProxy[asyncpg.Record]:
+        """A connection; TimeoutError where none became free in time."""
+        while self._at_hand:
+            connection = self._at_hand.pop()
+            if not connection.is_closed():
+                return connection
+            await self.release(connection)
+        self._waiting += 1
+        try:
+            return await self._opened().acquire(timeout=timeout_seconds)
+        finally:
+            self._waiting -= 1
+
+    async def release(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+        """Gives the connection back to the pool, which looks after its state."""
+        if self.pool is not None:
+            await self.pool.release(connection)
+
+    async def give_back(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+        """Keeps a connection at hand whose statements all succeeded."""
+        if self._waiting or self.pool is None or self.pool.is_closing() or connection.is_closed():
+            await self.release(connection)
+            return
+        self._at_hand.append(connection)
+        if self._clearing is None:
+            loop = asyncio.get_running_loop()
+            self._clearing = loop.call_later(_AT_HAND_SECONDS, self._clear)
+
+    def has_room(self) -> bool:
+        """Whether the pool could give a connection."""
+        pool = self._opened()
+        return bool(pool.get_idle_size() or pool.get_size() < pool.get_max_size())
+
+    def _opened(self) -> Pool:
+        if self.pool is None:
+            raise ClosedError
+        return self.pool
+
+    def _clear(self) -> None:
+        """Now and then all go back to the pool, which closes what is idle for long."""
+        self._clearing = None
+        if self._at_hand:
+            self._releasing = asyncio.ensure_future(self._release_all())
+
+    async def _release_all(self) -> None:
+        while self._at_hand:
+            await self.release(self._at_hand.pop())
+
     async def aclose(self) -> None:
-        if self._pool is not None:
-            await self._pool.close()
+        if self.pool is not None:
+            closing = asyncio.ensure_future(self.pool.close())
+            await self._release_all()
+            await closing
             self.terminate()
 
     def terminate(self) -> None:
         """Cuts the connections without a word to the server; works on a closed loop too."""
-        pool, self._pool = self._pool, None
+        pool, self.pool = self.pool, None
+        self._at_hand.clear()
+        if self._clearing is not None:
+            self._clearing.cancel()
         if pool is None:
             return
         try:

@@ -9,9 +9,11 @@
 --   A checkpoint is a row of agent_states. What JSON holds exactly and is small
 --   stands in its state_data; every other channel value has one row in
 --   agent_state_values per version of the channel, so a channel that didn't
---   change costs nothing. A value is its bytes, or the hash of a blob that the
---   session holds once, or, for a list of messages, runs over agent_messages:
---   {1,450,452,460} is the messages 1 to 450 and 452 to 460 in that order.
+--   change costs nothing. A value is its bytes, or, where it is large, the hashes
+--   of blobs that make the bytes one after the other and that the session holds
+--   once each. A list of messages is runs over agent_messages: {1,450,452,460} is
+--   the messages 1 to 450 and 452 to 460 in that order. Where messages stand
+--   inside another value, its bytes have gaps that its runs fill.
 --   A message is stored once per version (an edited message is a new version),
 --   with its exact bytes and a readable projection of them.
 --   There are no foreign keys: a write may arrive before its checkpoint, and
@@ -92,11 +94,13 @@ create table {schema}.agent_state_values (
   version text collate "C" not null,
   type text collate "C" not null,
   payload bytea,
-  blob_hash bytea,
+  blob_hashes bytea[],
   message_runs integer[],
   constraint agent_state_values_pkey primary key (session_id, checkpoint_ns, channel, version),
-  constraint agent_state_values_one_form
-    check (num_nonnulls(payload, blob_hash, message_runs) = 1)
+  constraint agent_state_values_one_form check (
+    num_nonnulls(payload, blob_hashes) = 1
+    or (num_nonnulls(payload, blob_hashes) = 0 and message_runs is not null)
+  )
 );
 
 create table {schema}.agent_state_blobs (
@@ -116,10 +120,14 @@ create table {schema}.agent_state_writes (
   channel text collate "C" not null,
   type text collate "C" not null,
   payload bytea,
-  blob_hash bytea,
+  blob_hashes bytea[],
+  message_runs integer[],
   constraint agent_state_writes_pkey
     primary key (session_id, checkpoint_ns, checkpoint_id, task_id, idx),
-  constraint agent_state_writes_one_form check (num_nonnulls(payload, blob_hash) = 1)
+  constraint agent_state_writes_one_form check (
+    num_nonnulls(payload, blob_hashes) = 1
+    or (num_nonnulls(payload, blob_hashes) = 0 and message_runs is not null)
+  )
 );
 
 create table {schema}.agent_messages (
@@ -138,6 +146,19 @@ create table {schema}.agent_messages (
   constraint agent_messages_pkey primary key (session_id, message_no),
   constraint agent_messages_digest_key unique (session_id, digest)
 );
+
+create function {schema}.pgsaga_joined_blobs(session_id uuid, hashes bytea[]) returns bytea
+  language sql stable strict
+  return (
+    select
+      case when count(*) = cardinality(hashes) then string_agg(b.payload, '' order by h.place) end
+    from unnest(hashes) with ordinality h (hash, place)
+    join {schema}.agent_state_blobs b
+      on b.session_id = pgsaga_joined_blobs.session_id and b.hash = h.hash
+  );
+
+comment on function {schema}.pgsaga_joined_blobs(uuid, bytea[]) is
+  'The bytes of a session''s blobs one after the other; null where one is missing.';
 
 create function {schema}.pgsaga_stored_channels(
   state {schema}.agent_states, channels text[]

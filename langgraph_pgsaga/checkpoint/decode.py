@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -16,9 +16,12 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from langgraph_pgsaga import _json
+from langgraph_pgsaga.checkpoint import pieces
 from langgraph_pgsaga.checkpoint.address import checkpoint_config
 from langgraph_pgsaga.checkpoint.codec import Codec, Encoded
 from langgraph_pgsaga.checkpoint.encode import MESSAGES, MESSAGES_SNAPSHOT
+from langgraph_pgsaga.checkpoint.session_memory import KnownSession
+from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import CorruptValueError
 
 # What `put` encodes together where jsonb can't hold it.
@@ -26,7 +29,11 @@ _EXACT_PARTS = {"checkpoint", "metadata", "checkpoint_ns"}
 
 
 class StoredValue(NamedTuple):
-    """A row of agent_state_values: bytes, or message runs."""
+    """The content of a row of agent_state_values or agent_state_writes.
+
+    Its bytes, or where its type says so just messages; bytes with runs have gaps that
+    the messages fill.
+    """
 
     type: str
     payload: bytes | None
@@ -50,8 +57,46 @@ class StoredWrite(NamedTuple):
     task_id: str
     idx: int
     channel: str
-    type: str
-    payload: bytes
+    value: StoredValue
+
+
+class Messages:
+    """A session's messages by number. Each list made of them has objects of its own."""
+
+    def __init__(self, codec: MessageCodec, stored: Mapping[int, StoredMessage]) -> None:
+        self._codec = codec
+        self._stored = stored
+
+    def encoded(self, numbers: Iterable[int]) -> list[bytes]:
+        """Their bytes, in order; KeyError where one isn't there."""
+        return [self._stored[number].encoded.data for number in numbers]
+
+    def objects(self, numbers: Iterable[int]) -> list[Any]:
+        """The messages, in order; KeyError where one isn't there."""
+        stored, fresh = self._stored, self._codec.fresh
+        return [fresh(stored[number]) for number in numbers]
+
+
+class SharedMessages(Messages):
+    """The same, but lists share their objects: for reading many checkpoints."""
+
+    def __init__(self, codec: MessageCodec, stored: Mapping[int, StoredMessage]) -> None:
+        super().__init__(codec, stored)
+        self._objects: dict[int, Any] = {}
+
+    def objects(self, numbers: Iterable[int]) -> list[Any]:
+        """One that stands twice in a list is two objects, since nodes and reducers may
+        change one of them in place."""
+        seen: set[int] = set()
+        found = []
+        for number in numbers:
+            message = self._objects.get(number)
+            if message is None or number in seen:
+                message = self._codec.fresh(self._stored[number])
+                self._objects.setdefault(number, message)
+            seen.add(number)
+            found.append(message)
+        return found
 
 
 def decode_state(
@@ -71,33 +116,28 @@ def decode_state(
     return StateData(whole["checkpoint"], whole["metadata"], inline, whole["checkpoint_ns"])
 
 
-def decode_value(codec: Codec, stored: StoredValue, messages: Mapping[int, Any]) -> Any:
-    """A channel's value; `messages` are the session's, decoded, by number.
+def decode_value(codec: Codec, stored: StoredValue, messages: Messages) -> Any:
+    """A channel's value; `messages` are the session's.
 
     Raises:
-        CorruptValueError: a message that the runs name isn't there.
+        CorruptValueError: a message that the runs name isn't there, or a blob.
         BlockedTypeError, MissingTypeError: as the serializer.
     """
-    if stored.type not in (MESSAGES, MESSAGES_SNAPSHOT) or stored.message_runs is None:
-        return codec.load(stored.type, stored.payload or b"")
+    type_, payload, runs = stored
     try:
-        value = _distinct(messages, stored.message_runs)
+        if runs is not None and type_ in (MESSAGES, MESSAGES_SNAPSHOT):
+            value = messages.objects(run_numbers(runs))
+            return _DeltaSnapshot(value) if type_ == MESSAGES_SNAPSHOT else value
+        parts = None if runs is None else messages.encoded(run_numbers(runs))
     except KeyError as missing:
         problem = f"message {missing.args[0]} of the thread isn't there any more"
         raise CorruptValueError(what="a list of messages", problem=problem) from None
-    return _DeltaSnapshot(value) if stored.type == MESSAGES_SNAPSHOT else value
-
-
-def _distinct(messages: Mapping[int, Any], message_runs: list[int]) -> list[Any]:
-    """The runs' messages; one that stands twice is two objects, since nodes and reducers
-    may change one of them in place."""
-    seen: set[int] = set()
-    found: list[Any] = []
-    for number in run_numbers(message_runs):
-        message = messages[number]
-        found.append(message.model_copy(deep=True) if number in seen else message)
-        seen.add(number)
-    return found
+    if payload is None:
+        raise CorruptValueError(what="a large value", problem="a part of it isn't there any more")
+    encoded = codec.open(type_, payload)
+    if parts is not None:
+        encoded = Encoded(encoded.type, pieces.fill(encoded.data, parts))
+    return codec.decode(encoded)
 
 
 def run_numbers(message_runs: list[int]) -> Iterable[int]:
@@ -106,10 +146,12 @@ def run_numbers(message_runs: list[int]) -> Iterable[int]:
         yield from range(first, last + 1)
 
 
-def decode_writes(codec: Codec, writes: Iterable[StoredWrite]) -> list[PendingWrite]:
+def decode_writes(
+    codec: Codec, writes: Iterable[StoredWrite], messages: Messages
+) -> list[PendingWrite]:
     """Pending writes in the order of writes_sort_key."""
     ordered = sorted(writes, key=lambda w: writes_sort_key(w.task_path, w.task_id, w.idx))
-    return [(w.task_id, w.channel, codec.load(w.type, w.payload)) for w in ordered]
+    return [(w.task_id, w.channel, decode_value(codec, w.value, messages)) for w in ordered]
 
 
 def checkpoint_tuple(
@@ -136,55 +178,45 @@ def checkpoint_tuple(
     )
 
 
-class _FreshMessages(Mapping[int, Any]):
-    """Messages by number, decoded anew at each access: no two channels share one."""
-
-    def __init__(self, codec: Codec, encoded: Mapping[int, Encoded]) -> None:
-        self._codec = codec
-        self._encoded = encoded
-
-    def __getitem__(self, number: int) -> Any:
-        return self._codec.decode(self._encoded[number])
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._encoded)
-
-    def __len__(self) -> int:
-        return len(self._encoded)
-
-
 class FetchedCheckpoint(NamedTuple):
-    """What get_checkpoint found. `digests` pairs the messages it saw with their numbers."""
+    """What get_checkpoint found; `messages` are those it sent, by number."""
 
     found: CheckpointTuple
-    message_epoch: int | None
-    digests: list[tuple[bytes, int]]
+    epoch: int | None
+    message_count: int | None
+    messages: dict[int, StoredMessage]
 
 
 def decode_fetched(
-    codec: Codec, thread_id: Any, stored_ns: str, rows: list[asyncpg.Record]
+    codec: MessageCodec,
+    thread_id: Any,
+    stored_ns: str,
+    rows: list[asyncpg.Record],
+    known: KnownSession | None,
 ) -> FetchedCheckpoint | None:
-    """The rows of get_checkpoint as a tuple; None where there is no such checkpoint."""
+    """The rows of get_checkpoint as a tuple; None where there is no such checkpoint.
+
+    `known` is what the statement was told that needn't be sent.
+    """
     by_kind: dict[str, list[asyncpg.Record]] = {}
     for row in rows:
         by_kind.setdefault(row["kind"], []).append(row)
     if "state" not in by_kind:
         return None
     (state_row,) = by_kind["state"]
-    encoded = {
-        row["no"]: codec.open(row["type"], row["payload"]) for row in by_kind.get("message", ())
+    sent = {
+        row["no"]: codec.of_row(row["type"], row["payload"]) for row in by_kind.get("message", ())
     }
-    digests = [(codec.digest(message), number) for number, message in encoded.items()]
-    messages = _FreshMessages(codec, encoded)
+    is_known = known is not None and known.epoch == state_row["no"]
+    stored = {**known.contents, **sent} if known is not None and is_known else sent
+    messages = Messages(codec, stored)
     values = {
-        row["name"]: decode_value(
-            codec, StoredValue(row["type"], row["payload"], row["message_runs"]), messages
-        )
+        row["name"]: decode_value(codec.codec, _value_of(row), messages)
         for row in by_kind.get("value", ())
     }
     found = checkpoint_tuple(
         decode_state(
-            codec,
+            codec.codec,
             state_row["state_data"],
             state_row["metadata"],
             state_row["type"],
@@ -195,13 +227,20 @@ def decode_fetched(
         checkpoint_id=state_row["name"],
         parent_checkpoint_id=state_row["ref"],
         values=values,
-        pending_writes=decode_writes(codec, map(_write_of, by_kind.get("write", ()))),
+        pending_writes=decode_writes(
+            codec.codec, map(_write_of, by_kind.get("write", ())), messages
+        ),
     )
-    return FetchedCheckpoint(found, state_row["no"], digests)
+    (message_count,) = state_row["message_runs"]
+    return FetchedCheckpoint(found, state_row["no"], message_count, sent)
+
+
+def _value_of(row: asyncpg.Record) -> StoredValue:
+    return StoredValue(row["type"], row["payload"], row["message_runs"])
 
 
 def _write_of(row: asyncpg.Record) -> StoredWrite:
-    return StoredWrite(row["path"], row["ref"], row["no"], row["name"], row["type"], row["payload"])
+    return StoredWrite(row["path"], row["ref"], row["no"], row["name"], _value_of(row))
 
 
 def needs_pending_sends(checkpoint: Mapping[str, Any]) -> bool:

@@ -1,10 +1,11 @@
-"""A call of put or put_writes as the arguments of its statement."""
+"""A call of put or put_writes as what is to be stored, before anything is numbered."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -19,9 +20,10 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga.checkpoint import messages as readable
+from langgraph_pgsaga.checkpoint import pieces
 from langgraph_pgsaga.checkpoint.address import Address
-from langgraph_pgsaga.checkpoint.codec import LARGEST_PAYLOAD_BYTES, Codec, Encoded
-from langgraph_pgsaga.checkpoint.message_numbers import KnownMessages
+from langgraph_pgsaga.checkpoint.codec import LARGEST_PAYLOAD_BYTES, Codec
+from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import UnstorableValueError
 
 # What agent_state_values.type says of a value that is message runs.
@@ -31,7 +33,9 @@ MESSAGES_SNAPSHOT = "messages snapshot"
 # Text up to here stands in the checkpoint's own row.
 _INLINE_CHARACTERS = 256
 # Payloads from here on are stored once per session, by their hash.
-_BLOB_BYTES = 2048
+BLOB_BYTES = 2048
+# What an encoded call takes beside its payloads, about.
+_CALL_BYTES = 2000
 
 # The metadata that LangGraph itself writes, and that filters, prune and delete_for_runs
 # look at: it stays in clear under encryption.
@@ -45,154 +49,141 @@ CLEAR_METADATA = (
 _SESSION_KEYS = ("user_id", "agent_type", "priority")
 
 
-@dataclass(slots=True)
-class _Values:
-    """Columns of agent_state_values, agent_state_blobs and agent_messages, row by row."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedValue:
+    """A value as its bytes before encryption, and the messages in it, in order.
 
-    codec: Codec
-    known: Mapping[bytes, int]
-    channels: list[str] = field(default_factory=list)
-    versions: list[str] = field(default_factory=list)
-    types: list[str] = field(default_factory=list)
-    payloads: list[bytes | None] = field(default_factory=list)
-    blob_hashes: list[bytes | None] = field(default_factory=list)
-    run_values: list[int] = field(default_factory=list)
-    run_starts: list[int] = field(default_factory=list)
-    run_ends: list[int] = field(default_factory=list)
-    blobs: dict[bytes, bytes] = field(default_factory=dict)
-    # Of the messages the session may not hold yet: digest -> place, from 1.
-    places: dict[bytes, int] = field(default_factory=dict)
-    messages: list[tuple[BaseMessage, Encoded, int | None]] = field(default_factory=list)
+    Where `list_type` is set (to MESSAGES or MESSAGES_SNAPSHOT) it is those messages and
+    nothing else, and `data` isn't made. `chunks` are the bytes of a large value in parts.
+    """
 
-    def add(self, channel: str, version: str, value: Any) -> None:
-        """One channel's value, as message runs where it is a list of messages."""
-        self.channels.append(channel)
-        self.versions.append(version)
-        snapshot = type(value) is _DeltaSnapshot
-        inner = value.value if snapshot else value
-        if self.codec.splits_messages and readable.is_message_list(inner):
-            self._add_runs(inner, channel)
-            self._add_form(MESSAGES_SNAPSHOT if snapshot else MESSAGES, None, None)
-            return
-        encoded = self.codec.encode(value, f"the value of channel {channel!r}")
-        self._add_form(*stored_form(self.codec, encoded, self.blobs))
+    type: str = ""
+    data: bytes = b""
+    messages: Sequence[StoredMessage] = ()
+    list_type: str | None = None
+    chunks: Sequence[bytes] = ()
 
-    def _add_form(self, type_: str, payload: bytes | None, blob_hash: bytes | None) -> None:
-        self.types.append(type_)
-        self.payloads.append(payload)
-        self.blob_hashes.append(blob_hash)
+    @property
+    def is_large(self) -> bool:
+        """Whether its bytes are to be stored by their hash."""
+        size = len(self.data)
+        if self.list_type is not None:
+            size = sum(len(message.encoded.data) for message in self.messages)
+        return size >= BLOB_BYTES
 
-    def _add_runs(self, messages: list[BaseMessage], channel: str) -> None:
-        value_no, previous, last = len(self.channels), None, None
-        for message in messages:
-            reference = self._reference(message, previous, channel)
-            if last is not None and reference == last + 1 > 1:
-                self.run_ends[-1] = reference
-            else:
-                self.run_values.append(value_no)
-                self.run_starts.append(reference)
-                self.run_ends.append(reference)
-            previous = last = reference
 
-    def _reference(self, message: BaseMessage, parent: int | None, channel: str) -> int:
-        """The message's number, or its negative place among those of this call."""
-        encoded = self.codec.encode(message, f"a message of channel {channel!r}")
-        digest = self.codec.digest(encoded)
-        if (number := self.known.get(digest)) is not None:
-            return number
-        if (place := self.places.get(digest)) is None:
-            self.messages.append((message, encoded, parent))
-            place = self.places[digest] = len(self.messages)
-        return -place
+class SessionColumns(NamedTuple):
+    """What a call says of its session."""
 
-    def arguments(self) -> list[Any]:
-        """The arguments of put_checkpoint from `channels` on."""
-        return [
-            self.channels,
-            self.versions,
-            self.types,
-            self.payloads,
-            self.blob_hashes,
-            self.run_values,
-            self.run_starts,
-            self.run_ends,
-            list(self.blobs),
-            list(self.blobs.values()),
-            list(self.places),
-            *self._message_columns(),
-        ]
+    thread_id: str
+    user_id: str
+    agent_type: str
+    priority: int | None
+    metadata: str
 
-    def _message_columns(self) -> list[list[Any]]:
-        clear = self.codec.readable
-        sealed = [self.codec.seal(encoded) for _, encoded, _ in self.messages]
-        found = [message for message, _, _ in self.messages]
-        return [
-            [_json.clean_text(m.id) if m.id and clear else None for m in found],
-            [parent for _, _, parent in self.messages],
-            [_json.clean_text(m.type) for m in found],
-            [readable.role_of(m) if clear else "" for m in found],
-            [readable.text_of(m) if clear else "" for m in found],
-            [_json.dump(readable.metadata_of(m)) if clear else "{}" for m in found],
-            [s.type for s in sealed],
-            [s.data for s in sealed],
-        ]
+
+class StateColumns(NamedTuple):
+    """A row of agent_states, beside its key."""
+
+    parent_checkpoint_id: str | None
+    state_data: str
+    metadata: str
+    exact_type: str | None
+    exact: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedPut:
-    """A put: the statement's arguments, and the digests of the messages it sends, in order."""
+    """A put: its checkpoint, and the new values by channel and version."""
 
-    arguments: list[Any]
-    digests: list[bytes]
+    session_id: UUID
+    session: SessionColumns
+    stored_ns: str
+    checkpoint_id: str
+    state: StateColumns
+    values: Sequence[tuple[str, str, EncodedValue]]
+    size: int
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Two calls of one key may not be in one statement."""
+        return self.session_id, self.stored_ns, self.checkpoint_id
+
+    @property
+    def messages(self) -> Iterable[StoredMessage]:
+        """Those of the message lists: they are stored, if they aren't yet."""
+        for _, _, value in self.values:
+            if value.list_type is not None:
+                yield from value.messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedWrites:
+    """A put_writes: a task's writes by their place."""
+
+    session_id: UUID
+    session: SessionColumns
+    stored_ns: str
+    checkpoint_id: str
+    task_id: str
+    task_path: str
+    rows: Sequence[tuple[int, str, EncodedValue]]
+    size: int
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Two calls of one key may not be in one statement."""
+        return self.session_id, self.stored_ns, self.checkpoint_id, self.task_id
+
+    @property
+    def messages(self) -> Iterable[StoredMessage]:
+        """None: writes refer to messages that are stored, but store none."""
+        return ()
+
+
+EncodedCall: TypeAlias = EncodedPut | EncodedWrites
 
 
 def encode_put(
-    codec: Codec,
+    codec: MessageCodec,
     address: Address,
     config: RunnableConfig,
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
-    known: KnownMessages,
+    numbers: Mapping[bytes, int],
 ) -> EncodedPut:
-    """What `put` stores; `known` are the messages that needn't be sent.
+    """What `put` stores; `numbers` are those of messages known to be stored already.
 
     Raises:
         UnstorableValueError: a value couldn't be loaded again.
     """
     checkpoint_values = checkpoint["channel_values"]
-    inline = _inline_values(codec, checkpoint)
-    values = _Values(codec, known.numbers)
-    for channel, version in new_versions.items():
-        if channel in checkpoint_values and channel not in inline:
-            values.add(channel, str(version), checkpoint_values[channel])
-    full_metadata = get_checkpoint_metadata(config, metadata)
-    arguments = [
-        address.session_id,
-        address.thread_id,
-        *_session_columns(codec, config),
-        known.epoch,
-        address.stored_ns,
-        checkpoint["id"],
-        address.checkpoint_id,
-        *_state_columns(codec, address, checkpoint, inline, full_metadata),
-        *values.arguments(),
+    inline = _inline_values(codec.codec, checkpoint)
+    values = [
+        (channel, str(version), _encode_value(codec, channel, checkpoint_values[channel], numbers))
+        for channel, version in new_versions.items()
+        if channel in checkpoint_values and channel not in inline
     ]
-    _check_size(values.payloads, values.blobs.values(), arguments[-1])
-    return EncodedPut(arguments=arguments, digests=list(values.places))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedWrites:
-    """A put_writes: arguments of put_writes, or of put_large_writes where there are blobs."""
-
-    arguments: list[Any]
-    is_large: bool
+    full_metadata = get_checkpoint_metadata(config, metadata)
+    state = _state_columns(codec.codec, address, checkpoint, inline, full_metadata)
+    new = (m for _, _, value in values for m in value.messages if m.digest not in numbers)
+    return EncodedPut(
+        session_id=address.session_id,
+        session=_session_columns(codec.codec, address, config),
+        stored_ns=address.stored_ns,
+        checkpoint_id=checkpoint["id"],
+        state=StateColumns(address.checkpoint_id, *state),
+        values=values,
+        size=_checked_size((value for _, _, value in values), new, state[0]),
+    )
 
 
 def encode_writes(
-    codec: Codec,
+    codec: MessageCodec,
     address: Address,
+    config: RunnableConfig,
+    checkpoint_id: str,
     writes: Sequence[tuple[str, Any]],
     task_id: str,
     task_path: str,
@@ -202,39 +193,64 @@ def encode_writes(
     Raises:
         UnstorableValueError: a value couldn't be loaded again.
     """
-    blobs: dict[bytes, bytes] = {}
-    rows: dict[int, tuple[str, str, bytes | None, bytes | None]] = {}
+    rows: dict[int, tuple[str, EncodedValue]] = {}
     for place, (channel, value) in enumerate(writes):
-        encoded = codec.encode(value, f"a write to channel {channel!r}")
-        rows[WRITES_IDX_MAP.get(channel, place)] = (channel, *stored_form(codec, encoded, blobs))
-    columns: list[list[Any]] = [list(column) for column in zip(*rows.values(), strict=True)]
-    arguments: list[Any] = [
-        address.session_id,
-        address.stored_ns,
-        address.checkpoint_id,
-        task_id,
-        task_path,
-        list(rows),
-        *columns[:3],
-    ]
-    _check_size(columns[2], blobs.values())
-    if not blobs:
-        return EncodedWrites(arguments=arguments, is_large=False)
-    arguments += [columns[3], list(blobs), list(blobs.values())]
-    return EncodedWrites(arguments=arguments, is_large=True)
+        encoded = _encode_written(codec, channel, value)
+        rows[WRITES_IDX_MAP.get(channel, place)] = channel, encoded
+    messages = (m for _, value in rows.values() if value.list_type for m in value.messages)
+    return EncodedWrites(
+        session_id=address.session_id,
+        session=_session_columns(codec.codec, address, config),
+        stored_ns=address.stored_ns,
+        checkpoint_id=checkpoint_id,
+        task_id=task_id,
+        task_path=task_path,
+        rows=[(idx, channel, value) for idx, (channel, value) in rows.items()],
+        size=_checked_size((value for _, value in rows.values()), messages, ""),
+    )
 
 
-def stored_form(
-    codec: Codec, encoded: Encoded, blobs: dict[bytes, bytes]
-) -> tuple[str, bytes | None, bytes | None]:
-    """(type, payload, blob_hash) of a value; a large one's bytes go to `blobs` instead."""
-    if len(encoded.data) < _BLOB_BYTES:
-        sealed = codec.seal(encoded)
-        return sealed.type, sealed.data, None
-    digest = codec.digest(encoded)
-    sealed = codec.seal(encoded)
-    blobs.setdefault(digest, sealed.data)
-    return sealed.type, None, digest
+def _encode_value(
+    codec: MessageCodec, channel: str, value: Any, numbers: Mapping[bytes, int]
+) -> EncodedValue:
+    """One channel's value, as messages where it is a list of them."""
+    is_snapshot = type(value) is _DeltaSnapshot
+    inner = value.value if is_snapshot else value
+    if not (codec.codec.splits_messages and readable.is_message_list(inner)):
+        return _encode_other(codec, f"the value of channel {channel!r}", value)
+    messages = _stored_messages(codec, f"a message of channel {channel!r}", inner)
+    for stored, message in zip(messages, inner, strict=True):
+        if stored.digest not in numbers:
+            codec.show(stored, message)
+    list_type = MESSAGES_SNAPSHOT if is_snapshot else MESSAGES
+    return EncodedValue(messages=messages, list_type=list_type)
+
+
+def _encode_written(codec: MessageCodec, channel: str, value: Any) -> EncodedValue:
+    if codec.codec.splits_messages and readable.is_message_list(value):
+        messages = _stored_messages(codec, f"a message written to channel {channel!r}", value)
+        return EncodedValue(messages=messages, list_type=MESSAGES)
+    return _encode_other(codec, f"a write to channel {channel!r}", value)
+
+
+def _encode_other(codec: MessageCodec, where: str, value: Any) -> EncodedValue:
+    encoded = codec.codec.encode(value, where)
+    if not codec.codec.splits_messages:
+        return EncodedValue(type=encoded.type, data=encoded.data)
+    if found := pieces.messages_in(value):
+        messages = _stored_messages(codec, where, found)
+        return EncodedValue(type=encoded.type, data=encoded.data, messages=messages)
+    if len(encoded.data) < BLOB_BYTES or codec.codec.encrypts:
+        return EncodedValue(type=encoded.type, data=encoded.data)
+    chunks = pieces.chunks(value, encoded.data)
+    return EncodedValue(type=encoded.type, data=encoded.data, chunks=chunks)
+
+
+def _stored_messages(
+    codec: MessageCodec, where: str, messages: Iterable[BaseMessage]
+) -> list[StoredMessage]:
+    stored = codec.stored
+    return [stored(message, where) for message in messages]
 
 
 def _inline_values(codec: Codec, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -290,8 +306,7 @@ def _state_columns(
     return _json.dump(state), _json.dump(_json.project(clear_metadata)), *exact
 
 
-def _session_columns(codec: Codec, config: RunnableConfig) -> tuple[str, str, int | None, str]:
-    """user_id, agent_type, priority and metadata of agent_sessions."""
+def _session_columns(codec: Codec, address: Address, config: RunnableConfig) -> SessionColumns:
     configurable: Mapping[str, Any] = config.get("configurable") or {}
     given: Mapping[str, Any] = config.get("metadata") or {}
     user_id, agent_type, priority = (configurable.get(k, given.get(k)) for k in _SESSION_KEYS)
@@ -303,16 +318,22 @@ def _session_columns(codec: Codec, config: RunnableConfig) -> tuple[str, str, in
         and not key.startswith(("__", "langgraph_", "checkpoint_"))
         and key not in (*_SESSION_KEYS, "thread_id", "run_id")
     }
-    return (
-        "" if user_id is None else _json.shown(user_id),
-        "" if agent_type is None else _json.shown(agent_type),
-        priority if type(priority) is int and abs(priority) < 2**31 else None,
-        _json.dump(_json.project(described)),
+    return SessionColumns(
+        thread_id=address.thread_id,
+        user_id="" if user_id is None else _json.shown(user_id),
+        agent_type="" if agent_type is None else _json.shown(agent_type),
+        priority=priority if type(priority) is int and abs(priority) < 2**31 else None,
+        metadata=_json.dump(_json.project(described)) if described else "{}",
     )
 
 
-def _check_size(*columns: Any) -> None:
-    total = sum(len(payload) for column in columns for payload in column if payload)
+def _checked_size(
+    values: Iterable[EncodedValue], messages: Iterable[StoredMessage], state_data: str
+) -> int:
+    """The bytes of what may have to be sent."""
+    total = sum(len(value.data) for value in values) + len(state_data)
+    total += sum(len(message.encoded.data) for message in messages)
     if total > LARGEST_PAYLOAD_BYTES:
         size = f"{total:,} bytes together, more than PostgreSQL's limit of 1 GB for a statement"
         raise UnstorableValueError(where="the call's values", problem=size)
+    return _CALL_BYTES + total

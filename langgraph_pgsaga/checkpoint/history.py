@@ -19,6 +19,7 @@ from langgraph_pgsaga import _json, _sql
 from langgraph_pgsaga.checkpoint.address import Address, optional_checkpoint_id
 from langgraph_pgsaga.checkpoint.codec import Codec
 from langgraph_pgsaga.checkpoint.decode import (
+    SharedMessages,
     StateData,
     StoredValue,
     StoredWrite,
@@ -31,9 +32,11 @@ from langgraph_pgsaga.checkpoint.decode import (
     run_numbers,
 )
 from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
+from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.database import Database
 
 _STATEMENTS = _sql.load("history")
+_HOT = _sql.load("checkpoint")
 _FIRST_PAGE = 32
 _LARGEST_PAGE = 256
 # Session, namespace and checkpoint id.
@@ -50,11 +53,12 @@ class _ValueKey(NamedTuple):
 class _Contents:
     """Values and messages of any number of checkpoints, each fetched and decoded once."""
 
-    def __init__(self, database: Database, codec: Codec) -> None:
+    def __init__(self, database: Database, codec: MessageCodec) -> None:
         self._database = database
         self._codec = codec
         self._stored: dict[_ValueKey, StoredValue | None] = {}
-        self._messages: dict[UUID, dict[int, Any]] = {}
+        self._messages: dict[UUID, dict[int, StoredMessage]] = {}
+        self._shared: dict[UUID, SharedMessages] = {}
 
     async def fetch(self, keys: Sequence[_ValueKey]) -> None:
         """Fetches what of `keys`, and of the messages they name, isn't here yet."""
@@ -66,29 +70,38 @@ class _Contents:
         rows = await self._database.fetch(_STATEMENTS["select_values"], *columns)
         for row in rows:
             key = _ValueKey(row["session_id"], row["checkpoint_ns"], row["channel"], row["version"])
-            self._stored[key] = StoredValue(row["type"], row["payload"], row["message_runs"])
-        await self._fetch_messages(rows)
+            self._stored[key] = _value_of(row)
+        await self.fetch_messages((row["session_id"], row["message_runs"]) for row in rows)
 
-    async def _fetch_messages(self, rows: list[asyncpg.Record]) -> None:
+    async def fetch_messages(self, runs: Iterable[tuple[UUID, list[int] | None]]) -> None:
+        """Fetches what of the runs of each session isn't here yet."""
         missing: dict[UUID, set[int]] = {}
-        for row in rows:
-            if row["message_runs"]:
-                have = self._messages.setdefault(row["session_id"], {})
-                wanted = missing.setdefault(row["session_id"], set())
-                wanted.update(n for n in run_numbers(row["message_runs"]) if n not in have)
-        runs = [(session, *run) for session, numbers in missing.items() for run in _runs(numbers)]
-        if not runs:
+        for session_id, found in runs:
+            if found:
+                have = self._messages.setdefault(session_id, {})
+                wanted = missing.setdefault(session_id, set())
+                wanted.update(n for n in run_numbers(found) if n not in have)
+        rows = [(session, *run) for session, numbers in missing.items() for run in _runs(numbers)]
+        if not rows:
             return
-        columns = [list(column) for column in zip(*runs, strict=True)]
+        columns = [list(column) for column in zip(*rows, strict=True)]
         for row in await self._database.fetch(_STATEMENTS["select_messages"], *columns):
-            message = self._codec.load(row["payload_type"], row["payload"])
-            self._messages[row["session_id"]][row["message_no"]] = message
+            stored = self._codec.of_row(row["payload_type"], row["payload"])
+            self._messages[row["session_id"]][row["message_no"]] = stored
+
+    def messages(self, session_id: UUID) -> SharedMessages:
+        """The session's messages, as far as they were fetched."""
+        shared = self._shared.get(session_id)
+        if shared is None:
+            stored = self._messages.setdefault(session_id, {})
+            shared = self._shared[session_id] = SharedMessages(self._codec, stored)
+        return shared
 
     def values(self, keys: Sequence[_ValueKey]) -> dict[str, Any]:
         """The decoded values by channel; keys without a stored value are left out."""
         found = {key: self._stored[key] for key in keys}
         return {
-            key.channel: decode_value(self._codec, stored, self._messages.get(key.session_id, {}))
+            key.channel: decode_value(self._codec.codec, stored, self.messages(key.session_id))
             for key, stored in found.items()
             if stored is not None
         }
@@ -105,7 +118,7 @@ class CheckpointListing:
     def __init__(
         self,
         database: Database,
-        codec: Codec,
+        codec: MessageCodec,
         config: RunnableConfig | None,
         *,
         filter: Mapping[str, Any] | None,
@@ -121,7 +134,7 @@ class CheckpointListing:
         self._stored_ns = None if given_ns is None or not self._address else self._address.stored_ns
         self._filter = dict(filter or {})
         self._filter_is_exact = _json.dump_exact(self._filter) is not None
-        self._clear_filter = _clear_filter(codec, self._filter)
+        self._clear_filter = _clear_filter(codec.codec, self._filter)
         self._before = optional_checkpoint_id(before) if before else None
         self._left = limit
         self._page = _FIRST_PAGE
@@ -162,7 +175,7 @@ class CheckpointListing:
 
     def _decoded(self, row: asyncpg.Record) -> StateData:
         return decode_state(
-            self._codec, row["state_data"], row["metadata"], row["exact_type"], row["exact"]
+            self._codec.codec, row["state_data"], row["metadata"], row["exact_type"], row["exact"]
         )
 
     def _fits(self, row: asyncpg.Record, state: StateData) -> bool:
@@ -204,13 +217,18 @@ class CheckpointListing:
             checkpoint_id=row["checkpoint_id"],
             parent_checkpoint_id=row["parent_checkpoint_id"],
             values=values,
-            pending_writes=decode_writes(self._codec, writes.get(_state_key(row), ())),
+            pending_writes=self._decoded_writes(row, writes.get(_state_key(row), ())),
         )
         if _has_sender(row, state):
             sent = [w for w in writes.get(_parent_key(row), ()) if w.channel == TASKS]
-            sends = [value for _, _, value in decode_writes(self._codec, sent)]
+            sends = [value for _, _, value in self._decoded_writes(row, sent)]
             add_pending_sends(found.checkpoint, sends, self._first_version)
         return found
+
+    def _decoded_writes(
+        self, row: asyncpg.Record, writes: Iterable[StoredWrite]
+    ) -> list[PendingWrite]:
+        return decode_writes(self._codec.codec, writes, self._contents.messages(row["session_id"]))
 
     def _thread_id(self, row: asyncpg.Record) -> Any:
         return self._address.given_thread_id if self._address else row["thread_id"]
@@ -218,21 +236,17 @@ class CheckpointListing:
     async def _writes(self, states: Iterable[_StateKey]) -> dict[_StateKey, list[StoredWrite]]:
         columns = [list(column) for column in zip(*dict.fromkeys(states), strict=True)]
         found: dict[_StateKey, list[StoredWrite]] = {}
-        for row in await self._database.fetch(_STATEMENTS["select_writes"], *columns):
-            write = StoredWrite(
-                row["task_path"],
-                row["task_id"],
-                row["idx"],
-                row["channel"],
-                row["type"],
-                row["payload"],
-            )
+        rows = await self._database.fetch(_STATEMENTS["select_writes"], *columns)
+        await self._contents.fetch_messages((r["session_id"], r["message_runs"]) for r in rows)
+        for row in rows:
+            place = row["task_path"], row["task_id"], row["idx"], row["channel"]
+            write = StoredWrite(*place, _value_of(row))
             found.setdefault(_state_key(row), []).append(write)
         return found
 
 
 async def delta_channel_history(
-    database: Database, codec: Codec, address: Address, channels: Sequence[str]
+    database: Database, codec: MessageCodec, address: Address, channels: Sequence[str]
 ) -> dict[str, DeltaChannelHistory]:
     """What each channel's ancestors wrote, oldest first, back to its nearest stored value.
 
@@ -259,22 +273,38 @@ async def delta_channel_history(
         [row["checkpoint_id"] for row in reversed(walk)],
         names,
     )
+    contents = _Contents(database, codec)
+    await contents.fetch_messages((address.session_id, row["message_runs"]) for row in rows)
+    messages = contents.messages(address.session_id)
     for row in rows:
         if row["channel"] in open_at[row["checkpoint_id"]]:
-            value = codec.load(row["type"], row["payload"])
+            value = decode_value(codec.codec, _value_of(row), messages)
             writes[row["channel"]].append((row["task_id"], row["channel"], value))
     return {name: _delta_history(writes[name], name, seeds) for name in names}
 
 
+async def pending_sends(
+    database: Database, codec: MessageCodec, address: Address, checkpoint_id: str
+) -> list[Any]:
+    """The Sends among a checkpoint's writes, in order."""
+    rows = await database.fetch(
+        _HOT["select_pending_sends"], address.session_id, address.stored_ns, checkpoint_id, TASKS
+    )
+    contents = _Contents(database, codec)
+    await contents.fetch_messages((address.session_id, row["message_runs"]) for row in rows)
+    messages = contents.messages(address.session_id)
+    return [decode_value(codec.codec, _value_of(row), messages) for row in rows]
+
+
 async def _seeds(
-    database: Database, codec: Codec, address: Address, walk: list[asyncpg.Record]
+    database: Database, codec: MessageCodec, address: Address, walk: list[asyncpg.Record]
 ) -> dict[str, Any]:
     seeds: dict[str, Any] = {}
     keys: list[_ValueKey] = []
     for row in walk:
         for channel in row["found_channels"]:
             state: dict[str, Any] = _json.load(row["state_data"])
-            if channel in state["channel_values"] and not codec.encrypts:
+            if channel in state["channel_values"] and not codec.codec.encrypts:
                 seeds[channel] = state["channel_values"][channel]
             else:
                 version = str(state["channel_versions"][channel])
@@ -296,6 +326,10 @@ def _clear_filter(codec: Codec, filter_: Mapping[str, Any]) -> str | None:
     """What the metadata column, itself a projection, must contain at least."""
     visible = {k: v for k, v in filter_.items() if codec.readable or k in CLEAR_METADATA}
     return _json.dump(_json.project(visible)) if visible else None
+
+
+def _value_of(row: asyncpg.Record) -> StoredValue:
+    return StoredValue(row["type"], row["payload"], row["message_runs"])
 
 
 def _state_key(row: asyncpg.Record) -> _StateKey:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import os
 from collections.abc import (
     AsyncIterator,
-    Callable,
     Collection,
     Iterable,
     Iterator,
     Mapping,
+    MutableMapping,
     Sequence,
 )
 from typing import Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -26,26 +29,31 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_pgsaga import _sql, migrate
 from langgraph_pgsaga.checkpoint import history, retention
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.codec import Codec
 from langgraph_pgsaga.checkpoint.decode import (
+    FetchedCheckpoint,
     add_pending_sends,
     decode_fetched,
     needs_pending_sends,
 )
-from langgraph_pgsaga.checkpoint.encode import EncodedPut, encode_put, encode_writes
-from langgraph_pgsaga.checkpoint.message_numbers import KnownMessages, MessageNumbers
+from langgraph_pgsaga.checkpoint.encode import (
+    EncodedPut,
+    EncodedWrites,
+    encode_put,
+    encode_writes,
+)
 from langgraph_pgsaga.checkpoint.serde import as_safe, with_allowlist
+from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
+from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
+from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
 from langgraph_pgsaga.database import Database
-from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
+from langgraph_pgsaga.errors import InvalidArgumentError
 
 _STATEMENTS = _sql.load("checkpoint")
-# Every loss of a race means that somebody else deleted messages of this very session.
-_MOST_STALE_PUTS = 10
 _VERSION_DIGITS = 8
 
 
@@ -56,8 +64,9 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     and `ainvoke`, any number of threads and event loops, and notebook cells. Call
     `setup()` or `asetup()` once per database to make or update the tables.
 
-    `put`, `put_writes` and `get_tuple` are one statement each. What they acknowledge
-    is committed. They are repeated when the connection is lost: each is idempotent.
+    `put`, `put_writes` and `get_tuple` take one round trip; writes that wait for one
+    go together in the next. What they acknowledge is committed. They are repeated when
+    the connection is lost: each is idempotent.
 
     Args:
         db: the database; the saver doesn't close it (the class methods' savers do).
@@ -78,9 +87,13 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     ) -> None:
         super().__init__(serde=as_safe(serde, allow=allow, strict=strict))
         self.db = db
-        self._codec = Codec(self.serde)
-        self._numbers = MessageNumbers()
         self._owns_db = False
+        self._begin(Codec(self.serde))
+
+    def _begin(self, codec: Codec) -> None:
+        self._codec = MessageCodec(codec)
+        self._memory = SessionMemory()
+        self._queues: MutableMapping[asyncio.AbstractEventLoop, WriteQueue] = WeakKeyDictionary()
 
     @classmethod
     def from_conn_string(
@@ -159,33 +172,40 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             ServerError and its subclasses.
         """
         address = Address.of(config)
+        known = self._memory.known(address.session_id)
         rows = await self.db.fetch(
             _STATEMENTS["get_checkpoint"],
             address.session_id,
             address.stored_ns,
             address.checkpoint_id,
+            known.epoch if known else None,
+            known.held if known else None,
         )
-        fetched = decode_fetched(self._codec, address.given_thread_id, address.stored_ns, rows)
+        fetched = decode_fetched(
+            self._codec, address.given_thread_id, address.stored_ns, rows, known
+        )
         if fetched is None:
             return None
-        if fetched.message_epoch is not None:
-            self._numbers.learn(address.session_id, fetched.message_epoch, fetched.digests)
+        self._remember(address.session_id, fetched)
         await self._add_pending_sends(address, fetched.found)
         return fetched.found
+
+    def _remember(self, session_id: UUID, fetched: FetchedCheckpoint) -> None:
+        if fetched.epoch is None or fetched.message_count is None:
+            return  # the session's row is gone: what is here was written without it
+        sent = fetched.messages.items()
+        numbers = ((message.digest, number) for number, message in sent)
+        self._memory.learn(session_id, fetched.epoch, fetched.message_count, numbers)
+        self._memory.hold(session_id, fetched.epoch, sent)
 
     async def _add_pending_sends(self, address: Address, found: CheckpointTuple) -> None:
         """Checkpoints of formats before 4 kept their Sends as writes of their parent."""
         parent = found.parent_config
         if parent is None or not needs_pending_sends(found.checkpoint):
             return
-        rows = await self.db.fetch(
-            _STATEMENTS["select_pending_sends"],
-            address.session_id,
-            address.stored_ns,
-            parent["configurable"]["checkpoint_id"],
-            TASKS,
+        sends = await history.pending_sends(
+            self.db, self._codec, address, parent["configurable"]["checkpoint_id"]
         )
-        sends = [self._codec.load(row["type"], row["payload"]) for row in rows]
         add_pending_sends(found.checkpoint, sends, self.get_next_version(None, None))
 
     async def aget_iter(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]:
@@ -258,31 +278,15 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         """
         address = Address.of(config)
 
-        def encode(known: KnownMessages) -> EncodedPut:
+        def encode() -> EncodedPut:
+            known = self._memory.known(address.session_id)
+            numbers: Mapping[bytes, int] = known.numbers if known else {}
             return encode_put(
-                self._codec, address, config, checkpoint, metadata, new_versions, known
+                self._codec, address, config, checkpoint, metadata, new_versions, numbers
             )
 
-        await self._put(address, encode)
+        await self._queue().write(address.session_id, encode)
         return address.config(checkpoint["id"])
-
-    async def _put(self, address: Address, encode: Callable[[KnownMessages], EncodedPut]) -> None:
-        known = self._numbers.known(address.session_id)
-        for _ in range(_MOST_STALE_PUTS):
-            put = encode(known)
-            rows = await self.db.fetch(_STATEMENTS["put_checkpoint"], *put.arguments)
-            if rows:
-                numbers = zip(put.digests, rows[0]["message_nos"] or (), strict=True)
-                self._numbers.learn(address.session_id, rows[0]["message_epoch"], numbers)
-                return
-            self._numbers.forget(address.session_id)
-            known = KnownMessages()
-        raise ServerError(
-            dsn=self.db.dsn,
-            sqlstate=None,
-            detail=f"messages of thread {address.thread_id!r} were deleted again and again "
-            f"while a checkpoint was put ({_MOST_STALE_PUTS} tries)",
-        )
 
     async def aput_writes(
         self,
@@ -302,15 +306,29 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             ServerError and its subclasses.
         """
         address = Address.of(config)
-        if address.checkpoint_id is None:
+        checkpoint_id = address.checkpoint_id
+        if checkpoint_id is None:
             raise InvalidArgumentError(
                 argument="checkpoint_id", problem="put_writes needs the checkpoint it belongs to"
             )
         if not writes:
             return
-        encoded = encode_writes(self._codec, address, writes, task_id, task_path)
-        statement = _STATEMENTS["put_large_writes" if encoded.is_large else "put_writes"]
-        await self.db.fetch(statement, *encoded.arguments)
+
+        def encode() -> EncodedWrites:
+            return encode_writes(
+                self._codec, address, config, checkpoint_id, writes, task_id, task_path
+            )
+
+        await self._queue().write(address.session_id, encode)
+
+    def _queue(self) -> WriteQueue:
+        """That of the running loop."""
+        loop = asyncio.get_running_loop()
+        queue = self._queues.get(loop)
+        if queue is None:
+            queue = WriteQueue(self.db, self._codec, self._memory)
+            self._queues[loop] = queue
+        return queue
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
         """The version after `current`: a zero-padded counter, and 36 random bits.
@@ -326,14 +344,15 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         return f"{int(digits or 0) + 1:0{width}}.{branch}"
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> PostgresSaver:
-        """A copy that may also load these types; it shares this saver's database and caches."""
+        """A copy that may also load these types; it shares this saver's database."""
         serde = with_allowlist(self.serde, extra_allowlist)
         if serde is self.serde:
             return self
         clone = copy.copy(self)
         clone.serde = serde
-        clone._codec = Codec(serde, digest_key=self._codec.digest_key)
         clone._owns_db = False
+        # What one may load, the other may not: nothing decoded is shared.
+        clone._begin(Codec(serde, digest_key=self._codec.codec.digest_key))
         return clone
 
     # Deleting and copying

@@ -1,182 +1,240 @@
--- The saver's hot statements: put, put_writes and get_tuple, each one round trip.
+-- The saver's hot statements, each one round trip: writing what is queued, and get_tuple.
 --
--- Lock order: the agent_sessions row, then the rows of that session.
+-- Lock order: the agent_sessions rows by session_id, then the rows of those sessions, in
+-- the order of the CTEs. Arrays of a call come sorted by session, so two processes that
+-- write for the same sessions can't wait for each other.
 
--- name: put_checkpoint
--- Stores a checkpoint with all that is new in it, in one statement.
--- Returns no row where the caller's message numbers are stale (messages of the
--- session were deleted since it learned them): nothing was stored then, and the
--- caller sends every message again. A reference below zero in run_starts,
--- run_ends and parents means the message at that place of this call's arrays.
--- params: session_id uuid, thread_id text, user_id text, agent_type text, priority integer, session_metadata jsonb, message_epoch bigint, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, channels text[], versions text[], types text[], payloads bytea[], blob_hashes bytea[], run_values integer[], run_starts integer[], run_ends integer[], hashes bytea[], blobs bytea[], digests bytea[], message_ids text[], parents integer[], message_types text[], roles text[], contents text[], message_metadata jsonb[], payload_types text[], message_payloads bytea[]
--- columns: message_epoch bigint, message_nos integer[]
-with seen as (
-  select message_epoch from {schema}.agent_sessions where session_id = $1
-),
-held as (
-  select n.place::integer as place, m.message_no
-  from unnest($25::bytea[]) with ordinality n (digest, place)
-  cross join lateral (
-    select a.message_no from {schema}.agent_messages a
-    where a.session_id = $1 and a.digest = n.digest
-    limit 1
-  ) m
-),
-fresh as (
-  select n.place, row_number() over (order by n.place)::integer as rank
-  from generate_series(1, cardinality($25::bytea[])) n (place)
-  where not exists (select from held h where h.place = n.place)
-),
-session as (
+-- name: write_batch
+-- Stores the checkpoints, with all that is new in them, and the pending writes of any
+-- number of sessions: rows of each table as columns of arrays, under the row's session.
+-- A session's numbers were given by the caller, who counted on its epoch and (where new
+-- messages are numbered) on its message_count. Where these are others by now, or a
+-- session taken for new is there, nothing that hangs on the session's row is stored and
+-- the session isn't returned. Pending writes that refer to no message or blob don't:
+-- they are stored in any case. Regular ones (idx >= 0) are written once; special ones
+-- (errors, interrupts, ...) replace what stands at their place.
+-- params: session_ids uuid[], thread_ids text[], user_ids text[], agent_types text[], priorities integer[], session_metadata jsonb[], epochs bigint[], counts integer[], added integer[], are_new boolean[], state_sessions uuid[], state_nss text[], checkpoint_ids text[], parent_checkpoint_ids text[], state_data jsonb[], metadata jsonb[], exact_types text[], exacts bytea[], value_sessions uuid[], value_nss text[], channels text[], versions text[], types text[], payloads bytea[], blob_hashes text[], message_runs text[], blob_sessions uuid[], hashes bytea[], blobs bytea[], message_sessions uuid[], message_nos integer[], message_ids text[], parents integer[], message_types text[], roles text[], contents text[], message_metadata jsonb[], digests bytea[], payload_types text[], message_payloads bytea[], write_sessions uuid[], write_nss text[], write_checkpoint_ids text[], task_ids text[], idxs integer[], task_paths text[], write_channels text[], write_types text[], write_payloads bytea[], write_blob_hashes text[], write_runs text[], depend boolean[]
+-- columns: session_id uuid
+with made as (
   insert into {schema}.agent_sessions as s
-    (session_id, thread_id, user_id, agent_type, priority, metadata, message_count)
-  values ($1, $2, $3, $4, coalesce($5, 0), $6, (select count(*) from fresh))
-  on conflict (session_id) do update set
-    last_activity_at = now(),
-    message_count = s.message_count + excluded.message_count,
-    user_id = case when s.user_id = '' then excluded.user_id else s.user_id end,
-    agent_type = case when s.agent_type = '' then excluded.agent_type else s.agent_type end,
-    priority = coalesce($5, s.priority)
-  where s.message_epoch = coalesce($7, (select message_epoch from seen), s.message_epoch)
-    or cardinality($20::integer[]) = 0
-  returning s.message_epoch, s.message_count
-),
--- Numbers that the caller knows, or that this statement's snapshot has, are good only if
--- the row that was locked (or made anew, after a deletion) is still of their epoch. A call
--- without messages has none.
-live as (
-  select message_epoch, message_count from session
-  where message_epoch = coalesce($7, (select message_epoch from seen), message_epoch)
-    or cardinality($20::integer[]) = 0
-),
-numbered as (
-  select h.place, h.message_no from held h
-  union all
-  select f.place, l.message_count - (select count(*)::integer from fresh) + f.rank
-  from fresh f cross join live l
-),
-new_messages as (
-  insert into {schema}.agent_messages as m
-    (session_id, message_no, message_id, parent_message_no, message_type, role, content,
-     metadata, digest, payload_type, payload)
+    (session_id, thread_id, user_id, agent_type, priority, metadata, message_epoch,
+     message_count)
   select
-    $1, n.message_no, i.message_id,
-    case when i.parent < 0 then p.message_no else i.parent end,
-    i.message_type, i.role, i.content, i.metadata, i.digest, i.payload_type, i.payload
-  from live
-  cross join unnest(
-    $25::bytea[], $26::text[], $27::integer[], $28::text[], $29::text[], $30::text[],
-    $31::jsonb[], $32::text[], $33::bytea[]
-  ) with ordinality i (
-    digest, message_id, parent, message_type, role, content, metadata, payload_type, payload,
-    place
+    i.session_id, i.thread_id, i.user_id, i.agent_type, coalesce(i.priority, 0), i.metadata,
+    i.epoch, i.added
+  from unnest(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::jsonb[], $7::bigint[],
+    $9::integer[], $10::boolean[]
+  ) i (
+    session_id, thread_id, user_id, agent_type, priority, metadata, epoch, added, is_new
   )
-  join fresh f on f.place = i.place
-  join numbered n on n.place = i.place
-  left join numbered p on p.place = -i.parent
-  -- Another process stored the same message while this statement waited for the session.
-  on conflict (session_id, digest) do update set digest = excluded.digest
-  returning m.message_no, m.digest
+  where i.is_new
+  on conflict (session_id) do nothing
+  returning s.session_id
 ),
-placed as (
-  select h.place, h.message_no from held h
-  union all
-  select n.place::integer, m.message_no
-  from new_messages m
-  join unnest($25::bytea[]) with ordinality n (digest, place) on n.digest = m.digest
+kept as (
+  update {schema}.agent_sessions s set
+    last_activity_at = now(),
+    message_count = s.message_count + i.added,
+    user_id = case when s.user_id = '' then i.user_id else s.user_id end,
+    agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
+    priority = coalesce(i.priority, s.priority)
+  from unnest(
+    $1::uuid[], $3::text[], $4::text[], $5::integer[], $7::bigint[], $8::integer[],
+    $9::integer[], $10::boolean[]
+  ) i (session_id, user_id, agent_type, priority, epoch, count, added, is_new)
+  where s.session_id = i.session_id
+    and not i.is_new
+    and s.message_epoch = i.epoch
+    and s.message_count = coalesce(i.count, s.message_count)
+  returning s.session_id
 ),
-runs as (
-  select r.value_no, array_agg(e.message_no order by r.place, e.side) as message_runs
-  from unnest($20::integer[], $21::integer[], $22::integer[])
-    with ordinality r (value_no, first_no, last_no, place)
-  left join placed f on f.place = -r.first_no
-  left join placed l on l.place = -r.last_no
-  cross join lateral (
-    values (0, coalesce(f.message_no, r.first_no)), (1, coalesce(l.message_no, r.last_no))
-  ) e (side, message_no)
-  group by r.value_no
+live as materialized (
+  select session_id from made union all select session_id from kept
 ),
-new_blobs as (
-  insert into {schema}.agent_state_blobs (session_id, hash, payload)
-  select $1, b.hash, b.payload
-  from live cross join unnest($23::bytea[], $24::bytea[]) b (hash, payload)
-  on conflict (session_id, hash) do nothing
-),
-new_values as (
-  insert into {schema}.agent_state_values
-    (session_id, checkpoint_ns, channel, version, type, payload, blob_hash, message_runs)
-  select $1, $8, v.channel, v.version, v.type, v.payload, v.blob_hash, r.message_runs
-  from live
-  cross join unnest($15::text[], $16::text[], $17::text[], $18::bytea[], $19::bytea[])
-    with ordinality v (channel, version, type, payload, blob_hash, value_no)
-  left join runs r on r.value_no = v.value_no
-  on conflict (session_id, checkpoint_ns, channel, version) do nothing
-),
-new_state as (
+new_states as (
   insert into {schema}.agent_states as s
     (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
      exact_type, exact)
-  select $1, $8, $9, $10, $11, $12, $13, $14 from live
+  select i.*
+  from live l
+  join unnest(
+    $11::uuid[], $12::text[], $13::text[], $14::text[], $15::jsonb[], $16::jsonb[],
+    $17::text[], $18::bytea[]
+  ) i (
+    session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
+    exact_type, exact
+  ) using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
     metadata = excluded.metadata,
     exact_type = excluded.exact_type,
     exact = excluded.exact
-)
-select
-  l.message_epoch,
-  (select array_agg(p.message_no order by p.place) from placed p) as message_nos
-from live l;
-
--- name: put_writes
--- Stores a task's pending writes. Regular ones (idx >= 0) are written once; special
--- ones (errors, interrupts, ...) replace what stands at their place.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text, task_id text, task_path text, idxs integer[], channels text[], types text[], payloads bytea[]
-insert into {schema}.agent_state_writes as w
-  (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload)
-select $1, $2, $3, $4, n.idx, $5, n.channel, n.type, n.payload
-from unnest($6::integer[], $7::text[], $8::text[], $9::bytea[]) n (idx, channel, type, payload)
-on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
-  channel = excluded.channel,
-  task_path = excluded.task_path,
-  type = excluded.type,
-  payload = excluded.payload,
-  blob_hash = null
-where w.idx < 0;
-
--- name: put_large_writes
--- put_writes for calls with values that are stored by hash. Holding the session's
--- row keeps a deletion from taking a blob that this statement found in place.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text, task_id text, task_path text, idxs integer[], channels text[], types text[], payloads bytea[], blob_hashes bytea[], hashes bytea[], blobs bytea[]
-with held as (
-  select 1 from {schema}.agent_sessions where session_id = $1 for key share
+),
+new_values as (
+  insert into {schema}.agent_state_values
+    (session_id, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs)
+  select
+    i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload,
+    i.blob_hashes::bytea[], i.message_runs::integer[]
+  from live l
+  join unnest(
+    $19::uuid[], $20::text[], $21::text[], $22::text[], $23::text[], $24::bytea[],
+    $25::text[], $26::text[]
+  ) i (
+    session_id, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs
+  ) using (session_id)
+  on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_blobs as (
   insert into {schema}.agent_state_blobs (session_id, hash, payload)
-  select $1, b.hash, b.payload
-  from unnest($11::bytea[], $12::bytea[]) b (hash, payload)
-  where (select count(*) from held) >= 0
+  select i.*
+  from live l
+  join unnest($27::uuid[], $28::bytea[], $29::bytea[]) i (session_id, hash, payload)
+    using (session_id)
   on conflict (session_id, hash) do nothing
+),
+-- A digest that is there already, unknown to the caller, fails the statement.
+new_messages as (
+  insert into {schema}.agent_messages
+    (session_id, message_no, message_id, parent_message_no, message_type, role, content,
+     metadata, digest, payload_type, payload)
+  select i.*
+  from live l
+  join unnest(
+    $30::uuid[], $31::integer[], $32::text[], $33::integer[], $34::text[], $35::text[],
+    $36::text[], $37::jsonb[], $38::bytea[], $39::text[], $40::bytea[]
+  ) i (
+    session_id, message_no, message_id, parent_message_no, message_type, role, content,
+    metadata, digest, payload_type, payload
+  ) using (session_id)
+),
+new_writes as (
+  insert into {schema}.agent_state_writes as w
+    (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
+     blob_hashes, message_runs)
+  select
+    i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
+    i.type, i.payload, i.blob_hashes::bytea[], i.message_runs::integer[]
+  from unnest(
+    $41::uuid[], $42::text[], $43::text[], $44::text[], $45::integer[], $46::text[],
+    $47::text[], $48::text[], $49::bytea[], $50::text[], $51::text[], $52::boolean[]
+  ) i (
+    session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
+    blob_hashes, message_runs, depends
+  )
+  where not i.depends or i.session_id in (select l.session_id from live l)
+  on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
+    channel = excluded.channel,
+    task_path = excluded.task_path,
+    type = excluded.type,
+    payload = excluded.payload,
+    blob_hashes = excluded.blob_hashes,
+    message_runs = excluded.message_runs
+  where w.idx < 0
 )
+select l.session_id from live l;
+
+-- name: write_states
+-- write_batch for checkpoints without new messages and blobs, of sessions that are
+-- there: the fewer parts a statement has, the sooner it is started.
+-- params: session_ids uuid[], user_ids text[], agent_types text[], priorities integer[], epochs bigint[], state_sessions uuid[], state_nss text[], checkpoint_ids text[], parent_checkpoint_ids text[], state_data jsonb[], metadata jsonb[], exact_types text[], exacts bytea[], value_sessions uuid[], value_nss text[], channels text[], versions text[], types text[], payloads bytea[], message_runs text[]
+-- columns: session_id uuid
+with live as (
+  update {schema}.agent_sessions s set
+    last_activity_at = now(),
+    user_id = case when s.user_id = '' then i.user_id else s.user_id end,
+    agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
+    priority = coalesce(i.priority, s.priority)
+  from unnest(
+    $1::uuid[], $2::text[], $3::text[], $4::integer[], $5::bigint[]
+  ) i (session_id, user_id, agent_type, priority, epoch)
+  where s.session_id = i.session_id and s.message_epoch = i.epoch
+  returning s.session_id
+),
+new_states as (
+  insert into {schema}.agent_states as s
+    (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
+     exact_type, exact)
+  select i.*
+  from live l
+  join unnest(
+    $6::uuid[], $7::text[], $8::text[], $9::text[], $10::jsonb[], $11::jsonb[],
+    $12::text[], $13::bytea[]
+  ) i (
+    session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
+    exact_type, exact
+  ) using (session_id)
+  on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
+    parent_checkpoint_id = excluded.parent_checkpoint_id,
+    state_data = excluded.state_data,
+    metadata = excluded.metadata,
+    exact_type = excluded.exact_type,
+    exact = excluded.exact
+),
+new_values as (
+  insert into {schema}.agent_state_values
+    (session_id, checkpoint_ns, channel, version, type, payload, message_runs)
+  select
+    i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload,
+    i.message_runs::integer[]
+  from live l
+  join unnest(
+    $14::uuid[], $15::text[], $16::text[], $17::text[], $18::text[], $19::bytea[],
+    $20::text[]
+  ) i (session_id, checkpoint_ns, channel, version, type, payload, message_runs)
+    using (session_id)
+  on conflict (session_id, checkpoint_ns, channel, version) do nothing
+)
+select l.session_id from live l;
+
+-- name: write_pending
+-- write_batch for pending writes that refer to no message and no blob.
+-- params: sessions uuid[], nss text[], checkpoint_ids text[], task_ids text[], idxs integer[], task_paths text[], channels text[], types text[], payloads bytea[]
 insert into {schema}.agent_state_writes as w
-  (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
-   blob_hash)
-select $1, $2, $3, $4, n.idx, $5, n.channel, n.type, n.payload, n.blob_hash
-from unnest($6::integer[], $7::text[], $8::text[], $9::bytea[], $10::bytea[])
-  n (idx, channel, type, payload, blob_hash)
+  (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload)
+select i.*
+from unnest(
+  $1::uuid[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::text[],
+  $8::text[], $9::bytea[]
+) i (
+  session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload
+)
 on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
   channel = excluded.channel,
   task_path = excluded.task_path,
   type = excluded.type,
   payload = excluded.payload,
-  blob_hash = excluded.blob_hash
+  blob_hashes = null,
+  message_runs = null
 where w.idx < 0;
+
+-- name: find_session
+-- What numbering a session's messages takes: its epoch, its message_count, and which of
+-- the digests it has. One row; none where the session isn't there.
+-- params: session_id uuid, digests bytea[]
+-- columns: message_epoch bigint, message_count integer, digests bytea[], message_nos integer[]
+select s.message_epoch, s.message_count, h.digests, h.message_nos
+from {schema}.agent_sessions s
+cross join lateral (
+  select array_agg(m.digest) as digests, array_agg(m.message_no) as message_nos
+  from unnest($2::bytea[]) n (digest)
+  cross join lateral (
+    select a.digest, a.message_no from {schema}.agent_messages a
+    where a.session_id = $1 and a.digest = n.digest
+    limit 1
+  ) m
+) h
+where s.session_id = $1;
 
 -- name: get_checkpoint
 -- One checkpoint (the latest of the namespace where checkpoint_id is null) with its
--- values, messages and pending writes: one row of kind 'state', then the others.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text
+-- values, pending writes, and the messages that these refer to: one row of kind 'state',
+-- then the others. The first held_messages of the session are left out if held_epoch is
+-- still its epoch. The state's row has the session's epoch as no and its message_count
+-- as message_runs.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text, held_epoch bigint, held_messages integer
 -- columns: kind text, name text, ref text, path text, no bigint, type text, payload bytea, message_runs integer[], state_data jsonb, metadata jsonb
 with state as materialized (
   select
@@ -191,67 +249,75 @@ with state as materialized (
 wanted as materialized (
   select * from state where checkpoint_id = coalesce($3, checkpoint_id)
 ),
+session as materialized (
+  select
+    e.message_epoch, e.message_count,
+    case when e.message_epoch = $4 then $5 else 0 end as held
+  from {schema}.agent_sessions e where e.session_id = $1
+),
 held_values as materialized (
-  select c.channel, c.version, v.type, coalesce(v.payload, b.payload) as payload, v.message_runs
+  select
+    c.channel, v.type, v.message_runs,
+    coalesce(v.payload, {schema}.pgsaga_joined_blobs($1, v.blob_hashes)) as payload
   from wanted s
   cross join lateral jsonb_each_text(s.state_data -> 'channel_versions') c (channel, version)
   cross join lateral (
-    select a.type, a.payload, a.blob_hash, a.message_runs
+    select a.type, a.payload, a.blob_hashes, a.message_runs
     from {schema}.agent_state_values a
     where a.session_id = $1 and a.checkpoint_ns = $2
       and a.channel = c.channel and a.version = c.version
     limit 1
   ) v
-  left join lateral (
-    select a.payload from {schema}.agent_state_blobs a
-    where a.session_id = $1 and a.hash = v.blob_hash
-    limit 1
-  ) b on true
+),
+held_writes as materialized (
+  select
+    w.channel, w.task_id, w.task_path, w.idx, w.type, w.message_runs,
+    coalesce(w.payload, {schema}.pgsaga_joined_blobs($1, w.blob_hashes)) as payload
+  from wanted s
+  cross join lateral (
+    select a.* from {schema}.agent_state_writes a
+    where a.session_id = $1 and a.checkpoint_ns = $2 and a.checkpoint_id = s.checkpoint_id
+    offset 0
+  ) w
 )
 select
   'state' as kind, s.checkpoint_id as name, s.parent_checkpoint_id as ref, null::text as path,
-  (select e.message_epoch from {schema}.agent_sessions e where e.session_id = $1) as no,
-  s.exact_type as type, s.exact as payload, null::integer[] as message_runs,
-  s.state_data, s.metadata
+  e.message_epoch as no, s.exact_type as type, s.exact as payload,
+  array[e.message_count] as message_runs, s.state_data, s.metadata
 from wanted s
+left join session e on true
 union all
-select 'value', v.channel, v.version, null, null, v.type, v.payload, v.message_runs, null, null
+select 'value', v.channel, null, null, null, v.type, v.payload, v.message_runs, null, null
 from held_values v
+union all
+select
+  'write', w.channel, w.task_id, w.task_path, w.idx, w.type, w.payload, w.message_runs, null, null
+from held_writes w
 union all
 select 'message', null, null, null, m.message_no, m.payload_type, m.payload, null, null, null
 from (
-  select distinct u.first_no, v.message_runs[(u.i + 1)::integer] as last_no
-  from held_values v
-  cross join lateral unnest(v.message_runs) with ordinality u (first_no, i)
+  select distinct u.first_no, a.message_runs[(u.i + 1)::integer] as last_no
+  from (
+    select v.message_runs from held_values v union all select w.message_runs from held_writes w
+  ) a
+  cross join lateral unnest(a.message_runs) with ordinality u (first_no, i)
   where u.i % 2 = 1
 ) r
+cross join session e
 cross join lateral (
   select a.message_no, a.payload_type, a.payload from {schema}.agent_messages a
-  where a.session_id = $1 and a.message_no between r.first_no and r.last_no
+  where a.session_id = $1
+    and a.message_no between greatest(r.first_no, e.held + 1) and r.last_no
   order by a.message_no
-) m
-union all
-select
-  'write', w.channel, w.task_id, w.task_path, w.idx, w.type, coalesce(w.payload, b.payload),
-  null, null, null
-from wanted s
-cross join lateral (
-  select a.* from {schema}.agent_state_writes a
-  where a.session_id = $1 and a.checkpoint_ns = $2 and a.checkpoint_id = s.checkpoint_id
-  offset 0
-) w
-left join lateral (
-  select a.payload from {schema}.agent_state_blobs a
-  where a.session_id = $1 and a.hash = w.blob_hash
-  limit 1
-) b on true;
+) m;
 
 -- name: select_pending_sends
 -- The Send writes of a checkpoint, which checkpoints before format 4 take from their parent.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, channel text
--- columns: type text, payload bytea
-select w.type, coalesce(w.payload, b.payload) as payload
+-- columns: type text, payload bytea, message_runs integer[]
+select
+  w.type, coalesce(w.payload, {schema}.pgsaga_joined_blobs($1, w.blob_hashes)) as payload,
+  w.message_runs
 from {schema}.agent_state_writes w
-left join {schema}.agent_state_blobs b on b.session_id = w.session_id and b.hash = w.blob_hash
 where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = $3 and w.channel = $4
 order by w.task_path, w.task_id, w.idx;

@@ -78,21 +78,17 @@ limit $6;
 -- columns: session_id uuid, checkpoint_ns text, channel text, version text, type text, payload bytea, message_runs integer[]
 select
   k.session_id, k.checkpoint_ns, k.channel, k.version, v.type,
-  coalesce(v.payload, b.payload) as payload, v.message_runs
+  coalesce(v.payload, {schema}.pgsaga_joined_blobs(k.session_id, v.blob_hashes)) as payload,
+  v.message_runs
 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
   k (session_id, checkpoint_ns, channel, version)
 cross join lateral (
-  select a.type, a.payload, a.blob_hash, a.message_runs
+  select a.type, a.payload, a.blob_hashes, a.message_runs
   from {schema}.agent_state_values a
   where a.session_id = k.session_id and a.checkpoint_ns = k.checkpoint_ns
     and a.channel = k.channel and a.version = k.version
   limit 1
-) v
-left join lateral (
-  select a.payload from {schema}.agent_state_blobs a
-  where a.session_id = k.session_id and a.hash = v.blob_hash
-  limit 1
-) b on true;
+) v;
 
 -- name: select_messages
 -- The messages of the given runs.
@@ -109,22 +105,19 @@ cross join lateral (
 -- name: select_writes
 -- The pending writes of the given checkpoints.
 -- params: session_ids uuid[], checkpoint_nss text[], checkpoint_ids text[]
--- columns: session_id uuid, checkpoint_ns text, checkpoint_id text, task_id text, task_path text, idx integer, channel text, type text, payload bytea
+-- columns: session_id uuid, checkpoint_ns text, checkpoint_id text, task_id text, task_path text, idx integer, channel text, type text, payload bytea, message_runs integer[]
 select
   k.session_id, k.checkpoint_ns, k.checkpoint_id, w.task_id, w.task_path, w.idx, w.channel,
-  w.type, coalesce(w.payload, b.payload) as payload
+  w.type,
+  coalesce(w.payload, {schema}.pgsaga_joined_blobs(k.session_id, w.blob_hashes)) as payload,
+  w.message_runs
 from unnest($1::uuid[], $2::text[], $3::text[]) k (session_id, checkpoint_ns, checkpoint_id)
 cross join lateral (
   select a.* from {schema}.agent_state_writes a
   where a.session_id = k.session_id and a.checkpoint_ns = k.checkpoint_ns
     and a.checkpoint_id = k.checkpoint_id
   offset 0
-) w
-left join lateral (
-  select a.payload from {schema}.agent_state_blobs a
-  where a.session_id = k.session_id and a.hash = w.blob_hash
-  limit 1
-) b on true;
+) w;
 
 -- name: walk_delta_channels
 -- The way back from a checkpoint's parent, newest first: per ancestor which of the
@@ -174,8 +167,10 @@ order by w.depth;
 -- The writes of the given channels at the given checkpoints, in the order in which
 -- live execution applied them, checkpoints in the order of the array.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_ids text[], channels text[]
--- columns: checkpoint_id text, task_id text, channel text, type text, payload bytea
-select w.checkpoint_id, w.task_id, w.channel, w.type, coalesce(w.payload, b.payload) as payload
+-- columns: checkpoint_id text, task_id text, channel text, type text, payload bytea, message_runs integer[]
+select
+  w.checkpoint_id, w.task_id, w.channel, w.type,
+  coalesce(w.payload, {schema}.pgsaga_joined_blobs($1, w.blob_hashes)) as payload, w.message_runs
 from unnest($3::text[]) with ordinality k (checkpoint_id, place)
 cross join lateral (
   select a.* from {schema}.agent_state_writes a
@@ -183,9 +178,4 @@ cross join lateral (
     and a.channel = any($4::text[])
   offset 0
 ) w
-left join lateral (
-  select a.payload from {schema}.agent_state_blobs a
-  where a.session_id = $1 and a.hash = w.blob_hash
-  limit 1
-) b on true
 order by k.place, w.task_path, w.task_id, w.idx;

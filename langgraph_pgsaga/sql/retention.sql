@@ -137,21 +137,24 @@ where v.session_id = $1 and (v.checkpoint_ns, v.channel, v.version) not in (
 with blobs as (
   delete from {schema}.agent_state_blobs b
   where b.session_id = $1 and b.hash not in (
-    select v.blob_hash from {schema}.agent_state_values v
-    where v.session_id = $1 and v.blob_hash is not null
+    select h from {schema}.agent_state_values v cross join unnest(v.blob_hashes) h
+    where v.session_id = $1
     union
-    select w.blob_hash from {schema}.agent_state_writes w
-    where w.session_id = $1 and w.blob_hash is not null
+    select h from {schema}.agent_state_writes w cross join unnest(w.blob_hashes) h
+    where w.session_id = $1
   )
 ),
 messages as (
   delete from {schema}.agent_messages m
   where m.session_id = $1 and m.message_no not in (
     select n
-    from {schema}.agent_state_values v
-    cross join generate_series(1, cardinality(v.message_runs), 2) i
-    cross join generate_series(v.message_runs[i], v.message_runs[i + 1]) n
-    where v.session_id = $1 and v.message_runs is not null
+    from (
+      select message_runs from {schema}.agent_state_values where session_id = $1
+      union
+      select message_runs from {schema}.agent_state_writes where session_id = $1
+    ) r
+    cross join generate_series(1, cardinality(r.message_runs), 2) i
+    cross join generate_series(r.message_runs[i], r.message_runs[i + 1]) n
   )
   returning m.message_no
 )
@@ -196,8 +199,8 @@ states as (
 ),
 state_values as (
   insert into {schema}.agent_state_values
-    (session_id, checkpoint_ns, channel, version, type, payload, blob_hash, message_runs)
-  select $2, checkpoint_ns, channel, version, type, payload, blob_hash, message_runs
+    (session_id, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs)
+  select $2, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs
   from {schema}.agent_state_values where session_id = $1
 ),
 blobs as (
@@ -207,9 +210,10 @@ blobs as (
 writes as (
   insert into {schema}.agent_state_writes
     (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
-     blob_hash)
+     blob_hashes, message_runs)
   select
-    $2, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload, blob_hash
+    $2, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
+    blob_hashes, message_runs
   from {schema}.agent_state_writes where session_id = $1
 )
 insert into {schema}.agent_messages

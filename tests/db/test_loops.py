@@ -28,7 +28,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga.checkpoint.message_numbers import MessageNumbers
+from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
 from langgraph_pgsaga.errors import BlockingCallError, ClosedError
 
 DEADLINE_SECONDS = 30.0
@@ -341,7 +341,7 @@ def test_a_fork_while_other_threads_are_busy(dsn: str) -> None:
 @needs_fork
 def test_a_fork_in_the_middle_of_a_change_of_what_is_known() -> None:
     """A lock that another thread of the parent held isn't held in the child."""
-    numbers, inside, leave = MessageNumbers(), threading.Event(), threading.Event()
+    memory, inside, leave = SessionMemory(), threading.Event(), threading.Event()
 
     def slow() -> Iterator[tuple[bytes, int]]:
         inside.set()
@@ -349,14 +349,16 @@ def test_a_fork_in_the_middle_of_a_change_of_what_is_known() -> None:
         yield b"digest", 1
 
     session = uuid4()
-    thread = threading.Thread(target=numbers.learn, args=(session, 1, slow()))
+    thread = threading.Thread(target=memory.learn, args=(session, 1, 1, slow()))
     thread.start()
     inside.wait(DEADLINE_SECONDS)
-    pid = _in_child(lambda: numbers.learn(session, 1, [(b"other", 2)]))
+    pid = _in_child(lambda: memory.learn(session, 1, 2, [(b"other", 2)]))
     leave.set()
     thread.join()
     _assert_succeeds(pid)
-    assert numbers.known(session).numbers == {b"digest": 1}
+    known = memory.known(session)
+    assert known is not None
+    assert known.numbers == {b"digest": 1}
 
 
 @needs_fork
@@ -502,9 +504,10 @@ def test_aclose_lets_calls_of_its_own_loop_end(dsn: str) -> None:
     async def use() -> list[Any]:
         saver = PostgresSaver.from_conn_string(dsn, max_size=3)
         await saver.aget_tuple(CONFIG)
-        puts = [asyncio.ensure_future(saver.aput(*_arguments("t", n))) for n in range(10)]
-        pool = await saver.db._pool()
-        while pool.get_size() != 3:
+        threads = [f"t{n}" for n in range(10)]
+        puts = [asyncio.ensure_future(saver.aput(*_arguments(t, 0))) for t in threads]
+        pool = (await saver.db._pool()).pool
+        while pool and pool.get_size() != 3:
             await asyncio.sleep(0)
         await saver.aclose()
         results: list[Any] = await asyncio.gather(*puts, return_exceptions=True)

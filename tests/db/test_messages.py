@@ -604,7 +604,7 @@ async def test_equal_large_values_are_stored_once_a_session(
     assert sizes == [(2, 2)]
     # Each run writes the text to two channels: values and pending writes name the blob.
     for table, named in (("agent_state_values", 12), ("agent_state_writes", 12)):
-        rows = await server.rows(f"select count(*) from {table} where blob_hash is not null")
+        rows = await server.rows(f"select count(*) from {table} where blob_hashes is not null")
         assert rows == [(named,)]
     state = await document_graph(other, "").aget_state(config)
     assert (state.values["text"], state.values["copy"]) == (text, text)

@@ -564,9 +564,9 @@ _UNREFERENCED = """
 select
   (select count(*) from agent_state_blobs b where b.session_id = any($1::uuid[])
     and not exists (select from agent_state_values v
-      where v.session_id = b.session_id and v.blob_hash = b.hash)
+      where v.session_id = b.session_id and b.hash = any(v.blob_hashes))
     and not exists (select from agent_state_writes w
-      where w.session_id = b.session_id and w.blob_hash = b.hash))
+      where w.session_id = b.session_id and b.hash = any(w.blob_hashes)))
   + (select count(*) from agent_messages m where m.session_id = any($1::uuid[])
     and not exists (select from agent_state_values v, generate_subscripts(v.message_runs, 1) i
       where v.session_id = m.session_id and i % 2 = 1

@@ -14,9 +14,10 @@ pytestmark = pytest.mark.anyio
 
 _HOT = [
     ("checkpoint", "get_checkpoint"),
-    ("checkpoint", "put_checkpoint"),
-    ("checkpoint", "put_writes"),
-    ("checkpoint", "put_large_writes"),
+    ("checkpoint", "write_batch"),
+    ("checkpoint", "write_states"),
+    ("checkpoint", "write_pending"),
+    ("checkpoint", "find_session"),
     ("checkpoint", "select_pending_sends"),
     ("history", "list_namespace"),
     ("history", "list_thread"),
@@ -48,7 +49,7 @@ async def test_a_plan_made_on_empty_tables_reads_indexes(dsn: str, system: str, 
     found = list(nodes(json.loads(answer)[0]["Plan"]))
     tables = [n for n in found if n.get("Relation Name", "").startswith("agent_")]
     reads = [n for n in tables if n["Node Type"] != "ModifyTable"]
-    assert reads or name.startswith("put_")
+    assert reads or name.startswith("write_")
     assert {n["Node Type"] for n in reads} <= {
         "Index Scan",
         "Index Only Scan",

@@ -63,11 +63,11 @@ def forged(code: int, *parts: Any) -> bytes:
 
 PLACES = {
     "value": "update agent_state_values set type = $1, payload = $2, message_runs = null, "
-    "blob_hash = null where channel = 'c'",
+    "blob_hashes = null where channel = 'c'",
     "blob": "with typed as (update agent_state_values set type = $1 where channel = 'big') "
     "update agent_state_blobs set payload = $2",
     "message": "update agent_messages set payload_type = $1, payload = $2",
-    "write": "update agent_state_writes set type = $1, payload = $2, blob_hash = null",
+    "write": "update agent_state_writes set type = $1, payload = $2, blob_hashes = null",
     "exact": "update agent_states set exact_type = $1, exact = $2",
 }
 
@@ -382,9 +382,11 @@ def test_a_forged_clear_value_is_refused(dsn: str, encrypting: PostgresSaver) ->
         encrypting.put_writes(config, [("c", [2])], "task")
         assert stored(encrypting, config)
         fetch(dsn, statement, *arguments)
-        for read in read_all(encrypting):
-            with pytest.raises(CorruptValueError, match="encrypted"):
-                read()
+        # Another process: this one remembers the message.
+        with PostgresSaver.from_conn_string(dsn, serde=encrypting.serde) as reader:
+            for read in read_all(reader):
+                with pytest.raises(CorruptValueError, match="encrypted"):
+                    read()
         encrypting.delete_thread("t")
 
 

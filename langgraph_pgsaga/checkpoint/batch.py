@@ -1,0 +1,267 @@
+"""Queued calls of any number of sessions as the arguments of one statement."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from langgraph_pgsaga.checkpoint import pieces
+from langgraph_pgsaga.checkpoint.codec import Encoded
+from langgraph_pgsaga.checkpoint.encode import (
+    BLOB_BYTES,
+    EncodedCall,
+    EncodedPut,
+    EncodedValue,
+    EncodedWrites,
+    SessionColumns,
+)
+from langgraph_pgsaga.checkpoint.session_memory import KnownSession, SessionMemory
+from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
+
+_EPOCH_BITS = 53
+
+
+@dataclass(slots=True, kw_only=True)
+class SessionPart:
+    """What a batch does with one session: the numbers that it counts on and gives out."""
+
+    session_id: UUID
+    columns: SessionColumns
+    epoch: int
+    message_count: int
+    is_new: bool
+    known: Mapping[bytes, int]
+    fresh: dict[bytes, int] = field(default_factory=dict)
+    stored: list[tuple[int, StoredMessage]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, call: EncodedCall, known: KnownSession | None) -> SessionPart:
+        """The session as it is known; one that isn't is taken for new."""
+        return cls(
+            session_id=call.session_id,
+            columns=call.session,
+            epoch=known.epoch if known else _random_epoch(),
+            message_count=known.message_count if known else 0,
+            is_new=known is None,
+            known=known.numbers if known else {},
+        )
+
+    def number(self, message: StoredMessage) -> int | None:
+        """The message's number, if it has one."""
+        found = self.known.get(message.digest)
+        return found if found is not None else self.fresh.get(message.digest)
+
+
+class _Row(NamedTuple):
+    """The columns of a value, or of a write, that hold its content."""
+
+    type: str
+    payload: bytes | None
+    blob_hashes: str | None
+    message_runs: str | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """The rows of some calls. `sessions` are those whose row must be as expected."""
+
+    codec: MessageCodec
+    sessions: dict[UUID, SessionPart] = field(default_factory=dict)
+    states: list[tuple[Any, ...]] = field(default_factory=list)
+    values: list[tuple[Any, ...]] = field(default_factory=list)
+    blobs: dict[tuple[UUID, bytes], Encoded] = field(default_factory=dict)
+    messages: list[tuple[Any, ...]] = field(default_factory=list)
+    writes: list[tuple[Any, ...]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, codec: MessageCodec, calls: Sequence[EncodedCall], memory: SessionMemory) -> Batch:
+        """The calls' rows, their messages numbered by what `memory` knows."""
+        batch = cls(codec)
+        # A stable sort: what one session's calls say stays in its order.
+        ordered = sorted(calls, key=lambda call: call.session_id)
+        puts = [call for call in ordered if isinstance(call, EncodedPut)]
+        for put in puts:
+            batch._number_messages(batch._part(put, memory), put)
+        for put in puts:
+            batch._add_put(batch.sessions[put.session_id], put)
+        for call in ordered:
+            if isinstance(call, EncodedWrites):
+                batch._add_writes(batch._part_of_writes(call, memory), call)
+        return batch
+
+    @property
+    def statement(self) -> str:
+        """The smallest statement that stores all of it."""
+        if not self.sessions:
+            return "write_pending"
+        is_new = any(part.is_new for part in self.sessions.values())
+        needs_all = is_new or self.messages or self.blobs or self.writes
+        return "write_batch" if needs_all else "write_states"
+
+    def arguments(self) -> list[Any]:
+        """Those of `statement`."""
+        name = self.statement
+        if name == "write_pending":
+            return _columns(self.writes, 12)[:9]
+        # Locked in this order: no two statements may wait for each other.
+        parts = [self.sessions[session_id] for session_id in sorted(self.sessions)]
+        sessions = _columns([_session_row(part) for part in parts], 10)
+        states, values = _columns(self.states, 8), _columns(self.values, 8)
+        if name == "write_states":
+            ids, _, users, agents, priorities, _, epochs, *_ = sessions
+            return [ids, users, agents, priorities, epochs, *states, *values[:6], values[7]]
+        return [
+            *sessions,
+            *states,
+            *values,
+            *_columns([(*key, blob.data) for key, blob in self.blobs.items()], 3),
+            *_columns(self.messages, 11),
+            *_columns(self.writes, 12),
+        ]
+
+    def _part(self, call: EncodedCall, memory: SessionMemory) -> SessionPart:
+        part = self.sessions.get(call.session_id)
+        if part is None:
+            part = SessionPart.of(call, memory.known(call.session_id))
+            self.sessions[call.session_id] = part
+        return part
+
+    def _part_of_writes(self, call: EncodedWrites, memory: SessionMemory) -> SessionPart | None:
+        """None where the writes refer to nothing that a deletion could take from them.
+
+        Those that come before the first checkpoint of a session hold all of their bytes.
+        """
+        part = self.sessions.get(call.session_id)
+        known = memory.known(call.session_id)
+        if part is not None or known is None:
+            return part
+        for _, _, value in call.rows:
+            if value.is_large or any(message.digest in known.numbers for message in value.messages):
+                return self._part(call, memory)
+        return None
+
+    def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
+        number = part.message_count + len(part.fresh)
+        for _, _, value in put.values:
+            previous: int | None = None
+            for message in value.messages if value.list_type is not None else ():
+                found = part.number(message)
+                if found is None:
+                    found = number = number + 1
+                    part.fresh[message.digest] = number
+                    part.stored.append((number, message))
+                    self.messages.append(self._message_row(part, number, previous, message))
+                previous = found
+
+    def _message_row(
+        self, part: SessionPart, number: int, parent: int | None, message: StoredMessage
+    ) -> tuple[Any, ...]:
+        shown = self.codec.show(message)
+        sealed = self.codec.codec.seal(message.encoded)
+        return (
+            part.session_id,
+            number,
+            shown.message_id,
+            parent,
+            *shown[1:],
+            message.digest,
+            sealed.type,
+            sealed.data,
+        )
+
+    def _add_put(self, part: SessionPart, put: EncodedPut) -> None:
+        key = put.session_id, put.stored_ns
+        self.states.append((*key, put.checkpoint_id, *put.state))
+        for channel, version, value in put.values:
+            self.values.append((*key, channel, version, *self._row(part, value)))
+
+    def _add_writes(self, part: SessionPart | None, call: EncodedWrites) -> None:
+        key = call.session_id, call.stored_ns, call.checkpoint_id, call.task_id
+        for idx, channel, value in call.rows:
+            row = self._row(part, value)
+            depends = row.blob_hashes is not None or row.message_runs is not None
+            self.writes.append((*key, idx, call.task_path, channel, *row, depends))
+
+    def _row(self, part: SessionPart | None, value: EncodedValue) -> _Row:
+        numbered = [m for m in value.messages if part and part.number(m) is not None]
+        if value.list_type is not None and part and len(numbered) == len(value.messages):
+            return _Row(value.list_type, None, None, _runs_text(part, numbered))
+        type_, data, runs = value.type, value.data, None
+        if value.list_type is not None:
+            type_, data = _list_of(value.messages)
+        if part and numbered:
+            cut = pieces.cut_out(data, [m.encoded.data for m in numbered])
+            if cut is not None:
+                data, found = cut
+                runs = _runs_text(part, [numbered[place] for place in found])
+        return self._content_row(part, type_, data, value.chunks if runs is None else (), runs)
+
+    def _content_row(
+        self,
+        part: SessionPart | None,
+        type_: str,
+        data: bytes,
+        chunks: Sequence[bytes],
+        runs: str | None,
+    ) -> _Row:
+        codec = self.codec.codec
+        if part is None or len(data) < BLOB_BYTES:
+            sealed = codec.seal(Encoded(type_, data))
+            return _Row(sealed.type, sealed.data, None, runs)
+        hashes = []
+        for chunk in chunks or (data,):
+            encoded = Encoded(type_, chunk)
+            digest = codec.digest(encoded)
+            hashes.append(digest)
+            if (part.session_id, digest) not in self.blobs:
+                self.blobs[part.session_id, digest] = codec.seal(encoded)
+        sealed_type = self.blobs[part.session_id, hashes[0]].type
+        return _Row(sealed_type, None, _hashes_text(hashes), runs)
+
+
+def _random_epoch() -> int:
+    return int.from_bytes(os.urandom(8), "big") >> (64 - _EPOCH_BITS)
+
+
+def _session_row(part: SessionPart) -> tuple[Any, ...]:
+    # The count matters where numbers are given out.
+    count = part.message_count if part.fresh else None
+    return part.session_id, *part.columns, part.epoch, count, len(part.fresh), part.is_new
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[Any]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[]] * width
+
+
+def _runs_text(part: SessionPart, messages: Sequence[StoredMessage]) -> str:
+    """The numbers of the messages as runs, as PostgreSQL writes an array: {1,4,6,6}."""
+    known, fresh = part.known, part.fresh
+    runs: list[int] = []
+    last = -1
+    for message in messages:
+        number = known.get(message.digest) or fresh[message.digest]
+        if number != last + 1:
+            if runs:
+                runs.append(last)
+            runs.append(number)
+        last = number
+    return f"{{{','.join(map(str, [*runs, last]))}}}"
+
+
+def _hashes_text(hashes: Iterable[bytes]) -> str:
+    return "{" + ",".join(f'"\\\\x{digest.hex()}"' for digest in hashes) + "}"
+
+
+def _list_of(messages: Sequence[StoredMessage]) -> tuple[str, bytes]:
+    """The encoding of the list of these messages: msgpack's header of an array, then theirs."""
+    count = len(messages)
+    if count < 16:
+        header = bytes([0x90 | count])
+    elif count < 1 << 16:
+        header = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        header = b"\xdd" + count.to_bytes(4, "big")
+    return messages[0].encoded.type, header + b"".join(m.encoded.data for m in messages)

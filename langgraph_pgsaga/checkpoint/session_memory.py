@@ -1,0 +1,181 @@
+"""What this process remembers of the sessions it works with: message numbers and messages."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from langgraph_pgsaga.checkpoint.stored_message import StoredMessage
+
+_MOST_NUMBERS = 500_000
+_MOST_CONTENT_BYTES = 64_000_000
+# What a remembered session takes beside its messages, in numbers.
+_SESSION_NUMBERS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSession:
+    """A session as this process knows it; all of it is good under `epoch` only.
+
+    `message_count` is the highest number given out as far as known. `contents` are the
+    messages themselves, from 1 to `held` without a gap.
+    """
+
+    epoch: int
+    message_count: int
+    numbers: Mapping[bytes, int]
+    contents: Mapping[int, StoredMessage]
+    held: int
+
+
+@dataclass(slots=True)
+class _Session:
+    epoch: int
+    message_count: int = 0
+    numbers: dict[bytes, int] = field(default_factory=dict)
+    contents: dict[int, StoredMessage] = field(default_factory=dict)
+    held: int = 0
+    content_bytes: int = 0
+
+    @property
+    def weight(self) -> int:
+        return _SESSION_NUMBERS + len(self.numbers)
+
+
+class SessionMemory:
+    """Remembers sessions; the least recently used give up their messages, then all.
+
+    What is stale can do no harm: the server checks the epoch. Safe to use from
+    several threads.
+
+    Args:
+        most_numbers: how many message numbers are remembered, of all sessions.
+        most_content_bytes: what the remembered messages take, about.
+    """
+
+    def __init__(
+        self,
+        most_numbers: int = _MOST_NUMBERS,
+        most_content_bytes: int = _MOST_CONTENT_BYTES,
+    ) -> None:
+        self._most_numbers = most_numbers
+        self._most_content_bytes = most_content_bytes
+        self._begin()
+        _live.add(self)
+
+    def _begin(self) -> None:
+        self._numbers = 0
+        self._content_bytes = 0
+        self._sessions: OrderedDict[UUID, _Session] = OrderedDict()
+        # Those of the sessions that have contents, in the same order.
+        self._with_contents: OrderedDict[UUID, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def known(self, session_id: UUID) -> KnownSession | None:
+        """What is remembered of the session, which counts as used now."""
+        with self._lock:
+            session = self._sessions.get(session_id)
+            if session is None:
+                return None
+            self._use(session_id)
+            return KnownSession(
+                epoch=session.epoch,
+                message_count=session.message_count,
+                numbers=session.numbers,
+                contents=session.contents,
+                held=session.held,
+            )
+
+    def learn(
+        self, session_id: UUID, epoch: int, message_count: int, found: Iterable[tuple[bytes, int]]
+    ) -> None:
+        """Adds numbers by digest; what was learned under another epoch is forgotten first."""
+        with self._lock:
+            session = self._entered(session_id, epoch)
+            session.message_count = max(session.message_count, message_count)
+            self._numbers -= session.weight
+            session.numbers.update(found)
+            self._numbers += session.weight
+            self._use(session_id)
+            while self._numbers > self._most_numbers:
+                self._drop(next(iter(self._sessions)))
+
+    def hold(
+        self, session_id: UUID, epoch: int, messages: Iterable[tuple[int, StoredMessage]]
+    ) -> None:
+        """Keeps messages by number, of a session that was learned under this epoch."""
+        with self._lock:
+            session = self._sessions.get(session_id)
+            if session is None or session.epoch != epoch:
+                return
+            before = session.content_bytes
+            for number, message in messages:
+                if number not in session.contents:
+                    session.contents[number] = message
+                    session.content_bytes += message.size
+            while session.held + 1 in session.contents:
+                session.held += 1
+            self._content_bytes += session.content_bytes - before
+            self._with_contents[session_id] = None
+            self._use(session_id)
+            while self._content_bytes > self._most_content_bytes:
+                self._drop_contents(next(iter(self._with_contents)))
+
+    def forget(self, session_id: UUID) -> None:
+        with self._lock:
+            self._drop(session_id)
+
+    @property
+    def weight(self) -> int:
+        """The numbers remembered, and ten for each session."""
+        return self._numbers
+
+    @property
+    def content_bytes(self) -> int:
+        return self._content_bytes
+
+    def _entered(self, session_id: UUID, epoch: int) -> _Session:
+        session = self._sessions.get(session_id)
+        if session is None or session.epoch != epoch:
+            self._drop(session_id)
+            session = self._sessions[session_id] = _Session(epoch)
+            self._numbers += session.weight
+        return session
+
+    def _use(self, session_id: UUID) -> None:
+        self._sessions.move_to_end(session_id)
+        if session_id in self._with_contents:
+            self._with_contents.move_to_end(session_id)
+
+    def _drop(self, session_id: UUID) -> None:
+        self._drop_contents(session_id)
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            self._numbers -= session.weight
+
+    def _drop_contents(self, session_id: UUID) -> None:
+        if session_id not in self._with_contents:
+            return
+        del self._with_contents[session_id]
+        session = self._sessions[session_id]
+        self._content_bytes -= session.content_bytes
+        # Anew, not cleared: a reader may hold what `known` gave it.
+        session.contents, session.content_bytes, session.held = {}, 0, 0
+
+
+_live: weakref.WeakSet[SessionMemory] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # Another thread of the parent may have held the lock, halfway through a change.
+    for memory in list(_live):
+        memory._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,144 @@
+"""Messages as they are stored, each encoded and decoded as seldom as can be."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, NamedTuple
+
+from langchain_core.messages import BaseMessage
+
+from langgraph_pgsaga import _json
+from langgraph_pgsaga.checkpoint import messages as readable
+from langgraph_pgsaga.checkpoint.codec import Codec, Encoded
+from langgraph_pgsaga.checkpoint.snapshot import Snapshot
+
+# What a remembered message takes beside its bytes: the object, and their pristine copy.
+_OBJECT_BYTES = 1500
+_TIMES_DATA = 3
+
+
+class ShownMessage(NamedTuple):
+    """The readable columns of agent_messages; empty where nothing may stand in clear."""
+
+    message_id: str | None
+    message_type: str
+    role: str
+    content: str
+    metadata: str
+
+
+class StoredMessage:
+    """A version of a message: its bytes before encryption, and what stands for them.
+
+    `shown` may be missing: it is needed when the message is new to its session only.
+    """
+
+    __slots__ = ("digest", "encoded", "pristine", "shown")
+
+    def __init__(self, encoded: Encoded, digest: bytes) -> None:
+        self.encoded = encoded
+        self.digest = digest
+        self.shown: ShownMessage | None = None
+        # Of the decoded message; None before the first decoding, False where none is exact.
+        self.pristine: Snapshot | bool | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes of memory that it takes, about."""
+        return _OBJECT_BYTES + _TIMES_DATA * len(self.encoded.data)
+
+
+class _MessageRef(weakref.ref[BaseMessage]):
+    """A reference that knows its key once the message is gone."""
+
+    __slots__ = ("key",)
+
+    key: int
+
+
+class MessageCodec:
+    """Messages to their stored form and back.
+
+    A message that this object has encoded or decoded, and that hasn't changed since, isn't
+    encoded again: its content still equals a snapshot of then. One that was decoded is
+    copied from its snapshot when it is asked for again. What is remembered of a message
+    goes with the message.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self._seen: dict[int, tuple[_MessageRef, StoredMessage, Snapshot]] = {}
+
+        def forget(ref: weakref.ref[BaseMessage], seen: dict[int, Any] = self._seen) -> None:
+            seen.pop(ref.key, None)  # type: ignore[attr-defined]
+
+        self._forget = forget
+
+    def stored(self, message: BaseMessage, where: str) -> StoredMessage:
+        """The message's stored form; `where` names it in errors.
+
+        Raises:
+            UnstorableValueError: it couldn't be loaded again.
+        """
+        found = self._seen.get(id(message))
+        if found is not None and found[0]() is message and found[2].matches(message):
+            return found[1]
+        # Before the encoding: what changes meanwhile must not match.
+        snapshot = Snapshot.of(message)
+        stored = self._with_digest(self.codec.encode(message, where))
+        if snapshot is not None:
+            self._remember(message, stored, snapshot)
+        return stored
+
+    def of_row(self, type_: str, payload: bytes) -> StoredMessage:
+        """The stored form of a row of agent_messages.
+
+        Raises:
+            CorruptValueError: as Codec.open.
+        """
+        return self._with_digest(self.codec.open(type_, payload))
+
+    def fresh(self, stored: StoredMessage) -> Any:
+        """The message, an object of the caller's own.
+
+        Raises:
+            BlockedTypeError, MissingTypeError, CorruptValueError: as Codec.decode.
+        """
+        pristine = stored.pristine
+        if isinstance(pristine, Snapshot):
+            message = pristine.copy()
+        else:
+            message = self.codec.decode(stored.encoded)
+            if pristine is None and isinstance(message, BaseMessage):
+                pristine = stored.pristine = Snapshot.of_decoded(message) or False
+        if isinstance(pristine, Snapshot):
+            self._remember(message, stored, pristine)
+        return message
+
+    def show(self, stored: StoredMessage, message: BaseMessage | None = None) -> ShownMessage:
+        """The readable columns; `message` is the stored one as an object, if it's at hand."""
+        if stored.shown is None:
+            message = message if message is not None else self.codec.decode(stored.encoded)
+            stored.shown = _shown(message, is_clear=self.codec.readable)
+        return stored.shown
+
+    def _with_digest(self, encoded: Encoded) -> StoredMessage:
+        return StoredMessage(encoded, self.codec.digest(encoded))
+
+    def _remember(self, message: BaseMessage, stored: StoredMessage, snapshot: Snapshot) -> None:
+        ref = _MessageRef(message, self._forget)
+        ref.key = id(message)
+        self._seen[ref.key] = (ref, stored, snapshot)
+
+
+def _shown(message: BaseMessage, *, is_clear: bool) -> ShownMessage:
+    type_ = _json.clean_text(message.type)
+    if not is_clear:
+        return ShownMessage(None, type_, "", "", "{}")
+    return ShownMessage(
+        _json.clean_text(message.id) if message.id else None,
+        type_,
+        readable.role_of(message),
+        readable.text_of(message),
+        _json.dump(readable.metadata_of(message)),
+    )

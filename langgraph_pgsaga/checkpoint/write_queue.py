@@ -1,0 +1,265 @@
+"""The way of puts and writes to the server: in order per session, together where they wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+from collections import deque
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from langgraph_pgsaga import _sql
+from langgraph_pgsaga.checkpoint.batch import Batch
+from langgraph_pgsaga.checkpoint.encode import EncodedCall
+from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
+from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
+from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.errors import (
+    PgSagaError,
+    ServerConnectionError,
+    ServerError,
+    UnstorableValueError,
+)
+
+_STATEMENTS = _sql.load("checkpoint")
+_LANES = 4
+_MOST_CALLS = 200
+_TURNS_BETWEEN = 3
+_MOST_BYTES = 8_000_000
+# Callers beyond this wait before they encode.
+_MOST_QUEUED_BYTES = 64_000_000
+# Every loss of a race means that somebody else wrote to this very session.
+_MOST_TRIES = 20
+_UNIQUE_VIOLATION = "23505"
+
+
+class _Queued:
+    """A call and the future of its caller."""
+
+    __slots__ = ("call", "done")
+
+    def __init__(self, call: EncodedCall, done: asyncio.Future[None]) -> None:
+        self.call = call
+        self.done = done
+
+
+class WriteQueue:
+    """The puts and writes of one event loop.
+
+    A session's calls are stored in the order in which they came. Calls that wait while
+    a statement runs go together in the next one, of whatever sessions (group commit);
+    an idle lane sends on the next turn of the loop. A call that fails fails alone.
+
+    `write` returns when the call is committed. A cancelled call that isn't sent yet never
+    is; one that is sent may be stored or not.
+    """
+
+    def __init__(self, database: Database, codec: MessageCodec, memory: SessionMemory) -> None:
+        self._lanes = [_Lane(database, codec, memory) for _ in range(_LANES)]
+        self._queued_bytes = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def write(self, session_id: UUID, encode: Callable[[], EncodedCall]) -> None:
+        """Stores what `encode` gives: at once, unless too much is queued already.
+
+        Raises:
+            UnstorableValueError: the server has no such value; nothing was stored.
+            ServerError and its subclasses.
+        """
+        if self._waiting or self._queued_bytes > _MOST_QUEUED_BYTES:
+            await self._turn()
+        size = 0
+        try:
+            call = encode()
+            size = call.size
+            self._queued_bytes += size
+            self._wake_next()
+            await self._lanes[session_id.int % _LANES].add(call)
+        finally:
+            self._queued_bytes -= size
+            self._wake_next()
+
+    async def _turn(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self._wake_next()
+            raise
+
+    def _wake_next(self) -> None:
+        while self._waiting and self._queued_bytes <= _MOST_QUEUED_BYTES:
+            waiter = self._waiting.popleft()
+            if not waiter.cancelled():
+                waiter.set_result(None)
+                return
+
+
+class _Lane:
+    """One statement at a time, for the sessions that are this lane's."""
+
+    def __init__(self, database: Database, codec: MessageCodec, memory: SessionMemory) -> None:
+        self._database = database
+        self._codec = codec
+        self._memory = memory
+        self._queue: deque[_Queued] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._taken: list[_Queued] = []
+        self._gave_up = False
+
+    async def add(self, call: EncodedCall) -> None:
+        loop = asyncio.get_running_loop()
+        queued = _Queued(call, loop.create_future())
+        self._queue.append(queued)
+        if self._task is None:
+            # Not in the caller's context: the statement is everybody's.
+            nobody = contextvars.Context()
+            self._task = loop.create_task(self._send_all(), context=nobody)
+        try:
+            await queued.done
+        except asyncio.CancelledError:
+            self._give_up_unwanted()
+            raise
+
+    def _give_up_unwanted(self) -> None:
+        """Cancels the statement where all of its callers were cancelled."""
+        if self._task and self._taken and all(queued.done.cancelled() for queued in self._taken):
+            self._gave_up = True
+            self._task.cancel()
+
+    async def _send_all(self) -> None:
+        try:
+            while taken := self._take():
+                self._taken = taken
+                await self._send_or_give_up(taken)
+                self._taken = []
+                # What waited for these calls, such as the next checkpoint, joins the next
+                # statement.
+                for _ in range(_TURNS_BETWEEN):
+                    await asyncio.sleep(0)
+        finally:
+            self._task = None
+            # Only where this task was cancelled, as at the end of its loop.
+            for queued in (*self._taken, *self._queue):
+                queued.done.cancel()
+            self._taken = []
+            self._queue.clear()
+
+    async def _send_or_give_up(self, taken: Sequence[_Queued]) -> None:
+        try:
+            await self._send(taken)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._gave_up or task is None or task.uncancel() > 0:
+                raise
+        finally:
+            self._gave_up = False
+
+    def _take(self) -> list[_Queued]:
+        """The next calls that fit into one statement, in order."""
+        taken: list[_Queued] = []
+        keys: set[object] = set()
+        size = 0
+        while self._queue and len(taken) < _MOST_CALLS:
+            queued = self._queue[0]
+            size += queued.call.size
+            if taken and (size > _MOST_BYTES or queued.call.key in keys):
+                break
+            self._queue.popleft()
+            if not queued.done.cancelled():
+                keys.add(queued.call.key)
+                taken.append(queued)
+        return taken
+
+    async def _send(self, taken: Sequence[_Queued]) -> None:
+        try:
+            left = await self._store(taken)
+        except PgSagaError as error:
+            if not _may_be_of_one_call(error, among=len(taken)):
+                for queued in taken:
+                    _fail(queued, _copy_of(error))
+                return
+            left = list(taken)
+        except Exception as error:  # a defect: nobody may wait for ever
+            for queued in taken:
+                _fail(queued, error)
+            return
+        for queued in left:
+            await self._send_alone(queued)
+
+    async def _send_alone(self, queued: _Queued) -> None:
+        """A call that failed among others, or that counted on what isn't so any more."""
+        if queued.done.cancelled():
+            return
+        try:
+            await self._store_alone(queued)
+        except Exception as error:
+            _fail(queued, error)
+
+    async def _store_alone(self, queued: _Queued) -> None:
+        call = queued.call
+        for _ in range(_MOST_TRIES):
+            await self._find_session(call)
+            try:
+                if not await self._store([queued]):
+                    return
+            except ServerError as error:
+                if error.sqlstate != _UNIQUE_VIOLATION:
+                    raise
+        raise ServerError(
+            dsn=self._database.dsn,
+            sqlstate=None,
+            detail=f"thread {call.session.thread_id!r} was changed by others again and again "
+            f"while this call was to be stored ({_MOST_TRIES} tries)",
+        )
+
+    async def _find_session(self, call: EncodedCall) -> None:
+        """Learns what numbering the call's messages takes."""
+        session_id = call.session_id
+        digests = list({message.digest for message in call.messages})
+        rows = await self._database.fetch(_STATEMENTS["find_session"], session_id, digests)
+        if not rows:
+            self._memory.forget(session_id)
+            return
+        row = rows[0]
+        found = zip(row["digests"] or (), row["message_nos"] or (), strict=True)
+        self._memory.learn(session_id, row["message_epoch"], row["message_count"], found)
+
+    async def _store(self, taken: Sequence[_Queued]) -> list[_Queued]:
+        """Stores the calls, and answers those whose session wasn't as expected."""
+        batch = Batch.of(self._codec, [queued.call for queued in taken], self._memory)
+        rows = await self._database.fetch(_STATEMENTS[batch.statement], *batch.arguments())
+        stale = batch.sessions.keys() - {row["session_id"] for row in rows}
+        for part in batch.sessions.values():
+            if part.session_id not in stale:
+                count = part.message_count + len(part.fresh)
+                self._memory.learn(part.session_id, part.epoch, count, part.fresh.items())
+                self._memory.hold(part.session_id, part.epoch, part.stored)
+        left = [queued for queued in taken if queued.call.session_id in stale]
+        for queued in taken:
+            if queued.call.session_id not in stale and not queued.done.done():
+                queued.done.set_result(None)
+        return left
+
+
+def _may_be_of_one_call(error: PgSagaError, *, among: int) -> bool:
+    """Whether the calls should be tried one by one."""
+    if isinstance(error, ServerError) and error.sqlstate == _UNIQUE_VIOLATION:
+        return True  # a message that this process didn't know: it can be found
+    if among == 1 or isinstance(error, ServerConnectionError):
+        return False
+    return isinstance(error, UnstorableValueError | ServerError)
+
+
+def _copy_of(error: PgSagaError) -> PgSagaError:
+    """One for each caller: a traceback grows where an error is raised again."""
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied
+
+
+def _fail(queued: _Queued, error: Exception) -> None:
+    if not queued.done.done():
+        queued.done.set_exception(error)
