@@ -96,6 +96,8 @@ def is_clean(text: str) -> bool:
     """Whether PostgreSQL can hold `text`."""
     if "\0" in text:
         return False
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

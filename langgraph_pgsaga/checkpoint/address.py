@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -101,6 +102,7 @@ def stored_namespace(namespace: str) -> str:
     return f"{beginning}{colon}#{hashlib.sha256(encoded).hexdigest()}"
 
 
+@lru_cache(maxsize=4096)
 def session_id_of(thread_id: str) -> UUID:
     """The session of a thread: a UUID (version 8) of the first 16 bytes of its SHA-256.
 

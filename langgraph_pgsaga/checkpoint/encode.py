@@ -73,7 +73,7 @@ class EncodedValue:
 
 
 class SessionColumns(NamedTuple):
-    """What a call says of its session."""
+    """What a call says of its session; `metadata` counts where that is new."""
 
     thread_id: str
     user_id: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from langchain_core.messages import BaseMessage
@@ -18,16 +17,25 @@ _LONGEST_ARGUMENT = 10_000
 
 def is_message_list(value: Any) -> TypeGuard[list[BaseMessage]]:
     """Whether `value` is a plain, non-empty list of nothing but messages."""
-    return type(value) is list and bool(value) and all(isinstance(m, BaseMessage) for m in value)
+    # By class: isinstance asks the models' metaclass, for every message anew.
+    return (
+        type(value) is list and bool(value) and all(map(_is_message_class, set(map(type, value))))
+    )
+
+
+def _is_message_class(cls: type) -> bool:
+    return BaseMessage in cls.__mro__
 
 
 def role_of(message: BaseMessage) -> str:
     """user, assistant, system, tool, ...; a ChatMessage's own role."""
-    own = getattr(message, "role", None)
+    own = message.__dict__.get("role")
     if isinstance(own, str):
         return _json.clean_text(own)
+    if (known := _ROLES.get(message.type)) is not None:
+        return known
     kind = str(message.type).removesuffix("MessageChunk").lower()
-    return _json.clean_text(_ROLES.get(message.type, _ROLES.get(kind, kind)))
+    return _json.clean_text(_ROLES.get(kind, kind))
 
 
 def text_of(message: BaseMessage) -> str:
@@ -41,21 +49,22 @@ def text_of(message: BaseMessage) -> str:
 
 def metadata_of(message: BaseMessage) -> dict[str, Any]:
     """What queries ask for: name, tool calls, what a tool answered to, tokens, model."""
+    # Not by attribute: where a model has none of that name, looking it up is slow.
+    fields = message.__dict__
     found = {
-        "name": message.name,
+        "name": fields.get("name"),
         "tool_calls": [
             {key: call.get(key) for key in ("name", "args", "id")}
-            for call in getattr(message, "tool_calls", None) or ()
-            if isinstance(call, Mapping)
+            for call in fields.get("tool_calls") or ()
+            if isinstance(call, dict)
         ],
-        "tool_call_id": getattr(message, "tool_call_id", None),
-        "status": getattr(message, "status", None),
-        "usage": getattr(message, "usage_metadata", None),
-        "model": (message.response_metadata or {}).get("model_name"),
+        "tool_call_id": fields.get("tool_call_id"),
+        "status": fields.get("status"),
+        "usage": fields.get("usage_metadata"),
+        "model": (fields.get("response_metadata") or {}).get("model_name"),
     }
-    kept: dict[str, Any] = _json.project(
-        {k: v for k, v in found.items() if v}, longest=_LONGEST_ARGUMENT
-    )
+    said = {name: value for name, value in found.items() if value}
+    kept: dict[str, Any] = _json.project(said, longest=_LONGEST_ARGUMENT) if said else said
     return kept
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
+
 from langchain_core.messages import BaseMessage
 
 
