@@ -9,6 +9,7 @@ people and filters look at, next to exact bytes kept elsewhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -16,6 +17,8 @@ import orjson
 JSON_INT_LIMIT = 2**53
 # Containers in one another: below what orjson and the server's stack allow.
 _DEEPEST = 200
+_STR = frozenset({str})
+_NUL = "\\u0000"
 _SURROGATES_AND_NUL = {0: "\ufffd", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
 
 
@@ -31,7 +34,14 @@ def load(text: str) -> Any:
 
 def dump_exact(value: Any) -> str | None:
     """JSON text that loads to an equal value after a stay in jsonb; None if there is none."""
-    return dump(value) if _is_exact(value) else None
+    if not _is_exact(value):
+        return None
+    try:
+        text = dump(value)
+    except orjson.JSONEncodeError:  # lone surrogates
+        return None
+    # Text that holds these six characters themselves counts as inexact, too.
+    return None if _NUL in text else text
 
 
 def project(value: Any, *, longest: int | None = None, _depth: int = 0) -> Any:
@@ -106,22 +116,24 @@ def is_clean(text: str) -> bool:
 
 
 def _is_exact(value: Any, depth: int = 0) -> bool:
+    """Whether jsonb keeps it, but for what text it holds."""
     kind = type(value)
-    if kind is str:
-        return is_clean(value)
+    if kind is str or kind is bool or value is None:
+        return True
     if kind is int:
         return bool(-JSON_INT_LIMIT < value < JSON_INT_LIMIT)
     if kind is float:
         return _is_exact_float(value)
     if depth == _DEEPEST:
         return False
-    if kind is list or kind is tuple:
-        return all(_is_exact(item, depth + 1) for item in value)
     if kind is dict:
-        return all(
-            type(k) is str and is_clean(k) and _is_exact(v, depth + 1) for k, v in value.items()
-        )
-    return kind is bool or value is None
+        return _STR.issuperset(map(type, value)) and _are_exact(value.values(), depth + 1)
+    return (kind is list or kind is tuple) and _are_exact(value, depth + 1)
+
+
+def _are_exact(values: Iterable[Any], depth: int) -> bool:
+    inexact = [v for v in values if type(v) is not str and not _is_exact(v, depth)]
+    return not inexact
 
 
 def _is_exact_float(value: float) -> bool:

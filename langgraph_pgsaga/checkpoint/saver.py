@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import copy
 import os
 from collections.abc import (
@@ -49,12 +48,12 @@ from langgraph_pgsaga.checkpoint.encode import (
 from langgraph_pgsaga.checkpoint.serde import as_safe, with_allowlist
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
+from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import InvalidArgumentError
 
 _STATEMENTS = _sql.load("checkpoint")
-_VERSION_DIGITS = 8
 
 
 class PostgresSaver(BaseCheckpointSaver[str]):
@@ -331,17 +330,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         return queue
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
-        """The version after `current`: a zero-padded counter, and 36 random bits.
-
-        It sorts after `current`, whatever saver made that (for the first hundred
-        million steps of a thread). That two branches from one version draw the same
-        next one has a chance of 1 in 69 billion.
-        """
-        digits, _, _ = ("" if current is None else str(current)).partition(".")
-        width = max(len(digits), _VERSION_DIGITS) if isinstance(current, str) else _VERSION_DIGITS
-        # Not from `random`: forked processes would draw the same numbers.
-        branch = base64.urlsafe_b64encode(os.urandom(6))[:6].decode()
-        return f"{int(digits or 0) + 1:0{width}}.{branch}"
+        """The version after `current`: see `versions.next_version`."""
+        return next_version(current)
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> PostgresSaver:
         """A copy that may also load these types; it shares this saver's database."""
