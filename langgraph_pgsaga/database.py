@@ -327,6 +327,11 @@ class Database:
         options["server_settings"] = {k: v for k, v in settings.items() if k not in given}
         return options
 
+    def _open_pool(self) -> _LoopPool | None:
+        """The running loop's pool, if it is open."""
+        entry = None if self._closed else self._pools.get(asyncio.get_running_loop())
+        return entry if entry is not None and entry.pool is not None else None
+
     async def _pool(self) -> _LoopPool:
         self._check_open()
         loop = asyncio.get_running_loop()
@@ -351,20 +356,9 @@ class Database:
         for loop in [loop for loop in self._pools if loop.is_closed()]:
             self._pools.pop(loop).terminate()
 
-    @asynccontextmanager
-    async def _connection(self, pool: _LoopPool, *, keep: bool = True) -> AsyncIterator[Connection]:
-        connection = await self._acquired(pool)
-        try:
-            yield connection
-        except BaseException as error:
-            if isinstance(error, DRIVER_ERRORS) and is_connection_loss(error):
-                # Or it would go back to the pool: the server's goodbye comes before the
-                # end of the stream. Not expire_connections() for all: asyncpg then closes
-                # them in tasks of its own, whose errors nobody hears.
-                connection.terminate()
-            await pool.release(connection)
-            raise
-        await (pool.give_back if keep else pool.release)(connection)
+    def _connection(self, pool: _LoopPool, *, keep: bool = True) -> _Borrowed:
+        """A connection for the length of a block; `keep` it at hand if the block succeeds."""
+        return _Borrowed(self, pool, keep=keep)
 
     async def _acquired(self, pool: _LoopPool) -> PoolConnectionProxy[asyncpg.Record]:
         try:
@@ -387,7 +381,8 @@ class Database:
         while True:
             begun = False
             try:
-                async with self._connection(await self._pool()) as connection:
+                pool = self._open_pool() or await self._pool()
+                async with self._connection(pool) as connection:
                     begun = True
                     return await work(connection)
             except CALL_ERRORS as error:
@@ -404,6 +399,35 @@ class Database:
 
 def _is_identifier(name: object) -> bool:
     return isinstance(name, str) and _json.is_clean(name) and 0 < len(name.encode()) < 64
+
+
+class _Borrowed:
+    """A connection of a pool, for the length of a block."""
+
+    __slots__ = ("_connection", "_database", "_keep", "_pool")
+
+    def __init__(self, database: Database, pool: _LoopPool, *, keep: bool) -> None:
+        self._database = database
+        self._pool = pool
+        self._keep = keep
+
+    async def __aenter__(self) -> PoolConnectionProxy[asyncpg.Record]:
+        connection = self._pool.take_at_hand()
+        if connection is None:
+            connection = await self._database._acquired(self._pool)
+        self._connection = connection
+        return connection
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        connection = self._connection
+        if error is None and self._keep and self._pool.keep_at_hand(connection):
+            return
+        if error is not None and isinstance(error, DRIVER_ERRORS) and is_connection_loss(error):
+            # Or it would go back to the pool: the server's goodbye comes before the
+            # end of the stream. Not expire_connections() for all: asyncpg then closes
+            # them in tasks of its own, whose errors nobody hears.
+            connection.terminate()
+        await self._pool.release(connection)
 
 
 class _LoopPool:
@@ -445,15 +469,21 @@ class _LoopPool:
             yield pool
         finally:
             self.pool = None
+            self._at_hand.clear()
             pool.terminate()
 
-    async def acquire(self, timeout_seconds: float) -> PoolConnectionProxy[asyncpg.Record]:
-        """A connection; TimeoutError where none became free in time."""
+    def take_at_hand(self) -> PoolConnectionProxy[asyncpg.Record] | None:
+        """A connection that was kept, if one is still open."""
         while self._at_hand:
             connection = self._at_hand.pop()
-            if not connection.is_closed():
-                return connection
-            await self.release(connection)
+            with suppress(asyncpg.InterfaceError):  # it was lost, and the pool knows
+                if not connection.is_closed():
+                    return connection
+                connection.terminate()
+        return None
+
+    async def acquire(self, timeout_seconds: float) -> PoolConnectionProxy[asyncpg.Record]:
+        """A connection of the pool's; TimeoutError where none became free in time."""
         self._waiting += 1
         try:
             return await self._opened().acquire(timeout=timeout_seconds)
@@ -465,15 +495,15 @@ class _LoopPool:
         if self.pool is not None:
             await self.pool.release(connection)
 
-    async def give_back(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
-        """Keeps a connection at hand whose statements all succeeded."""
+    def keep_at_hand(self, connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
+        """Keeps a connection whose statements all succeeded, unless somebody waits for it."""
         if self._waiting or self.pool is None or self.pool.is_closing() or connection.is_closed():
-            await self.release(connection)
-            return
+            return False
         self._at_hand.append(connection)
         if self._clearing is None:
             loop = asyncio.get_running_loop()
             self._clearing = loop.call_later(_AT_HAND_SECONDS, self._clear)
+        return True
 
     def has_room(self) -> bool:
         """Whether the pool could give a connection."""

@@ -147,6 +147,80 @@ create table {schema}.agent_messages (
   constraint agent_messages_digest_key unique (session_id, digest)
 );
 
+-- What a process sends of new rows, as arrays of these: one parameter for each table.
+
+create type {schema}.pgsaga_new_session as (
+  session_id uuid,
+  thread_id text,
+  user_id text,
+  agent_type text,
+  priority integer,
+  metadata jsonb,
+  message_epoch bigint,
+  -- The message_count that the new messages' numbers follow; null where there are none.
+  message_count integer,
+  new_messages integer,
+  is_new boolean
+);
+
+create type {schema}.pgsaga_new_state as (
+  session_id uuid,
+  checkpoint_ns text,
+  checkpoint_id text,
+  parent_checkpoint_id text,
+  state_data jsonb,
+  metadata jsonb,
+  exact_type text,
+  exact bytea
+);
+
+create type {schema}.pgsaga_new_value as (
+  session_id uuid,
+  checkpoint_ns text,
+  channel text,
+  version text,
+  type text,
+  payload bytea,
+  blob_hashes bytea[],
+  message_runs integer[]
+);
+
+create type {schema}.pgsaga_new_blob as (
+  session_id uuid,
+  hash bytea,
+  payload bytea
+);
+
+create type {schema}.pgsaga_new_message as (
+  session_id uuid,
+  message_no integer,
+  message_id text,
+  parent_message_no integer,
+  message_type text,
+  role text,
+  content text,
+  metadata jsonb,
+  digest bytea,
+  payload_type text,
+  payload bytea
+);
+
+create type {schema}.pgsaga_new_write as (
+  session_id uuid,
+  checkpoint_ns text,
+  checkpoint_id text,
+  task_id text,
+  idx integer,
+  task_path text,
+  channel text,
+  type text,
+  payload bytea,
+  blob_hashes bytea[],
+  message_runs integer[],
+  -- Whether it needs what the session's row guards: blobs or messages.
+  is_dependent boolean
+);
+
 create function {schema}.pgsaga_joined_blobs(session_id uuid, hashes bytea[]) returns bytea
   language sql stable strict
   return (

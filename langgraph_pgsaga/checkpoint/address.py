@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -18,8 +17,7 @@ _LONGEST_NAMESPACE_BYTES = 512
 _KEPT_NAMESPACE_BYTES = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class Address(NamedTuple):
     """`given_thread_id` is the caller's own object, `thread_id` its text.
 
     `checkpoint_ns` is the namespace as given, `stored_ns` as the tables hold it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,6 +17,7 @@ from langgraph_pgsaga.checkpoint.encode import (
     EncodedValue,
     EncodedWrites,
     SessionColumns,
+    session_metadata,
 )
 from langgraph_pgsaga.checkpoint.session_memory import KnownSession, SessionMemory
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
@@ -60,8 +61,8 @@ class _Row(NamedTuple):
 
     type: str
     payload: bytes | None
-    blob_hashes: str | None
-    message_runs: str | None
+    blob_hashes: list[bytes] | None
+    message_runs: list[int] | None
 
 
 @dataclass(slots=True)
@@ -105,22 +106,14 @@ class Batch:
         """Those of `statement`."""
         name = self.statement
         if name == "write_pending":
-            return _columns(self.writes, 12)[:9]
+            return [self.writes]
         # Locked in this order: no two statements may wait for each other.
         parts = [self.sessions[session_id] for session_id in sorted(self.sessions)]
-        sessions = _columns([_session_row(part) for part in parts], 10)
-        states, values = _columns(self.states, 8), _columns(self.values, 8)
+        known = [[self._session_row(part) for part in parts], self.states, self.values]
         if name == "write_states":
-            ids, _, users, agents, priorities, _, epochs, *_ = sessions
-            return [ids, users, agents, priorities, epochs, *states, *values[:6], values[7]]
-        return [
-            *sessions,
-            *states,
-            *values,
-            *_columns([(*key, blob.data) for key, blob in self.blobs.items()], 3),
-            *_columns(self.messages, 11),
-            *_columns(self.writes, 12),
-        ]
+            return known
+        blobs = [(*key, blob.data) for key, blob in self.blobs.items()]
+        return [*known, blobs, self.messages, self.writes]
 
     def _part(self, call: EncodedCall, memory: SessionMemory) -> SessionPart:
         part = self.sessions.get(call.session_id)
@@ -142,6 +135,14 @@ class Batch:
             if value.is_large or any(message.digest in known.numbers for message in value.messages):
                 return self._part(call, memory)
         return None
+
+    def _session_row(self, part: SessionPart) -> tuple[Any, ...]:
+        thread_id, user_id, agent_type, priority, given = part.columns
+        metadata = session_metadata(self.codec.codec, given) if part.is_new else "{}"
+        # The count matters where numbers are given out.
+        count = part.message_count if part.fresh else None
+        columns = thread_id, user_id, agent_type, priority, metadata
+        return part.session_id, *columns, part.epoch, count, len(part.fresh), part.is_new
 
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
         number = part.message_count + len(part.fresh)
@@ -188,15 +189,15 @@ class Batch:
     def _row(self, part: SessionPart | None, value: EncodedValue) -> _Row:
         numbered = [m for m in value.messages if part and part.number(m) is not None]
         if value.list_type is not None and part and len(numbered) == len(value.messages):
-            return _Row(value.list_type, None, None, _runs_text(part, numbered))
+            return _Row(value.list_type, None, None, _runs(part, numbered))
         type_, data, runs = value.type, value.data, None
         if value.list_type is not None:
             type_, data = _list_of(value.messages)
         if part and numbered:
-            cut = pieces.cut_out(data, [m.encoded.data for m in numbered])
+            cut = pieces.cut_out(data, [m.data for m in numbered])
             if cut is not None:
                 data, found = cut
-                runs = _runs_text(part, [numbered[place] for place in found])
+                runs = _runs(part, [numbered[place] for place in found])
         return self._content_row(part, type_, data, value.chunks if runs is None else (), runs)
 
     def _content_row(
@@ -205,7 +206,7 @@ class Batch:
         type_: str,
         data: bytes,
         chunks: Sequence[bytes],
-        runs: str | None,
+        runs: list[int] | None,
     ) -> _Row:
         codec = self.codec.codec
         if part is None or len(data) < BLOB_BYTES:
@@ -219,25 +220,15 @@ class Batch:
             if (part.session_id, digest) not in self.blobs:
                 self.blobs[part.session_id, digest] = codec.seal(encoded)
         sealed_type = self.blobs[part.session_id, hashes[0]].type
-        return _Row(sealed_type, None, _hashes_text(hashes), runs)
+        return _Row(sealed_type, None, hashes, runs)
 
 
 def _random_epoch() -> int:
     return int.from_bytes(os.urandom(8), "big") >> (64 - _EPOCH_BITS)
 
 
-def _session_row(part: SessionPart) -> tuple[Any, ...]:
-    # The count matters where numbers are given out.
-    count = part.message_count if part.fresh else None
-    return part.session_id, *part.columns, part.epoch, count, len(part.fresh), part.is_new
-
-
-def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[Any]:
-    return [list(column) for column in zip(*rows, strict=True)] or [[]] * width
-
-
-def _runs_text(part: SessionPart, messages: Sequence[StoredMessage]) -> str:
-    """The numbers of the messages as runs, as PostgreSQL writes an array: {1,4,6,6}."""
+def _runs(part: SessionPart, messages: Sequence[StoredMessage]) -> list[int]:
+    """The numbers of the messages as runs: 1, 2, 3, 4, 6 is [1, 4, 6, 6]."""
     known, fresh = part.known, part.fresh
     runs: list[int] = []
     last = -1
@@ -248,11 +239,7 @@ def _runs_text(part: SessionPart, messages: Sequence[StoredMessage]) -> str:
                 runs.append(last)
             runs.append(number)
         last = number
-    return f"{{{','.join(map(str, [*runs, last]))}}}"
-
-
-def _hashes_text(hashes: Iterable[bytes]) -> str:
-    return "{" + ",".join(f'"\\\\x{digest.hex()}"' for digest in hashes) + "}"
+    return [*runs, last]
 
 
 def _list_of(messages: Sequence[StoredMessage]) -> tuple[str, bytes]:
@@ -264,4 +251,4 @@ def _list_of(messages: Sequence[StoredMessage]) -> tuple[str, bytes]:
         header = b"\xdc" + count.to_bytes(2, "big")
     else:
         header = b"\xdd" + count.to_bytes(4, "big")
-    return messages[0].encoded.type, header + b"".join(m.encoded.data for m in messages)
+    return messages[0].type, header + b"".join(m.data for m in messages)

@@ -69,7 +69,7 @@ class Messages:
 
     def encoded(self, numbers: Iterable[int]) -> list[bytes]:
         """Their bytes, in order; KeyError where one isn't there."""
-        return [self._stored[number].encoded.data for number in numbers]
+        return [self._stored[number].data for number in numbers]
 
     def objects(self, numbers: Iterable[int]) -> list[Any]:
         """The messages, in order; KeyError where one isn't there."""

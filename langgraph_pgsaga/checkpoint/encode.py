@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -49,8 +48,7 @@ CLEAR_METADATA = (
 _SESSION_KEYS = ("user_id", "agent_type", "priority")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedValue:
+class EncodedValue(NamedTuple):
     """A value as its bytes before encryption, and the messages in it, in order.
 
     Where `list_type` is set (to MESSAGES or MESSAGES_SNAPSHOT) it is those messages and
@@ -68,18 +66,18 @@ class EncodedValue:
         """Whether its bytes are to be stored by their hash."""
         size = len(self.data)
         if self.list_type is not None:
-            size = sum(len(message.encoded.data) for message in self.messages)
+            size = sum(len(message.data) for message in self.messages)
         return size >= BLOB_BYTES
 
 
 class SessionColumns(NamedTuple):
-    """What a call says of its session; `metadata` counts where that is new."""
+    """What a call says of its session; `metadata`, as given, counts where that is new."""
 
     thread_id: str
     user_id: str
     agent_type: str
     priority: int | None
-    metadata: str
+    metadata: Mapping[str, Any]
 
 
 class StateColumns(NamedTuple):
@@ -92,8 +90,7 @@ class StateColumns(NamedTuple):
     exact: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedPut:
+class EncodedPut(NamedTuple):
     """A put: its checkpoint, and the new values by channel and version."""
 
     session_id: UUID
@@ -117,8 +114,7 @@ class EncodedPut:
                 yield from value.messages
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedWrites:
+class EncodedWrites(NamedTuple):
     """A put_writes: a task's writes by their place."""
 
     session_id: UUID
@@ -170,7 +166,7 @@ def encode_put(
     new = (m for _, _, value in values for m in value.messages if m.digest not in numbers)
     return EncodedPut(
         session_id=address.session_id,
-        session=_session_columns(codec.codec, address, config),
+        session=_session_columns(address, config),
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint["id"],
         state=StateColumns(address.checkpoint_id, *state),
@@ -200,7 +196,7 @@ def encode_writes(
     messages = (m for _, value in rows.values() if value.list_type for m in value.messages)
     return EncodedWrites(
         session_id=address.session_id,
-        session=_session_columns(codec.codec, address, config),
+        session=_session_columns(address, config),
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint_id,
         task_id=task_id,
@@ -306,25 +302,33 @@ def _state_columns(
     return _json.dump(state), _json.dump(_json.project(clear_metadata)), *exact
 
 
-def _session_columns(codec: Codec, address: Address, config: RunnableConfig) -> SessionColumns:
+def _session_columns(address: Address, config: RunnableConfig) -> SessionColumns:
     configurable: Mapping[str, Any] = config.get("configurable") or {}
     given: Mapping[str, Any] = config.get("metadata") or {}
-    user_id, agent_type, priority = (configurable.get(k, given.get(k)) for k in _SESSION_KEYS)
-    described = {
-        key: value
-        for key, value in given.items()
-        if codec.readable
-        and isinstance(value, str | int | float | bool)
-        and not key.startswith(("__", "langgraph_", "checkpoint_"))
-        and key not in (*_SESSION_KEYS, "thread_id", "run_id")
-    }
+    user_id, agent_type, priority = (
+        configurable[key] if key in configurable else given.get(key) for key in _SESSION_KEYS
+    )
     return SessionColumns(
         thread_id=address.thread_id,
         user_id="" if user_id is None else _json.shown(user_id),
         agent_type="" if agent_type is None else _json.shown(agent_type),
         priority=priority if type(priority) is int and abs(priority) < 2**31 else None,
-        metadata=_json.dump(_json.project(described)) if described else "{}",
+        metadata=given,
     )
+
+
+def session_metadata(codec: Codec, given: Mapping[str, Any]) -> str:
+    """What agent_sessions shows of the metadata that a thread's first call was given."""
+    if not codec.readable:
+        return "{}"
+    described = {
+        key: value
+        for key, value in given.items()
+        if isinstance(value, str | int | float | bool)
+        and not key.startswith(("__", "langgraph_", "checkpoint_"))
+        and key not in (*_SESSION_KEYS, "thread_id", "run_id")
+    }
+    return _json.dump(_json.project(described)) if described else "{}"
 
 
 def _checked_size(
@@ -332,7 +336,7 @@ def _checked_size(
 ) -> int:
     """The bytes of what may have to be sent."""
     total = sum(len(value.data) for value in values) + len(state_data)
-    total += sum(len(message.encoded.data) for message in messages)
+    total += sum(len(message.data) for message in messages)
     if total > LARGEST_PAYLOAD_BYTES:
         size = f"{total:,} bytes together, more than PostgreSQL's limit of 1 GB for a statement"
         raise UnstorableValueError(where="the call's values", problem=size)

@@ -11,12 +11,10 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
-    MutableMapping,
     Sequence,
 )
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -92,7 +90,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     def _begin(self, codec: Codec) -> None:
         self._codec = MessageCodec(codec)
         self._memory = SessionMemory()
-        self._queues: MutableMapping[asyncio.AbstractEventLoop, WriteQueue] = WeakKeyDictionary()
+        self._queues: dict[asyncio.AbstractEventLoop, WriteQueue] = {}
 
     @classmethod
     def from_conn_string(
@@ -325,8 +323,9 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         loop = asyncio.get_running_loop()
         queue = self._queues.get(loop)
         if queue is None:
-            queue = WriteQueue(self.db, self._codec, self._memory)
-            self._queues[loop] = queue
+            for ended in [other for other in self._queues if other.is_closed()]:
+                self._queues.pop(ended, None)
+            queue = self._queues[loop] = WriteQueue(self.db, self._codec, self._memory)
         return queue
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:

@@ -8,6 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from langgraph_pgsaga.checkpoint.stored_message import StoredMessage
@@ -18,8 +19,7 @@ _MOST_CONTENT_BYTES = 64_000_000
 _SESSION_NUMBERS = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownSession:
+class KnownSession(NamedTuple):
     """A session as this process knows it; all of it is good under `epoch` only.
 
     `message_count` is the highest number given out as far as known. `contents` are the

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import marshal
+from functools import lru_cache
+from typing import TypeVar
 
 from langchain_core.messages import BaseMessage
+
+Names = TypeVar("Names", tuple[str, ...], frozenset[str])
 
 # Without references between its parts, so that equal values have equal bytes.
 _MARSHAL_VERSION = 2
 _set = object.__setattr__
+
+
+# As many as classes of messages have combinations of fields.
+@lru_cache(maxsize=256)
+def _shared(names: Names) -> Names:
+    """One object for all that are equal."""
+    return names
 
 
 class Snapshot:
@@ -26,9 +37,9 @@ class Snapshot:
             raise ValueError
         fields = message.__dict__
         self._class = type(message)
-        self._names = tuple(fields)
+        self._names = _shared(tuple(fields))
         self._fields = marshal.dumps(fields, _MARSHAL_VERSION)
-        self._fields_set = frozenset(message.__pydantic_fields_set__)
+        self._fields_set = _shared(frozenset(message.__pydantic_fields_set__))
 
     @classmethod
     def of(cls, message: BaseMessage) -> Snapshot | None:

@@ -33,27 +33,34 @@ class StoredMessage:
     `shown` may be missing: it is needed when the message is new to its session only.
     """
 
-    __slots__ = ("digest", "encoded", "pristine", "shown")
+    # Many live long: each object less is one less for the garbage collector to visit.
+    __slots__ = ("data", "digest", "pristine", "shown", "type")
 
     def __init__(self, encoded: Encoded, digest: bytes) -> None:
-        self.encoded = encoded
+        self.type, self.data = encoded
         self.digest = digest
         self.shown: ShownMessage | None = None
         # Of the decoded message; None before the first decoding, False where none is exact.
         self.pristine: Snapshot | bool | None = None
 
     @property
+    def encoded(self) -> Encoded:
+        return Encoded(self.type, self.data)
+
+    @property
     def size(self) -> int:
         """The bytes of memory that it takes, about."""
-        return _OBJECT_BYTES + _TIMES_DATA * len(self.encoded.data)
+        return _OBJECT_BYTES + _TIMES_DATA * len(self.data)
 
 
-class _MessageRef(weakref.ref[BaseMessage]):
-    """A reference that knows its key once the message is gone."""
+class _Seen(weakref.ref[BaseMessage]):
+    """A message that was encoded or decoded, for as long as it lives."""
 
-    __slots__ = ("key",)
+    __slots__ = ("key", "snapshot", "stored")
 
     key: int
+    stored: StoredMessage
+    snapshot: Snapshot
 
 
 class MessageCodec:
@@ -67,7 +74,7 @@ class MessageCodec:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        self._seen: dict[int, tuple[_MessageRef, StoredMessage, Snapshot]] = {}
+        self._seen: dict[int, _Seen] = {}
 
         def forget(ref: weakref.ref[BaseMessage], seen: dict[int, Any] = self._seen) -> None:
             seen.pop(ref.key, None)  # type: ignore[attr-defined]
@@ -81,8 +88,8 @@ class MessageCodec:
             UnstorableValueError: it couldn't be loaded again.
         """
         found = self._seen.get(id(message))
-        if found is not None and found[0]() is message and found[2].matches(message):
-            return found[1]
+        if found is not None and found() is message and found.snapshot.matches(message):
+            return found.stored
         # Before the encoding: what changes meanwhile must not match.
         snapshot = Snapshot.of(message)
         stored = self._with_digest(self.codec.encode(message, where))
@@ -126,9 +133,9 @@ class MessageCodec:
         return StoredMessage(encoded, self.codec.digest(encoded))
 
     def _remember(self, message: BaseMessage, stored: StoredMessage, snapshot: Snapshot) -> None:
-        ref = _MessageRef(message, self._forget)
-        ref.key = id(message)
-        self._seen[ref.key] = (ref, stored, snapshot)
+        seen = _Seen(message, self._forget)
+        seen.key, seen.stored, seen.snapshot = id(message), stored, snapshot
+        self._seen[seen.key] = seen
 
 
 def _shown(message: BaseMessage, *, is_clear: bool) -> ShownMessage:

@@ -75,7 +75,13 @@ class WriteQueue:
             size = call.size
             self._queued_bytes += size
             self._wake_next()
-            await self._lanes[session_id.int % _LANES].add(call)
+            lane = self._lanes[session_id.int % _LANES]
+            queued = lane.add(call)
+            try:
+                await queued.done
+            except asyncio.CancelledError:
+                lane.give_up_unwanted()
+                raise
         finally:
             self._queued_bytes -= size
             self._wake_next()
@@ -109,7 +115,8 @@ class _Lane:
         self._taken: list[_Queued] = []
         self._gave_up = False
 
-    async def add(self, call: EncodedCall) -> None:
+    def add(self, call: EncodedCall) -> _Queued:
+        """Queues the call, and sees to it that somebody sends it."""
         loop = asyncio.get_running_loop()
         queued = _Queued(call, loop.create_future())
         self._queue.append(queued)
@@ -117,13 +124,9 @@ class _Lane:
             # Not in the caller's context: the statement is everybody's.
             nobody = contextvars.Context()
             self._task = loop.create_task(self._send_all(), context=nobody)
-        try:
-            await queued.done
-        except asyncio.CancelledError:
-            self._give_up_unwanted()
-            raise
+        return queued
 
-    def _give_up_unwanted(self) -> None:
+    def give_up_unwanted(self) -> None:
         """Cancels the statement where all of its callers were cancelled."""
         if self._task and self._taken and all(queued.done.cancelled() for queued in self._taken):
             self._gave_up = True
@@ -237,6 +240,8 @@ class _Lane:
                 count = part.message_count + len(part.fresh)
                 self._memory.learn(part.session_id, part.epoch, count, part.fresh.items())
                 self._memory.hold(part.session_id, part.epoch, part.stored)
+                for _, message in part.stored:
+                    message.shown = None  # it has been needed
         left = [queued for queued in taken if queued.call.session_id in stale]
         for queued in taken:
             if queued.call.session_id not in stale and not queued.done.done():

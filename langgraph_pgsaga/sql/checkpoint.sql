@@ -6,14 +6,14 @@
 
 -- name: write_batch
 -- Stores the checkpoints, with all that is new in them, and the pending writes of any
--- number of sessions: rows of each table as columns of arrays, under the row's session.
+-- number of sessions: an array of rows for each table.
 -- A session's numbers were given by the caller, who counted on its epoch and (where new
 -- messages are numbered) on its message_count. Where these are others by now, or a
 -- session taken for new is there, nothing that hangs on the session's row is stored and
 -- the session isn't returned. Pending writes that refer to no message or blob don't:
 -- they are stored in any case. Regular ones (idx >= 0) are written once; special ones
 -- (errors, interrupts, ...) replace what stands at their place.
--- params: session_ids uuid[], thread_ids text[], user_ids text[], agent_types text[], priorities integer[], session_metadata jsonb[], epochs bigint[], counts integer[], added integer[], are_new boolean[], state_sessions uuid[], state_nss text[], checkpoint_ids text[], parent_checkpoint_ids text[], state_data jsonb[], metadata jsonb[], exact_types text[], exacts bytea[], value_sessions uuid[], value_nss text[], channels text[], versions text[], types text[], payloads bytea[], blob_hashes text[], message_runs text[], blob_sessions uuid[], hashes bytea[], blobs bytea[], message_sessions uuid[], message_nos integer[], message_ids text[], parents integer[], message_types text[], roles text[], contents text[], message_metadata jsonb[], digests bytea[], payload_types text[], message_payloads bytea[], write_sessions uuid[], write_nss text[], write_checkpoint_ids text[], task_ids text[], idxs integer[], task_paths text[], write_channels text[], write_types text[], write_payloads bytea[], write_blob_hashes text[], write_runs text[], depend boolean[]
+-- params: sessions pgsaga_new_session[], states pgsaga_new_state[], new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[], writes pgsaga_new_write[]
 -- columns: session_id uuid
 with made as (
   insert into {schema}.agent_sessions as s
@@ -21,13 +21,8 @@ with made as (
      message_count)
   select
     i.session_id, i.thread_id, i.user_id, i.agent_type, coalesce(i.priority, 0), i.metadata,
-    i.epoch, i.added
-  from unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::jsonb[], $7::bigint[],
-    $9::integer[], $10::boolean[]
-  ) i (
-    session_id, thread_id, user_id, agent_type, priority, metadata, epoch, added, is_new
-  )
+    i.message_epoch, i.new_messages
+  from unnest($1::{schema}.pgsaga_new_session[]) i
   where i.is_new
   on conflict (session_id) do nothing
   returning s.session_id
@@ -35,18 +30,15 @@ with made as (
 kept as (
   update {schema}.agent_sessions s set
     last_activity_at = now(),
-    message_count = s.message_count + i.added,
+    message_count = s.message_count + i.new_messages,
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
     priority = coalesce(i.priority, s.priority)
-  from unnest(
-    $1::uuid[], $3::text[], $4::text[], $5::integer[], $7::bigint[], $8::integer[],
-    $9::integer[], $10::boolean[]
-  ) i (session_id, user_id, agent_type, priority, epoch, count, added, is_new)
+  from unnest($1::{schema}.pgsaga_new_session[]) i
   where s.session_id = i.session_id
     and not i.is_new
-    and s.message_epoch = i.epoch
-    and s.message_count = coalesce(i.count, s.message_count)
+    and s.message_epoch = i.message_epoch
+    and s.message_count = coalesce(i.message_count, s.message_count)
   returning s.session_id
 ),
 live as materialized (
@@ -56,15 +48,11 @@ new_states as (
   insert into {schema}.agent_states as s
     (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
      exact_type, exact)
-  select i.*
+  select
+    i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
+    i.metadata, i.exact_type, i.exact
   from live l
-  join unnest(
-    $11::uuid[], $12::text[], $13::text[], $14::text[], $15::jsonb[], $16::jsonb[],
-    $17::text[], $18::bytea[]
-  ) i (
-    session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
-    exact_type, exact
-  ) using (session_id)
+  join unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -76,23 +64,17 @@ new_values as (
   insert into {schema}.agent_state_values
     (session_id, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs)
   select
-    i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload,
-    i.blob_hashes::bytea[], i.message_runs::integer[]
+    i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
+    i.message_runs
   from live l
-  join unnest(
-    $19::uuid[], $20::text[], $21::text[], $22::text[], $23::text[], $24::bytea[],
-    $25::text[], $26::text[]
-  ) i (
-    session_id, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs
-  ) using (session_id)
+  join unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_blobs as (
   insert into {schema}.agent_state_blobs (session_id, hash, payload)
-  select i.*
+  select i.session_id, i.hash, i.payload
   from live l
-  join unnest($27::uuid[], $28::bytea[], $29::bytea[]) i (session_id, hash, payload)
-    using (session_id)
+  join unnest($4::{schema}.pgsaga_new_blob[]) i using (session_id)
   on conflict (session_id, hash) do nothing
 ),
 -- A digest that is there already, unknown to the caller, fails the statement.
@@ -100,15 +82,11 @@ new_messages as (
   insert into {schema}.agent_messages
     (session_id, message_no, message_id, parent_message_no, message_type, role, content,
      metadata, digest, payload_type, payload)
-  select i.*
+  select
+    i.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
+    i.content, i.metadata, i.digest, i.payload_type, i.payload
   from live l
-  join unnest(
-    $30::uuid[], $31::integer[], $32::text[], $33::integer[], $34::text[], $35::text[],
-    $36::text[], $37::jsonb[], $38::bytea[], $39::text[], $40::bytea[]
-  ) i (
-    session_id, message_no, message_id, parent_message_no, message_type, role, content,
-    metadata, digest, payload_type, payload
-  ) using (session_id)
+  join unnest($5::{schema}.pgsaga_new_message[]) i using (session_id)
 ),
 new_writes as (
   insert into {schema}.agent_state_writes as w
@@ -116,15 +94,9 @@ new_writes as (
      blob_hashes, message_runs)
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
-    i.type, i.payload, i.blob_hashes::bytea[], i.message_runs::integer[]
-  from unnest(
-    $41::uuid[], $42::text[], $43::text[], $44::text[], $45::integer[], $46::text[],
-    $47::text[], $48::text[], $49::bytea[], $50::text[], $51::text[], $52::boolean[]
-  ) i (
-    session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
-    blob_hashes, message_runs, depends
-  )
-  where not i.depends or i.session_id in (select l.session_id from live l)
+    i.type, i.payload, i.blob_hashes, i.message_runs
+  from unnest($6::{schema}.pgsaga_new_write[]) i
+  where not i.is_dependent or i.session_id in (select l.session_id from live l)
   on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
     channel = excluded.channel,
     task_path = excluded.task_path,
@@ -139,7 +111,7 @@ select l.session_id from live l;
 -- name: write_states
 -- write_batch for checkpoints without new messages and blobs, of sessions that are
 -- there: the fewer parts a statement has, the sooner it is started.
--- params: session_ids uuid[], user_ids text[], agent_types text[], priorities integer[], epochs bigint[], state_sessions uuid[], state_nss text[], checkpoint_ids text[], parent_checkpoint_ids text[], state_data jsonb[], metadata jsonb[], exact_types text[], exacts bytea[], value_sessions uuid[], value_nss text[], channels text[], versions text[], types text[], payloads bytea[], message_runs text[]
+-- params: sessions pgsaga_new_session[], states pgsaga_new_state[], new_values pgsaga_new_value[]
 -- columns: session_id uuid
 with live as (
   update {schema}.agent_sessions s set
@@ -147,25 +119,19 @@ with live as (
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
     priority = coalesce(i.priority, s.priority)
-  from unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::integer[], $5::bigint[]
-  ) i (session_id, user_id, agent_type, priority, epoch)
-  where s.session_id = i.session_id and s.message_epoch = i.epoch
+  from unnest($1::{schema}.pgsaga_new_session[]) i
+  where s.session_id = i.session_id and s.message_epoch = i.message_epoch
   returning s.session_id
 ),
 new_states as (
   insert into {schema}.agent_states as s
     (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
      exact_type, exact)
-  select i.*
+  select
+    i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
+    i.metadata, i.exact_type, i.exact
   from live l
-  join unnest(
-    $6::uuid[], $7::text[], $8::text[], $9::text[], $10::jsonb[], $11::jsonb[],
-    $12::text[], $13::bytea[]
-  ) i (
-    session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
-    exact_type, exact
-  ) using (session_id)
+  join unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -175,32 +141,25 @@ new_states as (
 ),
 new_values as (
   insert into {schema}.agent_state_values
-    (session_id, checkpoint_ns, channel, version, type, payload, message_runs)
+    (session_id, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs)
   select
-    i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload,
-    i.message_runs::integer[]
+    i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
+    i.message_runs
   from live l
-  join unnest(
-    $14::uuid[], $15::text[], $16::text[], $17::text[], $18::text[], $19::bytea[],
-    $20::text[]
-  ) i (session_id, checkpoint_ns, channel, version, type, payload, message_runs)
-    using (session_id)
+  join unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 )
 select l.session_id from live l;
 
 -- name: write_pending
 -- write_batch for pending writes that refer to no message and no blob.
--- params: sessions uuid[], nss text[], checkpoint_ids text[], task_ids text[], idxs integer[], task_paths text[], channels text[], types text[], payloads bytea[]
+-- params: writes pgsaga_new_write[]
 insert into {schema}.agent_state_writes as w
   (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload)
-select i.*
-from unnest(
-  $1::uuid[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::text[],
-  $8::text[], $9::bytea[]
-) i (
-  session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload
-)
+select
+  i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
+  i.type, i.payload
+from unnest($1::{schema}.pgsaga_new_write[]) i
 on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
   channel = excluded.channel,
   task_path = excluded.task_path,
