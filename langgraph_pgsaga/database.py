@@ -412,11 +412,10 @@ class _Borrowed:
         self._keep = keep
 
     async def __aenter__(self) -> PoolConnectionProxy[asyncpg.Record]:
-        connection = self._pool.take_at_hand()
-        if connection is None:
-            connection = await self._database._acquired(self._pool)
-        self._connection = connection
-        return connection
+        # At hand, most of the time: then there is nothing to wait for.
+        at_hand = self._pool.take_at_hand()
+        self._connection = at_hand or await self._database._acquired(self._pool)
+        return self._connection
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         connection = self._connection
@@ -483,7 +482,9 @@ class _LoopPool:
         return None
 
     async def acquire(self, timeout_seconds: float) -> PoolConnectionProxy[asyncpg.Record]:
-        """A connection of the pool's; TimeoutError where none became free in time."""
+        """A connection; TimeoutError where none became free in time."""
+        if (connection := self.take_at_hand()) is not None:
+            return connection
         self._waiting += 1
         try:
             return await self._opened().acquire(timeout=timeout_seconds)
