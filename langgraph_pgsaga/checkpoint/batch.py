@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -35,8 +35,10 @@ class SessionPart:
     message_count: int
     is_new: bool
     known: Mapping[bytes, int]
+    known_hashes: Set[bytes]
     fresh: dict[bytes, int] = field(default_factory=dict)
     stored: list[tuple[int, StoredMessage]] = field(default_factory=list)
+    fresh_hashes: set[bytes] = field(default_factory=set)
 
     @classmethod
     def of(cls, call: EncodedCall, known: KnownSession | None) -> SessionPart:
@@ -48,6 +50,7 @@ class SessionPart:
             message_count=known.message_count if known else 0,
             is_new=known is None,
             known=known.numbers if known else {},
+            known_hashes=known.hashes if known else frozenset(),
         )
 
     def number(self, message: StoredMessage) -> int | None:
@@ -73,7 +76,7 @@ class Batch:
     sessions: dict[UUID, SessionPart] = field(default_factory=dict)
     states: list[tuple[Any, ...]] = field(default_factory=list)
     values: list[tuple[Any, ...]] = field(default_factory=list)
-    blobs: dict[tuple[UUID, bytes], Encoded] = field(default_factory=dict)
+    blobs: list[tuple[Any, ...]] = field(default_factory=list)
     messages: list[tuple[Any, ...]] = field(default_factory=list)
     writes: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -112,8 +115,7 @@ class Batch:
         known = [[self._session_row(part) for part in parts], self.states, self.values]
         if name == "write_states":
             return known
-        blobs = [(*key, blob.data) for key, blob in self.blobs.items()]
-        return [*known, blobs, self.messages, self.writes]
+        return [*known, self.blobs, self.messages, self.writes]
 
     def _part(self, call: EncodedCall, memory: SessionMemory) -> SessionPart:
         part = self.sessions.get(call.session_id)
@@ -215,12 +217,12 @@ class Batch:
         hashes = []
         for chunk in chunks or (data,):
             encoded = Encoded(type_, chunk)
-            digest = codec.digest(encoded)
+            sealed, digest = codec.seal(encoded), codec.digest(encoded)
             hashes.append(digest)
-            if (part.session_id, digest) not in self.blobs:
-                self.blobs[part.session_id, digest] = codec.seal(encoded)
-        sealed_type = self.blobs[part.session_id, hashes[0]].type
-        return _Row(sealed_type, None, hashes, runs)
+            if digest not in part.known_hashes and digest not in part.fresh_hashes:
+                part.fresh_hashes.add(digest)
+                self.blobs.append((part.session_id, digest, sealed.data))
+        return _Row(sealed.type, None, hashes, runs)
 
 
 def _random_epoch() -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
+from langgraph_pgsaga.checkpoint import pieces
 from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import CorruptValueError, SerializationError, UnstorableValueError
 
@@ -66,6 +67,15 @@ class Codec:
             size = f"{len(encoded.data):,} bytes, more than PostgreSQL's limit of 1 GB for a value"
             raise UnstorableValueError(where=where, problem=size)
         return encoded
+
+    def chunks(self, value: Any, encoded: Encoded) -> list[bytes]:
+        """The bytes of an encoded value in parts, as `pieces.chunks` has them.
+
+        In one where they are encrypted: by their number the parts would tell of the value.
+        """
+        if self.encrypts or not isinstance(self._serde, SafeSerializer):
+            return [encoded.data]
+        return pieces.chunks(value, encoded.data, self._serde.encode_part)
 
     def seal(self, encoded: Encoded) -> Encoded:
         """What is stored: encrypted where there is a cipher, which the type then names."""

@@ -136,8 +136,16 @@ def decode_value(codec: Codec, stored: StoredValue, messages: Messages) -> Any:
         raise CorruptValueError(what="a large value", problem="a part of it isn't there any more")
     encoded = codec.open(type_, payload)
     if parts is not None:
-        encoded = Encoded(encoded.type, pieces.fill(encoded.data, parts))
+        encoded = Encoded(encoded.type, _filled(encoded.data, parts))
     return codec.decode(encoded)
+
+
+def _filled(skeleton: bytes, parts: list[bytes]) -> bytes:
+    try:
+        return pieces.fill(skeleton, parts)
+    except ValueError as error:  # msgpack's own is one, too
+        problem = "its gaps and its messages don't fit together"
+        raise CorruptValueError(what="a value with messages", problem=problem) from error
 
 
 def run_numbers(message_runs: list[int]) -> Iterable[int]:

@@ -236,9 +236,7 @@ def _encode_other(codec: MessageCodec, where: str, value: Any) -> EncodedValue:
     if found := pieces.messages_in(value):
         messages = _stored_messages(codec, where, found)
         return EncodedValue(type=encoded.type, data=encoded.data, messages=messages)
-    if len(encoded.data) < BLOB_BYTES or codec.codec.encrypts:
-        return EncodedValue(type=encoded.type, data=encoded.data)
-    chunks = pieces.chunks(value, encoded.data)
+    chunks = codec.codec.chunks(value, encoded) if len(encoded.data) >= BLOB_BYTES else ()
     return EncodedValue(type=encoded.type, data=encoded.data, chunks=chunks)
 
 

@@ -59,7 +59,14 @@ class SafeSerializer(JsonPlusSerializer):
             return "bytes", bytes(obj)
         if isinstance(obj, bytearray):
             return "bytearray", bytes(obj)
-        return "msgpack", self._writers.encode(obj)
+        return "msgpack", self.encode_part(obj)
+
+    def encode_part(self, obj: Any) -> bytes:
+        """The msgpack of a value, whatever it is.
+
+        Raises UnstorableValueError for what could not be loaded again.
+        """
+        return self._writers.encode(obj)
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """The value of a type tag and bytes.

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
@@ -29,6 +29,7 @@ class KnownSession(NamedTuple):
     epoch: int
     message_count: int
     numbers: Mapping[bytes, int]
+    hashes: Set[bytes]
     contents: Mapping[int, StoredMessage]
     held: int
 
@@ -38,13 +39,14 @@ class _Session:
     epoch: int
     message_count: int = 0
     numbers: dict[bytes, int] = field(default_factory=dict)
+    hashes: set[bytes] = field(default_factory=set)
     contents: dict[int, StoredMessage] = field(default_factory=dict)
     held: int = 0
     content_bytes: int = 0
 
     @property
     def weight(self) -> int:
-        return _SESSION_NUMBERS + len(self.numbers)
+        return _SESSION_NUMBERS + len(self.numbers) + len(self.hashes)
 
 
 class SessionMemory:
@@ -87,19 +89,29 @@ class SessionMemory:
                 epoch=session.epoch,
                 message_count=session.message_count,
                 numbers=session.numbers,
+                hashes=session.hashes,
                 contents=session.contents,
                 held=session.held,
             )
 
     def learn(
-        self, session_id: UUID, epoch: int, message_count: int, found: Iterable[tuple[bytes, int]]
+        self,
+        session_id: UUID,
+        epoch: int,
+        message_count: int,
+        found: Iterable[tuple[bytes, int]],
+        hashes: Iterable[bytes] = (),
     ) -> None:
-        """Adds numbers by digest; what was learned under another epoch is forgotten first."""
+        """Adds numbers by digest, and hashes of stored blobs.
+
+        What was learned under another epoch is forgotten first.
+        """
         with self._lock:
             session = self._entered(session_id, epoch)
             session.message_count = max(session.message_count, message_count)
             self._numbers -= session.weight
             session.numbers.update(found)
+            session.hashes.update(hashes)
             self._numbers += session.weight
             self._use(session_id)
             while self._numbers > self._most_numbers:

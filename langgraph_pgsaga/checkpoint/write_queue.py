@@ -238,7 +238,9 @@ class _Lane:
         for part in batch.sessions.values():
             if part.session_id not in stale:
                 count = part.message_count + len(part.fresh)
-                self._memory.learn(part.session_id, part.epoch, count, part.fresh.items())
+                self._memory.learn(
+                    part.session_id, part.epoch, count, part.fresh.items(), part.fresh_hashes
+                )
                 self._memory.hold(part.session_id, part.epoch, part.stored)
                 for _, message in part.stored:
                     message.shown = None  # it has been needed

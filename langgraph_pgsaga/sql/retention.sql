@@ -130,8 +130,8 @@ where v.session_id = $1 and (v.checkpoint_ns, v.channel, v.version) not in (
 );
 
 -- name: delete_unused_contents
--- Blobs and messages that no value or write names any more. Message numbers that other
--- processes remember end with the epoch, which changes only where a message goes: each
+-- Blobs and messages that no value or write names any more. What other processes
+-- remember of them ends with the epoch, which changes only where one of them goes: each
 -- change makes the puts that wait for this transaction start again.
 -- params: session_id uuid
 with blobs as (
@@ -143,6 +143,7 @@ with blobs as (
     select h from {schema}.agent_state_writes w cross join unnest(w.blob_hashes) h
     where w.session_id = $1
   )
+  returning b.hash
 ),
 messages as (
   delete from {schema}.agent_messages m
@@ -160,7 +161,7 @@ messages as (
 )
 update {schema}.agent_sessions
 set message_epoch = floor(random() * 9007199254740992)::bigint
-where session_id = $1 and exists (select from messages);
+where session_id = $1 and (exists (select from messages) or exists (select from blobs));
 
 -- name: exists_state
 -- Whether the session holds anything.

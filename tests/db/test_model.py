@@ -570,7 +570,10 @@ select
   + (select count(*) from agent_messages m where m.session_id = any($1::uuid[])
     and not exists (select from agent_state_values v, generate_subscripts(v.message_runs, 1) i
       where v.session_id = m.session_id and i % 2 = 1
-        and m.message_no between v.message_runs[i] and v.message_runs[i + 1]))
+        and m.message_no between v.message_runs[i] and v.message_runs[i + 1])
+    and not exists (select from agent_state_writes w, generate_subscripts(w.message_runs, 1) i
+      where w.session_id = m.session_id and i % 2 = 1
+        and m.message_no between w.message_runs[i] and w.message_runs[i + 1]))
   + (select count(*) from agent_state_values v where v.session_id = any($1::uuid[])
     and not exists (select from agent_states s
       where s.session_id = v.session_id and s.checkpoint_ns = v.checkpoint_ns
