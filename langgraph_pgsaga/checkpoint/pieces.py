@@ -11,11 +11,13 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import ormsgpack
 from langchain_core.messages import BaseMessage
 from langgraph.types import Send
+
+Encode: TypeAlias = Callable[[Any], bytes]
 
 # Objects looked at for messages, and how deep they are nested.
 _MOST_LOOKED_AT = 5_000
@@ -31,6 +33,8 @@ _SMALLEST_CHUNK_BYTES = 512
 _LARGEST_CHUNK_BYTES = 65_536
 # A chunk may grow to so many times the size that is aimed at.
 _MOST_TIMES = 4
+# Containers in containers that are cut, too.
+_DEEPEST_CUT = 4
 
 
 def messages_in(value: Any) -> list[BaseMessage]:
@@ -104,38 +108,43 @@ def fill(skeleton: bytes, parts: Sequence[bytes]) -> bytes:
     return b"".join([*pieces, skeleton[begin:]])
 
 
-def chunks(value: Any, data: bytes, encode: Callable[[Any], bytes]) -> list[bytes]:
+def chunks(value: Any, data: bytes, encode: Encode) -> list[bytes]:
     """`data`, the bytes of `value`, in parts that mostly stay when a little of it changes.
 
-    A list or dict is cut between its elements, behind those whose checksum says so
-    (content-defined chunking, as in LBFS, Muthitacharoen et al. 2001): what comes in, goes
-    or changes moves the cuts around itself only. A version then costs a chunk, and a hash
-    for each of the others: least where a chunk has some root of the whole.
+    A list or dict, and a large one in it, is cut between its elements, behind those whose
+    checksum says so (content-defined chunking, as in LBFS, Muthitacharoen et al. 2001): what
+    comes in, goes or changes moves the cuts around itself only. A version then costs a chunk,
+    and some 20 bytes for each of the others, in the pending write and in the value: least
+    where a chunk has about the root of forty times the whole.
     """
-    if type(value) not in (list, dict) or not value:
-        return [data]
-    header = _header_bytes(len(value))
+    root = 2 ** round(math.log2(40 * len(data) + 1) / 2)
+    aim = min(max(root, _SMALLEST_CHUNK_BYTES), _LARGEST_CHUNK_BYTES)
+    return list(_cut(value, data, encode, aim, 0))
+
+
+def _cut(value: Any, data: bytes, encode: Encode, aim: int, depth: int) -> Iterator[bytes]:
+    """The chunks of a container, and of large ones in it: cut alike wherever they stand."""
+    if type(value) not in (list, dict) or not value or depth == _DEEPEST_CUT:
+        yield data
+        return
+    begin = _header_bytes(len(value))
     at_once = 1 if len(data) >= _SMALL_ELEMENT_BYTES * len(value) else _SMALL_ELEMENTS
     cells = list(_cells(value, at_once, encode))
-    if b"".join(cells) != data[header:]:
-        return [data]  # not what is encoded element by element
-    root = 2 ** round(math.log2(4 * math.sqrt(len(data))))
-    aim = min(max(root, _SMALLEST_CHUNK_BYTES), _LARGEST_CHUNK_BYTES)
-    return [data[:header], *_grouped(cells, aim)]
-
-
-def _cells(value: Any, at_once: int, encode: Callable[[Any], bytes]) -> Iterator[bytes]:
-    """The bytes of the elements, so many at once, without those of a list or dict around them."""
-    make = type(value)
-    elements = iter(value.items() if make is dict else value)
-    while some := make(islice(elements, at_once)):
-        yield encode(some)[_header_bytes(len(some)) :]
-
-
-def _grouped(cells: Sequence[bytes], aim: int) -> Iterator[bytes]:
+    if b"".join(cells) != data[begin:]:
+        yield data  # not what is encoded element by element
+        return
+    yield data[:begin]
     group: list[bytes] = []
     size = 0
-    for cell in cells:
+    insides = value.values() if type(value) is dict else value
+    for cell, inside in zip(cells, islice(insides, 0, None, at_once), strict=True):
+        if len(cell) > _MOST_TIMES * aim and type(inside) in (list, dict):
+            inner = encode(inside)
+            if before := b"".join([*group, cell.removesuffix(inner)]):
+                yield before
+            yield from _cut(inside, inner, encode, aim, depth + 1)
+            group, size = [], 0
+            continue
         group.append(cell)
         size += len(cell)
         # The longer the cell, the likelier: so the groups are of the size that is aimed at.
@@ -144,6 +153,14 @@ def _grouped(cells: Sequence[bytes], aim: int) -> Iterator[bytes]:
             group, size = [], 0
     if group:
         yield b"".join(group)
+
+
+def _cells(value: Any, at_once: int, encode: Encode) -> Iterator[bytes]:
+    """The bytes of the elements, so many at once, without those of a list or dict around them."""
+    make = type(value)
+    elements = iter(value.items() if make is dict else value)
+    while some := make(islice(elements, at_once)):
+        yield encode(some)[_header_bytes(len(some)) :]
 
 
 def _header_bytes(count: int) -> int:

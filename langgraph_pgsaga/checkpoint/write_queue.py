@@ -59,6 +59,7 @@ class WriteQueue:
         self._lanes = [_Lane(database, codec, memory) for _ in range(_LANES)]
         self._queued_bytes = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_waking = False
 
     async def write(self, session_id: UUID, encode: Callable[[], EncodedCall]) -> None:
         """Stores what `encode` gives: at once, unless too much is queued already.
@@ -67,7 +68,8 @@ class WriteQueue:
             UnstorableValueError: the server has no such value; nothing was stored.
             ServerError and its subclasses.
         """
-        if self._waiting or self._queued_bytes > _MOST_QUEUED_BYTES:
+        # Behind those that wait or were just woken, since one of them may be of this session.
+        if self._waiting or self._is_waking or self._queued_bytes > _MOST_QUEUED_BYTES:
             await self._turn()
         size = 0
         try:
@@ -92,15 +94,19 @@ class WriteQueue:
         try:
             await waiter
         except asyncio.CancelledError:
-            self._wake_next()
+            if not waiter.cancelled():  # it had been this one's turn
+                self._is_waking = False
+                self._wake_next()
             raise
+        self._is_waking = False
 
     def _wake_next(self) -> None:
-        while self._waiting and self._queued_bytes <= _MOST_QUEUED_BYTES:
+        """Lets one caller go on, who wakes the next: each has to say first what it adds."""
+        while self._waiting and not self._is_waking and self._queued_bytes <= _MOST_QUEUED_BYTES:
             waiter = self._waiting.popleft()
             if not waiter.cancelled():
+                self._is_waking = True
                 waiter.set_result(None)
-                return
 
 
 class _Lane:

@@ -72,13 +72,26 @@ def test_a_changed_entry_costs_its_chunk() -> None:
     longer = {**ENTRIES, "/new.py": "text"}
     shorter = {name: text for name, text in ENTRIES.items() if name != names[3]}
     for after in (changed, longer, shorter):
-        assert 0 < new_bytes(ENTRIES, after) < whole / 20
+        assert 0 < new_bytes(ENTRIES, after) < whole / 12
 
 
 def test_an_element_in_front_moves_no_cut_but_the_first() -> None:
     """Cuts follow the content, not the place."""
     texts = list(ENTRIES.values())
-    assert new_bytes(texts, ["in front", *texts]) < len(encoded(texts)) / 20
+    assert new_bytes(texts, ["in front", *texts]) < len(encoded(texts)) / 12
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_large_value_in_another_is_cut_as_it_is_alone(depth: int) -> None:
+    """So that a version of it costs as little there, and one that was seen alone costs nothing."""
+
+    def wrapped(files: dict[str, str]) -> Any:
+        return {"files": files, "turn": 1} if depth == 1 else {"a": [1, {"files": files}], "b": 2}
+
+    whole = len(encoded(ENTRIES))
+    changed = {**ENTRIES, next(iter(ENTRIES)): "rewritten"}
+    assert new_bytes(wrapped(ENTRIES), wrapped(changed)) < whole / 12
+    assert new_bytes(ENTRIES, wrapped(ENTRIES)) < whole / 12
 
 
 def test_a_list_of_small_elements_grows_at_its_end() -> None:

@@ -1,0 +1,263 @@
+"""Writes that wait for each other: together in few statements, in order, and each for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.checkpoint import write_queue
+from langgraph_pgsaga.checkpoint.address import session_id_of
+from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
+from langgraph_pgsaga.errors import ClosedError, ServerError
+from tests._proxy import Proxy
+from tests.db._puts import checkpoint_of, config_of
+
+pytestmark = pytest.mark.anyio
+
+THREADS = 10_000 if os.environ.get("PGSAGA_FULL") else 2_000
+
+
+async def put(saver: PostgresSaver, thread: str, **values: Any) -> RunnableConfig:
+    checkpoint = checkpoint_of(saver, values)
+    versions = checkpoint["channel_versions"]
+    return await saver.aput(config_of(thread), checkpoint, {"source": "loop"}, versions)
+
+
+async def values_of(saver: PostgresSaver, config: RunnableConfig) -> dict[str, Any]:
+    """As a saver without memories reads them."""
+    found = await PostgresSaver(saver.db).aget_tuple(config)
+    assert found is not None
+    return found.checkpoint["channel_values"]
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    conn = await asyncpg.connect(dsn)
+    try:
+        yield conn
+    finally:
+        await conn.close()
+
+
+@asynccontextmanager
+async def held(dsn: str, saver: PostgresSaver, *threads: str) -> AsyncIterator[None]:
+    """The threads' sessions are there and locked: what is put to them has to wait."""
+    for thread in threads:
+        await put(saver, thread, text="first")
+    async with connected(dsn) as conn, conn.transaction():
+        lock = "select from agent_sessions where thread_id = any($1) for update"
+        await conn.execute(lock, list(threads))
+        yield
+
+
+async def waits_for_a_lock(dsn: str, count: int = 1) -> None:
+    """Returns once so many statements wait."""
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+    async with asyncio.timeout(20), connected(dsn) as conn:
+        while await conn.fetchval(waiting) < count:
+            await asyncio.sleep(0.005)
+
+
+def threads_of_one_lane(count: int) -> list[str]:
+    named = (f"thread {number}" for number in range(10_000))
+    return [name for name in named if session_id_of(name).int % write_queue._LANES == 0][:count]
+
+
+async def test_what_waits_goes_together(dsn: str) -> None:
+    """A hundred threads' puts, at once, take few statements; each is stored as its own."""
+    with Proxy(dsn) as proxy:
+        async with PostgresSaver.from_conn_string(proxy.dsn()) as saver:
+            names = [f"thread {number}" for number in range(100)]
+            await asyncio.gather(*(put(saver, name, text="warm-up") for name in names))
+            with proxy.recording() as traffic:
+                configs = await asyncio.gather(*(put(saver, n, text=n, on=[n]) for n in names))
+            assert traffic.statements <= 2 * write_queue._LANES
+            for name, config in zip(names, configs, strict=True):
+                assert await values_of(saver, config) == {"text": name, "on": [name]}
+
+
+async def test_a_threads_calls_keep_their_order(dsn: str) -> None:
+    """Writes that replace each other, all queued at once: the last one counts, always."""
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        configs = [await put(saver, f"thread {number}", text="t") for number in range(20)]
+        for turn in range(5):
+            await asyncio.gather(
+                *(
+                    saver.aput_writes(config, [("__error__", f"{turn} {place}")], "task")
+                    for place in range(10)
+                    for config in configs
+                )
+            )
+            for config in configs:
+                found = await saver.aget_tuple(config)
+                assert found
+                assert found.pending_writes == [("task", "__error__", f"{turn} 9")]
+
+
+async def test_one_bad_call_fails_alone(dsn: str) -> None:
+    """What the server refuses of one thread fails that call; the others of its statement don't."""
+    names = threads_of_one_lane(30)
+    bad = names[7]
+    async with PostgresSaver.from_conn_string(dsn) as saver, connected(dsn) as conn:
+        await conn.execute(
+            f"alter table agent_sessions add constraint no_bad check (thread_id <> '{bad}')"
+        )
+        async with held(dsn, saver, names[0]):
+            first = asyncio.ensure_future(put(saver, names[0], text="holds up the lane"))
+            await waits_for_a_lock(dsn)
+            puts = [asyncio.ensure_future(put(saver, name, text=name)) for name in names[1:]]
+            await asyncio.sleep(0.01)
+        await first
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        for name, result in zip(names[1:], results, strict=True):
+            if name == bad:
+                assert isinstance(result, ServerError)
+                assert result.sqlstate == "23514"
+            else:
+                assert isinstance(result, dict)
+                assert await values_of(saver, result) == {"text": name}
+        assert await conn.fetchval("select count(*) from agent_states") == 30
+
+
+async def test_a_call_cancelled_while_it_waits_is_never_sent(dsn: str) -> None:
+    """Of the calls behind a statement that takes its time, the cancelled ones aren't stored."""
+    names = threads_of_one_lane(12)
+    async with PostgresSaver.from_conn_string(dsn) as saver, connected(dsn) as conn:
+        async with held(dsn, saver, names[0]):
+            first = asyncio.ensure_future(put(saver, names[0], text="holds up the lane"))
+            await waits_for_a_lock(dsn)
+            puts = [asyncio.ensure_future(put(saver, name, text=name)) for name in names[1:]]
+            await asyncio.sleep(0.01)
+            for cancelled in puts[::2]:
+                cancelled.cancel()
+        await first
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        assert [isinstance(r, asyncio.CancelledError) for r in results] == [True, False] * 5 + [
+            True
+        ]
+        stored = await conn.fetch("select thread_id from agent_sessions order by thread_id")
+        assert [row[0] for row in stored] == sorted([names[0], *names[2::2]])
+
+
+async def test_a_cancelled_call_takes_no_other_with_it(dsn: str) -> None:
+    """A statement that is under way for several goes on when one of them is cancelled."""
+    one, two = threads_of_one_lane(2)
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        async with held(dsn, saver, one, two):
+            puts = [asyncio.ensure_future(put(saver, t, text="later")) for t in (one, two)]
+            await waits_for_a_lock(dsn)
+            puts[0].cancel()
+            await asyncio.sleep(0.01)
+            assert puts[0].cancelled()
+        assert await values_of(saver, await puts[1]) == {"text": "later"}
+
+
+async def test_closing_over_queued_calls_stores_them_or_says_so(dsn: str) -> None:
+    """What was acknowledged before or during the end is there, what wasn't is an error."""
+    saver = PostgresSaver.from_conn_string(dsn)
+    await put(saver, "warm-up", text="t")
+    puts = [asyncio.ensure_future(put(saver, f"thread {n}", text="t" * 3000)) for n in range(500)]
+    await asyncio.wait(puts, return_when=asyncio.FIRST_COMPLETED)
+    await saver.aclose()
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    stored = [result for result in results if isinstance(result, dict)]
+    assert stored
+    assert all(isinstance(r, ClosedError) for r in results if not isinstance(r, dict))
+    async with connected(dsn) as conn:
+        assert await conn.fetchval("select count(*) from agent_states") == len(stored) + 1
+
+
+def said(*words: str) -> list[BaseMessage]:
+    return [HumanMessage(f"{word} " * 20, id=word) for word in words]
+
+
+async def test_two_processes_on_the_same_threads(dsn: str) -> None:
+    """Savers that don't know of each other put to the same threads at once: every checkpoint
+    has its own messages, none is stored twice, and nobody waits for ever."""
+    async with (
+        PostgresSaver.from_conn_string(dsn) as one,
+        PostgresSaver.from_conn_string(dsn) as two,
+    ):
+        names = [f"thread {number}" for number in range(8)]
+
+        async def chain(saver: PostgresSaver, own: str, name: str) -> None:
+            words = ["both"]
+            for turn in range(8):
+                words = [*words, f"{turn}", f"{own} {turn}"]
+                config = await put(saver, name, messages=said(*words))
+                assert (await values_of(saver, config))["messages"] == said(*words)
+
+        savers = (("one", one), ("two", two))
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(chain(s, own, n) for n in names for own, s in savers))
+        async with connected(dsn) as conn:
+            stored = await conn.fetchval("select count(*) from agent_messages")
+            assert stored == len(names) * (1 + 8 + 2 * 8)
+
+
+async def test_many_threads_take_bounded_memory(dsn: str) -> None:
+    """What is remembered of threads has a size, however many there are; the oldest are forgotten
+    and stored correctly all the same."""
+    numbers, content = 4_000, 2_000_000
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        memory = saver._memory = SessionMemory(numbers, content)
+        saver._queues.clear()
+        names = [f"thread {number}" for number in range(THREADS)]
+        for start in range(0, THREADS, 500):
+            some = names[start : start + 500]
+            await asyncio.gather(*(put(saver, name, messages=said("a", name)) for name in some))
+            assert memory.weight <= numbers
+            assert memory.content_bytes <= content
+        assert not saver._codec._seen, "messages that are gone are remembered"
+        again = await put(saver, names[0], messages=said("a", names[0], "b"))
+        assert (await values_of(saver, again))["messages"] == said("a", names[0], "b")
+        async with connected(dsn) as conn:
+            assert await conn.fetchval("select count(*) from agent_messages") == 2 * THREADS + 1
+
+
+async def test_many_puts_at_once_wait_their_turn(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of puts at once are encoded as fast as they are stored, and all are stored."""
+    limit = 1_000_000
+    monkeypatch.setattr(write_queue, "_MOST_QUEUED_BYTES", limit)
+    payload = "x" * 2000
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        names = [f"thread {number}" for number in range(THREADS)]
+        queue = saver._queue()
+        most = 0
+
+        async def watch(puts: Sequence[asyncio.Future[Any]]) -> None:
+            nonlocal most
+            while not all(done.done() for done in puts):
+                most = max(most, queue._queued_bytes)
+                await asyncio.sleep(0)
+
+        puts = [asyncio.ensure_future(put(saver, name, on=[payload])) for name in names]
+        await watch(puts)
+        await asyncio.gather(*puts)
+        assert limit / 2 < most < limit + 10_000
+        assert queue._queued_bytes == 0
+        async with connected(dsn) as conn:
+            assert await conn.fetchval("select count(*) from agent_states") == THREADS
+
+
+async def test_a_cancelled_turn_is_passed_on(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers that give up while they wait for room don't keep the others waiting."""
+    monkeypatch.setattr(write_queue, "_MOST_QUEUED_BYTES", 10_000)
+    async with PostgresSaver.from_conn_string(dsn) as saver, asyncio.timeout(30):
+        names = [f"thread {number}" for number in range(200)]
+        puts = [asyncio.ensure_future(put(saver, name, on=["x" * 3000])) for name in names]
+        await asyncio.sleep(0)
+        for cancelled in puts[100::2]:
+            cancelled.cancel()
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        assert sum(isinstance(result, dict) for result in results) >= 150
+        assert saver._queue()._queued_bytes == 0
