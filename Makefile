@@ -49,7 +49,7 @@ format: $(VENV)/.dev ## Format the code and repair what lint can
 	$(VENV)/bin/ruff format
 
 bench: $(VENV)/.dev ## Compare with other checkpointers
-	$(VENV)/bin/python benchmarks/compare.py $(ARGS)
+	$(VENV)/bin/python -m benchmarks --results benchmarks/results $(ARGS)
 
 clean: ## Remove the environments and what was built; data in .pgsaga stays
 	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -131,9 +131,11 @@ class Proxy:
         self.connections.append(messages)
         server, to_server = await self._connect()
         try:
-            back = asyncio.create_task(_pass_on(server, to_client))
-            await _pass_on(client, to_server, messages)
-            await back
+            # Cancelled at the proxy's end, where a client's connection is still open.
+            with suppress(asyncio.CancelledError):
+                back = asyncio.create_task(_pass_on(server, to_client))
+                await _pass_on(client, to_server, messages)
+                await back
         finally:
             to_server.close()
             to_client.close()
