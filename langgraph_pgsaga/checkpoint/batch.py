@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from langchain_core.runnables import RunnableConfig
+
 from langgraph_pgsaga.checkpoint import pieces
 from langgraph_pgsaga.checkpoint.codec import Encoded
 from langgraph_pgsaga.checkpoint.encode import (
@@ -16,8 +18,7 @@ from langgraph_pgsaga.checkpoint.encode import (
     EncodedPut,
     EncodedValue,
     EncodedWrites,
-    SessionColumns,
-    session_metadata,
+    session_columns,
 )
 from langgraph_pgsaga.checkpoint.session_memory import KnownSession, SessionMemory
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
@@ -30,7 +31,8 @@ class SessionPart:
     """What a batch does with one session: the numbers that it counts on and gives out."""
 
     session_id: UUID
-    columns: SessionColumns
+    thread_id: str
+    config: RunnableConfig
     epoch: int
     message_count: int
     is_new: bool
@@ -45,7 +47,8 @@ class SessionPart:
         """The session as it is known; one that isn't is taken for new."""
         return cls(
             session_id=call.session_id,
-            columns=call.session,
+            thread_id=call.thread_id,
+            config=call.config,
             epoch=known.epoch if known else _random_epoch(),
             message_count=known.message_count if known else 0,
             is_new=known is None,
@@ -139,12 +142,11 @@ class Batch:
         return None
 
     def _session_row(self, part: SessionPart) -> tuple[Any, ...]:
-        thread_id, user_id, agent_type, priority, given = part.columns
-        metadata = session_metadata(self.codec.codec, given) if part.is_new else "{}"
+        columns = session_columns(self.codec.codec, part.config, is_new=part.is_new)
         # The count matters where numbers are given out.
         count = part.message_count if part.fresh else None
-        columns = thread_id, user_id, agent_type, priority, metadata
-        return part.session_id, *columns, part.epoch, count, len(part.fresh), part.is_new
+        name = part.session_id, part.thread_id
+        return *name, *columns, part.epoch, count, len(part.fresh), part.is_new
 
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
         number = part.message_count + len(part.fresh)

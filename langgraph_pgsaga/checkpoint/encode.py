@@ -71,13 +71,13 @@ class EncodedValue(NamedTuple):
 
 
 class SessionColumns(NamedTuple):
-    """What a call says of its session; `metadata`, as given, counts where that is new."""
+    """What a call says of its session."""
 
-    thread_id: str
     user_id: str
     agent_type: str
     priority: int | None
-    metadata: Mapping[str, Any]
+    # Counts where the session is new.
+    metadata: str
 
 
 class StateColumns(NamedTuple):
@@ -94,7 +94,8 @@ class EncodedPut(NamedTuple):
     """A put: its checkpoint, and the new values by channel and version."""
 
     session_id: UUID
-    session: SessionColumns
+    thread_id: str
+    config: RunnableConfig
     stored_ns: str
     checkpoint_id: str
     state: StateColumns
@@ -118,7 +119,8 @@ class EncodedWrites(NamedTuple):
     """A put_writes: a task's writes by their place."""
 
     session_id: UUID
-    session: SessionColumns
+    thread_id: str
+    config: RunnableConfig
     stored_ns: str
     checkpoint_id: str
     task_id: str
@@ -166,7 +168,8 @@ def encode_put(
     new = (m for _, _, value in values for m in value.messages if m.digest not in numbers)
     return EncodedPut(
         session_id=address.session_id,
-        session=_session_columns(address, config),
+        thread_id=address.thread_id,
+        config=config,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint["id"],
         state=StateColumns(address.checkpoint_id, *state),
@@ -196,7 +199,8 @@ def encode_writes(
     messages = (m for _, value in rows.values() if value.list_type for m in value.messages)
     return EncodedWrites(
         session_id=address.session_id,
-        session=_session_columns(address, config),
+        thread_id=address.thread_id,
+        config=config,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint_id,
         task_id=task_id,
@@ -300,25 +304,22 @@ def _state_columns(
     return _json.dump(state), _json.dump(_json.project(clear_metadata)), *exact
 
 
-def _session_columns(address: Address, config: RunnableConfig) -> SessionColumns:
+def session_columns(codec: Codec, config: RunnableConfig, *, is_new: bool) -> SessionColumns:
+    """What the call's config says of its session; of one that is there, without metadata."""
     configurable: Mapping[str, Any] = config.get("configurable") or {}
     given: Mapping[str, Any] = config.get("metadata") or {}
     user_id, agent_type, priority = (
         configurable[key] if key in configurable else given.get(key) for key in _SESSION_KEYS
     )
     return SessionColumns(
-        thread_id=address.thread_id,
         user_id="" if user_id is None else _json.shown(user_id),
         agent_type="" if agent_type is None else _json.shown(agent_type),
         priority=priority if type(priority) is int and abs(priority) < 2**31 else None,
-        metadata=given,
+        metadata=_session_metadata(given) if is_new and codec.readable else "{}",
     )
 
 
-def session_metadata(codec: Codec, given: Mapping[str, Any]) -> str:
-    """What agent_sessions shows of the metadata that a thread's first call was given."""
-    if not codec.readable:
-        return "{}"
+def _session_metadata(given: Mapping[str, Any]) -> str:
     described = {
         key: value
         for key, value in given.items()

@@ -56,7 +56,9 @@ class WriteQueue:
     """
 
     def __init__(self, database: Database, codec: MessageCodec, memory: SessionMemory) -> None:
-        self._lanes = [_Lane(database, codec, memory) for _ in range(_LANES)]
+        # Asking for it costs a system call.
+        self._loop = asyncio.get_running_loop()
+        self._lanes = [_Lane(self._loop, database, codec, memory) for _ in range(_LANES)]
         self._queued_bytes = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_waking = False
@@ -89,7 +91,7 @@ class WriteQueue:
             self._wake_next()
 
     async def _turn(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(waiter)
         try:
             await waiter
@@ -112,7 +114,14 @@ class WriteQueue:
 class _Lane:
     """One statement at a time, for the sessions that are this lane's."""
 
-    def __init__(self, database: Database, codec: MessageCodec, memory: SessionMemory) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        database: Database,
+        codec: MessageCodec,
+        memory: SessionMemory,
+    ) -> None:
+        self._loop = loop
         self._database = database
         self._codec = codec
         self._memory = memory
@@ -123,13 +132,12 @@ class _Lane:
 
     def add(self, call: EncodedCall) -> _Queued:
         """Queues the call, and sees to it that somebody sends it."""
-        loop = asyncio.get_running_loop()
-        queued = _Queued(call, loop.create_future())
+        queued = _Queued(call, self._loop.create_future())
         self._queue.append(queued)
         if self._task is None:
             # Not in the caller's context: the statement is everybody's.
             nobody = contextvars.Context()
-            self._task = loop.create_task(self._send_all(), context=nobody)
+            self._task = self._loop.create_task(self._send_all(), context=nobody)
         return queued
 
     def give_up_unwanted(self) -> None:
@@ -220,7 +228,7 @@ class _Lane:
         raise ServerError(
             dsn=self._database.dsn,
             sqlstate=None,
-            detail=f"thread {call.session.thread_id!r} was changed by others again and again "
+            detail=f"thread {call.thread_id!r} was changed by others again and again "
             f"while this call was to be stored ({_MOST_TRIES} tries)",
         )
 
