@@ -119,7 +119,9 @@ def chunks(value: Any, data: bytes, encode: Encode) -> list[bytes]:
     """
     root = 2 ** round(math.log2(40 * len(data) + 1) / 2)
     aim = min(max(root, _SMALLEST_CHUNK_BYTES), _LARGEST_CHUNK_BYTES)
-    return list(_cut(value, data, encode, aim, 0))
+    found = list(_cut(value, data, encode, aim, 0))
+    # Never on the strength of a rule alone: what is stored is what was given.
+    return found if b"".join(found) == data else [data]
 
 
 def _cut(value: Any, data: bytes, encode: Encode, aim: int, depth: int) -> Iterator[bytes]:
@@ -138,7 +140,8 @@ def _cut(value: Any, data: bytes, encode: Encode, aim: int, depth: int) -> Itera
     size = 0
     insides = value.values() if type(value) is dict else value
     for cell, inside in zip(cells, islice(insides, 0, None, at_once), strict=True):
-        if len(cell) > _MOST_TIMES * aim and type(inside) in (list, dict):
+        is_large = at_once == 1 and len(cell) > _MOST_TIMES * aim
+        if is_large and type(inside) in (list, dict):
             inner = encode(inside)
             if before := b"".join([*group, cell.removesuffix(inner)]):
                 yield before

@@ -53,6 +53,13 @@ def test_chunks_make_the_value(value: Any) -> None:
     assert b"".join(pieces.chunks(value, data, SERDE.encode_part)) == data
 
 
+def test_many_small_elements_with_a_container_first_are_whole() -> None:
+    """Elements that are taken together aren't told apart: none of them is cut by itself."""
+    value = [[], *(["x" * 55] for _ in range(63)), []] * 3
+    assert b"".join(cut(value)) == encoded(value)
+    assert len(cut(value)) > 1
+
+
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 70_000])
 @pytest.mark.parametrize("kind", [list, dict])
 def test_every_size_of_header_is_left_out(count: int, kind: type) -> None:
