@@ -76,7 +76,7 @@ def as_json(environment: dict[str, str], options: Options, results: Sequence[Res
     return json.dumps({**whole, "results": found}, indent=1) + "\n"
 
 
-# The chart: how much better than the reference, on a scale of doublings.
+# The chart: how much better than the reference, on a logarithmic scale.
 
 _WIDTH, _ROW, _LEFT, _TOP, _RIGHT = 860, 24, 330, 56, 80
 
@@ -119,6 +119,10 @@ def _place(factor: float, highest: float) -> float:
     return _LEFT + (_WIDTH - _LEFT - _RIGHT) * max(log10(max(factor, 0.1)), 0.0) / span
 
 
+def _factor(factor: float) -> str:
+    return f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}"
+
+
 def _bar(y: int, measure: str, factor: float, highest: float) -> str:
     end = max(_place(factor, highest), _LEFT + 2)
     colour = "#2a7f62" if factor >= 1 else "#b4552d"
@@ -127,5 +131,5 @@ def _bar(y: int, measure: str, factor: float, highest: float) -> str:
         f"{escape(measure)}</text>"
         f'<rect x="{_LEFT}" y="{y}" width="{end - _LEFT:.1f}" height="{_ROW - 7}" '
         f'fill="{colour}" rx="2"/>'
-        f'<text x="{end + 6:.1f}" y="{y + 13}" fill="#222">{factor:.2g}&#215;</text>'
+        f'<text x="{end + 6:.1f}" y="{y + 13}" fill="#222">{_factor(factor)}&#215;</text>'
     )

@@ -1,4 +1,4 @@
-"""What this process remembers of the sessions it works with: message numbers and messages."""
+"""What this process remembers of the sessions it works with: what is stored, and messages."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ class SessionMemory:
     several threads.
 
     Args:
-        most_numbers: how many message numbers are remembered, of all sessions.
+        most_numbers: how many message numbers and hashes of blobs are remembered, of all
+            sessions; a session itself counts as ten.
         most_content_bytes: what the remembered messages take, about.
     """
 
