@@ -4,6 +4,8 @@
     ├── InvalidArgumentError          a config, thread id, filter or option that can't be used
     │   └── MissingThreadIdError      config["configurable"]["thread_id"] is absent
     ├── ThreadExistsError             the target of copy_thread already holds state
+    ├── MissingThreadError            the thread isn't there
+    ├── MissingCheckpointError        the thread is there, but not that checkpoint of it
     ├── ClosedError                   the database object was closed
     ├── BlockingCallError             a sync call from the loop that would have to answer it
     ├── ServerError                   the server refused a statement (sqlstate)
@@ -78,6 +80,35 @@ class ThreadExistsError(PgSagaError):
         return (
             f"thread {self.thread_id!r} already holds state. "
             "Copy to a new thread id, or delete_thread() it first"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class MissingThreadError(PgSagaError):
+    """The thread isn't there: nothing was ever stored for it, or it was deleted."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"there is no thread {self.thread_id!r}. Check the id, the database and the schema; "
+            "a thread is there once a graph has run with its id"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class MissingCheckpointError(PgSagaError):
+    """The thread has no such checkpoint; `checkpoint_id` None is the namespace's latest."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str | None
+
+    def __str__(self) -> str:
+        what = "checkpoint" if self.checkpoint_id is None else f"checkpoint {self.checkpoint_id!r}"
+        return (
+            f"thread {self.thread_id!r} has no {what} in the namespace {self.checkpoint_ns!r}. "
+            "Checkpoint ids are in agent_state_history; pruned ones are gone"
         )
 
 
