@@ -5,7 +5,6 @@
     │   └── MissingThreadIdError      config["configurable"]["thread_id"] is absent
     ├── ThreadExistsError             the target of copy_thread already holds state
     ├── MissingThreadError            the thread isn't there
-    ├── MissingCheckpointError        the thread is there, but not that checkpoint of it
     ├── ClosedError                   the database object was closed
     ├── BlockingCallError             a sync call from the loop that would have to answer it
     ├── ServerError                   the server refused a statement (sqlstate)
@@ -93,22 +92,6 @@ class MissingThreadError(PgSagaError):
         return (
             f"there is no thread {self.thread_id!r}. Check the id, the database and the schema; "
             "a thread is there once a graph has run with its id"
-        )
-
-
-@dataclass(kw_only=True, eq=False)
-class MissingCheckpointError(PgSagaError):
-    """The thread has no such checkpoint; `checkpoint_id` None is the namespace's latest."""
-
-    thread_id: str
-    checkpoint_ns: str
-    checkpoint_id: str | None
-
-    def __str__(self) -> str:
-        what = "checkpoint" if self.checkpoint_id is None else f"checkpoint {self.checkpoint_id!r}"
-        return (
-            f"thread {self.thread_id!r} has no {what} in the namespace {self.checkpoint_ns!r}. "
-            "Checkpoint ids are in agent_state_history; pruned ones are gone"
         )
 
 

@@ -31,7 +31,7 @@ from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, checkpoint_config
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
-    MissingCheckpointError,
+    CheckpointNotFoundError,
     MissingThreadError,
 )
 
@@ -207,7 +207,7 @@ class Messages:
         whatever branch. A channel without a value is an empty conversation.
 
         Raises:
-            MissingThreadError, MissingCheckpointError: it isn't there.
+            MissingThreadError, CheckpointNotFoundError: it isn't there.
             InvalidArgumentError: the channel holds something else than messages, or is a
                 delta channel, whose value only its graph can make.
             BlockedTypeError, MissingTypeError, CorruptValueError: as the saver.
@@ -249,7 +249,7 @@ class Messages:
             after: the next_cursor of a page with the same filters.
 
         Raises:
-            MissingCheckpointError, MissingThreadError: `branch` isn't there.
+            CheckpointNotFoundError, MissingThreadError: `branch` isn't there.
             InvalidArgumentError: an argument that can't be used.
         """
         _check_limit(limit)
@@ -390,14 +390,10 @@ class Messages:
         if not row["is_there"]:
             raise await self._missing(branch)
 
-    async def _missing(self, address: Address) -> MissingThreadError | MissingCheckpointError:
+    async def _missing(self, address: Address) -> MissingThreadError | CheckpointNotFoundError:
         if not await self._is_there(address):
             return MissingThreadError(thread_id=address.thread_id)
-        return MissingCheckpointError(
-            thread_id=address.thread_id,
-            checkpoint_ns=address.checkpoint_ns,
-            checkpoint_id=address.checkpoint_id,
-        )
+        return CheckpointNotFoundError(thread_id=address.thread_id)
 
     async def _is_there(self, address: Address) -> bool:
         (row,) = await self._db.fetch(_STATEMENTS["exists_thread"], address.session_id)
