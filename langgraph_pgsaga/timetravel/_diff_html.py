@@ -29,6 +29,7 @@ _STYLE = """<style>
 .pgsaga-diff td.sign, .pgsaga-diff td.place {font-family: monospace; white-space: nowrap}
 .pgsaga-diff ins {background: #2ea0434d; text-decoration: none}
 .pgsaga-diff del {background: #f851494d}
+.pgsaga-diff del + ins {margin-left: 3px}
 .pgsaga-diff .role {font-weight: 600; opacity: .75}
 </style>"""
 
