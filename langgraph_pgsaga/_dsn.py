@@ -28,18 +28,19 @@ _LIBPQ_ONLY = {
     "sslcompression",
     "tcp_user_timeout",
 }
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)")
 
 
 def normalize(dsn: str) -> str:
     """`dsn` as a URL that asyncpg understands; an InvalidArgumentError if it is none."""
     scheme, separator, _ = dsn.partition("://")
-    if not separator:
+    if not separator or not _SCHEME.fullmatch(scheme):  # "://" may stand in a password
         dsn = _url_of_pairs(dsn)
     elif scheme.split("+")[0] not in ("postgresql", "postgres"):
         raise InvalidArgumentError(
             argument="dsn",
-            problem=f"{scheme.split(':')[0]!r} is no PostgreSQL scheme; use postgresql://...",
+            problem=f"{scheme!r} is no PostgreSQL scheme; use postgresql://...",
         )
     try:
         url = urlsplit(dsn)

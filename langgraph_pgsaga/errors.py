@@ -5,6 +5,8 @@
     │   └── MissingThreadIdError      config["configurable"]["thread_id"] is absent
     ├── ThreadExistsError             the target of copy_thread already holds state
     ├── MissingThreadError            the thread isn't there
+    ├── CheckpointNotFoundError       the thread has no checkpoint like the one asked for
+    ├── NameTakenError                another checkpoint of the thread has the name
     ├── ClosedError                   the database object was closed
     ├── BlockingCallError             a sync call from the loop that would have to answer it
     ├── ServerError                   the server refused a statement (sqlstate)
@@ -287,6 +289,33 @@ class CorruptValueError(SerializationError):
 
     def __str__(self) -> str:
         return f"{self.what} can't be loaded: {self.problem}"
+
+
+@dataclass(kw_only=True, eq=False)
+class CheckpointNotFoundError(PgSagaError):
+    """The thread has no checkpoint like the one asked for."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r} has no such checkpoint. "
+            "list(history(graph, config)) shows those it has"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class NameTakenError(PgSagaError):
+    """Another checkpoint of the thread has this name already."""
+
+    thread_id: str
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r} has a checkpoint named {self.name!r} already. "
+            "Choose another name, or take it away from that one: name_checkpoint(..., None)"
+        )
 
 
 @dataclass(kw_only=True, eq=False)

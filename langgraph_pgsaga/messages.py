@@ -30,8 +30,8 @@ from langgraph_pgsaga import _json, _sql
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, checkpoint_config
 from langgraph_pgsaga.errors import (
-    InvalidArgumentError,
     CheckpointNotFoundError,
+    InvalidArgumentError,
     MissingThreadError,
 )
 

@@ -43,24 +43,24 @@ _LARGEST_PAGE = 256
 _StateKey: TypeAlias = tuple[UUID, str, str]
 
 
-class _ValueKey(NamedTuple):
+class ValueKey(NamedTuple):
     session_id: UUID
     stored_ns: str
     channel: str
     version: str
 
 
-class _Contents:
+class Contents:
     """Values and messages of any number of checkpoints, each fetched and decoded once."""
 
     def __init__(self, database: Database, codec: MessageCodec) -> None:
         self._database = database
         self._codec = codec
-        self._stored: dict[_ValueKey, StoredValue | None] = {}
+        self._stored: dict[ValueKey, StoredValue | None] = {}
         self._messages: dict[UUID, dict[int, StoredMessage]] = {}
         self._shared: dict[UUID, SharedMessages] = {}
 
-    async def fetch(self, keys: Sequence[_ValueKey]) -> None:
+    async def fetch(self, keys: Sequence[ValueKey]) -> None:
         """Fetches what of `keys`, and of the messages they name, isn't here yet."""
         missing = list(dict.fromkeys(k for k in keys if k not in self._stored))
         if not missing:
@@ -69,7 +69,7 @@ class _Contents:
         columns = [list(column) for column in zip(*missing, strict=True)]
         rows = await self._database.fetch(_STATEMENTS["select_values"], *columns)
         for row in rows:
-            key = _ValueKey(row["session_id"], row["checkpoint_ns"], row["channel"], row["version"])
+            key = ValueKey(row["session_id"], row["checkpoint_ns"], row["channel"], row["version"])
             self._stored[key] = _value_of(row)
         await self.fetch_messages((row["session_id"], row["message_runs"]) for row in rows)
 
@@ -97,7 +97,7 @@ class _Contents:
             shared = self._shared[session_id] = SharedMessages(self._codec, stored)
         return shared
 
-    def values(self, keys: Sequence[_ValueKey]) -> dict[str, Any]:
+    def values(self, keys: Sequence[ValueKey]) -> dict[str, Any]:
         """The decoded values by channel; keys without a stored value are left out."""
         found = {key: self._stored[key] for key in keys}
         return {
@@ -140,7 +140,7 @@ class CheckpointListing:
         self._page = _FIRST_PAGE
         self._last: asyncpg.Record | None = None
         self._done = False
-        self._contents = _Contents(database, codec)
+        self._contents = Contents(database, codec)
 
     async def next_page(self) -> list[CheckpointTuple]:
         """The next checkpoints; [] when there are no more."""
@@ -189,7 +189,7 @@ class CheckpointListing:
             self._left -= len(found)
         keys = [
             [
-                _ValueKey(row["session_id"], row["checkpoint_ns"], channel, str(version))
+                ValueKey(row["session_id"], row["checkpoint_ns"], channel, str(version))
                 for channel, version in state.checkpoint["channel_versions"].items()
                 if channel not in state.inline
             ]
@@ -273,7 +273,7 @@ async def delta_channel_history(
         [row["checkpoint_id"] for row in reversed(walk)],
         names,
     )
-    contents = _Contents(database, codec)
+    contents = Contents(database, codec)
     await contents.fetch_messages((address.session_id, row["message_runs"]) for row in rows)
     messages = contents.messages(address.session_id)
     for row in rows:
@@ -290,7 +290,7 @@ async def pending_sends(
     rows = await database.fetch(
         _HOT["select_pending_sends"], address.session_id, address.stored_ns, checkpoint_id, TASKS
     )
-    contents = _Contents(database, codec)
+    contents = Contents(database, codec)
     await contents.fetch_messages((address.session_id, row["message_runs"]) for row in rows)
     messages = contents.messages(address.session_id)
     return [decode_value(codec.codec, _value_of(row), messages) for row in rows]
@@ -300,7 +300,7 @@ async def _seeds(
     database: Database, codec: MessageCodec, address: Address, walk: list[asyncpg.Record]
 ) -> dict[str, Any]:
     seeds: dict[str, Any] = {}
-    keys: list[_ValueKey] = []
+    keys: list[ValueKey] = []
     for row in walk:
         for channel in row["found_channels"]:
             state: dict[str, Any] = _json.load(row["state_data"])
@@ -308,8 +308,8 @@ async def _seeds(
                 seeds[channel] = state["channel_values"][channel]
             else:
                 version = str(state["channel_versions"][channel])
-                keys.append(_ValueKey(address.session_id, address.stored_ns, channel, version))
-    contents = _Contents(database, codec)
+                keys.append(ValueKey(address.session_id, address.stored_ns, channel, version))
+    contents = Contents(database, codec)
     await contents.fetch(keys)
     return {**seeds, **contents.values(keys)}
 

@@ -23,8 +23,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from langgraph_pgsaga import PostgresSaver, sync
 from langgraph_pgsaga.errors import (
-    InvalidArgumentError,
     CheckpointNotFoundError,
+    InvalidArgumentError,
     MissingThreadError,
 )
 from langgraph_pgsaga.messages import (
@@ -263,9 +263,14 @@ async def test_cursors_are_for_their_filters_only(saver: PostgresSaver, messages
         await say(saver, "hi", thread)
     cursor = (await messages.rows("t", limit=1)).next_cursor
     assert cursor is not None
-    for thread, filters in (("u", {}), ("t", {"roles": ["user"]}), (None, {})):
+    others: list[tuple[str | None, dict[str, Any]]] = [
+        ("u", {}),
+        ("t", {"roles": ["user"]}),
+        (None, {}),
+    ]
+    for thread, filters in others:
         with pytest.raises(InvalidArgumentError, match="after"):
-            await messages.rows(thread, **filters, after=cursor)  # type: ignore[arg-type]
+            await messages.rows(thread, **filters, after=cursor)
     for broken in ("", "x", cursor[:-4], cursor + "AAAA", "é" * 38, "A" * 38, f"{cursor}\0"):
         with pytest.raises(InvalidArgumentError, match="after"):
             await messages.rows("t", after=broken)

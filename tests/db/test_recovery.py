@@ -303,20 +303,25 @@ async def test_a_restarted_server_loses_nothing(server: Server, way: str) -> Non
             await _run_across_an_outage(server, saver, way)
 
 
-async def _run_across_an_outage(server: Server, saver: PostgresSaver, way: str) -> None:
-    threads, ended, steps = _new_threads(), False, itertools.count()
-    begun = threading.Event()
+def _once(*, at: int, action: Callable[[], None]) -> tuple[Callable[[], None], threading.Event]:
+    """What nodes call: one of them acts, in the middle of its own run, and then sets the event."""
+    steps, done = itertools.count(), threading.Event()
 
     def on_step() -> None:
-        if next(steps) >= RUNS * NODES // 3:
-            begun.set()
+        if next(steps) == at:
+            action()
+            done.set()
 
+    return on_step, done
+
+
+async def _run_across_an_outage(server: Server, saver: PostgresSaver, way: str) -> None:
+    threads, ended = _new_threads(), False
+    on_step, gone = _once(at=RUNS * NODES // 3, action=getattr(server, way))
     ledger, graph = Ledger(saver), _graph(saver, on_step)
     runs = [asyncio.ensure_future(graph.ainvoke(QUESTION, _config(t))) for t in threads]
     chains = asyncio.gather(*(ledger.chain(t, lambda: ended) for t in _new_threads(5)))
-    await asyncio.to_thread(begun.wait, DEADLINE_SECONDS)
-    await asyncio.to_thread(getattr(server, way))
-    assert not all(run.done() for run in runs), "the server went after the runs"
+    assert await asyncio.to_thread(gone.wait, DEADLINE_SECONDS)
     await asyncio.to_thread(server.start)
     await asyncio.gather(*runs)
     await _until(_grown(ledger.acknowledged, 20))
@@ -329,17 +334,11 @@ async def _run_across_an_outage(server: Server, saver: PostgresSaver, way: str) 
 
 def test_a_killed_server_loses_nothing_for_sync_callers(server: Server) -> None:
     """Sync runs in several threads outlive the server's death as well."""
-    begun, steps = threading.Event(), itertools.count()
-
-    def on_step() -> None:
-        if next(steps) >= 16:
-            begun.set()
-
+    on_step, gone = _once(at=16, action=server.kill)
     with PostgresSaver.from_conn_string(server.dsn) as saver, ThreadPoolExecutor(8) as pool:
         threads, graph = _new_threads(8), _graph(saver, on_step)
         runs = [pool.submit(graph.invoke, QUESTION, _config(thread)) for thread in threads]
-        assert begun.wait(DEADLINE_SECONDS)
-        server.kill()
+        assert gone.wait(DEADLINE_SECONDS)
         server.start()
         for run in runs:
             run.result(DEADLINE_SECONDS)

@@ -6,7 +6,7 @@ import string
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from langgraph_pgsaga._dsn import normalize, redact
@@ -64,6 +64,7 @@ def test_options_become_settings(options: str, settings: str) -> None:
 
 
 @given(user=st.text(string.printable, min_size=1), password=PASSWORDS)
+@example(user="u", password=f"{SECRET}://{SECRET}")
 def test_pairs_keep_any_user_and_password(user: str, password: str) -> None:
     """Whatever stands quoted in a key-value string arrives unchanged in the URL."""
     quoted = [text.replace("\\", "\\\\").replace("'", "\\'") for text in (user, password)]
@@ -79,6 +80,7 @@ def test_pairs_keep_any_user_and_password(user: str, password: str) -> None:
         f"nonsense {SECRET}",
         f"host=h password='{SECRET}",
         f"password={SECRET} nonsense",
+        f"password={SECRET} nonsense://",
         f"mysql://u:{SECRET}@h/db",
         f"postgresql://u:[{SECRET}@h/db",
         f"postgresql://u:{SECRET}@h:port/db",

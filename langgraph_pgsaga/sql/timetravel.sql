@@ -1,0 +1,48 @@
+-- Looking at the checkpoints of one thread.
+
+-- name: list_steps
+-- A page of a namespace's checkpoints, newest first, with what is special among their writes.
+-- params: session_id uuid, checkpoint_ns text, before_id text, page bigint
+-- columns: checkpoint_id text, parent_checkpoint_id text, checkpoint_name text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, marks text[]
+select
+  s.checkpoint_id, s.parent_checkpoint_id, s.checkpoint_name, s.state_data, s.metadata,
+  s.exact_type, s.exact,
+  array(
+    select distinct w.channel
+    from {schema}.agent_state_writes w
+    where w.session_id = s.session_id and w.checkpoint_ns = s.checkpoint_ns
+      and w.checkpoint_id = s.checkpoint_id and w.channel in ('__interrupt__', '__error__')
+  ) as marks
+from {schema}.agent_states s
+where s.session_id = $1
+  and s.checkpoint_ns = $2
+  and s.checkpoint_id < coalesce($3, chr(1114111))
+order by s.checkpoint_id desc
+limit $4;
+
+-- name: select_states
+-- The channel versions of some checkpoints.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_ids text[]
+-- columns: checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+select s.checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact
+from {schema}.agent_states s
+where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = any ($3);
+
+-- name: name_checkpoint
+-- Gives a checkpoint (without an id, the latest) a name, or takes it away.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text, checkpoint_name text
+-- columns: checkpoint_id text
+update {schema}.agent_states s
+set checkpoint_name = $4
+where s.session_id = $1
+  and s.checkpoint_ns = $2
+  and s.checkpoint_id = (
+    select l.checkpoint_id
+    from {schema}.agent_states l
+    where l.session_id = $1 and l.checkpoint_ns = $2
+      and l.checkpoint_id <= coalesce($3, chr(1114111))
+    order by l.checkpoint_id desc
+    limit 1
+  )
+  and s.checkpoint_id = coalesce($3, s.checkpoint_id)
+returning s.checkpoint_id;

@@ -1,0 +1,102 @@
+"""A diff as a table for notebooks: self-contained, without script, for light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from html import escape
+from itertools import groupby
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from langgraph_pgsaga.checkpoint.messages import role_of
+from langgraph_pgsaga.timetravel import _text
+
+_Row = tuple[str, tuple[str | int, ...], Any, Any]
+_LONGEST_CELL = 2_000
+# Longer texts are shown as before and after, without marks inside.
+_LONGEST_MARKED = 1_000
+
+_STYLE = """<style>
+.pgsaga-diff {color-scheme: light dark; border-collapse: collapse; font: 13px/1.45 sans-serif}
+.pgsaga-diff td, .pgsaga-diff th {text-align: left; vertical-align: top; padding: 3px 8px;
+ border: 0; color: inherit; background: none; white-space: pre-wrap; overflow-wrap: anywhere}
+.pgsaga-diff th {padding-top: 10px; border-bottom: 1px solid #8886}
+.pgsaga-diff tr.added {background: #2ea04326}
+.pgsaga-diff tr.removed {background: #f8514926}
+.pgsaga-diff tr.edited {background: #d2992226}
+.pgsaga-diff td.sign, .pgsaga-diff td.place {font-family: monospace; white-space: nowrap}
+.pgsaga-diff ins {background: #2ea0434d; text-decoration: none}
+.pgsaga-diff del {background: #f851494d}
+.pgsaga-diff del + ins {margin-left: 3px}
+.pgsaga-diff .role {font-weight: 600; opacity: .75}
+</style>"""
+
+
+def table(rows: Sequence[_Row]) -> str:
+    """The rows (kind, path, before, after) by channel."""
+    if not rows:
+        return "<p>no changes</p>"
+    lines = [_STYLE, '<table class="pgsaga-diff">']
+    for channel, group in groupby(rows, key=lambda row: str(row[1][0]) if row[1] else "state"):
+        lines.append(f'<tr><th colspan="3" scope="colgroup">{escape(channel)}</th></tr>')
+        lines.extend(_row(*row) for row in group)
+    return "\n".join([*lines, "</table>"])
+
+
+def _row(kind: str, path: tuple[str | int, ...], before: Any, after: Any) -> str:
+    inner = "".join(f"[{part!r}]" for part in path[1:])
+    return (
+        f'<tr class="{kind}"><td class="sign" aria-label="{kind}">{_text.sign(kind)}</td>'
+        f'<td class="place">{escape(_text.shortened(inner, 60))}</td>'
+        f"<td>{_content(kind, before, after)}</td></tr>"
+    )
+
+
+def _content(kind: str, before: Any, after: Any) -> str:
+    if kind == "added":
+        return _role(after) + escape(_body(after))
+    if kind == "removed":
+        return _role(before) + escape(_body(before))
+    old, new = _body(before), _body(after)
+    if old == new:  # the difference isn't in what is said
+        old, new = repr(before)[:_LONGEST_CELL], repr(after)[:_LONGEST_CELL]
+    return _role(after) + _marked(old, new)
+
+
+def _role(value: Any) -> str:
+    if not isinstance(value, BaseMessage):
+        return ""
+    return f'<span class="role">{escape(role_of(value))}</span> '
+
+
+def _body(value: Any) -> str:
+    if isinstance(value, BaseMessage):
+        text = _text.message_text(value)
+    else:
+        text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
+
+
+def _marked(old: str, new: str) -> str:
+    """Both texts in one, what is gone and what is new marked."""
+    if max(len(old), len(new)) > _LONGEST_MARKED:
+        return f"<del>{escape(old)}</del> <ins>{escape(new)}</ins>"
+    words, new_words = _words(old), _words(new)
+    parts = []
+    matcher = SequenceMatcher(None, words, new_words, autojunk=False)
+    for tag, first, last, new_first, new_last in matcher.get_opcodes():
+        gone, come = "".join(words[first:last]), "".join(new_words[new_first:new_last])
+        if tag == "equal":
+            parts.append(escape(gone))
+            continue
+        parts.append(f"<del>{escape(gone)}</del>" if gone else "")
+        parts.append(f"<ins>{escape(come)}</ins>" if come else "")
+    return "".join(parts)
+
+
+def _words(text: str) -> list[str]:
+    """The words of the text, each with the space behind it."""
+    words = text.split(" ")
+    return [*(f"{word} " for word in words[:-1]), words[-1]]

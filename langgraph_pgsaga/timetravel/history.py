@@ -1,0 +1,395 @@
+"""The checkpoints of a thread, without their values: what ran, what changed, what came next."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias, overload
+
+import asyncpg
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, TASKS
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Send
+
+from langgraph_pgsaga import _sql
+from langgraph_pgsaga.checkpoint import PostgresSaver
+from langgraph_pgsaga.checkpoint.address import Address
+from langgraph_pgsaga.checkpoint.decode import StateData, decode_state
+from langgraph_pgsaga.checkpoint.history import Contents, ValueKey
+from langgraph_pgsaga.errors import (
+    CheckpointNotFoundError,
+    InvalidArgumentError,
+    NameTakenError,
+    ServerError,
+)
+from langgraph_pgsaga.timetravel import _history_html, _text
+
+# A compiled graph, or the saver alone.
+Source: TypeAlias = CompiledStateGraph[Any, Any, Any, Any] | PostgresSaver
+
+_STATEMENTS = _sql.load("timetravel")
+_FIRST_PAGE = 64
+_LARGEST_PAGE = 1024
+_MOST_SHOWN = 50
+_UNIQUE_VIOLATION = "23505"
+# What LangGraph's graphs call the channels that start a node.
+_BRANCH_TO, _JOIN = "branch:to:", "join:"
+_INPUT = "__start__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A checkpoint of a history, without its values: `graph.get_state(step.config)` has them.
+
+    `nodes` are those that ran to make it, or in whose name a state was updated; `changed`
+    the graph's channels that have another value than in the parent; `next` the nodes that
+    its run goes on with. `branch` is 0 for the way to the latest checkpoint, and one
+    number more for each other end, the more recent first.
+    """
+
+    config: RunnableConfig
+    checkpoint_id: str
+    parent_checkpoint_id: str | None
+    step: int | None
+    source: str | None
+    created_at: datetime | None
+    name: str | None
+    nodes: tuple[str, ...]
+    changed: tuple[str, ...]
+    next: tuple[str, ...]
+    is_interrupted: bool
+    has_error: bool
+    branch: int
+
+
+class History(Sequence[Step]):
+    """A thread's checkpoints, newest first, fetched in pages as they are asked for.
+
+    `history[0]` is the latest; `len(history)` and negative indexes fetch all, which takes
+    no values and so is quick. Checkpoints saved after the first page was fetched aren't
+    in it. In async code use `async for`, or `await history.load()` first: the other ways
+    block the loop while a page is fetched.
+    """
+
+    def __init__(self, saver: PostgresSaver, config: RunnableConfig) -> None:
+        self._saver = saver
+        self._address = Address.of(config)
+        self._pages = _Pages(saver, self._address)
+
+    @overload
+    def __getitem__(self, index: int) -> Step: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Step]: ...
+
+    def __getitem__(self, index: int | slice) -> Step | Sequence[Step]:
+        stop = index.stop if isinstance(index, slice) else index
+        start = index.start if isinstance(index, slice) else 0
+        is_open = stop is None or stop < 0 or (start or 0) < 0
+        self._fetch(None if is_open else stop + 1)
+        return self._pages.steps[index]
+
+    def __len__(self) -> int:
+        self._fetch(None)
+        return len(self._pages.steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        place = 0
+        while True:
+            self._fetch(place + 1)
+            if place == len(self._pages.steps):
+                return
+            yield self._pages.steps[place]
+            place += 1
+
+    async def __aiter__(self) -> AsyncIterator[Step]:
+        place = 0
+        while True:
+            await self._pages.fetch(place + 1)
+            if place == len(self._pages.steps):
+                return
+            yield self._pages.steps[place]
+            place += 1
+
+    async def load(self) -> History:
+        """Fetches all of it, after which nothing blocks; returns itself."""
+        await self._pages.fetch(None)
+        return self
+
+    def at(
+        self,
+        *,
+        step: int | None = None,
+        checkpoint_id: str | None = None,
+        name: str | None = None,
+        node: str | None = None,
+        time: datetime | None = None,
+    ) -> Step:
+        """The latest checkpoint that fits all that is given, of branch 0 if one of it does.
+
+        Args:
+            step: LangGraph's number of the superstep; -1 is the input.
+            checkpoint_id: its id.
+            name: what `name_checkpoint` called it.
+            node: a node that ran to make it.
+            time: the moment (with a time zone) whose state it was: the last saved by then.
+
+        Raises:
+            CheckpointNotFoundError: none fits.
+            InvalidArgumentError: nothing is given, or `time` has no time zone.
+        """
+        wanted = {
+            key: value
+            for key, value in {"step": step, "checkpoint_id": checkpoint_id, "name": name}.items()
+            if value is not None
+        }
+        if not wanted and node is None and time is None:
+            raise InvalidArgumentError(argument="at", problem="needs something to look for")
+        if time is not None and time.tzinfo is None:
+            raise InvalidArgumentError(argument="time", problem="needs a time zone")
+        found: Step | None = None
+        for candidate in self:
+            if (
+                all(getattr(candidate, key) == value for key, value in wanted.items())
+                and (node is None or node in candidate.nodes)
+                and (time is None or (candidate.created_at and candidate.created_at <= time))
+            ):
+                if candidate.branch == 0:
+                    return candidate
+                found = found or candidate
+        if found is None:
+            raise CheckpointNotFoundError(thread_id=self._address.thread_id)
+        return found
+
+    def __str__(self) -> str:
+        lines = [_line(step) for step in self[:_MOST_SHOWN]]
+        return "\n".join([*lines, "…and more"] if self._has_more() else lines)
+
+    def __repr__(self) -> str:
+        return f"<History of thread {self._address.thread_id!r}>"
+
+    def _repr_html_(self) -> str:
+        return _history_html.table([_cells(s) for s in self[:_MOST_SHOWN]], self._has_more())
+
+    def _has_more(self) -> bool:
+        return len(self[_MOST_SHOWN : _MOST_SHOWN + 1]) > 0
+
+    def _fetch(self, count: int | None) -> None:
+        if not self._pages.has(count):
+            self._saver.db.portal.call(self._pages.fetch, count)
+
+
+def history(graph: Source, config: RunnableConfig) -> History:
+    """The checkpoints of the thread (and namespace) that `config` names, newest first.
+
+    Takes no round trip until it is looked at. `graph` may be the saver alone.
+
+    Raises:
+        InvalidArgumentError: the graph has no PostgresSaver.
+    """
+    return History(saver_of(graph), config)
+
+
+def name_checkpoint(
+    graph: Source,
+    config: RunnableConfig,
+    name: str | None,
+) -> RunnableConfig:
+    """`aname_checkpoint` for sync callers."""
+    return saver_of(graph).db.portal.call(aname_checkpoint, graph, config, name)
+
+
+async def aname_checkpoint(
+    graph: Source,
+    config: RunnableConfig,
+    name: str | None,
+) -> RunnableConfig:
+    """Names the checkpoint of `config`, or the thread's latest; None takes its name away.
+
+    Returns the checkpoint's config. `history(...).at(name=...)` finds it again.
+
+    Raises:
+        CheckpointNotFoundError: there is no such checkpoint.
+        NameTakenError: another checkpoint of the thread has this name.
+    """
+    address, saver = Address.of(config), saver_of(graph)
+    place = address.session_id, address.stored_ns, address.checkpoint_id
+    try:
+        rows = await saver.db.fetch(_STATEMENTS["name_checkpoint"], *place, name)
+    except ServerError as error:
+        if error.sqlstate != _UNIQUE_VIOLATION:
+            raise
+        raise NameTakenError(thread_id=address.thread_id, name=name or "") from error
+    if not rows:
+        raise CheckpointNotFoundError(thread_id=address.thread_id)
+    return address.config(rows[0]["checkpoint_id"])
+
+
+def saver_of(graph: Source) -> PostgresSaver:
+    """The graph's saver; InvalidArgumentError where it isn't a PostgresSaver."""
+    saver = graph if isinstance(graph, PostgresSaver) else getattr(graph, "checkpointer", None)
+    if not isinstance(saver, PostgresSaver):
+        problem = "needs a graph that was compiled with checkpointer=PostgresSaver, or the saver"
+        raise InvalidArgumentError(argument="graph", problem=problem)
+    return saver
+
+
+class _Pages:
+    """The steps fetched so far, and how to go on."""
+
+    def __init__(self, saver: PostgresSaver, address: Address) -> None:
+        self.steps: list[Step] = []
+        self._saver = saver
+        self._address = address
+        self._codec = saver._codec
+        self._page = _FIRST_PAGE
+        self._done = False
+        # Children are newer than their parents, so they are seen first.
+        self._branches: dict[str, int] = {}
+        self._ends = 0
+
+    def has(self, count: int | None) -> bool:
+        return self._done or (count is not None and len(self.steps) >= count)
+
+    async def fetch(self, count: int | None) -> None:
+        """Fetches until there are `count` steps, or all."""
+        while not self.has(count):
+            last = self.steps[-1].checkpoint_id if self.steps else None
+            place = self._address.session_id, self._address.stored_ns
+            rows = await self._saver.db.fetch(_STATEMENTS["list_steps"], *place, last, self._page)
+            self._done = len(rows) < self._page
+            self._page = min(2 * self._page, _LARGEST_PAGE)
+            await self._add(rows)
+
+    async def _add(self, rows: Sequence[asyncpg.Record]) -> None:
+        states = {row["checkpoint_id"]: self._state(row) for row in rows}
+        parents = {row["parent_checkpoint_id"] for row in rows} - states.keys() - {None}
+        place = self._address.session_id, self._address.stored_ns
+        if parents:
+            older = await self._saver.db.fetch(_STATEMENTS["select_states"], *place, list(parents))
+            states.update({row["checkpoint_id"]: self._state(row) for row in older})
+        contents = Contents(self._saver.db, self._codec)
+        keys = {row["checkpoint_id"]: self._starters(states[row["checkpoint_id"]]) for row in rows}
+        await contents.fetch([key for some in keys.values() for key in some])
+        for row in rows:
+            started = contents.values(keys[row["checkpoint_id"]])
+            parent = states.get(row["parent_checkpoint_id"])
+            self.steps.append(self._step(row, states[row["checkpoint_id"]], parent, started))
+
+    def _state(self, row: asyncpg.Record) -> StateData:
+        columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
+        return decode_state(self._codec.codec, *columns)
+
+    def _starters(self, state: StateData) -> list[ValueKey]:
+        """The values that say which nodes are next, beside those that stand in the row."""
+        place = self._address.session_id, self._address.stored_ns
+        return [
+            ValueKey(*place, channel, str(version))
+            for channel, version in state.checkpoint["channel_versions"].items()
+            if channel == TASKS or channel.startswith((_JOIN, _BRANCH_TO, _INPUT))
+            if channel not in state.inline
+        ]
+
+    def _step(
+        self,
+        row: asyncpg.Record,
+        state: StateData,
+        parent: StateData | None,
+        started: Mapping[str, Any],
+    ) -> Step:
+        metadata: Mapping[str, Any] = state.metadata
+        checkpoint_id = row["checkpoint_id"]
+        before = parent.checkpoint if parent else {}
+        written = state.checkpoint.get("ts")
+        return Step(
+            config=self._address.config(checkpoint_id),
+            checkpoint_id=checkpoint_id,
+            parent_checkpoint_id=row["parent_checkpoint_id"],
+            step=metadata.get("step"),
+            source=metadata.get("source"),
+            created_at=datetime.fromisoformat(written) if isinstance(written, str) else None,
+            name=row["checkpoint_name"],
+            nodes=_nodes(before, state.checkpoint),
+            changed=_changed(before, state.checkpoint),
+            next=_next({**state.inline, **started}),
+            is_interrupted=INTERRUPT in row["marks"],
+            has_error=ERROR in row["marks"],
+            branch=self._branch(checkpoint_id, row["parent_checkpoint_id"]),
+        )
+
+    def _branch(self, checkpoint_id: str, parent_id: str | None) -> int:
+        branch = self._branches.pop(checkpoint_id, None)
+        if branch is None:
+            branch, self._ends = self._ends, self._ends + 1
+        if parent_id is not None:
+            self._branches[parent_id] = min(branch, self._branches.get(parent_id, branch))
+        return branch
+
+
+def _cells(step: Step) -> _history_html.Cells:
+    marks = ["interrupted"] * step.is_interrupted + ["failed"] * step.has_error
+    return _history_html.Cells(
+        step="" if step.step is None else str(step.step),
+        source=step.source or "",
+        time=f"{step.created_at:%Y-%m-%d %H:%M:%S}" if step.created_at else "",
+        nodes=", ".join(step.nodes),
+        changed=", ".join(step.changed),
+        next=", ".join([*step.next, *marks]),
+        branch=step.branch,
+        name=step.name or "",
+    )
+
+
+def _line(step: Step) -> str:
+    cells = _cells(step)
+    parts = [
+        f"{cells.step:>4} {cells.source:<6} {cells.time}",
+        f"{cells.nodes or '-'} changed {cells.changed or 'nothing'}",
+        f"next {cells.next}" if cells.next else "",
+        f"branch {cells.branch}" if cells.branch else "",
+        f"“{cells.name}”" if cells.name else "",
+    ]
+    return _text.one_line("; ".join(filter(None, parts)))
+
+
+def _nodes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes that have seen other versions of their channels than before."""
+    seen, seen_before = after.get("versions_seen") or {}, before.get("versions_seen") or {}
+    return tuple(
+        node
+        for node, versions in seen.items()
+        if versions != seen_before.get(node) and not node.startswith("__")
+    )
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """The graph's own channels at another version than before."""
+    versions, old = after["channel_versions"], before.get("channel_versions") or {}
+    return tuple(
+        channel
+        for channel, version in versions.items()
+        if version != old.get(channel) and not _is_internal(channel)
+    )
+
+
+def _is_internal(channel: str) -> bool:
+    return channel.startswith((_BRANCH_TO, _JOIN, "__"))
+
+
+def _next(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes that the values of the starting channels name."""
+    nodes: dict[str, None] = {}
+    for channel, value in values.items():
+        if channel == _INPUT:
+            nodes[_INPUT] = None
+        elif channel == TASKS and isinstance(value, list):
+            nodes.update((send.node, None) for send in value if isinstance(send, Send))
+        elif channel.startswith(_BRANCH_TO):
+            nodes[channel.removeprefix(_BRANCH_TO)] = None
+        elif channel.startswith(_JOIN):
+            sources, _, node = channel.removeprefix(_JOIN).rpartition(":")
+            if isinstance(value, set) and value == set(sources.split("+")):
+                nodes[node] = None
+    return tuple(sorted(nodes))

@@ -1,0 +1,306 @@
+"""A thread's history without its values, on real graphs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command, Send, StateSnapshot, interrupt
+
+from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.checkpoint.serde import SafeSerializer
+from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError, NameTakenError
+from langgraph_pgsaga.timetravel import Step, aname_checkpoint, history, name_checkpoint
+
+pytestmark = pytest.mark.anyio
+
+
+class State(TypedDict, total=False):
+    seen: Annotated[list[str], operator.add]
+    count: int
+
+
+def thread(name: str = "t", **more: str) -> Any:
+    return {"configurable": {"thread_id": name, **more}}
+
+
+def node(name: str) -> Any:
+    return lambda state: {"seen": [name], "count": state.get("count", 0) + 1}
+
+
+def joined(saver: Any) -> Any:
+    """a, then b beside c, then d when both are done, then two workers by Send."""
+    builder = StateGraph(State)
+    for name in "abcd":
+        action = (lambda state, name=name: {"seen": [name]}) if name in "bc" else node(name)
+        builder.add_node(name, action)
+    builder.add_node("worker", lambda state: {"seen": [f"worker {state['number']}"]})
+    builder.add_edge(START, "a")
+    builder.add_edge("a", "b")
+    builder.add_edge("a", "c")
+    builder.add_edge(["b", "c"], "d")
+    builder.add_conditional_edges("d", lambda _: [Send("worker", {"number": n}) for n in (1, 2)])
+    return builder.compile(checkpointer=saver)
+
+
+def asking(saver: Any) -> Any:
+    """Asks before it replies."""
+
+    def ask(state: State) -> dict[str, Any]:
+        return {"seen": [interrupt("may I?")]}
+
+    builder = StateGraph(State)
+    builder.add_node("ask", ask)
+    builder.add_node("reply", node("reply"))
+    builder.add_edge(START, "ask")
+    builder.add_edge("ask", "reply")
+    builder.add_edge("reply", END)
+    return builder.compile(checkpointer=saver)
+
+
+def same(steps: Sequence[Step], snapshots: Sequence[StateSnapshot]) -> None:
+    """The steps are what LangGraph says of the same checkpoints."""
+    assert [s.checkpoint_id for s in steps] == [
+        s.config["configurable"]["checkpoint_id"] for s in snapshots
+    ]
+    for step, snapshot in zip(steps, snapshots, strict=True):
+        metadata: Any = snapshot.metadata
+        assert (step.step, step.source) == (metadata["step"], metadata["source"])
+        assert step.created_at == datetime.fromisoformat(snapshot.created_at or "")
+        assert set(step.next) == set(snapshot.next)
+        assert step.is_interrupted == bool(snapshot.interrupts)
+
+
+def test_steps_say_what_langgraph_says(sync_saver: PostgresSaver) -> None:
+    """Order, number, source, time and next nodes: of branches, joins, Sends and interrupts."""
+    graph = joined(sync_saver)
+    graph.invoke({"seen": ["question"]}, thread())
+    same(history(graph, thread())[:], list(graph.get_state_history(thread())))
+    graph = asking(sync_saver)
+    graph.invoke({"seen": ["question"]}, thread("asking"))
+    same(history(graph, thread("asking")), list(graph.get_state_history(thread("asking"))))
+    graph.invoke(Command(resume="yes"), thread("asking"))
+    same(history(graph, thread("asking")), list(graph.get_state_history(thread("asking"))))
+
+
+def test_steps_say_what_ran_and_what_changed(sync_saver: PostgresSaver) -> None:
+    """The nodes that made a checkpoint, and the channels with another value, by parent."""
+    graph = joined(sync_saver)
+    graph.invoke({"seen": ["question"]}, thread())
+    steps = history(graph, thread())
+    assert [(set(s.nodes), set(s.changed)) for s in reversed(steps)] == [
+        (set(), set()),
+        (set(), {"seen"}),
+        ({"a"}, {"seen", "count"}),
+        ({"b", "c"}, {"seen"}),
+        ({"d"}, {"seen", "count"}),
+        ({"worker"}, {"seen"}),
+    ]
+
+
+def test_an_update_is_a_step_of_its_node(sync_saver: PostgresSaver) -> None:
+    """What update_state did is told like what the node did, with its source."""
+    graph = asking(sync_saver)
+    graph.invoke({"seen": ["question"]}, thread())
+    graph.update_state(thread(), {"seen": ["by hand"]}, as_node="ask")
+    latest = history(graph, thread())[0]
+    assert (latest.source, latest.nodes, latest.next) == ("update", ("ask",), ("reply",))
+
+
+def test_errors_are_marked(sync_saver: PostgresSaver) -> None:
+    """A checkpoint at which a node failed says so."""
+
+    def fail(state: State) -> dict[str, Any]:
+        raise RuntimeError("out of tea")
+
+    builder = StateGraph(State)
+    builder.add_node("fail", fail)
+    builder.add_edge(START, "fail")
+    graph = builder.compile(checkpointer=sync_saver)
+    with pytest.raises(RuntimeError, match="out of tea"):
+        graph.invoke({"seen": []}, thread())
+    assert [s.has_error for s in history(graph, thread())] == [True, False]
+
+
+def test_branches_are_numbered_from_the_latest(sync_saver: PostgresSaver) -> None:
+    """Branch 0 leads to the latest checkpoint; each other end has a number of its own."""
+    graph = asking(sync_saver)
+    graph.invoke({"seen": ["question"]}, thread())
+    asked = history(graph, thread())[0]
+    graph.invoke(Command(resume="yes"), thread())
+    first = list(history(graph, thread()))
+    assert {s.branch for s in first} == {0}
+    graph.update_state(asked.config, {"seen": ["other"]}, as_node="ask")
+    graph.invoke(None, thread())
+    steps = history(graph, thread())
+    branch = {s.checkpoint_id: s.branch for s in steps}
+    assert [branch[s.checkpoint_id] for s in first] == [1, 1, 0, 0]
+    assert [s.branch for s in steps[:2]] == [0, 0]
+    values = graph.get_state(steps[0].config).values
+    assert values["seen"] == ["question", "other", "reply"]
+
+
+def test_a_step_is_found(sync_saver: PostgresSaver) -> None:
+    """By number, id, node, name and time; of the present branch where one of it fits."""
+    graph = asking(sync_saver)
+    graph.invoke({"seen": ["question"]}, thread())
+    graph.invoke(Command(resume="yes"), thread())
+    steps = history(graph, thread())
+    name_checkpoint(graph, steps[1].config, "before the reply")
+    steps = history(sync_saver, thread())
+    assert steps.at(step=1).checkpoint_id == steps[1].checkpoint_id
+    assert steps.at(checkpoint_id=steps[2].checkpoint_id) == steps[2]
+    assert steps.at(node="reply") == steps[0]
+    assert steps.at(name="before the reply") == steps[1]
+    moment = steps[1].created_at
+    assert moment
+    assert steps.at(time=moment) == steps[1]
+    assert steps.at(time=moment - timedelta(microseconds=1)) == steps[2]
+    other = graph.update_state(steps[2].config, {"seen": ["x"]}, as_node="ask")
+    forked = history(graph, thread())
+    assert forked[0].config == other
+    assert forked.at(step=0) == forked[3]
+    assert forked.at(node="reply").branch == 1
+    with pytest.raises(CheckpointNotFoundError, match="'t'"):
+        forked.at(step=99)
+    with pytest.raises(InvalidArgumentError, match="something to look for"):
+        forked.at()
+    with pytest.raises(InvalidArgumentError, match="time zone"):
+        forked.at(time=datetime(2026, 1, 1))  # noqa: DTZ001 - that is what is refused
+
+
+def test_names_are_unique_in_a_thread(sync_saver: PostgresSaver) -> None:
+    """A name is one checkpoint's, until it is taken away; other threads may use it, too."""
+    graph = asking(sync_saver)
+    for name in ("one", "two"):
+        graph.invoke({"seen": []}, thread(name))
+    latest = name_checkpoint(graph, thread("one"), "it's; here")
+    assert latest == history(graph, thread("one"))[0].config
+    name_checkpoint(graph, thread("two"), "it's; here")
+    older = history(graph, thread("one"))[1].config
+    with pytest.raises(NameTakenError, match="it's; here"):
+        name_checkpoint(graph, older, "it's; here")
+    name_checkpoint(graph, latest, None)
+    name_checkpoint(graph, older, "it's; here")
+    assert history(graph, thread("one")).at(name="it's; here").config == older
+    for missing in (thread("nobody"), thread("one", checkpoint_id="1")):
+        with pytest.raises(CheckpointNotFoundError):
+            name_checkpoint(graph, missing, "x")
+
+
+def test_a_history_shows_itself(sync_saver: PostgresSaver) -> None:
+    """As a line per step in text, as an escaped table in a notebook, the latest first."""
+    graph = asking(sync_saver)
+    graph.invoke({"seen": ["question"]}, thread("<script>"))
+    name_checkpoint(graph, thread("<script>"), "<b>here</b>")
+    steps = history(graph, thread("<script>"))
+    assert [line.split()[:2] for line in str(steps).splitlines()] == [
+        ["0", "loop"],
+        ["-1", "input"],
+    ]
+    html = steps._repr_html_()
+    assert html.index("&lt;b&gt;here&lt;/b&gt;") < html.index("__start__")
+    assert "<script" not in html
+    assert "<b>" not in html
+
+
+def test_a_long_history_shows_its_beginning(sync_saver: PostgresSaver) -> None:
+    """Fifty steps are shown, and that there are more."""
+    graph = asking(sync_saver)
+    for number in range(26):
+        graph.invoke({"seen": [str(number)]}, thread())
+    steps = history(graph, thread())
+    assert steps._repr_html_().count('<tr class="step"') == 50
+    assert "more" in str(steps).splitlines()[-1]
+    assert len(str(steps).splitlines()) == 51
+
+
+async def test_async_callers(saver: PostgresSaver) -> None:
+    """`async for` and `load` don't block; afterwards it is a list like any other."""
+    graph = asking(saver)
+    await graph.ainvoke({"seen": []}, thread())
+    await aname_checkpoint(graph, thread(), "asked")
+    loaded = await history(graph, thread()).load()
+    assert [s async for s in history(graph, thread())] == list(loaded)
+    assert [s.name for s in loaded] == ["asked", None]
+
+
+def test_a_subgraphs_history_is_its_own(sync_saver: PostgresSaver) -> None:
+    """A config with a namespace leads to that namespace's checkpoints."""
+    inner = asking(None)
+    builder = StateGraph(State)
+    builder.add_node("inner", inner)
+    builder.add_edge(START, "inner")
+    graph = builder.compile(checkpointer=sync_saver)
+    graph.invoke({"seen": []}, thread())
+    state = graph.get_state(thread(), subgraphs=True).tasks[0].state
+    assert isinstance(state, StateSnapshot)
+    steps = history(graph, state.config)
+    assert [s.next for s in steps] == [("ask",), ("__start__",)]
+    assert [s.next for s in history(graph, thread())] == [("inner",), ("__start__",)]
+
+
+def test_only_graphs_with_this_saver_have_a_history() -> None:
+    """Another saver, or none, is refused by name of what is needed."""
+    for checkpointer in (None, InMemorySaver()):
+        with pytest.raises(InvalidArgumentError, match="PostgresSaver"):
+            history(asking(checkpointer), thread())
+
+
+def test_a_thread_without_checkpoints_is_empty(sync_saver: PostgresSaver) -> None:
+    """Nothing is there, and that is no error."""
+    assert list(history(sync_saver, thread("nobody"))) == []
+
+
+async def test_a_long_history_is_fetched_as_it_is_asked_for(
+    saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of thousands of checkpoints takes one page, all of them a few."""
+    config = thread(checkpoint_ns="")
+    for number in range(1500):
+        checkpoint: Any = {
+            **empty_checkpoint(),
+            "channel_values": {"count": number},
+            "channel_versions": {"count": saver.get_next_version(f"{number:015}.0", None)},
+        }
+        versions = checkpoint["channel_versions"]
+        config = await saver.aput(config, checkpoint, {"step": number, "source": "loop"}, versions)
+    pages = 0
+    fetch = saver.db.fetch
+
+    async def counting(statement: Any, *arguments: Any) -> Any:
+        nonlocal pages
+        pages += statement.name == "list_steps"
+        return await fetch(statement, *arguments)
+
+    monkeypatch.setattr(saver.db, "fetch", counting)
+    steps = history(saver, thread())
+    assert steps[0].step == 1499
+    assert [s.step for s in steps[3:5]] == [1496, 1495]
+    assert pages == 1
+    assert [s.step for s in steps] == list(range(1499, -1, -1))
+    assert pages < 8
+    assert steps[-1].step == 0
+    assert all(s.changed == ("count",) for s in steps)
+
+
+def test_encrypted_threads_have_a_history(dsn: str) -> None:
+    """With the key everything is there, though nothing stands in clear."""
+    from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+
+    serde = EncryptedSerializer.from_pycryptodome_aes(SafeSerializer(), key=b"k" * 32)
+    with PostgresSaver.from_conn_string(dsn, serde=serde) as saver:
+        builder = StateGraph(MessagesState)
+        builder.add_node("reply", lambda _: {"messages": [AIMessage("hi")]})
+        builder.add_edge(START, "reply")
+        graph = builder.compile(checkpointer=saver)
+        graph.invoke({"messages": [HumanMessage("hello")]}, thread())
+        same(history(graph, thread()), list(graph.get_state_history(thread())))
+        assert history(graph, thread())[0].nodes == ("reply",)

@@ -1,0 +1,224 @@
+"""What `diff` says of two states."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from pydantic import BaseModel
+
+from langgraph_pgsaga.timetravel import Change, ChangeKind, diff
+
+ADDED, REMOVED, EDITED = ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.EDITED
+
+
+def shape(before: Any, after: Any) -> list[tuple[ChangeKind, tuple[str | int, ...]]]:
+    return [(c.kind, c.path) for c in diff({"x": before}, {"x": after})]
+
+
+def talk(*ids: str) -> list[AnyMessage]:
+    return [HumanMessage(f"text of {id_}", id=id_) for id_ in ids]
+
+
+def test_equal_states_have_no_changes() -> None:
+    """A diff of nothing is empty and false."""
+    found = diff({"x": [1, {"y": float("nan")}]}, {"x": [1, {"y": float("nan")}]})
+    assert not found
+    assert str(found) == "no changes"
+
+
+def test_channels_come_and_go() -> None:
+    """A channel that only one state has is added or removed."""
+    assert [str(c) for c in diff({"a": 1}, {"b": 2})] == ["- a: 1", "+ b: 2"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(1, True), (1, 1.0), ("1", 1), ([1], (1,)), ({1}, frozenset({1}))]
+)
+def test_a_change_of_type_is_a_change(before: Any, after: Any) -> None:
+    """Also where Python holds the two for equal."""
+    assert shape(before, after) == [(EDITED, ("x",))]
+
+
+def test_a_message_is_found_again_by_its_id() -> None:
+    """An edited message is edited in its place, whatever was added or removed around it."""
+    before, after = talk("a", "b", "c", "d"), talk("new", "a", "c", "d", "e")
+    after[2].content = "another text"
+    assert shape(before, after) == [
+        (ADDED, ("x", 0)),
+        (REMOVED, ("x", 1)),
+        (EDITED, ("x", 2)),
+        (ADDED, ("x", 4)),
+    ]
+
+
+def test_an_edited_message_keeps_both_versions() -> None:
+    """A message is one part: its change holds what it was and what it is."""
+    (change,) = diff({"x": [AIMessage("I won't", id="a")]}, {"x": [AIMessage("I will", id="a")]})
+    assert (change.before.content, change.after.content) == ("I won't", "I will")
+    assert str(change) == "~ x[0]: assistant: I won't → assistant: I will"
+
+
+def test_a_message_without_id_is_found_by_what_it_holds() -> None:
+    """Equal messages without ids belong together; a different one is another message."""
+    before = [HumanMessage("one"), HumanMessage("two")]
+    after = [HumanMessage("zero"), HumanMessage("one"), HumanMessage("2")]
+    assert shape(before, after) == [(ADDED, ("x", 0)), (REMOVED, ("x", 1)), (ADDED, ("x", 2))]
+
+
+def test_nested_parts_have_paths() -> None:
+    """Dicts, lists, dataclasses and models are compared part by part."""
+
+    @dataclass
+    class Point:
+        x: int
+        y: int
+
+    class Order(BaseModel):
+        items: list[str]
+        at: Any = None
+
+    before = {"order": Order(items=["tea", "milk"], at=Point(1, 2)), "files": {"a.py": "1"}}
+    after = {"order": Order(items=["tea", "oat"], at=Point(1, 3)), "files": {"a.py": "2"}}
+    found = diff(before, after)
+    assert [c.place for c in found] == [
+        "order['items'][1]",
+        "order['at']['y']",
+        "files['a.py']",
+    ]
+    assert [c.path for c in found.within("order", "at")] == [("order", "at", "y")]
+
+
+def test_an_element_in_front_is_one_change() -> None:
+    """What merely moved along isn't reported."""
+    assert shape(list("bcdef"), list("abcdef")) == [(ADDED, ("x", 0))]
+
+
+def test_very_different_long_lists_are_compared_place_by_place() -> None:
+    """Two lists of thousands that share nothing take no quadratic time."""
+    found = shape(list(range(5000)), list(range(10_000, 15_001)))
+    assert found == [*((EDITED, ("x", i)) for i in range(5000)), (ADDED, ("x", 5000))]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["a", "b", 1.0]),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from("abc"), inner),
+    max_leaves=12,
+)
+
+
+def patched(before: list[str], changes: Sequence[Change]) -> list[str]:
+    """The list with the changes applied: removals from the end, additions from the front."""
+    found = list(before)
+    for change in reversed([c for c in changes if c.kind is REMOVED]):
+        del found[_index(change)]
+    for change in changes:
+        if change.kind is ADDED:
+            found.insert(_index(change), change.after)
+    for change in changes:
+        if change.kind is EDITED:
+            found[_index(change)] = change.after
+    return found
+
+
+def _index(change: Change) -> int:
+    return int(change.path[-1])
+
+
+@given(st.lists(st.sampled_from("abcdef"), max_size=12), st.lists(st.sampled_from("abcdef")))
+def test_the_changes_lead_from_one_list_to_the_other(before: list[str], after: list[str]) -> None:
+    """Applied to the earlier list, they give the later one."""
+    assert patched(before, diff({"x": before}, {"x": after})) == after
+
+
+@given(values, values)
+def test_only_a_difference_is_a_change(before: Any, after: Any) -> None:
+    """There is no change exactly where the values are equal, types and all."""
+    assert (not diff({"x": before}, {"x": after})) == (typed(before) == typed(after))
+
+
+def typed(value: Any) -> Any:
+    if isinstance(value, list):
+        return "list", [typed(item) for item in value]
+    if isinstance(value, dict):
+        return "dict", {key: typed(item) for key, item in value.items()}
+    return type(value).__name__, value
+
+
+def test_states_of_a_graph() -> None:
+    """It takes the snapshots of a graph, of whatever branches, and a saver's tuples."""
+
+    def reply(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage("yes", id="reply")]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("reply", reply)
+    builder.add_edge(START, "reply")
+    builder.add_edge("reply", END)
+    saver = InMemorySaver()
+    graph = builder.compile(checkpointer=saver)
+    thread: Any = {"configurable": {"thread_id": "t"}}
+    graph.invoke({"messages": [HumanMessage("no?", id="question")]}, thread)
+    before = graph.get_state(thread)
+    edited = graph.update_state(thread, {"messages": [RemoveMessage("question")]})
+    after = graph.get_state(edited)
+    expected = [(REMOVED, ("messages", 0))]
+    assert [(c.kind, c.path) for c in diff(before, after)] == expected
+    tuples = [saver.get_tuple(before.config), saver.get_tuple(after.config)]
+    assert all(tuples)
+    assert [(c.kind, c.path) for c in diff(*tuples).within("messages")] == expected  # type: ignore[arg-type]
+
+
+class Balanced(HTMLParser):
+    """Notes the tags; every one has to be closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.seen.add(tag)
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_html_is_escaped_and_closed() -> None:
+    """Nothing in a state becomes a tag, in keys, texts or marks."""
+    evil = "<script>alert('x')</script>\" onload=y"
+    before = {evil: {evil: 1}, "messages": [AIMessage(evil, id="a")]}
+    after = {evil: {evil: evil}, "messages": [AIMessage(evil + " more", id="a")], "new": evil}
+    html = diff(before, after)._repr_html_()
+    parser = Balanced()
+    parser.feed(html)
+    assert parser.open == []
+    assert parser.seen == {"style", "table", "tr", "th", "td", "ins", "del", "span"}
+
+
+def test_text_has_nothing_that_a_terminal_obeys() -> None:
+    """One line per change, without escape sequences."""
+    text = str(
+        diff({}, {"a\x1b[2J": "\x1b[31m", "m": HumanMessage("\x1b]0;title\x07\nline", id="1")})
+    )
+    assert len(text.splitlines()) == 2
+    assert not any(ord(character) < 32 for character in text.replace("\n", ""))
+
+
+def test_a_long_conversation_is_compared_quickly() -> None:
+    """Thousands of messages of which two changed are two changes."""
+    before = talk(*map(str, range(3000)))
+    after = talk(*map(str, range(3000)))
+    for index in random.Random(1).sample(range(3000), 2):
+        after[index].content = "changed"
+    assert [kind for kind, _ in shape(before, after)] == [EDITED, EDITED]
