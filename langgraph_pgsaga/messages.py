@@ -39,7 +39,7 @@ _STATEMENTS = _sql.load("messages")
 _LARGEST_LIMIT = 1000
 _LARGEST_NUMBER = 2**31 - 1
 _LONGEST_SEARCH = 2000
-_EXPORT_PAGE = 100
+_EXPORT_PAGE = 500
 
 # Around what a search found, in a snippet. No snippet has them anywhere else, and escaping
 # for HTML leaves them alone: escape the snippet first, then replace them by tags.

@@ -56,7 +56,11 @@ select
   case when $11 then m.payload_type end as payload_type,
   case when $11 then m.payload end as payload
 from visible v
-join {schema}.agent_messages m on m.session_id = $1 and m.message_no = v.message_no
+cross join lateral (
+  select a.* from {schema}.agent_messages a
+  where a.session_id = $1 and a.message_no = v.message_no
+  limit 1
+) m
 join {schema}.agent_sessions t on t.session_id = m.session_id
 where ($4::text[] is null or m.message_type = any($4))
   and ($5::text[] is null or m.role = any($5))
@@ -68,22 +72,35 @@ order by m.message_no
 limit $10;
 
 -- name: list_all_messages
--- The messages of all threads.
+-- The messages of all threads: thread by thread, so that a page reads those it takes of
+-- and no others, where a plan over all messages would read and sort them all.
 -- params: types text[], roles text[], since timestamp with time zone, until timestamp with time zone, after_session uuid, after_no integer, page bigint, with_payload boolean
 -- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
+with threads as (
+  select s.session_id, s.thread_id
+  from {schema}.agent_sessions s
+  where s.session_id >= coalesce($5, '00000000-0000-0000-0000-000000000000'::uuid)
+  order by s.session_id
+  offset 0
+)
 select
-  m.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
+  t.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
   m.role, m.content, m.metadata, m.created_at,
   case when $8 then m.payload_type end as payload_type, case when $8 then m.payload end as payload
-from {schema}.agent_messages m
-join {schema}.agent_sessions t on t.session_id = m.session_id
-where (m.session_id, m.message_no)
-    > (coalesce($5, '00000000-0000-0000-0000-000000000000'::uuid), coalesce($6, 0))
-  and ($1::text[] is null or m.message_type = any($1))
-  and ($2::text[] is null or m.role = any($2))
-  and ($3::timestamptz is null or m.created_at >= $3)
-  and ($4::timestamptz is null or m.created_at < $4)
-order by m.session_id, m.message_no
+from threads t
+cross join lateral (
+  select a.*
+  from {schema}.agent_messages a
+  where a.session_id = t.session_id
+    and a.message_no > case when t.session_id = $5 then $6 else 0 end
+    and ($1::text[] is null or a.message_type = any($1))
+    and ($2::text[] is null or a.role = any($2))
+    and ($3::timestamptz is null or a.created_at >= $3)
+    and ($4::timestamptz is null or a.created_at < $4)
+  order by a.message_no
+  limit $7
+) m
+order by t.session_id, m.message_no
 limit $7;
 
 -- name: list_matching_messages

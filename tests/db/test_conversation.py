@@ -268,9 +268,9 @@ async def test_cursors_are_for_their_filters_only(saver: PostgresSaver, messages
         ("t", {"roles": ["user"]}),
         (None, {}),
     ]
-    for thread, filters in others:
+    for other, filters in others:
         with pytest.raises(InvalidArgumentError, match="after"):
-            await messages.rows(thread, **filters, after=cursor)
+            await messages.rows(other, **filters, after=cursor)
     for broken in ("", "x", cursor[:-4], cursor + "AAAA", "é" * 38, "A" * 38, f"{cursor}\0"):
         with pytest.raises(InvalidArgumentError, match="after"):
             await messages.rows("t", after=broken)
