@@ -228,6 +228,14 @@ async def test_filters_narrow_rows(saver: PostgresSaver, messages: Messages) -> 
     assert await found(types=[]) == []
 
 
+async def test_a_branch_has_each_message_once(saver: PostgresSaver, messages: Messages) -> None:
+    """A message that stands twice in a state, and in a second channel, is one row of it."""
+    hi, yes = HumanMessage("hi", id="1"), AIMessage("yes", id="2")
+    await put_messages(saver, "t", [hi, yes, hi], notes=[yes])
+    page = await messages.rows("t", branch=await latest(saver))
+    assert contents(page.rows) == ["hi", "yes"]
+
+
 @pytest.mark.parametrize("which", ["thread", "all", "text", "branch"])
 async def test_pages_give_each_row_once(
     saver: PostgresSaver, messages: Messages, which: str
