@@ -1,0 +1,417 @@
+"""import_threads: threads of another saver, with their whole history, into a PostgresSaver."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import WRITES_IDX_MAP, ChannelVersions, CheckpointTuple
+
+from langgraph_pgsaga import _sql
+from langgraph_pgsaga.checkpoint import PostgresSaver
+from langgraph_pgsaga.checkpoint.address import Address, session_id_of, thread_id_text
+from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
+from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.errors import (
+    BlockingCallError,
+    ClosedError,
+    InvalidArgumentError,
+    MigrationError,
+    PgSagaError,
+    ReadOnlyServerError,
+    ServerConnectionError,
+    TakeoverMismatchError,
+    ThreadDivergedError,
+    UnreadableThreadError,
+    UnstorableValueError,
+)
+from langgraph_pgsaga.takeover.equality import by_task, first_difference
+from langgraph_pgsaga.takeover.report import ImportProgress, ImportReport, ThreadReport
+from langgraph_pgsaga.takeover.source import (
+    CheckpointKey,
+    Saver,
+    SourceReader,
+    key_of,
+    thread_config,
+    thread_of,
+)
+
+T = TypeVar("T")
+_STATEMENTS = _sql.load("takeover")
+_SESSION_KEYS = ("user_id", "agent_type", "priority")
+# These are the server's or the caller's trouble, not a thread's: the import ends with them.
+_FATAL = (
+    BlockingCallError,
+    ClosedError,
+    MigrationError,
+    ReadOnlyServerError,
+    ServerConnectionError,
+)
+
+
+async def import_threads(
+    source: Saver,
+    target: PostgresSaver,
+    *,
+    thread_ids: Iterable[str] | None = None,
+    batch: int = 50,
+    dry_run: bool = False,
+    on_progress: Callable[[ImportProgress], None] | None = None,
+) -> ImportReport:
+    """Takes threads over from another saver: every checkpoint, exactly, and pending writes.
+
+    The source is only read, through `alist` and `aget_tuple` (or `list` and `get_tuple`),
+    and may be used meanwhile; threads that run meanwhile should be imported again. Each
+    checkpoint is read back from PostgreSQL and compared with the source. One that is
+    here already isn't written again, so an import that was interrupted is continued by
+    the same call, and two at once do no harm: a thread has one taker at a time.
+
+    Savers don't tell the paths of tasks. Their pending writes keep the order in which
+    the source gives them, under paths made up to that end.
+
+    Args:
+        thread_ids: None for every thread of the source.
+        batch: how many checkpoints are in memory at once.
+        dry_run: write nothing, and find out what couldn't be stored.
+        on_progress: called after each batch.
+
+    Returns:
+        A report of each thread. What is wrong with one (it can't be read or stored, it
+        differs, it has gone on here: see TakeoverError) doesn't stop the others.
+
+    Raises:
+        InvalidArgumentError: `batch` is below 1.
+        ServerConnectionError, MigrationError and the like: nothing can be stored at all.
+        What the source raises when its threads are listed.
+    """
+    if batch < 1:
+        raise InvalidArgumentError(argument="batch", problem=f"must be 1 or more, not {batch}")
+    reader = SourceReader(source)
+    wanted = thread_ids if thread_ids is not None else await _all_threads(reader, batch)
+    threads = list(dict.fromkeys(str(thread_id) for thread_id in wanted))
+    reports: list[ThreadReport] = []
+    done = 0
+
+    def noted(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(
+                ImportProgress(
+                    thread_id=thread_id,
+                    threads_done=len(reports),
+                    threads=len(threads),
+                    checkpoints_done=done,
+                )
+            )
+
+    for thread_id in threads:
+        taking = _Takeover(reader, target, thread_id, batch, noted, dry_run=dry_run)
+        reports.append(await taking.run())
+    return ImportReport(threads=tuple(reports), dry_run=dry_run)
+
+
+async def _all_threads(reader: SourceReader, batch: int) -> list[str]:
+    found: dict[str, None] = {}
+    async for page in reader.pages(thread_of, None, size=batch):
+        found.update(dict.fromkeys(page))
+    return list(found)
+
+
+async def is_taken_over(database: Database, thread_id: str) -> bool:
+    """Whether all that another saver had of the thread is here."""
+    return bool(await database.fetch(_STATEMENTS["is_taken_over"], session_id_of(thread_id)))
+
+
+@asynccontextmanager
+async def _locked(database: Database, session_id: UUID) -> AsyncIterator[None]:
+    """Keeps other takers of the thread out, in whatever process.
+
+    On a connection of its own: the pool may have but one, and the block needs that.
+    """
+    conn = await database.connect()
+    try:
+        await conn.transaction().start()
+        await database.fetch(_STATEMENTS["lock_takeover"], session_id, conn=conn)
+        yield
+    finally:
+        conn.terminate()  # and the transaction ends
+
+
+class _Takeover:
+    """The import of one thread."""
+
+    def __init__(
+        self,
+        reader: SourceReader,
+        target: PostgresSaver,
+        thread_id: str,
+        batch: int,
+        noted: Callable[[int], None],
+        *,
+        dry_run: bool,
+    ) -> None:
+        self._reader = reader
+        self._target = target
+        self._stored_here = _reading_anew(target)
+        self._thread_id = thread_id
+        self._batch = batch
+        self._noted = noted
+        self._dry_run = dry_run
+        self._versions: set[tuple[str, str, str]] = set()
+        self._checkpoints = self._stored = self._writes = 0
+        self._errors: list[PgSagaError] = []
+
+    async def run(self) -> ThreadReport:
+        """Imports the thread; what goes wrong with it stands in the report."""
+        try:
+            session_id = session_id_of(thread_id_text(self._thread_id))
+            if self._dry_run:
+                await self._take()
+            else:
+                async with _locked(self._target.db, session_id):
+                    await self._take()
+                    if self._checkpoints and not self._errors:
+                        await self._target.db.fetch(_STATEMENTS["mark_taken_over"], session_id)
+        except _FATAL:
+            raise
+        except PgSagaError as error:
+            self._errors.append(error)
+        return ThreadReport(
+            thread_id=self._thread_id,
+            checkpoints=self._checkpoints,
+            stored=self._stored,
+            writes=self._writes,
+            errors=tuple(self._errors),
+        )
+
+    async def _take(self) -> None:
+        """All there is, and what came to it meanwhile."""
+        newest: CheckpointKey | None = None
+        while True:
+            keys = await self._keys(self._reader)
+            if not keys or keys[-1] == newest:
+                return
+            newest = keys[-1]
+            self._checkpoints = len(keys)
+            await self._take_keys(keys)
+            if self._dry_run or self._errors:
+                return
+
+    async def _keys(self, reader: SourceReader) -> list[CheckpointKey]:
+        """Those of the thread's checkpoints, oldest first."""
+        config = thread_config(self._thread_id)
+        found: list[CheckpointKey] = []
+        try:
+            async for page in reader.pages(key_of, config, size=self._batch):
+                found += page
+        except PgSagaError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from error
+        return sorted(found)
+
+    async def _take_keys(self, keys: Sequence[CheckpointKey]) -> None:
+        here = set(await self._keys(SourceReader(self._stored_here)))
+        common = [key for key in keys if key in here]
+        missing = [key for key in keys if key not in here]
+        went_on = len(here) > len(common)
+        behind: list[CheckpointKey] = []
+        for chunk in _chunks(common, self._batch):
+            has_more, lacks = await self._compared(chunk, is_over=went_on and not missing)
+            went_on = went_on or has_more
+            behind += lacks
+        if went_on and missing:
+            raise ThreadDivergedError(thread_id=self._thread_id)
+        if went_on:
+            return
+        for chunk in _chunks(sorted([*missing, *behind]), self._batch):
+            await self._take_chunk([await self._read(key) for key in chunk], here)
+            self._noted(len(chunk))
+
+    async def _compared(
+        self, keys: Sequence[CheckpointKey], *, is_over: bool
+    ) -> tuple[bool, list[CheckpointKey]]:
+        """Compares checkpoints that are here with the source's.
+
+        Returns whether one has writes here of which the source knows nothing, and those
+        that lack writes. Once the thread has gone on here, its writes are its own.
+        """
+        has_more, behind = False, []
+        for key in keys:
+            expected, found = await self._read(key), await self._read_back(key)
+            if found is None:
+                continue
+            if not self._check(expected, found, with_writes=False) or is_over:
+                continue
+            theirs, ours = _places(expected), _places(found)
+            has_more = has_more or bool(ours - theirs)
+            if self._difference(expected, found) is not None:
+                behind.append(key)
+        if not behind:
+            self._noted(len(keys))
+        return has_more, behind
+
+    async def _take_chunk(self, found: Sequence[CheckpointTuple], here: set[CheckpointKey]) -> None:
+        """Stores checkpoints, or finds out whether they could be, and compares what was stored.
+
+        Writes go first: a checkpoint that is here has all that was pending at it.
+        """
+        new = [one for one in found if key_of(one) not in here]
+        self._stored += len(new)
+        self._writes += sum(len(one.pending_writes or ()) for one in found)
+        if self._dry_run:
+            self._try(found)
+            return
+        await _all(self._write(one) for one in found)
+        await _all(self._put(one) for one in new)
+        for expected in found:
+            self._check(expected, await self._read_back(key_of(expected)))
+
+    async def _read(self, key: CheckpointKey) -> CheckpointTuple:
+        config = self._config(key, key.checkpoint_id)
+        try:
+            found = await self._reader.call("get_tuple", config)
+        except PgSagaError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from error
+        if not isinstance(found, CheckpointTuple):
+            problem = f"checkpoint {key.checkpoint_id} is listed but can't be found"
+            raise UnreadableThreadError(thread_id=self._thread_id, problem=problem)
+        self._check_versions(found)
+        return found
+
+    def _unreadable(self, error: Exception) -> UnreadableThreadError:
+        return UnreadableThreadError(thread_id=self._thread_id, problem=type(error).__name__)
+
+    def _check_versions(self, found: CheckpointTuple) -> None:
+        """Versions here are text, and LangGraph can't compare text with numbers."""
+        if not all(isinstance(v, str) for v in found.checkpoint["channel_versions"].values()):
+            problem = "they are numbers, and the thread couldn't go on from them"
+            raise UnstorableValueError(where="channel_versions", problem=problem)
+
+    async def _read_back(self, key: CheckpointKey) -> CheckpointTuple | None:
+        return await self._stored_here.aget_tuple(self._config(key, key.checkpoint_id))
+
+    def _config(self, key: CheckpointKey, checkpoint_id: str | None) -> RunnableConfig:
+        configurable = {"thread_id": self._thread_id, "checkpoint_ns": key.checkpoint_ns}
+        if checkpoint_id is not None:
+            configurable["checkpoint_id"] = checkpoint_id
+        return {"configurable": configurable}
+
+    def _put_arguments(self, found: CheckpointTuple) -> tuple[RunnableConfig, ChannelVersions]:
+        """The config that adds nothing to the metadata, and the versions not stored yet."""
+        parent = found.parent_config
+        config = self._config(
+            key_of(found), parent["configurable"]["checkpoint_id"] if parent else None
+        )
+        metadata: dict[str, Any] = {**found.metadata}
+        # What it says of the session stands in the metadata already.
+        config["metadata"] = {key: metadata[key] for key in _SESSION_KEYS if key in metadata}
+        checkpoint, namespace = found.checkpoint, key_of(found).checkpoint_ns
+        new: ChannelVersions = {}
+        for channel, version in checkpoint["channel_versions"].items():
+            place = namespace, channel, str(version)
+            if channel in checkpoint["channel_values"] and place not in self._versions:
+                self._versions.add(place)
+                new[channel] = version
+        return config, new
+
+    async def _put(self, found: CheckpointTuple) -> None:
+        config, new_versions = self._put_arguments(found)
+        await self._target.aput(config, found.checkpoint, found.metadata, new_versions)
+
+    async def _write(self, found: CheckpointTuple) -> None:
+        config = self._config(key_of(found), key_of(found).checkpoint_id)
+        for task_id, task_path, writes in _tasks(found):
+            await self._target.aput_writes(config, writes, task_id, task_path)
+
+    def _try(self, found: Sequence[CheckpointTuple]) -> None:
+        """Encodes everything as for storing it."""
+        codec = self._target._codec
+        for one in found:
+            config, new = self._put_arguments(one)
+            try:
+                address = Address.of(config)
+                encode_put(codec, address, config, one.checkpoint, one.metadata, new, {})
+                for task_id, task_path, writes in _tasks(one):
+                    checkpoint_id = one.checkpoint["id"]
+                    encode_writes(codec, address, config, checkpoint_id, writes, task_id, task_path)
+            except UnstorableValueError as error:
+                self._errors.append(error)
+
+    def _check(
+        self, expected: CheckpointTuple, found: CheckpointTuple | None, *, with_writes: bool = True
+    ) -> bool:
+        """Notes where `found` isn't `expected`."""
+        place = "all of it"
+        if found is not None:
+            difference = self._difference(expected, found, with_writes=with_writes)
+            if difference is None:
+                return True
+            place = difference
+        key = key_of(expected)
+        self._errors.append(
+            TakeoverMismatchError(
+                thread_id=self._thread_id,
+                checkpoint_ns=key.checkpoint_ns,
+                checkpoint_id=key.checkpoint_id,
+                place=place,
+            )
+        )
+        return False
+
+    def _difference(
+        self, expected: CheckpointTuple, found: CheckpointTuple, *, with_writes: bool = True
+    ) -> str | None:
+        encode = self._target._codec.codec.encode
+        return first_difference(
+            expected, found, lambda value: encode(value, "a value"), with_writes=with_writes
+        )
+
+
+def _reading_anew(target: PostgresSaver) -> PostgresSaver:
+    """The target without its memory: it gives what the server has."""
+    clone = copy.copy(target)
+    clone._owns_db = False
+    clone._begin(target._codec.codec)
+    return clone
+
+
+def _places(found: CheckpointTuple) -> set[tuple[str, str]]:
+    return {(task_id, channel) for task_id, channel, _ in found.pending_writes or ()}
+
+
+def _tasks(found: CheckpointTuple) -> list[tuple[str, str, list[tuple[str, Any]]]]:
+    """Each task's pending writes, with a path under which tasks keep their order.
+
+    Pending writes are sorted by path, task id and place. While ids rise, the path can
+    stay empty. Special writes (interrupts, errors) have places of their own and go last,
+    so that the others have the places that they have when they are written alone.
+    """
+    tasks = []
+    count, previous = 0, ""
+    for task_id, writes in by_task(found.pending_writes or ()).items():
+        count += task_id < previous
+        previous = task_id
+        ordered = sorted(writes, key=lambda write: write[0] in WRITES_IDX_MAP)
+        tasks.append((task_id, f"{count:08}" if count else "", ordered))
+    return tasks
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+async def _all(calls: Iterable[Any]) -> None:
+    """Runs them together; all have ended when the first error is raised."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
