@@ -10,19 +10,19 @@
 select pg_advisory_xact_lock(hashtextextended('pgsaga takeover ' || $1::uuid::text, 0));
 
 -- name: mark_taken_over
--- The thread is whole here: what the other saver has of it no longer counts. The mark goes
--- with the session's row when the thread is deleted.
--- params: session_id uuid
+-- The thread is whole here up to this checkpoint of the other saver. The mark goes with the
+-- session's row when the thread is deleted.
+-- params: session_id uuid, checkpoint_id text
 update {schema}.agent_sessions
-set metadata = metadata || '{"pgsaga_taken_over": true}'
+set metadata = metadata || jsonb_build_object('pgsaga_taken_over', $2::text)
 where session_id = $1
-  and not metadata @> '{"pgsaga_taken_over": true}';
+  and metadata ->> 'pgsaga_taken_over' is distinct from $2;
 
--- name: is_taken_over
--- One row where the thread was taken over whole, else none.
+-- name: select_taken_over
+-- Up to which checkpoint the thread was taken over; no row where it wasn't, or not whole.
 -- params: session_id uuid
--- columns: is_taken_over boolean
-select true as is_taken_over
+-- columns: checkpoint_id text
+select metadata ->> 'pgsaga_taken_over' as checkpoint_id
 from {schema}.agent_sessions
 where session_id = $1
-  and metadata @> '{"pgsaga_taken_over": true}';
+  and metadata ? 'pgsaga_taken_over';

@@ -29,7 +29,7 @@ from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, thread_id_text
 from langgraph_pgsaga.errors import BlockingCallError
 from langgraph_pgsaga.takeover.source import Saver, SourceReader, key_of, thread_of
-from langgraph_pgsaga.takeover.threads import import_threads, is_taken_over
+from langgraph_pgsaga.takeover.threads import import_threads, taken_over_to
 
 T = TypeVar("T")
 _PAGE = 50
@@ -69,7 +69,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
     async def _is_new(self, thread_id: str) -> bool:
         if thread_id in self._moved:
             return True
-        if await is_taken_over(self.new.db, thread_id):
+        if await taken_over_to(self.new.db, thread_id) is not None:
             self._remember(thread_id)
             return True
         return not await self._reader.has(thread_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -43,6 +43,7 @@ from langgraph_pgsaga.takeover.source import (
 
 T = TypeVar("T")
 _STATEMENTS = _sql.load("takeover")
+_CLOSE_SECONDS = 5.0
 _SESSION_KEYS = ("user_id", "agent_type", "priority")
 # These are the server's or the caller's trouble, not a thread's: the import ends with them.
 _FATAL = (
@@ -123,9 +124,10 @@ async def _all_threads(reader: SourceReader, batch: int) -> list[str]:
     return list(found)
 
 
-async def is_taken_over(database: Database, thread_id: str) -> bool:
-    """Whether all that another saver had of the thread is here."""
-    return bool(await database.fetch(_STATEMENTS["is_taken_over"], session_id_of(thread_id)))
+async def taken_over_to(database: Database, thread_id: str) -> str | None:
+    """The newest checkpoint that came with the thread; None where it didn't come whole."""
+    rows = await database.fetch(_STATEMENTS["select_taken_over"], session_id_of(thread_id))
+    return rows[0]["checkpoint_id"] if rows else None
 
 
 @asynccontextmanager
@@ -136,11 +138,13 @@ async def _locked(database: Database, session_id: UUID) -> AsyncIterator[None]:
     """
     conn = await database.connect()
     try:
-        await conn.transaction().start()
+        with database._translating(OSError):
+            await conn.transaction().start()
         await database.fetch(_STATEMENTS["lock_takeover"], session_id, conn=conn)
         yield
     finally:
-        conn.terminate()  # and the transaction ends
+        with suppress(Exception):  # lost or closed, the transaction ends
+            await conn.close(timeout=_CLOSE_SECONDS)
 
 
 class _Takeover:
@@ -166,6 +170,7 @@ class _Takeover:
         self._versions: set[tuple[str, str, str]] = set()
         self._checkpoints = self._stored = self._writes = 0
         self._errors: list[PgSagaError] = []
+        self._newest: CheckpointKey | None = None
 
     async def run(self) -> ThreadReport:
         """Imports the thread; what goes wrong with it stands in the report."""
@@ -176,8 +181,10 @@ class _Takeover:
             else:
                 async with _locked(self._target.db, session_id):
                     await self._take()
-                    if self._checkpoints and not self._errors:
-                        await self._target.db.fetch(_STATEMENTS["mark_taken_over"], session_id)
+                    if self._newest and not self._errors:
+                        await self._target.db.fetch(
+                            _STATEMENTS["mark_taken_over"], session_id, self._newest.checkpoint_id
+                        )
         except _FATAL:
             raise
         except PgSagaError as error:
@@ -192,12 +199,11 @@ class _Takeover:
 
     async def _take(self) -> None:
         """All there is, and what came to it meanwhile."""
-        newest: CheckpointKey | None = None
         while True:
             keys = await self._keys(self._reader)
-            if not keys or keys[-1] == newest:
+            if not keys or keys[-1] == self._newest:
                 return
-            newest = keys[-1]
+            self._newest = keys[-1]
             self._checkpoints = len(keys)
             await self._take_keys(keys)
             if self._dry_run or self._errors:
@@ -218,12 +224,16 @@ class _Takeover:
 
     async def _take_keys(self, keys: Sequence[CheckpointKey]) -> None:
         here = set(await self._keys(SourceReader(self._stored_here)))
+        # What came over already and isn't here was pruned or deleted since.
+        came_to = await taken_over_to(self._target.db, self._thread_id) or ""
         common = [key for key in keys if key in here]
-        missing = [key for key in keys if key not in here]
+        missing = [key for key in keys if key not in here and key.checkpoint_id > came_to]
         went_on = len(here) > len(common)
         behind: list[CheckpointKey] = []
         for chunk in _chunks(common, self._batch):
-            has_more, lacks = await self._compared(chunk, is_over=went_on and not missing)
+            has_more, lacks = await self._compared(
+                chunk, here, is_over=went_on and not missing, was_whole=bool(came_to)
+            )
             went_on = went_on or has_more
             behind += lacks
         if went_on and missing:
@@ -235,7 +245,12 @@ class _Takeover:
             self._noted(len(chunk))
 
     async def _compared(
-        self, keys: Sequence[CheckpointKey], *, is_over: bool
+        self,
+        keys: Sequence[CheckpointKey],
+        here: set[CheckpointKey],
+        *,
+        is_over: bool,
+        was_whole: bool,
     ) -> tuple[bool, list[CheckpointKey]]:
         """Compares checkpoints that are here with the source's.
 
@@ -247,6 +262,8 @@ class _Takeover:
             expected, found = await self._read(key), await self._read_back(key)
             if found is None:
                 continue
+            if was_whole and found.parent_config is None and _parent_key(expected) not in here:
+                expected = expected._replace(parent_config=None)
             if not self._check(expected, found, with_writes=False) or is_over:
                 continue
             theirs, ours = _places(expected), _places(found)
@@ -307,10 +324,8 @@ class _Takeover:
 
     def _put_arguments(self, found: CheckpointTuple) -> tuple[RunnableConfig, ChannelVersions]:
         """The config that adds nothing to the metadata, and the versions not stored yet."""
-        parent = found.parent_config
-        config = self._config(
-            key_of(found), parent["configurable"]["checkpoint_id"] if parent else None
-        )
+        parent = _parent_key(found)
+        config = self._config(key_of(found), parent.checkpoint_id if parent else None)
         metadata: dict[str, Any] = {**found.metadata}
         # What it says of the session stands in the metadata already.
         config["metadata"] = {key: metadata[key] for key in _SESSION_KEYS if key in metadata}
@@ -382,6 +397,13 @@ def _reading_anew(target: PostgresSaver) -> PostgresSaver:
     clone._owns_db = False
     clone._begin(target._codec.codec)
     return clone
+
+
+def _parent_key(found: CheckpointTuple) -> CheckpointKey | None:
+    parent = found.parent_config
+    if parent is None:
+        return None
+    return CheckpointKey(parent["configurable"]["checkpoint_id"], key_of(found).checkpoint_ns)
 
 
 def _places(found: CheckpointTuple) -> set[tuple[str, str]]:

@@ -38,7 +38,7 @@ def chat(saver: Saver) -> Any:
         message = state["messages"][-1]
         return "tool" if isinstance(message, AIMessage) and message.tool_calls else END
 
-    builder = StateGraph(MessagesState)
+    builder: Any = StateGraph(MessagesState)
     builder.add_node("model", model)
     builder.add_node("tool", tool)
     builder.add_edge(START, "model")
@@ -76,7 +76,7 @@ def approval(saver: Saver) -> Any:
     def works(_: Total) -> Any:
         return {"total": ["worked"]}
 
-    builder = StateGraph(Total)
+    builder: Any = StateGraph(Total)
     builder.add_node("asks", asks)
     builder.add_node("works", works)
     builder.add_edge(START, "asks")
@@ -94,12 +94,12 @@ def nested(saver: Saver) -> Any:
     def inner(_: Total) -> Any:
         return {"total": [interrupt("inner?")]}
 
-    child = StateGraph(Total)
+    child: Any = StateGraph(Total)
     child.add_node("before", lambda _: {"total": ["before"]})
     child.add_node("inner", inner)
     child.add_edge(START, "before")
     child.add_edge("before", "inner")
-    parent = StateGraph(Total)
+    parent: Any = StateGraph(Total)
     parent.add_node("child", child.compile())
     parent.add_edge(START, "child")
     return parent.compile(checkpointer=saver)
@@ -113,7 +113,7 @@ def fan_out(saver: Saver) -> Any:
             return {"total": [interrupt("seven?")]}
         return {"total": [given["n"]]}
 
-    builder = StateGraph(Total)
+    builder: Any = StateGraph(Total)
     builder.add_node("worker", worker)
     builder.add_conditional_edges(
         START, lambda _: [Send("worker", {"n": n, "ask": True}) for n in range(12)], ["worker"]
@@ -132,7 +132,7 @@ class Deltas(TypedDict):
 
 def deltas(saver: Saver) -> Any:
     """A delta channel, with snapshots now and then."""
-    builder = StateGraph(Deltas)
+    builder: Any = StateGraph(Deltas)
     for name in ("zebra", "ant"):
         builder.add_node(name, lambda state, name=name: {"items": [f"{name} {state['turn']}"]})
         builder.add_edge(START, name)
@@ -154,7 +154,7 @@ def failing(saver: Saver) -> Any:
     def fails(_: Failing) -> Any:
         raise ValueError("broken")
 
-    builder = StateGraph(Failing)
+    builder: Any = StateGraph(Failing)
     builder.add_node("fails", fails)
     builder.add_edge(START, "fails")
     return builder.compile(checkpointer=saver)
@@ -170,7 +170,7 @@ async def fail(graph: Any, config: Any) -> None:
 
 def odd_values(saver: Saver) -> Any:
     """Values that == doesn't compare, or JSON doesn't hold."""
-    builder = StateGraph(Total)
+    builder: Any = StateGraph(Total)
     odd = [float("nan"), -0.0, {1, "a"}, b"\x00", "nul \x00", (1, [2]), 2**60, {"k": float("inf")}]
     builder.add_node("odd", lambda _: {"total": odd})
     builder.add_edge(START, "odd")

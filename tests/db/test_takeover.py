@@ -321,6 +321,22 @@ async def test_a_thread_that_went_on_in_the_old_saver_is_extended(
     assert await history(histories.approval(saver), "t") == await history(graph, "t")
 
 
+async def test_what_was_pruned_since_isnt_brought_back(old: Saver, saver: PostgresSaver) -> None:
+    """A later import brings what is new in the source, not what was deleted here."""
+    config = config_of("t")
+    await histories.talk(histories.chat(old), config)
+    await import_threads(old, saver)
+    await saver.aprune(["t"])
+    again = await import_threads(old, saver)
+    assert (again.failed, again.stored, len(await all_of(saver))) == ((), 0, 1)
+    await histories.chat(old).ainvoke({"messages": [HumanMessage("more")]}, config)
+    more = await import_threads(old, saver)
+    assert (more.failed, more.stored) == ((), len(await all_of(saver)) - 1)
+    assert await histories.chat(saver).aget_state(config) == await histories.chat(old).aget_state(
+        config
+    )
+
+
 async def test_what_differs_is_named_but_not_shown(
     old: Saver, saver: PostgresSaver, dsn: str
 ) -> None:
