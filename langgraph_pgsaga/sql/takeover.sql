@@ -19,10 +19,16 @@ where session_id = $1
   and metadata ->> 'pgsaga_taken_over' is distinct from $2;
 
 -- name: select_taken_over
--- Up to which checkpoint the thread was taken over; no row where it wasn't, or not whole.
+-- Up to which checkpoint the thread was taken over, and whether it has newer ones here; no
+-- row where it wasn't, or not whole.
 -- params: session_id uuid
--- columns: checkpoint_id text
-select metadata ->> 'pgsaga_taken_over' as checkpoint_id
-from {schema}.agent_sessions
-where session_id = $1
-  and metadata ? 'pgsaga_taken_over';
+-- columns: checkpoint_id text, went_on boolean
+select
+  t.metadata ->> 'pgsaga_taken_over' as checkpoint_id,
+  exists (
+    select from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_id > t.metadata ->> 'pgsaga_taken_over'
+  ) as went_on
+from {schema}.agent_sessions t
+where t.session_id = $1
+  and t.metadata ? 'pgsaga_taken_over';

@@ -29,7 +29,7 @@ from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, thread_id_text
 from langgraph_pgsaga.errors import BlockingCallError
 from langgraph_pgsaga.takeover.source import Saver, SourceReader, key_of, thread_of
-from langgraph_pgsaga.takeover.threads import import_threads, taken_over_to
+from langgraph_pgsaga.takeover.threads import TakenOver, import_threads
 
 T = TypeVar("T")
 _PAGE = 50
@@ -39,12 +39,13 @@ _REMEMBERED_THREADS = 100_000
 class ReadThroughSaver(BaseCheckpointSaver[str]):
     """Writes to `new`; a thread that only `old` has is read there until it is written to.
 
-    Each thread has one home. It is `old` while that has the thread and `new` wasn't told
-    that it is whole there; else `new`. The first write moves it: `import_threads` takes
-    the thread over, and marks it, before the write is stored. Moving is idempotent and
-    one taker at a time does it, so that several processes may use the same two savers.
-    A move that was interrupted leaves the home where it was. What `old` has of a moved
-    thread is never looked at again, so whoever still writes to `old` alone is not heard.
+    Each thread has one home. It is `old` while that has the thread and `import_threads`
+    hasn't marked it as whole in `new`, or `old` has newer checkpoints than came with it;
+    else `new`. The first write moves the thread: `import_threads` takes it over before
+    the write is stored. Moving is idempotent and one taker at a time does it, so that
+    several processes may use the same two savers. A move that was interrupted leaves the
+    home where it was. Once a thread has gone on in `new`, what `old` has of it isn't looked
+    at any more: whoever still writes to `old` alone is not heard.
 
     Neither saver is opened or closed here. The sync methods may be called from any thread
     but that of the event loop to which `old` is bound.
@@ -69,10 +70,14 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
     async def _is_new(self, thread_id: str) -> bool:
         if thread_id in self._moved:
             return True
-        if await taken_over_to(self.new.db, thread_id) is not None:
+        came = await TakenOver.of(self.new.db, thread_id)
+        if came is not None and came.went_on:
             self._remember(thread_id)
             return True
-        return not await self._reader.has(thread_id)
+        newest = await self._reader.newest(thread_id)
+        if newest is None:
+            return True
+        return came is not None and newest <= came.checkpoint_id
 
     def _remember(self, thread_id: str) -> None:
         self._moved[thread_id] = None

@@ -64,10 +64,11 @@ class SourceReader:
                 pass  # it has but the sync one
         return await asyncio.to_thread(getattr(self.saver, name), *args, **kwargs)
 
-    async def has(self, thread_id: str) -> bool:
-        """Whether the saver has a checkpoint of the thread."""
-        config = thread_config(thread_id)
-        return bool(await self._page(key_of, config, limit=1))
+    async def newest(self, thread_id: str) -> str | None:
+        """The thread's highest checkpoint id; None where the saver has nothing of it."""
+        limit = 1 if self.is_ordered else None
+        found = await self._page(key_of, thread_config(thread_id), limit=limit)
+        return max(found).checkpoint_id if found else None
 
     async def pages(
         self,

@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -124,10 +125,19 @@ async def _all_threads(reader: SourceReader, batch: int) -> list[str]:
     return list(found)
 
 
-async def taken_over_to(database: Database, thread_id: str) -> str | None:
-    """The newest checkpoint that came with the thread; None where it didn't come whole."""
-    rows = await database.fetch(_STATEMENTS["select_taken_over"], session_id_of(thread_id))
-    return rows[0]["checkpoint_id"] if rows else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenOver:
+    """What is known of a thread that came whole: the newest checkpoint that came with it,
+    and whether it has newer ones of its own."""
+
+    checkpoint_id: str
+    went_on: bool
+
+    @classmethod
+    async def of(cls, database: Database, thread_id: str) -> TakenOver | None:
+        """None where the thread didn't come, or not whole."""
+        rows = await database.fetch(_STATEMENTS["select_taken_over"], session_id_of(thread_id))
+        return cls(**dict(rows[0])) if rows else None
 
 
 @asynccontextmanager
@@ -225,7 +235,8 @@ class _Takeover:
     async def _take_keys(self, keys: Sequence[CheckpointKey]) -> None:
         here = set(await self._keys(SourceReader(self._stored_here)))
         # What came over already and isn't here was pruned or deleted since.
-        came_to = await taken_over_to(self._target.db, self._thread_id) or ""
+        came = await TakenOver.of(self._target.db, self._thread_id)
+        came_to = came.checkpoint_id if came else ""
         common = [key for key in keys if key in here]
         missing = [key for key in keys if key not in here and key.checkpoint_id > came_to]
         went_on = len(here) > len(common)

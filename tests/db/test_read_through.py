@@ -292,10 +292,10 @@ async def test_copies_come_from_the_old_saver_too(old: Saver, saver: PostgresSav
         await both.acopy_thread("source", "taken")
 
 
-async def test_an_imported_thread_is_not_asked_for_in_the_old_saver(
+async def test_a_thread_that_went_on_here_is_not_asked_for_in_the_old_saver(
     old: Saver, saver: PostgresSaver
 ) -> None:
-    """What import_threads brought whole is at home in the new saver, whatever the old one says."""
+    """Whoever still writes to the old saver alone isn't heard any more."""
     await histories.talk(histories.chat(old), config_of("t"))
     assert (await import_threads(old, saver)).failed == ()
     await histories.chat(saver).ainvoke({"messages": [HumanMessage("more")]}, config_of("t"))
@@ -304,6 +304,22 @@ async def test_an_imported_thread_is_not_asked_for_in_the_old_saver(
     found = await ReadThroughSaver(saver, old).aget_tuple(config_of("t"))
     assert found is not None
     assert key(found) == key(newest)
+
+
+async def test_a_thread_that_went_on_in_the_old_saver_after_an_import_is_read_there(
+    old: Saver, saver: PostgresSaver
+) -> None:
+    """An import ahead of the switch doesn't hide what came to the old saver since; the next
+    write brings it."""
+    graph = histories.chat(old)
+    await histories.talk(graph, config_of("t"))
+    assert (await import_threads(old, saver)).failed == ()
+    await histories.talk(graph, config_of("t"))
+    both = ReadThroughSaver(saver, old)
+    there = await history(old, histories.chat, "t")
+    assert await history(both, histories.chat, "t") == there
+    await histories.chat(both).ainvoke({"messages": [HumanMessage("more")]}, config_of("t"))
+    assert (await history(saver, histories.chat, "t"))[-len(there) + 1 :] == there[1:]
 
 
 async def test_a_sync_call_that_would_wait_for_itself_is_refused(

@@ -321,6 +321,24 @@ async def test_a_thread_that_went_on_in_the_old_saver_is_extended(
     assert await history(histories.approval(saver), "t") == await history(graph, "t")
 
 
+async def test_a_write_isnt_doubled_by_what_came_before_it(
+    old: Saver, saver: PostgresSaver
+) -> None:
+    """A special write that a task got since doesn't move its other writes to other places."""
+    await histories.talk(histories.chat(old), config_of("t"))
+    latest = (await all_of(old))[0].config
+    await old.aput_writes(latest, [("messages", []), ("other", 1)], "task")
+    await import_threads(old, saver)
+    await old.aput_writes(latest, [("__resume__", ["yes"])], "task")
+    report = await import_threads(old, saver)
+    assert (report.failed, report.stored) == ((), 0)
+    here, there = (await saver.aget_tuple(latest), await old.aget_tuple(latest))
+    assert here is not None
+    assert there is not None
+    assert here.pending_writes == there.pending_writes
+    assert len(here.pending_writes or []) == 3
+
+
 async def test_what_was_pruned_since_isnt_brought_back(old: Saver, saver: PostgresSaver) -> None:
     """A later import brings what is new in the source, not what was deleted here."""
     config = config_of("t")
