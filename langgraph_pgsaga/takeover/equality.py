@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 from langgraph.types import Send
 from pydantic import BaseModel
+
+from langgraph_pgsaga.checkpoint.decode import needs_pending_sends
 
 # A value's bytes, for those that can't be compared otherwise.
 Encode: TypeAlias = Callable[[Any], object]
@@ -22,8 +24,9 @@ def first_difference(
 ) -> str | None:
     """Where `found` isn't `expected`, never what it is there; None where it is.
 
-    A delta channel's snapshot that `found` has in addition is no difference: it is the
-    value at that very version, which some savers keep only where it was made.
+    What `found` has in addition is no difference where it isn't stored but read: a delta
+    channel's snapshot at that very version, which some savers give only where it was
+    made, and the Sends that checkpoints of formats before 4 take from their parent.
     """
     for place, left, right in _parts(expected, found):
         if not is_same(left, right, encode):
@@ -40,11 +43,16 @@ def _parts(expected: CheckpointTuple, found: CheckpointTuple) -> Iterator[tuple[
     yield "the parent", _parent_id(expected), _parent_id(found)
     left: Mapping[str, Any] = {**expected.checkpoint}
     right: Mapping[str, Any] = {**found.checkpoint}
-    values = dict(right["channel_values"])
+    values, versions = dict(right["channel_values"]), dict(right["channel_versions"])
     for channel in values.keys() - left["channel_values"].keys():
         if type(values[channel]) is _DeltaSnapshot:
             del values[channel]
+        elif channel == TASKS and needs_pending_sends(left):
+            del values[channel]
+            if channel not in left["channel_versions"]:
+                versions.pop(channel, None)
     yield from _items("channel", left["channel_values"], values)
+    right = {**right, "channel_versions": versions}
     drop = ("channel_values",)
     yield from _items("checkpoint", _without(left, drop), _without(right, drop))
     yield from _items("metadata", {**expected.metadata}, {**found.metadata})

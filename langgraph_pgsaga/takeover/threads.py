@@ -67,14 +67,12 @@ async def import_threads(
 ) -> ImportReport:
     """Takes threads over from another saver: every checkpoint, exactly, and pending writes.
 
-    The source is only read, through `alist` and `aget_tuple` (or `list` and `get_tuple`),
-    and may be used meanwhile; threads that run meanwhile should be imported again. Each
-    checkpoint is read back from PostgreSQL and compared with the source. One that is
-    here already isn't written again, so an import that was interrupted is continued by
-    the same call, and two at once do no harm: a thread has one taker at a time.
+    The source is only read, by `alist` and `aget_tuple` (or their sync forms). Each
+    checkpoint is read back from PostgreSQL and compared. One that is here already isn't
+    written again: the same call continues an import that was interrupted, and brings
+    what came since. Two at once do no harm: a thread has one taker at a time.
 
-    Savers don't tell the paths of tasks. Their pending writes keep the order in which
-    the source gives them, under paths made up to that end.
+    Savers don't tell the paths of tasks: pending writes keep their order under others.
 
     Args:
         thread_ids: None for every thread of the source.
@@ -96,26 +94,36 @@ async def import_threads(
     reader = SourceReader(source)
     wanted = thread_ids if thread_ids is not None else await _all_threads(reader, batch)
     threads = list(dict.fromkeys(str(thread_id) for thread_id in wanted))
+    progress = _Progress(len(threads), on_progress)
     reports: list[ThreadReport] = []
-    done = 0
+    for thread_id in threads:
+        taking = _Takeover(reader, target, thread_id, batch, progress, dry_run=dry_run)
+        reports.append(await taking.run())
+        progress.threads_done += 1
+    return ImportReport(threads=tuple(reports), dry_run=dry_run)
 
-    def noted(count: int) -> None:
-        nonlocal done
-        done += count
-        if on_progress is not None:
-            on_progress(
+
+class _Progress:
+    """Tells the caller how far it is."""
+
+    def __init__(self, threads: int, tell: Callable[[ImportProgress], None] | None) -> None:
+        self._threads = threads
+        self._tell = tell
+        self._checkpoints_done = 0
+        self.threads_done = 0
+
+    def note(self, thread_id: str, checkpoints: int) -> None:
+        """So many more of the thread's checkpoints are here."""
+        self._checkpoints_done += checkpoints
+        if self._tell is not None:
+            self._tell(
                 ImportProgress(
                     thread_id=thread_id,
-                    threads_done=len(reports),
-                    threads=len(threads),
-                    checkpoints_done=done,
+                    threads_done=self.threads_done,
+                    threads=self._threads,
+                    checkpoints_done=self._checkpoints_done,
                 )
             )
-
-    for thread_id in threads:
-        taking = _Takeover(reader, target, thread_id, batch, noted, dry_run=dry_run)
-        reports.append(await taking.run())
-    return ImportReport(threads=tuple(reports), dry_run=dry_run)
 
 
 async def _all_threads(reader: SourceReader, batch: int) -> list[str]:
@@ -166,7 +174,7 @@ class _Takeover:
         target: PostgresSaver,
         thread_id: str,
         batch: int,
-        noted: Callable[[int], None],
+        progress: _Progress,
         *,
         dry_run: bool,
     ) -> None:
@@ -175,7 +183,7 @@ class _Takeover:
         self._stored_here = _reading_anew(target)
         self._thread_id = thread_id
         self._batch = batch
-        self._noted = noted
+        self._progress = progress
         self._dry_run = dry_run
         self._versions: set[tuple[str, str, str]] = set()
         self._checkpoints = self._stored = self._writes = 0
@@ -253,7 +261,7 @@ class _Takeover:
             return
         for chunk in _chunks(sorted([*missing, *behind]), self._batch):
             await self._take_chunk([await self._read(key) for key in chunk], here)
-            self._noted(len(chunk))
+            self._progress.note(self._thread_id, len(chunk))
 
     async def _compared(
         self,
@@ -281,8 +289,7 @@ class _Takeover:
             has_more = has_more or bool(ours - theirs)
             if self._difference(expected, found) is not None:
                 behind.append(key)
-        if not behind:
-            self._noted(len(keys))
+        self._progress.note(self._thread_id, len(keys) - len(behind))
         return has_more, behind
 
     async def _take_chunk(self, found: Sequence[CheckpointTuple], here: set[CheckpointKey]) -> None:

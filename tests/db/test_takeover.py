@@ -17,8 +17,11 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.types import TASKS
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.types import Send
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.versions import next_version
@@ -63,10 +66,15 @@ async def all_of(saver: Saver, config: Any = None) -> list[CheckpointTuple]:
     return [found async for found in saver.alist(config)]
 
 
+async def value_of(saver: PostgresSaver, query: str) -> Any:
+    """The only value of a query."""
+    async with saver.db.transaction() as conn:
+        return await conn.fetchval(query)
+
+
 async def rows_of(saver: PostgresSaver) -> list[int]:
     """How many rows each table has."""
-    conn = await saver.db.connect()
-    try:
+    async with saver.db.transaction() as conn:
         return [
             await conn.fetchval(f"select count(*) from {table}")
             for table in (
@@ -77,8 +85,6 @@ async def rows_of(saver: PostgresSaver) -> list[int]:
                 "agent_messages",
             )
         ]
-    finally:
-        await conn.close()
 
 
 def _killed_after(command: list[str], lines: int) -> list[str]:
@@ -193,9 +199,56 @@ async def test_metadata_is_the_sources_and_the_session_knows_its_user(
         one.config["configurable"]["checkpoint_id"]: one.metadata for one in await all_of(saver)
     }
     assert here == there
-    conn = await saver.db.connect()
-    assert await conn.fetchval("select user_id from agent_sessions") == "ada"
-    await conn.close()
+    assert await value_of(saver, "select user_id from agent_sessions") == "ada"
+
+
+async def test_sends_of_formats_before_4_come_over(old: Saver, saver: PostgresSaver) -> None:
+    """Sends that such a checkpoint takes from its parent's writes are there, in order."""
+    await histories.talk(histories.chat(old), config_of("t"))
+    parent = (await all_of(old))[0]
+    config: Any = {"configurable": {"thread_id": "v3", "checkpoint_ns": ""}}
+    for number in (1, 2):
+        checkpoint: Any = {**parent.checkpoint, "v": 3, "id": f"{parent.checkpoint['id']}{number}"}
+        versions = checkpoint["channel_versions"]
+        config = await old.aput(config, checkpoint, parent.metadata, versions)
+        for place, task_id in enumerate(("z", "a", "m")):
+            sends = [(TASKS, Send("worker", {"n": place})), (TASKS, Send("worker", number))]
+            await old.aput_writes(config, sends, task_id, f"path {place}")
+    report = await import_threads(old, saver, thread_ids=["v3"])
+    assert report.failed == ()
+    here, there = (await saver.aget_tuple(config), await old.aget_tuple(config))
+    assert here is not None
+    assert there is not None
+    if not isinstance(old, AsyncSqliteSaver):  # it leaves them where they are
+        assert here.checkpoint == there.checkpoint
+    sent = [send.arg for send in here.checkpoint["channel_values"][TASKS]]
+    assert sent == [{"n": 0}, 1, {"n": 1}, 1, {"n": 2}, 1]
+
+
+async def test_an_encrypting_saver_takes_threads_over(old: Saver, dsn: str) -> None:
+    """They are compared all the same, and nothing of them is in clear."""
+    for name in ("chat", "odd values"):
+        build, drive = HISTORIES[name]
+        await drive(build(old), config_of(name))
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0" * 16)
+    async with PostgresSaver.from_conn_string(dsn, serde=serde) as target:
+        for _ in range(2):
+            assert (await import_threads(old, target)).failed == ()
+        there = await history(histories.chat(old), "chat")
+        assert await history(histories.chat(target), "chat") == there
+        assert await value_of(target, "select count(nullif(content, '')) from agent_messages") == 0
+        sealed = "select bool_and(type like '%+aes') from agent_state_values where payload notnull"
+        assert await value_of(target, sealed)
+
+
+async def test_both_savers_may_share_a_database(saver: PostgresSaver, dsn: str) -> None:
+    """Their tables are different ones."""
+    async with AsyncPostgresSaver.from_conn_string(dsn) as old:
+        await old.setup()
+        await histories.talk(histories.chat(old), config_of("t"))
+        assert (await import_threads(old, saver)).failed == ()
+        there = await history(histories.chat(old), "t")
+        assert await history(histories.chat(saver), "t") == there
 
 
 async def test_a_value_is_stored_once_per_version(old: Saver, saver: PostgresSaver) -> None:
@@ -388,9 +441,7 @@ async def test_what_was_stored_is_read_back(old: Saver, dsn: str) -> None:
     await histories.talk(histories.chat(old), config_of("t"))
     async with LossySaver.from_conn_string(dsn) as target:
         (thread,) = (await import_threads(old, target)).failed
-        conn = await target.db.connect()
-        assert await conn.fetchval("select metadata from agent_sessions") == "{}"
-        await conn.close()
+        assert await value_of(target, "select metadata from agent_sessions") == "{}"
     assert {type(error) for error in thread.errors} == {TakeoverMismatchError}
     assert "channel 'messages'" in str(thread.errors[0])
 
