@@ -37,6 +37,7 @@ def first_difference(
 
 
 _MISSING = object()
+_PLAIN = (str, int, bool, bytes)
 
 
 def _parts(expected: CheckpointTuple, found: CheckpointTuple) -> Iterator[tuple[str, Any, Any]]:
@@ -100,6 +101,8 @@ def is_same(left: Any, right: Any, encode: Encode) -> bool:
         return True
     if type(left) is not type(right):
         return False
+    if type(left) in _PLAIN:
+        return bool(left == right)
     if isinstance(left, float):
         return _is_same_float(left, right)
     if isinstance(left, dict):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -217,28 +217,37 @@ class _Takeover:
 
     async def _take(self) -> None:
         """All there is, and what came to it meanwhile."""
-        while True:
-            keys = await self._keys(self._reader)
-            if not keys or keys[-1] == self._newest:
-                return
-            self._newest = keys[-1]
+        seen: list[CheckpointKey] = []
+        while (keys := await self._keys(self._reader)) != seen:
+            seen, self._newest = keys, keys[-1] if keys else None
             self._checkpoints = len(keys)
             await self._take_keys(keys)
-            if self._dry_run or self._errors:
+            if self._dry_run or self._errors or self._newest is None:
+                return
+            with self._reading():
+                newest = await self._reader.newest(self._thread_id)
+            if newest == self._newest.checkpoint_id:
                 return
 
     async def _keys(self, reader: SourceReader) -> list[CheckpointKey]:
         """Those of the thread's checkpoints, oldest first."""
-        config = thread_config(self._thread_id)
         found: list[CheckpointKey] = []
-        try:
+        with self._reading():
+            config = thread_config(self._thread_id)
             async for page in reader.pages(key_of, config, size=self._batch):
                 found += page
+        return sorted(found)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What the source raises inside the block is told as this thread's error."""
+        try:
+            yield
         except PgSagaError:
             raise
         except Exception as error:
-            raise self._unreadable(error) from error
-        return sorted(found)
+            problem = type(error).__name__
+            raise UnreadableThreadError(thread_id=self._thread_id, problem=problem) from error
 
     async def _take_keys(self, keys: Sequence[CheckpointKey]) -> None:
         here = set(await self._keys(SourceReader(self._stored_here)))
@@ -310,20 +319,13 @@ class _Takeover:
 
     async def _read(self, key: CheckpointKey) -> CheckpointTuple:
         config = self._config(key, key.checkpoint_id)
-        try:
+        with self._reading():
             found = await self._reader.call("get_tuple", config)
-        except PgSagaError:
-            raise
-        except Exception as error:
-            raise self._unreadable(error) from error
         if not isinstance(found, CheckpointTuple):
             problem = f"checkpoint {key.checkpoint_id} is listed but can't be found"
             raise UnreadableThreadError(thread_id=self._thread_id, problem=problem)
         self._check_versions(found)
         return found
-
-    def _unreadable(self, error: Exception) -> UnreadableThreadError:
-        return UnreadableThreadError(thread_id=self._thread_id, problem=type(error).__name__)
 
     def _check_versions(self, found: CheckpointTuple) -> None:
         """Versions here are text, and LangGraph can't compare text with numbers."""
