@@ -6,6 +6,10 @@
     ├── ThreadExistsError             the target of copy_thread already holds state
     ├── CheckpointNotFoundError       the thread has no checkpoint like the one asked for
     ├── NameTakenError                another checkpoint of the thread has the name
+    ├── TakeoverError                 a thread can't be taken over from another saver
+    │   ├── ThreadDivergedError       here and there it went on, each its own way
+    │   ├── TakeoverMismatchError     a checkpoint isn't what the other saver has
+    │   └── UnreadableThreadError     the other saver can't read it
     ├── ClosedError                   the database object was closed
     ├── BlockingCallError             a sync call from the loop that would have to answer it
     ├── ServerError                   the server refused a statement (sqlstate)
@@ -81,6 +85,52 @@ class ThreadExistsError(PgSagaError):
             f"thread {self.thread_id!r} already holds state. "
             "Copy to a new thread id, or delete_thread() it first"
         )
+
+
+@dataclass(kw_only=True, eq=False)
+class TakeoverError(PgSagaError):
+    """A thread can't be taken over from another saver. There it is as it was."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return f"thread {self.thread_id!r} can't be taken over"
+
+
+@dataclass(kw_only=True, eq=False)
+class ThreadDivergedError(TakeoverError):
+    """Each saver has checkpoints of the thread that the other lacks. Nothing was mixed."""
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r} went on in both savers, each its own way. "
+            "Keep one: delete_thread() it here and import it again, or leave it out"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class TakeoverMismatchError(TakeoverError):
+    """A checkpoint here isn't what the other saver has; `place` says where in it."""
+
+    checkpoint_ns: str
+    checkpoint_id: str
+    place: str
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r}, namespace {self.checkpoint_ns!r}, checkpoint "
+            f"{self.checkpoint_id!r}: {self.place} differs from the saver it was taken from"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class UnreadableThreadError(TakeoverError):
+    """The other saver raised, or lost the thread meanwhile. The cause is chained."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return f"thread {self.thread_id!r} can't be read from the other saver: {self.problem}"
 
 
 @dataclass(kw_only=True, eq=False)

@@ -17,6 +17,7 @@ from langgraph.graph import MessagesState, StateGraph
 import langgraph_pgsaga
 from langgraph_pgsaga import Database, PgSagaError, PostgresSaver
 from langgraph_pgsaga.database import Connection
+from langgraph_pgsaga.takeover import ImportReport, ReadThroughSaver, ThreadReport, import_threads
 
 
 def test_the_front_door_is_this_and_no_more() -> None:
@@ -61,6 +62,15 @@ if TYPE_CHECKING:
         assert_type(await saver.aput_writes(config, [("c", 1)], "task"), None)
         async with saver.db.transaction() as conn:
             assert_type(conn, Connection)
+
+    async def taking_over(old: BaseCheckpointSaver[str], saver: PostgresSaver) -> None:
+        report = await import_threads(old, saver, thread_ids=["t"], batch=9, dry_run=True)
+        assert_type(report, ImportReport)
+        assert_type(report.failed, tuple[ThreadReport, ...])
+        assert_type(report.failed[0].errors, tuple[PgSagaError, ...])
+        both = ReadThroughSaver(saver, old)
+        assert_type(both.new, PostgresSaver)
+        assert_type(both.get_next_version(None, None), str)
 
     def compiles(saver: PostgresSaver, graph: StateGraph[MessagesState]) -> None:
         graph.compile(checkpointer=saver)
