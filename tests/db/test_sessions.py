@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from typing import Annotated, Any, TypedDict
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from langgraph_pgsaga.sessions import (
     SessionStatus,
     SweepResult,
 )
+from tests.conftest import execute as execute_on
 
 pytestmark = pytest.mark.anyio
 
@@ -351,6 +353,8 @@ async def test_each_filter_lets_through_what_fits(sessions: Sessions, saver: Pos
         ({"text": "lost -parcel"}, "c"),
         ({"text": "lost or refund", "user_id": "ann"}, "ab"),
         ({"text": "lost", "metadata": {"tags": ["z"]}}, "a"),
+        ({"text": "refund", "user_id": "ann"}, "b"),
+        ({"text": "refund", "metadata": {"tags": ["y"]}}, ""),
         ({"text": ""}, ""),
         (
             {
@@ -454,6 +458,24 @@ async def test_a_policy_counts_for_its_agent_type(sessions: Sessions, saver: Pos
     unnamed = RetentionPolicy(max_idle=8 * HOUR, keep_named=False)
     assert (await sessions.sweep([unnamed])).deleted_sessions == 1
     assert await sessions.get("named") is None
+
+
+async def test_a_session_that_wakes_up_during_a_sweep_stays(sessions: Sessions, dsn: str) -> None:
+    """Idleness counts when the session is locked, not when it was found."""
+    for n in range(3):
+        await sessions.create(f"t{n}")
+        await make_idle(sessions, f"t{n}", 2 * HOUR)
+    wake_all = "update agent_sessions set last_activity_at = now()"
+
+    def wake(_: SweepResult) -> None:
+        thread = Thread(target=asyncio.run, args=(execute_on(dsn, wake_all),))
+        thread.start()
+        thread.join()
+
+    policies = [RetentionPolicy(max_idle=HOUR)]
+    result = await sessions.sweep(policies, batch=1, on_progress=wake)
+    assert result.deleted_sessions == 1
+    assert len(await listed(sessions)) == 2
 
 
 async def test_odd_policies_are_refused(sessions: Sessions) -> None:
