@@ -2,8 +2,11 @@
 
     PgSagaError
     ├── InvalidArgumentError          a config, thread id, filter or option that can't be used
-    │   └── MissingThreadIdError      config["configurable"]["thread_id"] is absent
+    │   ├── MissingThreadIdError      config["configurable"]["thread_id"] is absent
+    │   └── InvalidCursorError        a page's cursor that no listing gave
     ├── ThreadExistsError             the target of copy_thread already holds state
+    ├── SessionExistsError            the thread that is to be created has a session already
+    ├── MissingSessionError           the thread that is to be changed has no session
     ├── CheckpointNotFoundError       the thread has no checkpoint like the one asked for
     ├── NameTakenError                another checkpoint of the thread has the name
     ├── TakeoverError                 a thread can't be taken over from another saver
@@ -85,6 +88,41 @@ class ThreadExistsError(PgSagaError):
             f"thread {self.thread_id!r} already holds state. "
             "Copy to a new thread id, or delete_thread() it first"
         )
+
+
+@dataclass(kw_only=True, eq=False)
+class InvalidCursorError(InvalidArgumentError):
+    """A cursor that doesn't come from the `next_cursor` of a page of the same order."""
+
+    argument: str = "after"
+    problem: str
+    cursor: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.argument}: {self.problem}: {self.cursor!r}. "
+            "Pass the next_cursor of the page before, with the same order"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class SessionExistsError(PgSagaError):
+    """A session is created once; a run of the thread makes it, too."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return f"thread {self.thread_id!r} has a session already. Change it with update()"
+
+
+@dataclass(kw_only=True, eq=False)
+class MissingSessionError(PgSagaError):
+    """Nothing is changed for a thread that was never created and never ran."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return f"thread {self.thread_id!r} has no session. Create it with create(), or run it"
 
 
 @dataclass(kw_only=True, eq=False)
