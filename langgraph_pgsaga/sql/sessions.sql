@@ -123,7 +123,7 @@ limit $8;
 -- name: list_narrowed
 -- The sessions of a user, or whose metadata contains the given, or with messages that the
 -- query finds, in any of the three orders. One of these must be given: the first of them
--- that is finds the candidates through its index, the others filter.
+-- that is finds the candidates, user and metadata through an index, the others filter.
 -- params: user_id text, metadata jsonb, query text, agent_type text, status text,
 --   active_since timestamp with time zone, active_before timestamp with time zone,
 --   order_name text, after_priority integer, after_time timestamp with time zone, after_id uuid,
