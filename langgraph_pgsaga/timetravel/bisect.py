@@ -44,6 +44,7 @@ class _Way:
         return self._steps[self._place] if self._low < self._high else None
 
     def judge(self, values: Any) -> None:
+        """Narrows the search by the values of the step that `next` gave."""
         holds = self._predicate(values)
         if self._is_first:  # of the latest: nothing is to be found where it doesn't hold
             self._is_first = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias, overload
@@ -400,16 +400,18 @@ def _is_internal(channel: str) -> bool:
 
 def _next(values: Mapping[str, Any]) -> tuple[str, ...]:
     """The nodes that the values of the starting channels name."""
-    nodes: dict[str, None] = {}
-    for channel, value in values.items():
-        if channel == _INPUT:
-            nodes[_INPUT] = None
-        elif channel == TASKS and isinstance(value, list):
-            nodes.update((send.node, None) for send in value if isinstance(send, Send))
-        elif channel.startswith(_BRANCH_TO):
-            nodes[channel.removeprefix(_BRANCH_TO)] = None
-        elif channel.startswith(_JOIN):
-            sources, _, node = channel.removeprefix(_JOIN).rpartition(":")
-            if isinstance(value, set) and value == set(sources.split("+")):
-                nodes[node] = None
-    return tuple(sorted(nodes))
+    return tuple(sorted({node for name, value in values.items() for node in _started(name, value)}))
+
+
+def _started(channel: str, value: Any) -> Iterable[str]:
+    """The nodes that a channel starts."""
+    if channel == _INPUT:
+        return [_INPUT]
+    if channel == TASKS and isinstance(value, list):
+        return [send.node for send in value if isinstance(send, Send)]
+    if channel.startswith(_BRANCH_TO):
+        return [channel.removeprefix(_BRANCH_TO)]
+    if not channel.startswith(_JOIN):
+        return []
+    sources, _, node = channel.removeprefix(_JOIN).rpartition(":")
+    return [node] if value == set(sources.split("+")) else []
