@@ -2,11 +2,17 @@
 
     PgSagaError
     ├── InvalidArgumentError          a config, thread id, filter or option that can't be used
-    │   └── MissingThreadIdError      config["configurable"]["thread_id"] is absent
+    │   ├── MissingThreadIdError      config["configurable"]["thread_id"] is absent
+    │   └── InvalidCursorError        a page's cursor that no listing gave
     ├── ThreadExistsError             the target of copy_thread already holds state
+    ├── SessionExistsError            the thread that is to be created has a session already
     ├── MissingThreadError            the thread isn't there
     ├── CheckpointNotFoundError       the thread has no checkpoint like the one asked for
     ├── NameTakenError                another checkpoint of the thread has the name
+    ├── TakeoverError                 a thread can't be taken over from another saver
+    │   ├── ThreadDivergedError       here and there it went on, each its own way
+    │   ├── TakeoverMismatchError     a checkpoint isn't what the other saver has
+    │   └── UnreadableThreadError     the other saver can't read it
     ├── ClosedError                   the database object was closed
     ├── BlockingCallError             a sync call from the loop that would have to answer it
     ├── ServerError                   the server refused a statement (sqlstate)
@@ -85,8 +91,33 @@ class ThreadExistsError(PgSagaError):
 
 
 @dataclass(kw_only=True, eq=False)
+class InvalidCursorError(InvalidArgumentError):
+    """A cursor that doesn't come from the `next_cursor` of a page of the same order."""
+
+    argument: str = "after"
+    problem: str
+    cursor: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.argument}: {self.problem}: {self.cursor!r}. "
+            "Pass the next_cursor of the page before, with the same order"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class SessionExistsError(PgSagaError):
+    """A session is created once; a run of the thread makes it, too."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return f"thread {self.thread_id!r} has a session already. Change it with update()"
+
+
+@dataclass(kw_only=True, eq=False)
 class MissingThreadError(PgSagaError):
-    """The thread isn't there: nothing was ever stored for it, or it was deleted."""
+    """The thread isn't there: it never ran, no session was created for it, or it was deleted."""
 
     thread_id: str
 
@@ -95,6 +126,52 @@ class MissingThreadError(PgSagaError):
             f"there is no thread {self.thread_id!r}. Check the id, the database and the schema; "
             "a thread is there once a graph has run with its id"
         )
+
+
+@dataclass(kw_only=True, eq=False)
+class TakeoverError(PgSagaError):
+    """A thread can't be taken over from another saver. There it is as it was."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return f"thread {self.thread_id!r} can't be taken over"
+
+
+@dataclass(kw_only=True, eq=False)
+class ThreadDivergedError(TakeoverError):
+    """Each saver has checkpoints of the thread that the other lacks. Nothing was mixed."""
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r} went on in both savers, each its own way. "
+            "Keep one: delete_thread() it here and import it again, or leave it out"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class TakeoverMismatchError(TakeoverError):
+    """A checkpoint here isn't what the other saver has; `place` says where in it."""
+
+    checkpoint_ns: str
+    checkpoint_id: str
+    place: str
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r}, namespace {self.checkpoint_ns!r}, checkpoint "
+            f"{self.checkpoint_id!r}: {self.place} differs from the saver it was taken from"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class UnreadableThreadError(TakeoverError):
+    """The other saver raised, or lost the thread meanwhile. The cause is chained."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return f"thread {self.thread_id!r} can't be read from the other saver: {self.problem}"
 
 
 @dataclass(kw_only=True, eq=False)

@@ -28,7 +28,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_pgsaga import _json, _sql
 from langgraph_pgsaga.checkpoint import PostgresSaver
-from langgraph_pgsaga.checkpoint.address import Address, checkpoint_config
+from langgraph_pgsaga.checkpoint.address import Address, ThreadId, checkpoint_config
 from langgraph_pgsaga.errors import (
     CheckpointNotFoundError,
     InvalidArgumentError,
@@ -195,7 +195,7 @@ class Messages:
 
     async def conversation(
         self,
-        thread_id: str | int | UUID,
+        thread_id: ThreadId,
         *,
         checkpoint_id: str | None = None,
         checkpoint_ns: str = "",
@@ -220,7 +220,7 @@ class Messages:
 
     async def rows(
         self,
-        thread_id: str | int | UUID | None = None,
+        thread_id: ThreadId | None = None,
         *,
         types: Sequence[str] | None = None,
         roles: Sequence[str] | None = None,
@@ -268,7 +268,7 @@ class Messages:
         text: str,
         *,
         user_id: str | None = None,
-        thread_id: str | int | UUID | None = None,
+        thread_id: ThreadId | None = None,
         order: Literal["best", "newest"] = "best",
         limit: int = 20,
     ) -> list[MessageHit]:
@@ -298,7 +298,7 @@ class Messages:
             rows = await self._db.fetch(_STATEMENTS["search_thread"], *arguments, session_id)
         return [MessageHit.from_row(row) for row in rows]
 
-    async def tree(self, thread_id: str | int | UUID) -> MessageTree:
+    async def tree(self, thread_id: ThreadId) -> MessageTree:
         """All of a thread's stored versions by what they followed: edits and forks branch.
 
         A message keeps the parent it was stored after, so what was said before an edit
@@ -318,7 +318,7 @@ class Messages:
         self,
         file: str | os.PathLike[str] | TextIO,
         *,
-        thread_id: str | int | UUID | None = None,
+        thread_id: ThreadId | None = None,
         types: Sequence[str] | None = None,
         roles: Sequence[str] | None = None,
         since: datetime | None = None,
@@ -415,7 +415,7 @@ class _Query:
     @classmethod
     def of(
         cls,
-        thread_id: str | int | UUID | None,
+        thread_id: ThreadId | None,
         types: Sequence[str] | None = None,
         roles: Sequence[str] | None = None,
         since: datetime | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -19,9 +20,11 @@ _STATEMENTS = _sql.load("retention")
 _HISTORY = _sql.load("history")
 
 
-async def delete_thread(database: Database, thread_id: Any) -> None:
+async def delete_thread(
+    database: Database, thread_id: Any, *, conn: Connection | None = None
+) -> None:
     """Everything of the thread, from every table. A thread that isn't there is no error."""
-    await _delete_session(database, session_id_of(thread_id_text(thread_id)))
+    await _delete_session(database, session_id_of(thread_id_text(thread_id)), conn)
 
 
 async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
@@ -96,34 +99,82 @@ class _NothingToCopyError(Exception):
     """Rolls the transaction back, and with it the claim on the target."""
 
 
-async def _delete_session(database: Database, session_id: UUID) -> None:
+async def delete_claimed(database: Database, conn: Connection, session_id: UUID) -> None:
+    """Everything of a session whose row the transaction of `conn` has locked."""
+    await database.fetch(_STATEMENTS["delete_session"], session_id, conn=conn)
+
+
+async def prune_free(
+    database: Database, session_id: UUID, *, keep_last: int, keep_named: bool
+) -> int:
+    """Prunes a session to its last checkpoints, unless somebody else holds it.
+
+    Returns:
+        How many checkpoints were deleted.
+    """
+
+    async def work(conn: Connection) -> int:
+        if not await database.fetch(_STATEMENTS["lock_free_session"], session_id, conn=conn):
+            return 0
+        rule = (keep_last, keep_named, True)
+        deleted = await _delete_older(database, conn, session_id, rule)
+        if deleted:
+            await _collect(database, conn, session_id)
+        return deleted
+
+    return await database.run(work)
+
+
+async def _delete_session(
+    database: Database, session_id: UUID, conn: Connection | None = None
+) -> None:
     async def work(conn: Connection) -> None:
         await database.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
         await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
-        await database.fetch(_STATEMENTS["delete_session"], session_id, conn=conn)
+        await delete_claimed(database, conn, session_id)
 
-    await database.run(work)
+    if conn is None:
+        await database.run(work)
+    else:
+        await work(conn)
 
 
 async def _keep_latest(database: Database, session_id: UUID) -> None:
     async def work(conn: Connection) -> None:
         if not await _lock(database, conn, session_id):
             return
-        heads = await database.fetch(_STATEMENTS["select_heads"], session_id, TASKS, conn=conn)
-        kept = {h["checkpoint_ns"]: await _kept_ids(database, conn, session_id, h) for h in heads}
-        for head in heads:
-            namespace = head["checkpoint_ns"]
-            over = _is_call_over(head, kept.get("", set()))
-            await database.fetch(
-                _STATEMENTS["delete_checkpoints_but"],
-                session_id,
-                namespace,
-                [] if over else sorted(kept[namespace]),
-                conn=conn,
-            )
+        await _delete_older(database, conn, session_id, (1, False, False))
         await _collect(database, conn, session_id)
 
     await database.run(work)
+
+
+async def _delete_older(
+    database: Database, conn: Connection, session_id: UUID, rule: tuple[int, bool, bool]
+) -> int:
+    """Deletes all checkpoints but those that select_heads gives for `rule` and what they need.
+
+    `rule` is its keep_last, keep_named and keep_replays. Values and contents that nothing
+    names any more are left for `_collect`.
+    """
+    heads = await database.fetch(_STATEMENTS["select_heads"], session_id, TASKS, *rule, conn=conn)
+    kept_roots: set[str] = set()
+    deleted = 0
+    # The root graph's namespace comes first.
+    for namespace, group in groupby(heads, key=lambda head: str(head["checkpoint_ns"])):
+        chosen = list(group)
+        if _is_call_over(chosen[0], kept_roots):
+            chosen = [head for head in chosen if head["is_named"]]
+        kept: set[str] = set()
+        for head in chosen:
+            kept |= await _kept_ids(database, conn, session_id, head)
+        if not namespace:
+            kept_roots = kept
+        rows = await database.fetch(
+            _STATEMENTS["delete_checkpoints_but"], session_id, namespace, sorted(kept), conn=conn
+        )
+        deleted += rows[0]["deleted"]
+    return deleted
 
 
 async def _lock(database: Database, conn: Connection, session_id: UUID) -> bool:

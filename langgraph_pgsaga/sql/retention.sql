@@ -7,6 +7,12 @@
 -- columns: session_id uuid
 select session_id from {schema}.agent_sessions where session_id = $1 for update;
 
+-- name: lock_free_session
+-- lock_session that passes over a session which somebody else holds.
+-- params: session_id uuid
+-- columns: session_id uuid
+select session_id from {schema}.agent_sessions where session_id = $1 for update skip locked;
+
 -- name: claim_session
 -- A row to lock where there is none: without it, puts could come between the snapshot
 -- of delete_session and its end, and be deleted in part, or into what copy_session makes.
@@ -36,13 +42,53 @@ messages as (
 delete from {schema}.agent_sessions where session_id = $1;
 
 -- name: select_heads
--- The latest checkpoint of each namespace, with what pruning must know of it: the
--- parent whose Sends it still needs (formats before 4), its delta channels that have
--- no value of their own, and the root graph's checkpoint its subgraph call began at.
--- params: session_id uuid, sends_channel text
--- columns: checkpoint_ns text, checkpoint_id text, sends_parent_id text, delta_channels text[], root_id text, is_root_saved boolean
+-- The checkpoints that pruning keeps for their own sake: the last ones of each namespace
+-- and, with keep_named, those with a name. With keep_replays also, in the namespaces of
+-- subgraphs that go on from call to call, the one that a replay of each of the root
+-- graph's starts from: the last one before it. The root graph's namespace comes first, the
+-- latest checkpoint of a namespace before its others.
+-- With what pruning must know of each: the parent whose Sends it still needs (formats
+-- before 4), its delta channels that have no value of their own, and the root graph's
+-- checkpoint its subgraph call began at.
+-- params: session_id uuid, sends_channel text, keep_last integer, keep_named boolean,
+--   keep_replays boolean
+-- columns: checkpoint_ns text, checkpoint_id text, is_named boolean, sends_parent_id text,
+--   delta_channels text[], root_id text, is_root_saved boolean
+with picked as materialized (
+  select r.checkpoint_ns, r.checkpoint_id
+  from (
+    select
+      s.checkpoint_ns, s.checkpoint_id, s.checkpoint_name,
+      row_number() over (partition by s.checkpoint_ns order by s.checkpoint_id desc) as place
+    from {schema}.agent_states s
+    where s.session_id = $1
+  ) r
+  where r.place <= $3::integer or ($4::boolean and r.checkpoint_name is not null)
+),
+replayed as (
+  select n.checkpoint_ns, before.checkpoint_id
+  from picked root
+  cross join (
+    select distinct p.checkpoint_ns from picked p
+    where p.checkpoint_ns <> '' and strpos(p.checkpoint_ns, ':') = 0
+  ) n
+  cross join lateral (
+    select s.checkpoint_id from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_ns = n.checkpoint_ns
+      and s.checkpoint_id < root.checkpoint_id
+    order by s.checkpoint_id desc
+    limit 1
+  ) before
+  where $5::boolean and root.checkpoint_ns = ''
+),
+kept as (
+  select checkpoint_ns, checkpoint_id from picked
+  union
+  select checkpoint_ns, checkpoint_id from replayed
+)
 select
   h.checkpoint_ns, h.checkpoint_id,
+  $4::boolean and h.checkpoint_name is not null as is_named,
   case
     when coalesce((h.state_data ->> 'v')::numeric, 1) < 4 and exists (
       select from {schema}.agent_state_writes w
@@ -53,7 +99,7 @@ select
   end as sends_parent_id,
   array(
     select c from unnest(d.channels) c
-    where c <> all({schema}.pgsaga_stored_channels(h.state, d.channels))
+    where c <> all({schema}.pgsaga_stored_channels(h, d.channels))
   ) as delta_channels,
   h.metadata -> 'parents' ->> '' as root_id,
   exists (
@@ -61,33 +107,34 @@ select
     where r.session_id = $1 and r.checkpoint_ns = ''
       and r.checkpoint_id = h.metadata -> 'parents' ->> ''
   ) as is_root_saved
-from (
-  select distinct on (s.checkpoint_ns)
-    s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata,
-    s as state
-  from {schema}.agent_states s
-  where s.session_id = $1
-  order by s.checkpoint_ns, s.checkpoint_id desc
-) h
+from kept k
+join {schema}.agent_states h
+  on h.session_id = $1 and h.checkpoint_ns = k.checkpoint_ns
+  and h.checkpoint_id = k.checkpoint_id
 cross join lateral (
   select array(
     select jsonb_object_keys(h.metadata -> 'counters_since_delta_snapshot')
     where jsonb_typeof(h.metadata -> 'counters_since_delta_snapshot') = 'object'
   ) as channels
-) d;
+) d
+order by h.checkpoint_ns, h.checkpoint_id desc;
 
 -- name: delete_checkpoints_but
 -- The namespace's checkpoints other than those given, with their writes. Writes whose
 -- checkpoint isn't saved yet belong to a running superstep and stay.
 -- params: session_id uuid, checkpoint_ns text, kept_ids text[]
+-- columns: deleted bigint
 with gone as (
   delete from {schema}.agent_states
   where session_id = $1 and checkpoint_ns = $2 and checkpoint_id <> all($3::text[])
   returning checkpoint_id
+),
+writes as (
+  delete from {schema}.agent_state_writes w
+  using gone g
+  where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = g.checkpoint_id
 )
-delete from {schema}.agent_state_writes w
-using gone g
-where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = g.checkpoint_id;
+select count(*) as deleted from gone;
 
 -- name: delete_checkpoints_of_runs
 -- The session's checkpoints whose metadata names one of the runs, with their writes.

@@ -1,5 +1,6 @@
 """Looking at what an agent did, after it ran."""
 
+from langgraph_pgsaga.timetravel.bisect import abisect, bisect
 from langgraph_pgsaga.timetravel.diff import Change, ChangeKind, Diff, diff
 from langgraph_pgsaga.timetravel.history import (
     History,
@@ -15,7 +16,9 @@ __all__ = [
     "Diff",
     "History",
     "Step",
+    "abisect",
     "aname_checkpoint",
+    "bisect",
     "diff",
     "history",
     "name_checkpoint",

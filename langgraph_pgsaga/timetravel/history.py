@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias, overload
@@ -73,8 +73,9 @@ class History(Sequence[Step]):
     block the loop while a page is fetched.
     """
 
-    def __init__(self, saver: PostgresSaver, config: RunnableConfig) -> None:
-        self._saver = saver
+    def __init__(self, graph: Source, config: RunnableConfig) -> None:
+        self._graph = graph
+        self._saver = saver = saver_of(graph)
         self._address = Address.of(config)
         self._pages = _Pages(saver, self._address)
 
@@ -117,6 +118,25 @@ class History(Sequence[Step]):
         """Fetches all of it, after which nothing blocks; returns itself."""
         await self._pages.fetch(None)
         return self
+
+    def values(self, step: Step) -> Any:
+        """The state's values at a step, as `graph.get_state(step.config).values`.
+
+        Of a history of the saver alone: the values of its channels.
+        """
+        if not isinstance(self._graph, PostgresSaver):
+            return self._graph.get_state(step.config).values
+        return self._saver.db.portal.call(self.avalues, step)
+
+    async def avalues(self, step: Step) -> Any:
+        """`values` for async callers."""
+        if not isinstance(self._graph, PostgresSaver):
+            return (await self._graph.aget_state(step.config)).values
+        found = await self._saver.aget_tuple(step.config)
+        if found is None:
+            raise CheckpointNotFoundError(thread_id=self._address.thread_id)
+        values = found.checkpoint["channel_values"]
+        return {name: value for name, value in values.items() if not _is_internal(name)}
 
     def at(
         self,
@@ -189,7 +209,7 @@ def history(graph: Source, config: RunnableConfig) -> History:
     Raises:
         InvalidArgumentError: the graph has no PostgresSaver.
     """
-    return History(saver_of(graph), config)
+    return History(graph, config)
 
 
 def name_checkpoint(
@@ -380,16 +400,18 @@ def _is_internal(channel: str) -> bool:
 
 def _next(values: Mapping[str, Any]) -> tuple[str, ...]:
     """The nodes that the values of the starting channels name."""
-    nodes: dict[str, None] = {}
-    for channel, value in values.items():
-        if channel == _INPUT:
-            nodes[_INPUT] = None
-        elif channel == TASKS and isinstance(value, list):
-            nodes.update((send.node, None) for send in value if isinstance(send, Send))
-        elif channel.startswith(_BRANCH_TO):
-            nodes[channel.removeprefix(_BRANCH_TO)] = None
-        elif channel.startswith(_JOIN):
-            sources, _, node = channel.removeprefix(_JOIN).rpartition(":")
-            if isinstance(value, set) and value == set(sources.split("+")):
-                nodes[node] = None
-    return tuple(sorted(nodes))
+    return tuple(sorted({node for name, value in values.items() for node in _started(name, value)}))
+
+
+def _started(channel: str, value: Any) -> Iterable[str]:
+    """The nodes that a channel starts."""
+    if channel == _INPUT:
+        return [_INPUT]
+    if channel == TASKS and isinstance(value, list):
+        return [send.node for send in value if isinstance(send, Send)]
+    if channel.startswith(_BRANCH_TO):
+        return [channel.removeprefix(_BRANCH_TO)]
+    if not channel.startswith(_JOIN):
+        return []
+    sources, _, node = channel.removeprefix(_JOIN).rpartition(":")
+    return [node] if value == set(sources.split("+")) else []

@@ -17,7 +17,15 @@ from langgraph.types import Command, Send, StateSnapshot, interrupt
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError, NameTakenError
-from langgraph_pgsaga.timetravel import Step, aname_checkpoint, history, name_checkpoint
+from langgraph_pgsaga.timetravel import (
+    Step,
+    abisect,
+    aname_checkpoint,
+    bisect,
+    diff,
+    history,
+    name_checkpoint,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -304,3 +312,58 @@ def test_encrypted_threads_have_a_history(dsn: str) -> None:
         graph.invoke({"messages": [HumanMessage("hello")]}, thread())
         same(history(graph, thread()), list(graph.get_state_history(thread())))
         assert history(graph, thread())[0].nodes == ("reply",)
+
+
+def careless(saver: Any, mistake_at: int) -> Any:
+    """An agent of many steps that at one of them gives away more than it may."""
+
+    def work(state: State) -> dict[str, Any]:
+        count = state.get("count", 0) + 1
+        paid = "refunded 9000 EUR" if count == mistake_at else f"looked at order {count}"
+        return {"seen": [paid], "count": count}
+
+    builder = StateGraph(State)
+    builder.add_node("work", work)
+    builder.add_edge(START, "work")
+    builder.add_conditional_edges("work", lambda s: END if s["count"] >= 200 else "work")
+    return builder.compile(checkpointer=saver)
+
+
+def refunded(values: Any) -> bool:
+    return "refunded 9000 EUR" in values.get("seen", [])
+
+
+@pytest.mark.parametrize("mistake_at", [1, 2, 117, 199, 200])
+async def test_a_mistake_among_200_steps_is_found(saver: PostgresSaver, mistake_at: int) -> None:
+    """The first state that holds it, in as many loads as the history has doublings."""
+    graph = careless(saver, mistake_at)
+    await graph.ainvoke({"seen": []}, {**thread(), "recursion_limit": 300})
+    loads = 0
+
+    def predicate(values: Any) -> bool:
+        nonlocal loads
+        loads += 1
+        return refunded(values)
+
+    steps = history(graph, thread())
+    found = await abisect(steps, predicate)
+    assert found is not None
+    assert found.step == mistake_at
+    assert found.nodes == ("work",)
+    assert loads <= 9
+    assert bisect(history(saver, thread()), refunded) == found
+    before = steps.at(checkpoint_id=found.parent_checkpoint_id)
+    changes = diff(await steps.avalues(before), await steps.avalues(found))
+    assert "refunded 9000 EUR" in [c.after for c in changes.within("seen")]
+
+
+def test_what_never_became_true_is_not_found(sync_saver: PostgresSaver) -> None:
+    """None where the latest state doesn't fit, be it that another branch's does."""
+    graph = asking(sync_saver)
+    assert bisect(history(graph, thread()), refunded) is None
+    graph.invoke({"seen": []}, thread())
+    asked = history(graph, thread())[0]
+    graph.update_state(asked.config, {"seen": ["refunded 9000 EUR"]}, as_node="ask")
+    assert bisect(history(graph, thread()), refunded) == history(graph, thread())[0]
+    graph.update_state(asked.config, {"seen": ["nothing"]}, as_node="ask")
+    assert bisect(history(graph, thread()), refunded) is None

@@ -15,8 +15,17 @@ from langgraph.checkpoint.base import (
 from langgraph.graph import MessagesState, StateGraph
 
 import langgraph_pgsaga
-from langgraph_pgsaga import Database, PgSagaError, PostgresSaver
+from langgraph_pgsaga import Database, PgSagaError, PostgresSaver, sync
 from langgraph_pgsaga.database import Connection
+from langgraph_pgsaga.sessions import (
+    RetentionPolicy,
+    Session,
+    SessionPage,
+    Sessions,
+    SessionStatus,
+    SweepResult,
+)
+from langgraph_pgsaga.takeover import ImportReport, ReadThroughSaver, ThreadReport, import_threads
 
 
 def test_the_front_door_is_this_and_no_more() -> None:
@@ -61,6 +70,33 @@ if TYPE_CHECKING:
         assert_type(await saver.aput_writes(config, [("c", 1)], "task"), None)
         async with saver.db.transaction() as conn:
             assert_type(conn, Connection)
+
+    async def taking_over(old: BaseCheckpointSaver[str], saver: PostgresSaver) -> None:
+        report = await import_threads(old, saver, thread_ids=["t"], batch=9, dry_run=True)
+        assert_type(report, ImportReport)
+        assert_type(report.failed, tuple[ThreadReport, ...])
+        assert_type(report.failed[0].errors, tuple[PgSagaError, ...])
+        both = ReadThroughSaver(saver, old)
+        assert_type(both.new, PostgresSaver)
+        assert_type(both.get_next_version(None, None), str)
+
+    async def async_sessions(sessions: Sessions) -> None:
+        assert_type(await sessions.create("t"), Session)
+        assert_type(await sessions.get("t"), Session | None)
+        assert_type(await sessions.update("t", expires_at=None), Session)
+        assert_type(await sessions.set_status("t", SessionStatus.PAUSED), Session)
+        assert_type(await sessions.delete("t"), None)
+        assert_type(await sessions.list(order="priority", after=None), SessionPage)
+        assert_type(await sessions.sweep([RetentionPolicy(keep_last=1)]), SweepResult)
+
+    def sync_sessions(sessions: sync.Sessions) -> None:
+        assert_type(sessions.create("t"), Session)
+        assert_type(sessions.get("t"), Session | None)
+        assert_type(sessions.update("t", expires_at=None), Session)
+        assert_type(sessions.set_status("t", SessionStatus.PAUSED), Session)
+        assert_type(sessions.delete("t"), None)
+        assert_type(sessions.list(order="priority", after=None), SessionPage)
+        assert_type(sessions.sweep([RetentionPolicy(keep_last=1)]), SweepResult)
 
     def compiles(saver: PostgresSaver, graph: StateGraph[MessagesState]) -> None:
         graph.compile(checkpointer=saver)

@@ -1,0 +1,231 @@
+-- Sessions as their users see them: made, changed, listed, and swept.
+--
+-- Lock order: as everywhere, the agent_sessions row before anything else of the session.
+-- Who locks several of them passes over those that others hold, and so never waits with
+-- some in hand.
+
+-- name: create_session
+-- A new session; no row where the thread has one.
+-- params: session_id uuid, thread_id text, user_id text, agent_type text, priority integer,
+--   metadata jsonb, expires_at timestamp with time zone
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
+--   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+insert into {schema}.agent_sessions as s
+  (session_id, thread_id, user_id, agent_type, priority, metadata, expires_at)
+values ($1, $2, $3, $4, $5, $6, $7)
+on conflict (session_id) do nothing
+returning
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, s.created_at, s.last_activity_at, s.expires_at;
+
+-- name: get_session
+-- One session.
+-- params: session_id uuid
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
+--   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+select
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+from {schema}.agent_sessions s
+where s.session_id = $1;
+
+-- name: update_session
+-- What is null stays, but for expires_at, which stays where changes_expiry is false.
+-- params: session_id uuid, user_id text, agent_type text, status text, priority integer,
+--   metadata jsonb, expires_at timestamp with time zone, changes_expiry boolean
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
+--   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+update {schema}.agent_sessions s set
+  user_id = coalesce($2, s.user_id),
+  agent_type = coalesce($3, s.agent_type),
+  status = coalesce($4, s.status),
+  priority = coalesce($5, s.priority),
+  metadata = coalesce($6, s.metadata),
+  expires_at = case when $8 then $7 else s.expires_at end
+where s.session_id = $1
+returning
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, s.created_at, s.last_activity_at, s.expires_at;
+
+-- The four listings: each the page after the session that (after_priority,) after_time and
+-- after_id name, or the first where these are null; the highest first. Apart from those, a
+-- parameter that is null doesn't filter. They are four because the index that serves them
+-- differs, and a generic plan can't choose at run time.
+
+-- name: list_by_activity
+-- All sessions, those active last first. Sorted: no index may be on last_activity_at.
+-- params: agent_type text, status text, active_since timestamp with time zone,
+--   active_before timestamp with time zone, after_time timestamp with time zone, after_id uuid,
+--   page bigint
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
+--   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+select
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+from {schema}.agent_sessions s
+where ($1::text is null or s.agent_type = $1)
+  and ($2::text is null or s.status = $2)
+  and ($3::timestamptz is null or s.last_activity_at >= $3)
+  and ($4::timestamptz is null or s.last_activity_at < $4)
+  and (s.last_activity_at, s.session_id)
+    < (coalesce($5::timestamptz, 'infinity'), coalesce($6, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+order by s.last_activity_at desc, s.session_id desc
+limit $7;
+
+-- name: list_by_created
+-- All sessions, the newest first.
+-- params: agent_type text, status text, active_since timestamp with time zone,
+--   active_before timestamp with time zone, after_time timestamp with time zone, after_id uuid,
+--   page bigint
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
+--   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+select
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+from {schema}.agent_sessions s
+where ($1::text is null or s.agent_type = $1)
+  and ($2::text is null or s.status = $2)
+  and ($3::timestamptz is null or s.last_activity_at >= $3)
+  and ($4::timestamptz is null or s.last_activity_at < $4)
+  and (s.created_at, s.session_id)
+    < (coalesce($5::timestamptz, 'infinity'), coalesce($6, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+order by s.created_at desc, s.session_id desc
+limit $7;
+
+-- name: list_by_priority
+-- All sessions, the highest priority first, of each the newest.
+-- params: agent_type text, status text, active_since timestamp with time zone,
+--   active_before timestamp with time zone, after_priority integer,
+--   after_time timestamp with time zone, after_id uuid, page bigint
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
+--   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+select
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+from {schema}.agent_sessions s
+where ($1::text is null or s.agent_type = $1)
+  and ($2::text is null or s.status = $2)
+  and ($3::timestamptz is null or s.last_activity_at >= $3)
+  and ($4::timestamptz is null or s.last_activity_at < $4)
+  and (s.priority, s.created_at, s.session_id) < (
+    coalesce($5, 2147483647), coalesce($6::timestamptz, 'infinity'),
+    coalesce($7, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+  )
+order by s.priority desc, s.created_at desc, s.session_id desc
+limit $8;
+
+-- name: list_narrowed
+-- The sessions of a user, or whose metadata contains the given, or with messages that the
+-- query finds, in any of the three orders. One of these must be given: the first of them
+-- that is finds the candidates through an index, the others filter.
+-- params: user_id text, metadata jsonb, query text, agent_type text, status text,
+--   active_since timestamp with time zone, active_before timestamp with time zone,
+--   order_name text, after_priority integer, after_time timestamp with time zone, after_id uuid,
+--   page bigint
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
+--   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+with candidates as (
+  select s.session_id from {schema}.agent_sessions s
+  where $1::text is not null and left(s.user_id, 256) = left($1, 256) and s.user_id = $1
+  union
+  select s.session_id from {schema}.agent_sessions s
+  where $1::text is null and $2::jsonb is not null and s.metadata @> $2
+  union
+  select m.session_id from {schema}.agent_messages m
+  where $1::text is null and $2::jsonb is null and $3::text is not null
+    and {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $3)
+)
+select
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+from candidates c
+cross join lateral (
+  select a.* from {schema}.agent_sessions a where a.session_id = c.session_id limit 1
+) s
+cross join lateral (
+  select
+    case when $8::text = 'priority' then s.priority else 0 end as priority,
+    case when $8::text = 'activity' then s.last_activity_at else s.created_at end as time
+) place
+where ($2::jsonb is null or s.metadata @> $2)
+  and (
+    $3::text is null
+    or ($1::text is null and $2::jsonb is null)
+    or s.session_id in (
+      select m.session_id from {schema}.agent_messages m
+      where {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $3)
+    )
+  )
+  and ($4::text is null or s.agent_type = $4)
+  and ($5::text is null or s.status = $5)
+  and ($6::timestamptz is null or s.last_activity_at >= $6)
+  and ($7::timestamptz is null or s.last_activity_at < $7)
+  and (place.priority, place.time, s.session_id) < (
+    coalesce($9, 2147483647), coalesce($10::timestamptz, 'infinity'),
+    coalesce($11, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+  )
+order by place.priority desc, place.time desc, s.session_id desc
+limit $12;
+
+-- name: claim_expired
+-- Locks sessions that have expired by the server's clock, those first that did so first.
+-- params: page bigint
+-- columns: session_id uuid
+select s.session_id from {schema}.agent_sessions s
+where s.expires_at <= now()
+order by s.expires_at
+limit $1
+for update skip locked;
+
+-- name: select_swept
+-- The thousand sessions after after_id by id, and what a policy says of each: whether it
+-- was idle for max_idle by the server's clock (with keep_named, and has no named
+-- checkpoint), and whether it has more than keep_last checkpoints, of whatever namespaces.
+-- The policy is for the agent type, or, where that is null, for all but other_types; for
+-- the others neither is so. Locks none. The limit is a constant: with another the planner
+-- would rather read and sort the whole table for each page.
+-- params: after_id uuid, agent_type text, other_types text[], max_idle interval,
+--   keep_named boolean, keep_last integer
+-- columns: session_id uuid, is_idle boolean, is_long boolean
+with page as materialized (
+  select s.session_id, s.agent_type, s.last_activity_at
+  from {schema}.agent_sessions s
+  where s.session_id > coalesce($1, '00000000-0000-0000-0000-000000000000'::uuid)
+  order by s.session_id
+  limit 1000
+)
+select
+  p.session_id,
+  f.is_meant and $4::interval is not null and p.last_activity_at <= now() - $4
+    and (not $5::boolean or not exists (
+      select from {schema}.agent_states c
+      where c.session_id = p.session_id and c.checkpoint_name is not null
+    )) as is_idle,
+  f.is_meant and $6::integer is not null and exists (
+    select from {schema}.agent_states c where c.session_id = p.session_id offset $6
+  ) as is_long
+from page p
+cross join lateral (
+  select ($2::text is null or p.agent_type = $2) and p.agent_type <> all($3::text[]) as is_meant
+) f
+order by p.session_id;
+
+-- name: claim_idle
+-- Locks those of the sessions that still are as select_swept found them.
+-- params: session_ids uuid[], max_idle interval, keep_named boolean
+-- columns: session_id uuid
+select s.session_id from {schema}.agent_sessions s
+where s.session_id = any($1::uuid[])
+  and s.last_activity_at <= now() - $2::interval
+  and (not $3::boolean or not exists (
+    select from {schema}.agent_states c
+    where c.session_id = s.session_id and c.checkpoint_name is not null
+  ))
+for update of s skip locked;

@@ -1,0 +1,13 @@
+"""Moving to PostgresSaver: import_threads with downtime, ReadThroughSaver without."""
+
+from langgraph_pgsaga.takeover.read_through import ReadThroughSaver
+from langgraph_pgsaga.takeover.report import ImportProgress, ImportReport, ThreadReport
+from langgraph_pgsaga.takeover.threads import import_threads
+
+__all__ = [
+    "ImportProgress",
+    "ImportReport",
+    "ReadThroughSaver",
+    "ThreadReport",
+    "import_threads",
+]

@@ -1,0 +1,125 @@
+"""Reading another saver through its public methods alone, whichever of them it has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+
+T = TypeVar("T")
+Saver: TypeAlias = BaseCheckpointSaver[Any]
+
+# Their listings are in the order of checkpoint ids, whatever thread and namespace these
+# are of, so they can be read page by page. Others order each thread for itself.
+_ORDERED = ("langgraph.checkpoint.postgres", "langgraph.checkpoint.sqlite", "langgraph_pgsaga")
+
+
+class CheckpointKey(NamedTuple):
+    """A checkpoint of a thread. Sorts by id: oldest first, as LangGraph makes ids."""
+
+    checkpoint_id: str
+    checkpoint_ns: str
+
+
+def key_of(found: CheckpointTuple) -> CheckpointKey:
+    """The tuple's key."""
+    configurable = found.config["configurable"]
+    return CheckpointKey(configurable["checkpoint_id"], configurable.get("checkpoint_ns") or "")
+
+
+def thread_of(found: CheckpointTuple) -> str:
+    """The tuple's thread, as text."""
+    return str(found.config["configurable"]["thread_id"])
+
+
+class SourceReader:
+    """Calls a saver's async methods, or its sync ones on a worker thread.
+
+    The sync ones where it has no async ones, and where it is bound to another event loop
+    than the running one: its sync methods then find the way to that loop.
+    """
+
+    def __init__(self, saver: Saver) -> None:
+        self.saver = saver
+        self.is_ordered = any(cls.__module__.startswith(_ORDERED) for cls in type(saver).__mro__)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that the saver is bound to."""
+        loop = getattr(self.saver, "loop", None)
+        return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
+
+    def _is_elsewhere(self) -> bool:
+        return self.loop not in (None, asyncio.get_running_loop())
+
+    async def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """The result of the saver's method `name`, or of its async form."""
+        if not self._is_elsewhere():
+            try:
+                return await getattr(self.saver, f"a{name}")(*args, **kwargs)
+            except NotImplementedError:
+                pass  # it has but the sync one
+        return await asyncio.to_thread(getattr(self.saver, name), *args, **kwargs)
+
+    async def newest(self, thread_id: str) -> str | None:
+        """The thread's highest checkpoint id; None where the saver has nothing of it."""
+        limit = 1 if self.is_ordered else None
+        found = await self._page(key_of, thread_config(thread_id), limit=limit)
+        return max(found).checkpoint_id if found else None
+
+    async def pages(
+        self,
+        project: Callable[[CheckpointTuple], T],
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+        size: int,
+    ) -> AsyncIterator[list[T]]:
+        """What `project` makes of the checkpoints that fit, in the saver's order, by pages.
+
+        Between pages nothing of the saver is held: some hold a lock while they list.
+        """
+        while self.is_ordered and (limit is None or limit > 0):
+            wanted = size if limit is None else min(size, limit)
+            found = await self._page(
+                lambda one: (key_of(one).checkpoint_id, project(one)),
+                config,
+                filter=filter,
+                before=before,
+                limit=wanted,
+            )
+            if len(found) < wanted or wanted == limit:
+                yield [one for _, one in found]
+                return
+            # Another namespace may have the same id, and the page end between the two.
+            whole = [pair for pair in found if pair[0] != found[-1][0]]
+            if not whole:
+                size *= 2
+                continue
+            yield [one for _, one in whole]
+            before = {"configurable": {"checkpoint_id": whole[-1][0]}}
+            limit = None if limit is None else limit - len(whole)
+        if not self.is_ordered:
+            yield await self._page(project, config, filter=filter, before=before, limit=limit)
+
+    async def _page(
+        self, project: Callable[[CheckpointTuple], T], config: RunnableConfig | None, **options: Any
+    ) -> list[T]:
+        if not self._is_elsewhere():
+            try:
+                return [project(one) async for one in self.saver.alist(config, **options)]
+            except NotImplementedError:
+                pass
+        return await asyncio.to_thread(
+            lambda: [project(one) for one in self.saver.list(config, **options)]
+        )
+
+
+def thread_config(thread_id: str) -> RunnableConfig:
+    """The config of a thread and all its namespaces."""
+    return {"configurable": {"thread_id": thread_id}}
