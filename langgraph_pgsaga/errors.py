@@ -6,7 +6,7 @@
     │   └── InvalidCursorError        a page's cursor that no listing gave
     ├── ThreadExistsError             the target of copy_thread already holds state
     ├── SessionExistsError            the thread that is to be created has a session already
-    ├── MissingSessionError           the thread that is to be changed has no session
+    ├── MissingThreadError            the thread isn't there
     ├── CheckpointNotFoundError       the thread has no checkpoint like the one asked for
     ├── NameTakenError                another checkpoint of the thread has the name
     ├── TakeoverError                 a thread can't be taken over from another saver
@@ -116,13 +116,16 @@ class SessionExistsError(PgSagaError):
 
 
 @dataclass(kw_only=True, eq=False)
-class MissingSessionError(PgSagaError):
-    """Nothing is changed for a thread that was never created and never ran."""
+class MissingThreadError(PgSagaError):
+    """The thread isn't there: it never ran, no session was created for it, or it was deleted."""
 
     thread_id: str
 
     def __str__(self) -> str:
-        return f"thread {self.thread_id!r} has no session. Create it with create(), or run it"
+        return (
+            f"there is no thread {self.thread_id!r}. Check the id, the database and the schema; "
+            "a thread is there once a graph has run with its id"
+        )
 
 
 @dataclass(kw_only=True, eq=False)

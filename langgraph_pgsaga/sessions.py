@@ -16,12 +16,12 @@ import asyncpg
 
 from langgraph_pgsaga import _json, _sql
 from langgraph_pgsaga.checkpoint import retention
-from langgraph_pgsaga.checkpoint.address import session_id_of, thread_id_text
+from langgraph_pgsaga.checkpoint.address import ThreadId, session_id_of, thread_id_text
 from langgraph_pgsaga.database import Connection, Database
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     InvalidCursorError,
-    MissingSessionError,
+    MissingThreadError,
     SessionExistsError,
     UnstorableValueError,
 )
@@ -30,7 +30,6 @@ _STATEMENTS = _sql.load("sessions")
 _MOST_PER_PAGE = 10_000
 _MOST_INTEGER = 2**31 - 1
 
-ThreadId: TypeAlias = str | int | UUID
 SessionOrder: TypeAlias = Literal["activity", "priority", "created"]
 
 
@@ -197,7 +196,7 @@ class Sessions:
         This is no activity: `last_activity_at` stays.
 
         Raises:
-            MissingSessionError: the thread has no session.
+            MissingThreadError: the thread has no session.
             InvalidArgumentError, UnstorableValueError: an argument can't be stored.
         """
         name = thread_id_text(thread_id)
@@ -214,7 +213,7 @@ class Sessions:
             conn=conn,
         )
         if not rows:
-            raise MissingSessionError(thread_id=name)
+            raise MissingThreadError(thread_id=name)
         return Session.from_row(rows[0])
 
     async def set_status(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingThreadIdError
+
+# What may name a thread; its text does the same.
+ThreadId: TypeAlias = str | int | UUID
 
 _LONGEST_NAMESPACE_BYTES = 512
 _KEPT_NAMESPACE_BYTES = 256

@@ -123,7 +123,7 @@ limit $8;
 -- name: list_narrowed
 -- The sessions of a user, or whose metadata contains the given, or with messages that the
 -- query finds, in any of the three orders. One of these must be given: the first of them
--- that is finds the candidates, user and metadata through an index, the others filter.
+-- that is finds the candidates through an index, the others filter.
 -- params: user_id text, metadata jsonb, query text, agent_type text, status text,
 --   active_since timestamp with time zone, active_before timestamp with time zone,
 --   order_name text, after_priority integer, after_time timestamp with time zone, after_id uuid,
@@ -140,7 +140,7 @@ with candidates as (
   union
   select m.session_id from {schema}.agent_messages m
   where $1::text is null and $2::jsonb is null and $3::text is not null
-    and to_tsvector('simple', m.content) @@ websearch_to_tsquery('simple', $3)
+    and {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $3)
 )
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
@@ -160,7 +160,7 @@ where ($2::jsonb is null or s.metadata @> $2)
     or ($1::text is null and $2::jsonb is null)
     or s.session_id in (
       select m.session_id from {schema}.agent_messages m
-      where to_tsvector('simple', m.content) @@ websearch_to_tsquery('simple', $3)
+      where {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $3)
     )
   )
   and ($4::text is null or s.agent_type = $4)

@@ -25,7 +25,7 @@ from langgraph_pgsaga.checkpoint.address import session_id_of
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     InvalidCursorError,
-    MissingSessionError,
+    MissingThreadError,
     SessionExistsError,
     UnstorableValueError,
 )
@@ -199,9 +199,9 @@ async def test_an_update_changes_what_is_given(sessions: Sessions) -> None:
 
 async def test_what_is_not_there_is_not_changed(sessions: Sessions) -> None:
     """update and set_status raise, and make no session."""
-    with pytest.raises(MissingSessionError):
+    with pytest.raises(MissingThreadError):
         await sessions.update("t", priority=1)
-    with pytest.raises(MissingSessionError):
+    with pytest.raises(MissingThreadError):
         await sessions.set_status("t", SessionStatus.FAILED)
     assert await sessions.get("t") is None
 
@@ -721,7 +721,12 @@ async def test_a_message_that_a_sweep_took_away_is_stored_again(
         ("claim_idle", {"agent_sessions_pkey"}, False),
         (
             "list_narrowed",
-            {"agent_sessions_user_idx", "agent_sessions_metadata_idx", "agent_sessions_pkey"},
+            {
+                "agent_messages_words_idx",
+                "agent_sessions_metadata_idx",
+                "agent_sessions_pkey",
+                "agent_sessions_user_idx",
+            },
             True,
         ),
     ],
@@ -737,7 +742,16 @@ async def test_sessions_are_found_through_their_indexes(
         " now() + n * interval '1 second', now()"
         " from generate_series(1, 3000) n",
     )
+    await execute(
+        sessions,
+        "insert into agent_messages (session_id, message_no, message_type, role, content, metadata,"
+        " digest, payload_type, payload)"
+        " select pgsaga_session_id(n::text), 1, 'human', 'user', 'word' || n, '{}',"
+        " int4send(n), 'msgpack', ''"
+        " from generate_series(1, 3000) n",
+    )
     await execute(sessions, "analyze agent_sessions")
+    await execute(sessions, "analyze agent_messages")
     statement = _sql.load("sessions")[name]
     async with sessions.db.transaction() as conn:
         types = ", ".join(sql_type for _, sql_type in statement.params)
