@@ -393,6 +393,11 @@ class Database:
                 again = (lost or is_repeatable(error)) and (repeat or not begun)
                 if not (again and self._connected_once) or time.monotonic() + pause > deadline:
                     raise translated(error, self.dsn) from chainable(error)
+            except AttributeError as error:
+                # The driver's, of a connection that is closed between two parts of a call.
+                if not self._closed:
+                    raise
+                raise ClosedError from error
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
