@@ -93,6 +93,9 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         lease_seconds: float = 60.0,
     ) -> None:
         super().__init__(serde=as_safe(serde, allow=allow, strict=strict))
+        if not lease_seconds >= 1:
+            problem = f"must be 1 or more, not {lease_seconds}"
+            raise InvalidArgumentError(argument="lease_seconds", problem=problem)
         self.db = db
         self._owns_db = False
         self._renewals = Renewals(db)
