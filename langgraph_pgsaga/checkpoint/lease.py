@@ -50,6 +50,10 @@ NO_LEASE = LeaseColumns(None, None, None, True, False, False, None)
 ANY_LEASE = NO_LEASE._replace(is_claim=None)
 
 
+def _new_id() -> UUID:
+    return UUID(bytes=os.urandom(16))
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
     """The right to write to a thread, as a run, or a `with` block, has it.
@@ -231,10 +235,6 @@ class Leases:
         if lease is not None:
             leases[self, session_id] = lease
         _held.set(dict(list(leases.items())[-_MOST_HELD:]))
-
-
-def _new_id() -> UUID:
-    return UUID(bytes=os.urandom(16))
 
 
 def refusal(
