@@ -146,18 +146,17 @@ class Batch:
     def arguments(self) -> list[Any]:
         """Those of `statement`."""
         name = self.statement
-        held = self._session_rows(self.held)
+        held = [
+            (part.session_id, part.epoch, part.lease.lease_id if part.lease else None)
+            for part in _in_order(self.held)
+        ]
         if name == "write_pending":
             return [held, self.writes]
-        sessions = self._session_rows(self.sessions)
+        sessions = [self._session_row(part) for part in _in_order(self.sessions)]
         if name == "write_states":
             return [sessions, self.states, self.values]
         contents = self.blobs, self.messages, self.writes
         return [sessions, held, self.states, self.values, *contents]
-
-    def _session_rows(self, parts: Mapping[UUID, SessionPart]) -> list[tuple[Any, ...]]:
-        # Locked in this order: no two statements may wait for each other.
-        return [self._session_row(parts[session_id]) for session_id in sorted(parts)]
 
     def _part(self, call: EncodedCall, memory: SessionMemory) -> SessionPart:
         part = self.sessions.get(call.session_id)
@@ -270,6 +269,11 @@ class Batch:
                 part.fresh_hashes.add(digest)
                 self.blobs.append((part.session_id, digest, sealed.data))
         return _Row(sealed.type, None, hashes, runs)
+
+
+def _in_order(parts: Mapping[UUID, SessionPart]) -> list[SessionPart]:
+    """In the order in which rows are locked: no two statements may wait for each other."""
+    return [parts[session_id] for session_id in sorted(parts)]
 
 
 def _changes_session(call: EncodedWrites, known: KnownSession) -> bool:

@@ -18,7 +18,7 @@
 -- follows, and the first ones of a task count. Sessions of which only
 -- pending writes are stored stand in `held`, not in `sessions`: their row is looked at
 -- and locked, not updated.
--- params: sessions pgsaga_new_session[], held pgsaga_new_session[], states pgsaga_new_state[],
+-- params: sessions pgsaga_new_session[], held pgsaga_held_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
 --   writes pgsaga_new_write[]
 -- columns: session_id uuid
@@ -73,7 +73,7 @@ kept as (
 held as (
   select s.session_id
   from {schema}.agent_sessions s
-  join unnest($2::{schema}.pgsaga_new_session[]) i using (session_id)
+  join unnest($2::{schema}.pgsaga_held_session[]) i using (session_id)
   where s.message_epoch = i.message_epoch
     and (i.lease_id is null or s.lease_id = i.lease_id)
   order by s.session_id
@@ -214,12 +214,12 @@ select l.session_id from live l;
 -- name: write_pending
 -- write_batch for nothing but pending writes that refer to no message and no blob. Those
 -- of sessions that aren't in `held` are of threads that the caller doesn't know yet.
--- params: held pgsaga_new_session[], writes pgsaga_new_write[]
+-- params: held pgsaga_held_session[], writes pgsaga_new_write[]
 -- columns: session_id uuid
 with held as materialized (
   select s.session_id
   from {schema}.agent_sessions s
-  join unnest($1::{schema}.pgsaga_new_session[]) i using (session_id)
+  join unnest($1::{schema}.pgsaga_held_session[]) i using (session_id)
   where s.message_epoch = i.message_epoch
     and (i.lease_id is null or s.lease_id = i.lease_id)
   order by s.session_id
