@@ -181,13 +181,6 @@ create type {schema}.pgsaga_new_session as (
   base_lease_id uuid
 );
 
--- A session whose row must be as expected for its pending writes to be stored.
-create type {schema}.pgsaga_held_session as (
-  session_id uuid,
-  message_epoch bigint,
-  lease_id uuid
-);
-
 create type {schema}.pgsaga_new_state as (
   session_id uuid,
   checkpoint_ns text,

@@ -519,19 +519,20 @@ async def test_a_deleted_thread_stays_deleted(
 async def test_writes_that_race_with_a_deletion_leave_nothing(
     saver: PostgresSaver, dsn: str
 ) -> None:
-    """Pending writes wait for the deletion that was before them, and then find no thread."""
-    await graph_of(saver, one=adds(1)).ainvoke({"items": []}, CONFIG)
-    found = await saver.aget_tuple(CONFIG)
-    assert found is not None
+    """Under a lease, pending writes wait for the deletion before them, and find no thread."""
     conn = await asyncpg.connect(dsn)
-    async with conn.transaction():
-        await conn.execute("select from agent_sessions for update")
-        writing = asyncio.create_task(saver.aput_writes(found.config, [("items", [1])], "task"))
-        await until_waiting(dsn)
-        for table in SESSION_TABLES:
-            await conn.execute(f"delete from {table}")
-    with pytest.raises(ThreadDeletedError):
-        await writing
+    async with saver.lease("t"):
+        await graph_of(saver, one=adds(1)).ainvoke({"items": []}, CONFIG)
+        found = await saver.aget_tuple(CONFIG)
+        assert found is not None
+        async with conn.transaction():
+            await conn.execute("select from agent_sessions for update")
+            writing = asyncio.create_task(saver.aput_writes(found.config, [("items", [1])], "task"))
+            await until_waiting(dsn)
+            for table in SESSION_TABLES:
+                await conn.execute(f"delete from {table}")
+        with pytest.raises(ThreadDeletedError):
+            await writing
     assert set((await rows(dsn)).values()) == {0}
     await conn.close()
 
