@@ -9,17 +9,37 @@ from langgraph_pgsaga.timetravel.history import (
     history,
     name_checkpoint,
 )
+from langgraph_pgsaga.timetravel.state import (
+    State,
+    aat,
+    aget_state,
+    alist_states,
+    at,
+    aupdate_state,
+    get_state,
+    list_states,
+    update_state,
+)
 
 __all__ = [
     "Change",
     "ChangeKind",
     "Diff",
     "History",
+    "State",
     "Step",
+    "aat",
     "abisect",
+    "aget_state",
+    "alist_states",
     "aname_checkpoint",
+    "at",
+    "aupdate_state",
     "bisect",
     "diff",
+    "get_state",
     "history",
+    "list_states",
     "name_checkpoint",
+    "update_state",
 ]

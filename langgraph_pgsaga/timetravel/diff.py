@@ -15,7 +15,10 @@ from langgraph.types import StateSnapshot
 from pydantic import BaseModel
 
 from langgraph_pgsaga.timetravel import _diff_html, _text
+from langgraph_pgsaga.timetravel.state import State
 
+# A state, what LangGraph and a saver have for one, or a dict of values.
+Comparable: TypeAlias = State | StateSnapshot | CheckpointTuple | Mapping[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
 # Beyond so many pairs of elements, two lists are compared place by place.
 _MOST_PAIRS = 1_000_000
@@ -97,12 +100,12 @@ class Diff(Sequence[Change]):
 
 
 def diff(
-    before: StateSnapshot | CheckpointTuple | Mapping[str, Any],
-    after: StateSnapshot | CheckpointTuple | Mapping[str, Any],
+    before: Comparable,
+    after: Comparable,
 ) -> Diff:
     """What changed from one state to the other, of whatever branches or threads.
 
-    Takes what `graph.get_state` gives, what a saver gives, or a dict of values. In a
+    Takes a State, what `graph.get_state` or a saver gives, or a dict of values. In a
     list of messages, messages are found again by id, those without one by what they hold;
     one that moved counts as removed and added. Other lists are compared as a text
     editor compares lines. Dicts, dataclasses and pydantic models are compared part by
@@ -111,8 +114,8 @@ def diff(
     return Diff(list(_mappings((), _values(before), _values(after))))
 
 
-def _values(state: StateSnapshot | CheckpointTuple | Mapping[str, Any]) -> Mapping[str, Any]:
-    if isinstance(state, StateSnapshot):
+def _values(state: Comparable) -> Mapping[str, Any]:
+    if isinstance(state, State | StateSnapshot):
         values = state.values
         # A graph whose state is one value has no channel to name.
         return values if isinstance(values, Mapping) else {"state": values}
