@@ -2,6 +2,7 @@
 
 from langgraph_pgsaga.timetravel.bisect import abisect, bisect
 from langgraph_pgsaga.timetravel.diff import Change, ChangeKind, Diff, diff
+from langgraph_pgsaga.timetravel.fork import afork, areplay, fork, replay
 from langgraph_pgsaga.timetravel.history import (
     History,
     Step,
@@ -30,16 +31,20 @@ __all__ = [
     "Step",
     "aat",
     "abisect",
+    "afork",
     "aget_state",
     "alist_states",
     "aname_checkpoint",
+    "areplay",
     "at",
     "aupdate_state",
     "bisect",
     "diff",
+    "fork",
     "get_state",
     "history",
     "list_states",
     "name_checkpoint",
+    "replay",
     "update_state",
 ]
