@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
@@ -80,8 +80,8 @@ def replay(state: State, input: Any = None, *, context: Any = None) -> State:
         Exception: what a node raised; the branch stands as far as it came.
     """
     ended = _Ended(state, input)
-    config, mode = state.config, ended.stream_mode
-    for chunk in state.graph.stream(input, config, context=context, stream_mode=mode):
+    config, graph = state.config, state.graph
+    for chunk in graph.stream(input, config, context=context, stream_mode="checkpoints"):
         ended.saw(chunk)
     latest = get_state(state.graph, ended.thread)
     return latest if ended.is_at(latest) else get_state(state.graph, ended.config)
@@ -90,8 +90,8 @@ def replay(state: State, input: Any = None, *, context: Any = None) -> State:
 async def areplay(state: State, input: Any = None, *, context: Any = None) -> State:
     """`replay` for async callers."""
     ended = _Ended(state, input)
-    config, mode = state.config, ended.stream_mode
-    async for chunk in state.graph.astream(input, config, context=context, stream_mode=mode):
+    config, graph = state.config, state.graph
+    async for chunk in graph.astream(input, config, context=context, stream_mode="checkpoints"):
         ended.saw(chunk)
     latest = await aget_state(state.graph, ended.thread)
     return latest if ended.is_at(latest) else await aget_state(state.graph, ended.config)
@@ -103,9 +103,6 @@ class _Ended:
     The latest state is the better one to give, though: it knows which tasks are done.
     """
 
-    # A chunk for each checkpoint of the root graph, the one it starts from included.
-    stream_mode: Final = "checkpoints"
-
     def __init__(self, state: State, input: Any) -> None:
         if state.checkpoint_id is None and (input is None or isinstance(input, Command)):
             raise CheckpointNotFoundError(thread_id=state.thread_id)
@@ -113,7 +110,7 @@ class _Ended:
         self.config = self.thread
 
     def saw(self, chunk: Any) -> None:
-        """Takes note of a chunk of the run's stream."""
+        """Takes note of a checkpoint of the root graph: where it is, and each that it made."""
         self.config = moved(self.thread, chunk["config"])
 
     def is_at(self, latest: State) -> bool:

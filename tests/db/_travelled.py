@@ -5,7 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Annotated, Any, TypedDict
 
-from langgraph.graph import END, START, StateGraph
+from langchain_core.messages import AIMessage, AnyMessage
+from langgraph.channels.delta import DeltaChannel
+from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.types import Send, interrupt
 
 
@@ -61,4 +63,41 @@ def nested(saver: Any, checkpointer: Any = None) -> Any:
     builder.add_edge(START, "before")
     builder.add_edge("before", "inner")
     builder.add_edge("inner", "after")
+    return builder.compile(checkpointer=saver)
+
+
+class Remembered(TypedDict, total=False):
+    """Messages as such and behind deltas, which are rebuilt from writes."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    facts: Annotated[
+        list[Any],
+        DeltaChannel(lambda state, writes: state + [n for w in writes for n in w], list),
+    ]
+
+
+def remembering(saver: Any) -> Any:
+    """Thinks three times with two workers each, asking a question in a subgraph every time."""
+
+    def think(state: Remembered) -> dict[str, Any]:
+        said = len(state["messages"])
+        return {"messages": [AIMessage(f"thought {said}", id=f"ai {said}")], "facts": [said]}
+
+    def ask(state: Remembered) -> dict[str, Any]:
+        answer = interrupt(f"is {len(state['messages'])} right?")
+        return {"messages": [AIMessage(answer, id=f"answer {len(state['messages'])}")]}
+
+    asking = StateGraph(Remembered)
+    asking.add_node("ask", ask)
+    asking.add_edge(START, "ask")
+    builder = StateGraph(Remembered)
+    builder.add_node("think", think)
+    builder.add_node("worker", lambda state: {"facts": [f"worker {state['number']}"]})
+    builder.add_node("asking", asking.compile())
+    builder.add_edge(START, "think")
+    sends = [Send("worker", {"number": n}) for n in (1, 2)]
+    builder.add_conditional_edges("think", lambda _: [*sends, "asking"])
+    builder.add_conditional_edges(
+        "asking", lambda state: END if len(state["messages"]) > 5 else "think"
+    )
     return builder.compile(checkpointer=saver)
