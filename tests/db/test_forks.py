@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,6 @@ from langgraph_pgsaga.errors import (
     ThreadExistsError,
 )
 from langgraph_pgsaga.timetravel import (
-    State,
     aat,
     afork,
     aget_state,
@@ -117,17 +117,17 @@ def test_every_past_state_goes_on_in_a_copy_as_in_the_original(
         assert copied.values == state.values
         assert set(copied.next) == set(state.next)
         any_saver.copy_thread("t", f"whole {number}")
-        whole: Any = {**state.config, "configurable": {**state.config["configurable"]}}
-        whole["configurable"]["thread_id"] = f"whole {number}"
+        whole = thread(f"whole {number}", checkpoint_id=state.checkpoint_id or "")
         expected = replay(get_state(graph, whole))
         found = replay(copied)
         assert found.values == expected.values
         assert [i.value for i in found.interrupts] == [i.value for i in expected.interrupts]
         if state.next and not state.interrupts:
             # Nothing of what the original went on to do is taken for done.
-            untouched = fork(state, thread_id=f"untouched {number}")
-            graph.invoke(None, thread(f"untouched {number}"))
-            assert get_state(graph, thread(untouched.thread_id)).values == expected.values
+            fork(state, thread_id=f"resumed {number}")
+            graph.invoke(None, thread(f"resumed {number}"))
+            resumed = get_state(graph, thread(f"resumed {number}"))
+            assert resumed.values == expected.values
 
 
 @pytest.mark.parametrize("make", [asking, nested, stateful, remembering])
@@ -149,8 +149,6 @@ def test_a_past_question_can_be_answered_otherwise(any_saver: PostgresSaver, mak
 
 def test_the_original_stays_as_it_is(dsn: str, any_saver: PostgresSaver) -> None:
     """Row by row, whatever the fork goes on to do."""
-    import asyncio
-
     graph = remembering(any_saver)
     graph.invoke({"messages": [HumanMessage("q", id="q")]}, thread())
     graph.invoke(YES, thread())
@@ -168,7 +166,7 @@ async def test_a_copy_holds_only_what_it_needs(dsn: str, saver: PostgresSaver) -
         count = len(state["messages"])
         return {"messages": [AIMessage(f"reply {count}", id=f"ai {count}")]}
 
-    builder = StateGraph(MessagesState)
+    builder: Any = StateGraph(MessagesState)
     builder.add_node("reply", reply)
     builder.add_edge(START, "reply")
     graph = builder.compile(checkpointer=saver)
@@ -178,15 +176,15 @@ async def test_a_copy_holds_only_what_it_needs(dsn: str, saver: PostgresSaver) -
     copy = await afork(state, thread_id="copy")
     rows = await rows_of(dsn, "copy")
     assert len(rows["agent_states"]) == 12
-    assert len(rows["agent_messages"]) == len(state.values["messages"]) == 7
+    assert len(rows["agent_state_values"]) < 40
+    assert len(rows["agent_messages"]) == len(state.values["messages"]) == 8
     named = {(row[1], row[2]) for row in rows["agent_states"]}
     assert {(row[1], row[2]) for row in rows["agent_state_writes"]} <= named
     # New messages don't take the numbers of those that stayed behind.
     await graph.ainvoke({"messages": [HumanMessage("other", id="other")]}, thread("copy"))
     expected = [m.id for m in copy.values["messages"]]
-    assert len(expected) == 7
     found = await aget_state(graph, thread("copy"))
-    assert [m.id for m in found.values["messages"]][:7] == expected
+    assert [m.id for m in found.values["messages"]][:8] == expected
     assert "other" in [m.id for m in found.values["messages"]]
 
 
@@ -224,19 +222,23 @@ def test_a_replay_runs_the_tasks_again(sync_saver: PostgresSaver) -> None:
     """Done ones, too, in a branch of its own, which the state that it returns ends."""
     runs: list[str] = []
 
-    def counted(saver: Any) -> Any:
-        builder = StateGraph(MessagesState)
-        for name in ("one", "two"):
-            builder.add_node(name, lambda _, name=name: runs.append(name) or {"messages": [name]})
-        builder.add_edge(START, "one")
-        builder.add_edge("one", "two")
-        return builder.compile(checkpointer=saver)
+    def counted(name: str) -> Any:
+        def run(state: MessagesState) -> dict[str, Any]:
+            runs.append(name)
+            return {"messages": [name]}
 
-    graph = counted(sync_saver)
+        return run
+
+    builder: Any = StateGraph(MessagesState)
+    builder.add_node("one", counted("one"))
+    builder.add_node("two", counted("two"))
+    builder.add_edge(START, "one")
+    builder.add_edge("one", "two")
+    graph = builder.compile(checkpointer=sync_saver)
     graph.invoke({"messages": ["hello"]}, thread())
-    for step, expected in ((0, ["one", "two"]), (1, ["two"]), (2, [])):
+    states = [at(graph, thread(), step=step) for step in range(3)]
+    for state, expected in zip(states, (["one", "two"], ["two"], []), strict=True):
         runs.clear()
-        state = at(graph, thread(), step=step)
         ended = replay(state)
         assert runs == expected
         assert [m.content for m in ended.values["messages"]] == ["hello", "one", "two"]
@@ -244,7 +246,7 @@ def test_a_replay_runs_the_tasks_again(sync_saver: PostgresSaver) -> None:
         assert get_state(graph, thread()) == ended
         assert state.checkpoint_id in {s.parent_checkpoint_id for s in history(graph, thread())}
     runs.clear()
-    again = replay(at(graph, thread(), step=0), {"messages": ["once more"]})
+    again = replay(states[0], {"messages": ["once more"]})
     assert runs == ["one", "two"]
     assert [m.content for m in again.values["messages"]] == ["hello", "once more", "one", "two"]
 
@@ -269,7 +271,7 @@ def test_a_replay_knows_its_own_end(sync_saver: PostgresSaver) -> None:
             assert later.values["messages"][-1].content == "done"
         return {"messages": ["done"]}
 
-    builder = StateGraph(MessagesState)
+    builder: Any = StateGraph(MessagesState)
     builder.add_node("meddle", meddle)
     builder.add_edge(START, "meddle")
     graph = builder.compile(checkpointer=sync_saver, interrupt_after=["meddle"])
@@ -284,7 +286,7 @@ async def test_async_callers(saver: PostgresSaver) -> None:
     async def ask(state: MessagesState) -> dict[str, Any]:
         return {"messages": [f"{len(state['messages'])}"]}
 
-    builder = StateGraph(MessagesState)
+    builder: Any = StateGraph(MessagesState)
     builder.add_node("ask", ask)
     builder.add_edge(START, "ask")
     graph = builder.compile(checkpointer=saver)
@@ -305,9 +307,11 @@ def test_what_can_not_be_forked(sync_saver: PostgresSaver) -> None:
     """A thread that holds something, a state of nothing, of a subgraph, or that is gone."""
     graph = nested(sync_saver)
     empty = get_state(graph, thread("empty"))
-    for call in (lambda: fork(empty), lambda: fork(empty, thread_id="x"), lambda: replay(empty)):
+    for arguments in ({}, {"thread_id": "x"}):
         with pytest.raises(CheckpointNotFoundError, match="'empty'"):
-            call()
+            fork(empty, **arguments)
+    with pytest.raises(CheckpointNotFoundError, match="'empty'"):
+        replay(empty)
     graph.invoke({"seen": ["q"]}, thread())
     state = get_state(graph, thread())
     name_checkpoint(graph, thread(), "asked")
@@ -322,33 +326,32 @@ def test_what_can_not_be_forked(sync_saver: PostgresSaver) -> None:
     with pytest.raises(InvalidUpdateError):
         fork(state, {"seen": ["x"]}, as_node="nobody", thread_id="half")
     sync_saver.delete_thread("t")
-    for call in (lambda: fork(state), lambda: fork(state, thread_id="y")):
-        with pytest.raises((CheckpointNotFoundError, InvalidUpdateError)):
-            call()
+    with pytest.raises(InvalidUpdateError):
+        fork(state)
+    with pytest.raises(CheckpointNotFoundError):
+        fork(state, thread_id="y")
     with pytest.raises(CheckpointNotFoundError):
         sync_saver.copy_thread("copy", "z", until="1")
     assert list(sync_saver.list(thread("z"))) == []
 
 
 def test_a_subgraphs_state_is_forked_in_its_thread(sync_saver: PostgresSaver) -> None:
-    """The run goes on inside the subgraph, with what it was given there."""
+    """What was updated is the state of the subgraph, as with update_state."""
     graph = nested(sync_saver)
     graph.invoke({"seen": ["q"]}, thread())
     inner: Any = graph.get_state(thread(), subgraphs=True).tasks[0].state
     forked = fork(get_state(graph, inner.config), {"seen": ["by hand"]}, as_node="ask")
-    assert forked.next == ("reply",)
-    ended = replay(forked)
-    assert isinstance(ended, State)
-    assert ended.values["seen"][-3:] == ["by hand", "reply", "after"]
+    assert (forked.next, forked.values["seen"][-1]) == (("reply",), "by hand")
+    assert forked.parent_config == inner.config
 
 
 def test_copying_a_long_thread_is_quick(sync_saver: PostgresSaver) -> None:
-    """2,000 checkpoints of a chat of a thousand turns, to its end and to its middle."""
+    """2,000 checkpoints of a growing conversation, to the end, the middle and the beginning."""
 
     def reply(state: MessagesState) -> dict[str, Any]:
         return {"messages": [AIMessage("words " * 20, id=f"ai {len(state['messages'])}")]}
 
-    builder = StateGraph(MessagesState)
+    builder: Any = StateGraph(MessagesState)
     builder.add_node("reply", reply)
     builder.add_edge(START, "reply")
     builder.add_conditional_edges(
@@ -364,5 +367,5 @@ def test_copying_a_long_thread_is_quick(sync_saver: PostgresSaver) -> None:
         seconds[number] = time.monotonic() - start
         assert len(list(sync_saver.list(thread(f"copy {number}")))) == number + 2
         assert get_state(graph, thread(f"copy {number}")).values == state.values
-    print(seconds)
-    assert max(seconds.values()) < 20, seconds
+    # A tenth of a second on two cores; it took a minute where messages were compared one by one.
+    assert max(seconds.values()) < 5, seconds
