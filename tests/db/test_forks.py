@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.errors import InvalidUpdateError
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import session_id_of
@@ -37,6 +37,7 @@ from langgraph_pgsaga.timetravel import (
     replay,
 )
 from tests._tables import SESSION_TABLES
+from tests.db._travelled import State as Seen
 from tests.db._travelled import asking, joined, nested, remembering, thread
 
 pytestmark = pytest.mark.anyio
@@ -145,6 +146,36 @@ def test_a_past_question_can_be_answered_otherwise(any_saver: PostgresSaver, mak
     said += answered.values.get("seen", [])
     assert "no" in said
     assert "yes" not in said
+
+
+@pytest.mark.parametrize("checkpointer", [None, True])
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_what_a_subgraph_did_before_it_asked_is_not_done_again(
+    sync_saver: PostgresSaver, checkpointer: Any, is_answered: bool
+) -> None:
+    """In a copy it goes on from its own last checkpoint, also where the original went on."""
+    runs: list[str] = []
+
+    def prepare(state: dict[str, Any]) -> dict[str, Any]:
+        runs.append("prepare")
+        return {"seen": ["prepared"]}
+
+    inner: Any = StateGraph(Seen)
+    inner.add_node("prepare", prepare)
+    inner.add_node("ask", lambda _: {"seen": [interrupt("may I?")]})
+    inner.add_edge(START, "prepare")
+    inner.add_edge("prepare", "ask")
+    builder: Any = StateGraph(Seen)
+    builder.add_node("inner", inner.compile(checkpointer=checkpointer))
+    builder.add_edge(START, "inner")
+    graph = builder.compile(checkpointer=sync_saver)
+    graph.invoke({"seen": []}, thread())
+    asked = get_state(graph, thread())
+    if is_answered:
+        graph.invoke(YES, thread())
+    answered = replay(fork(asked, thread_id="copy"), Command(resume="no"))
+    assert answered.values["seen"] == ["prepared", "no"]
+    assert runs == ["prepare"]
 
 
 def test_the_original_stays_as_it_is(dsn: str, any_saver: PostgresSaver) -> None:
