@@ -1,6 +1,7 @@
 """Looking at what an agent did, after it ran."""
 
 from langgraph_pgsaga.timetravel.bisect import abisect, bisect
+from langgraph_pgsaga.timetravel.branches import Branch, BranchTree, abranches, branches
 from langgraph_pgsaga.timetravel.diff import Change, ChangeKind, Diff, diff
 from langgraph_pgsaga.timetravel.fork import afork, areplay, fork, replay
 from langgraph_pgsaga.timetravel.history import (
@@ -23,6 +24,8 @@ from langgraph_pgsaga.timetravel.state import (
 )
 
 __all__ = [
+    "Branch",
+    "BranchTree",
     "Change",
     "ChangeKind",
     "Diff",
@@ -31,6 +34,7 @@ __all__ = [
     "Step",
     "aat",
     "abisect",
+    "abranches",
     "afork",
     "aget_state",
     "alist_states",
@@ -39,6 +43,7 @@ __all__ = [
     "at",
     "aupdate_state",
     "bisect",
+    "branches",
     "diff",
     "fork",
     "get_state",
