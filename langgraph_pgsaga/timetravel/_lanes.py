@@ -56,7 +56,7 @@ def rows(branches: Sequence[Sequence[Step]], forks: Mapping[int, Step | None]) -
     places = {piece[0].checkpoint_id: place for place, piece in enumerate(cut)}
     spans = dict(_spans(cut, forks, places))
     lanes = _lanes(spans)
-    found = [_row(place, piece, spans, lanes, forks) for place, piece in enumerate(cut)]
+    found = [_row(place, piece, spans, lanes) for place, piece in enumerate(cut)]
     if rest := sum(map(len, pieces[_MOST_ROWS:])):
         more = Row(step=None, folded=rest, branch=0, lane=0, passing={}, joining={})
         found.append(more)
@@ -114,18 +114,14 @@ def _row(
     piece: Sequence[Step],
     spans: Mapping[int, tuple[int, int]],
     lanes: Mapping[int, int],
-    forks: Mapping[int, Step | None],
 ) -> Row:
     step = piece[0]
-    passing, joining = {}, {}
+    passing: dict[int, int] = {}
+    joining: dict[int, int] = {}
     for number, (first, over) in spans.items():
-        fork = forks[number]
         if number == step.branch or not first <= place <= over:
             continue
-        if place < over:
-            passing[lanes[number]] = number
-        elif fork is not None and fork.checkpoint_id == step.checkpoint_id:
-            joining[lanes[number]] = number
+        (passing if place < over else joining)[lanes[number]] = number
     return Row(
         step=step if len(piece) == 1 else None,
         folded=0 if len(piece) == 1 else len(piece),

@@ -45,7 +45,7 @@ def test_branches_part_where_they_were_forked(sync_saver: PostgresSaver) -> None
     assert [branch.number for branch in tree.branches] == [0, 1, 2]
     # The copy stands beside the state that asked, so it parted at the input before it.
     forks = [branch.fork.checkpoint_id if branch.fork else None for branch in tree.branches]
-    assert forks == [first[3].checkpoint_id, first[3].checkpoint_id, asked.checkpoint_id]
+    assert forks == [None, first[3].checkpoint_id, asked.checkpoint_id]
     assert {s.checkpoint_id for s in tree.fork_points} == {
         asked.checkpoint_id,
         first[3].checkpoint_id,
