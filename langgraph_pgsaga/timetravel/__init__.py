@@ -2,6 +2,7 @@
 
 from langgraph_pgsaga.timetravel.bisect import abisect, bisect
 from langgraph_pgsaga.timetravel.branches import Branch, BranchTree, abranches, branches
+from langgraph_pgsaga.timetravel.compare import Comparison, Outcome, Variant, acompare, compare
 from langgraph_pgsaga.timetravel.diff import Change, ChangeKind, Diff, diff
 from langgraph_pgsaga.timetravel.fork import afork, areplay, fork, replay
 from langgraph_pgsaga.timetravel.history import (
@@ -28,13 +29,17 @@ __all__ = [
     "BranchTree",
     "Change",
     "ChangeKind",
+    "Comparison",
     "Diff",
     "History",
+    "Outcome",
     "State",
     "Step",
+    "Variant",
     "aat",
     "abisect",
     "abranches",
+    "acompare",
     "afork",
     "aget_state",
     "alist_states",
@@ -44,6 +49,7 @@ __all__ = [
     "aupdate_state",
     "bisect",
     "branches",
+    "compare",
     "diff",
     "fork",
     "get_state",

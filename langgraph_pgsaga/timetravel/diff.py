@@ -80,7 +80,7 @@ class Diff(Sequence[Change]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Diff):
             return NotImplemented
-        return bool(_key(self._changes) == _key(other._changes))
+        return bool(key_of(self._changes) == key_of(other._changes))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -125,13 +125,13 @@ def _values(state: Comparable) -> Mapping[str, Any]:
 
 
 def _changes(path: Path, before: Any, after: Any) -> Iterator[Change]:
-    if _key(before) == _key(after):
+    if key_of(before) == key_of(after):
         return
     kinds = type(before), type(after)
     if kinds == (list, list) and _are_messages(before) and _are_messages(after):
         yield from _lists(path, before, after, _identity)
     elif kinds in ((list, list), (tuple, tuple)):
-        yield from _lists(path, before, after, _key)
+        yield from _lists(path, before, after, key_of)
     elif (
         kinds[0] is kinds[1] and not isinstance(before, BaseMessage) and _parts(before) is not None
     ):
@@ -158,7 +158,7 @@ def _lists(
     keys = [identity(item) for item in before], [identity(item) for item in after]
     for first, last, new_first, new_last in _blocks(*keys):
         same = keys[0][first:last] == keys[1][new_first:new_last]
-        pairs = min(last - first, new_last - new_first) if same or identity is _key else 0
+        pairs = min(last - first, new_last - new_first) if same or identity is key_of else 0
         for offset in range(pairs):
             place = (*path, new_first + offset)
             yield from _changes(place, before[first + offset], after[new_first + offset])
@@ -197,7 +197,7 @@ def _are_messages(values: Sequence[Any]) -> bool:
 
 
 def _identity(message: BaseMessage) -> Any:
-    return ("id", message.id) if message.id else _key(message)
+    return ("id", message.id) if message.id else key_of(message)
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
@@ -211,18 +211,18 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
     return None
 
 
-def _key(value: Any) -> Any:
+def key_of(value: Any) -> Any:
     """Something hashable that is equal for values without a difference, and only for these."""
     kind = type(value)
     if kind is float and math.isnan(value):
         return kind, "nan"
     if kind in (list, tuple):
-        return kind, tuple(map(_key, value))
+        return kind, tuple(map(key_of, value))
     if kind in (set, frozenset):
-        return kind, frozenset(map(_key, value))
+        return kind, frozenset(map(key_of, value))
     parts = _parts(value)
     if parts is not None:
-        return kind, frozenset((_key(name), _key(part)) for name, part in parts.items())
+        return kind, frozenset((key_of(name), key_of(part)) for name, part in parts.items())
     try:
         hash(value)
     except TypeError:

@@ -44,7 +44,7 @@ def fork(
         InvalidUpdateError: LangGraph's, of values without a clear `as_node`; a new thread
             is then there all the same, as it was copied.
     """
-    until = _until(state, thread_id)
+    until = until_of(state, thread_id)
     is_copy = values is None and as_node is None
     if thread_id is None:
         return update_state(state.graph, state, values, _COPY if is_copy else as_node)
@@ -57,7 +57,7 @@ async def afork(
     state: State, values: Any = None, *, as_node: str | None = None, thread_id: str | None = None
 ) -> State:
     """`fork` for async callers."""
-    until = _until(state, thread_id)
+    until = until_of(state, thread_id)
     is_copy = values is None and as_node is None
     if thread_id is None:
         return await aupdate_state(state.graph, state, values, _COPY if is_copy else as_node)
@@ -125,7 +125,7 @@ def latest_of(state: State, thread_id: str | None = None) -> RunnableConfig:
     return moved(state.config, to)
 
 
-def _until(state: State, thread_id: str | None) -> str:
+def until_of(state: State, thread_id: str | None) -> str:
     """The checkpoint that a fork begins with."""
     address = Address.of(state.config)
     if address.checkpoint_id is None:

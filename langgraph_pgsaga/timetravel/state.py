@@ -81,13 +81,13 @@ class State:
         return Address.of(self.config).checkpoint_id
 
     def __str__(self) -> str:
-        return _state_text.text(_shown(self))
+        return _state_text.text(shown_of(self))
 
     def __repr__(self) -> str:
         return f"<State {self.checkpoint_id} of thread {self.thread_id!r}>"
 
     def _repr_html_(self) -> str:
-        return _state_html.page(_shown(self))
+        return _state_html.page(shown_of(self))
 
 
 # What names a state: LangGraph's config, a step of a history, or a state of before.
@@ -274,7 +274,8 @@ class _Pages:
         return [state_of(self._graph, self._config, snapshot) for snapshot in snapshots]
 
 
-def _shown(state: State) -> _state_text.Shown:
+def shown_of(state: State) -> _state_text.Shown:
+    """What is shown of a state."""
     values = state.values
     metadata: Mapping[str, Any] = state.metadata or {}
     return _state_text.Shown(
