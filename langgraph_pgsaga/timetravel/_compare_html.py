@@ -73,5 +73,6 @@ def _value(value: Any, common: int = 0) -> str:
         return ""
     if not is_message_list(value):
         return _state_html.value(value)
-    cut = f'<div class="cut">… {common:,} messages in common</div>' if common else ""
+    noun = "message" if common == 1 else "messages"
+    cut = f'<div class="cut">… {common:,} {noun} in common</div>' if common else ""
     return cut + _state_html.conversation(value[common:])
