@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
+
+from langchain_core.messages import BaseMessage
 
 from langgraph_pgsaga.checkpoint.messages import is_message_list
 from langgraph_pgsaga.timetravel import _page, _state_html
 from langgraph_pgsaga.timetravel.diff import key_of
 
+_MOST_MESSAGES = 20
 _STYLE = _page.style(
     "compare",
     "td {border-top: 1px solid #8883; overflow-wrap: anywhere; min-width: 180px}",
@@ -51,28 +56,37 @@ def _cells(values: Sequence[Any]) -> Iterator[str]:
     if len({key_of(value) for value in values}) == 1:
         yield f'<td class="same" colspan="{len(values)}">{_value(values[0])}</td>'
         return
-    common = 0
-    if all(is_message_list(value) for value in values):
-        common = _common([[key_of(message) for message in value] for value in values])
-    for value in values:
-        yield f'<td class="differs">{_value(value, common)}</td>'
+    if not all(is_message_list(value) for value in values):
+        yield from (f'<td class="differs">{_value(value)}</td>' for value in values)
+        return
+    keys = [[key_of(message) for message in value] for value in values]
+    common = frozenset.intersection(*map(frozenset, keys))
+    for value, own in zip(values, keys, strict=True):
+        yield f'<td class="differs">{_talk(value, [key in common for key in own])}</td>'
 
 
-def _common(keys: Sequence[Sequence[Any]]) -> int:
-    """With how many equal messages all of them begin."""
-    count = 0
-    for first in zip(*keys, strict=False):
-        if len(set(first)) > 1:
-            break
-        count += 1
-    return count
+def _talk(messages: Sequence[BaseMessage], is_common: Sequence[bool]) -> str:
+    """The messages; those that all variants have are only counted."""
+    lines = []
+    for common, run in groupby(zip(messages, is_common, strict=True), key=itemgetter(1)):
+        found = [message for message, _ in run]
+        if not common:
+            cut = len(found) - _MOST_MESSAGES
+            lines += [_state_html.bubble(message) for message in found[:_MOST_MESSAGES]]
+            lines += [_count(cut, "more")] if cut > 0 else []
+        else:
+            lines.append(_count(len(found), "in common"))
+    return "\n".join(lines)
 
 
-def _value(value: Any, common: int = 0) -> str:
+def _count(number: int, what: str) -> str:
+    noun = "message" if number == 1 else "messages"
+    return f'<div class="cut">… {number:,} {noun} {what}</div>'
+
+
+def _value(value: Any) -> str:
     if value is None:
         return ""
-    if not is_message_list(value):
-        return _state_html.value(value)
-    noun = "message" if common == 1 else "messages"
-    cut = f'<div class="cut">… {common:,} {noun} in common</div>' if common else ""
-    return cut + _state_html.conversation(value[common:])
+    if is_message_list(value):
+        return _state_html.conversation(value)
+    return _state_html.value(value)

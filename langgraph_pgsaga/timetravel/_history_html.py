@@ -16,6 +16,7 @@ _STYLE = _page.style(
     "th {border-bottom: 1px solid #8883}",
     "td:first-child {text-align: right; font-variant-numeric: tabular-nums}",
     "td:nth-child(3) {white-space: nowrap; opacity: .75}",
+    "td[colspan] {text-align: left; opacity: .75}",
     ".branch {border-radius: 8px; color: #fff; padding: 0 7px}",
 )
 

@@ -49,7 +49,7 @@ def label_of(step: Step) -> str:
 
 def rows(branches: Sequence[Sequence[Step]], forks: Mapping[int, Step | None]) -> list[Row]:
     """The rows of branches in the order of their numbers, newest first."""
-    fork_ids = {step.checkpoint_id for step in forks.values() if step is not None}
+    fork_ids: set[str | None] = {step.checkpoint_id for step in forks.values() if step is not None}
     pieces = [piece for steps in branches for piece in _folded(steps, fork_ids)]
     pieces.sort(key=lambda piece: piece[0].checkpoint_id, reverse=True)
     cut = pieces[:_MOST_ROWS]
@@ -63,12 +63,16 @@ def rows(branches: Sequence[Sequence[Step]], forks: Mapping[int, Step | None]) -
     return found
 
 
-def _folded(steps: Sequence[Step], fork_ids: set[str]) -> Iterator[Sequence[Step]]:
-    """The steps of a branch one by one, but those between two special ones together."""
+def _folded(steps: Sequence[Step], fork_ids: set[str | None]) -> Iterator[Sequence[Step]]:
+    """The steps of a branch one by one, but those between two special ones together.
+
+    Special are ends, what has a name, the steps where branches part, and the first after.
+    """
     run: list[Step] = []
     for place, step in enumerate(steps):
         is_end = place in (0, len(steps) - 1)
-        if not is_end and step.name is None and step.checkpoint_id not in fork_ids:
+        is_at_fork = not fork_ids.isdisjoint((step.checkpoint_id, step.parent_checkpoint_id))
+        if not is_end and not is_at_fork and step.name is None:
             run.append(step)
             continue
         yield from _one_by_one(run)

@@ -17,10 +17,12 @@ def style(kind: str, *rules: str) -> str:
 
     No colour of text or ground is set but for marks: a notebook has its own.
     """
-    scope = f".pgsaga-{kind}"
+    # Three times, to count for more than what a notebook says of tables.
+    scope = 3 * f".pgsaga-{kind}"
     common = (
         f"{scope} {{color-scheme: light dark; font: 13px/1.45 sans-serif}}",
         f"table{scope} {{border-collapse: collapse}}",
+        f"{scope} tr {{background: none}}",
         f"{scope} td, {scope} th {{text-align: left; vertical-align: top; padding: 3px 8px}}",
         f"{scope} td, {scope} th {{border: 0; color: inherit; background: none}}",
     )

@@ -10,7 +10,7 @@ from langchain_core.messages import BaseMessage
 from langgraph_pgsaga.checkpoint.messages import is_message_list, role_of, text_of
 from langgraph_pgsaga.timetravel import _page, _state_text
 
-_MOST_MESSAGES = 60
+_MOST_MESSAGES = 20
 # Longer texts are folded, much longer ones cut.
 _FOLDED, _CUT = 800, 20_000
 _FOLDED_VALUE, _CUT_VALUE = 300, 5_000
@@ -77,7 +77,7 @@ def conversation(messages: list[BaseMessage]) -> str:
     """Messages one below the other, of many the last."""
     earlier = len(messages) - _MOST_MESSAGES
     cut = [f'<div class="cut">… {earlier:,} earlier messages</div>'] if earlier > 0 else []
-    shown = [_message(message) for message in messages[-_MOST_MESSAGES:]]
+    shown = [bubble(message) for message in messages[-_MOST_MESSAGES:]]
     return "\n".join(['<div class="talk">', *cut, *shown, "</div>"])
 
 
@@ -86,7 +86,8 @@ def value(found: Any) -> str:
     return f"<code>{_page.folded(_plain(found), _FOLDED_VALUE, _CUT_VALUE)}</code>"
 
 
-def _message(message: BaseMessage) -> str:
+def bubble(message: BaseMessage) -> str:
+    """A message: who says it, what, and the tools that are called."""
     role, name = role_of(message), message.__dict__.get("name")
     label = f"{role}, {name}" if name else role
     kinds = ["message", role if role in ("user", "tool") else "other"]

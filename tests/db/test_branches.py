@@ -92,7 +92,7 @@ def test_a_long_way_is_folded(sync_saver: PostgresSaver) -> None:
     assert lines[0] == "●    999"
     assert lines[1] == "┊    … 298 steps"
     assert lines[2] == "●    700  “here”"
-    assert len(lines) == 12
+    assert len(lines) == 13
     assert len(html) < 8_000
 
 

@@ -266,7 +266,7 @@ def test_wide_values_are_cut_and_say_so(sync_saver: PostgresSaver) -> None:
     state = get_state(graph, thread())
     html = state._repr_html_()
     assert len(html) < 60_000
-    assert "241 earlier messages" in html
+    assert "281 earlier messages" in html
     assert "480,000 more characters" in html
     assert "281 earlier messages" in str(state)
     assert len(str(state)) < 8_000
