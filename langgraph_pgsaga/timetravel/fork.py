@@ -47,7 +47,8 @@ def fork(
     until = until_of(state, thread_id)
     is_copy = values is None and as_node is None
     if thread_id is None:
-        return update_state(state.graph, state, values, _COPY if is_copy else as_node)
+        here = get_state(state.graph, state)  # LangGraph would update one that is gone, too
+        return update_state(state.graph, here, values, _COPY if is_copy else as_node)
     saver_of(state.graph).copy_thread(state.thread_id, thread_id, until=until)
     begun = get_state(state.graph, latest_of(state, thread_id))
     return begun if is_copy else update_state(state.graph, begun, values, as_node)
@@ -60,7 +61,8 @@ async def afork(
     until = until_of(state, thread_id)
     is_copy = values is None and as_node is None
     if thread_id is None:
-        return await aupdate_state(state.graph, state, values, _COPY if is_copy else as_node)
+        here = await aget_state(state.graph, state)
+        return await aupdate_state(state.graph, here, values, _COPY if is_copy else as_node)
     await saver_of(state.graph).acopy_thread(state.thread_id, thread_id, until=until)
     begun = await aget_state(state.graph, latest_of(state, thread_id))
     return begun if is_copy else await aupdate_state(state.graph, begun, values, as_node)

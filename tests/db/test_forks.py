@@ -357,10 +357,10 @@ def test_what_can_not_be_forked(sync_saver: PostgresSaver) -> None:
     with pytest.raises(InvalidUpdateError):
         fork(state, {"seen": ["x"]}, as_node="nobody", thread_id="half")
     sync_saver.delete_thread("t")
-    with pytest.raises(InvalidUpdateError):
-        fork(state)
-    with pytest.raises(CheckpointNotFoundError):
-        fork(state, thread_id="y")
+    for place in ({}, {"thread_id": "y"}):
+        with pytest.raises(CheckpointNotFoundError, match="'t'"):
+            fork(state, {"seen": ["x"]}, as_node="before", **place)
+    assert list(sync_saver.list(thread("t"))) == []
     with pytest.raises(CheckpointNotFoundError):
         sync_saver.copy_thread("copy", "z", until="1")
     assert list(sync_saver.list(thread("z"))) == []
