@@ -15,6 +15,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
@@ -93,9 +94,9 @@ async def in_the_middle(graph: Any, gate: Gate, value: Any = "begun") -> asyncio
 
 
 async def loaded(
-    saver: PostgresSaver, config: RunnableConfig, durability: Any = "sync"
-) -> tuple[asyncio.Task[Any], asyncio.Event]:
-    """A run that stands between loading its state and its first write, until the event."""
+    saver: PostgresSaver, begin: Callable[[Any], Awaitable[Any]]
+) -> tuple[asyncio.Future[Any], asyncio.Event]:
+    """A call that stands between loading its state and its first write, until the event."""
     have_loaded, go_on = asyncio.Event(), asyncio.Event()
     fetch = saver._fetch
 
@@ -106,8 +107,7 @@ async def loaded(
         return found
 
     saver._fetch = slow  # type: ignore[method-assign]
-    graph = graph_of(saver, one=adds("two"))
-    run = asyncio.create_task(graph.ainvoke({"items": ["x"]}, config, durability=durability))
+    run = asyncio.ensure_future(begin(graph_of(saver, one=adds("two"))))
     await asyncio.wait_for(have_loaded.wait(), 10)
     return run, go_on
 
@@ -250,7 +250,9 @@ async def test_runs_that_began_at_once_dont_fork(
     """Of two runs that loaded the same state, the second is refused even when the first is over."""
     await graph_of(single, one=adds(1)).ainvoke({"items": []}, CONFIG)
 
-    run, go_on = await loaded(other, CONFIG, durability)
+    run, go_on = await loaded(
+        other, lambda graph: graph.ainvoke({"items": ["x"]}, CONFIG, durability=durability)
+    )
     await graph_of(single, one=adds(2)).ainvoke({"items": []}, CONFIG, durability=durability)
     go_on.set()
     with pytest.raises(LeaseLostError):
@@ -265,35 +267,57 @@ async def test_a_run_after_a_breakpoint_is_another_run(
     the same task too; and tasks that inherit that one's context are runs of their own."""
     graph = graph_of(single, one=adds(1), two=adds(2), three=adds(3))
     await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["two"])
-    run, go_on = await loaded(other, CONFIG)
-    await graph.ainvoke(None, CONFIG, interrupt_before=["three"])
+    run, go_on = await loaded(other, lambda graph: graph.ainvoke({"items": ["x"]}, CONFIG))
+    await graph.ainvoke(None, CONFIG)
     go_on.set()
-    with pytest.raises(LeaseError):
+    with pytest.raises(LeaseLostError):
         await asyncio.wait_for(run, 10)
+    await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["three"])
     runs = (graph.ainvoke(None, CONFIG) for _ in range(3))
     answers = await asyncio.gather(*runs, return_exceptions=True)
     assert [type(one) for one in answers] == [ThreadLeasedError] * 3
-    assert (await graph.ainvoke(None, CONFIG))["items"] == [1, 2, 3]
+    assert (await graph.ainvoke(None, CONFIG))["items"] == [1, 2, 3] * 2
     assert await is_one_line(single)
 
 
 async def test_a_replay_may_fork_what_went_on(single: PostgresSaver, other: PostgresSaver) -> None:
-    """A run from a checkpoint that is asked for by its id minds nobody who is done."""
+    """What goes on from a checkpoint that is asked for by its id minds nobody who is done."""
     graph = graph_of(single, one=adds(1))
     await graph.ainvoke({"items": []}, CONFIG)
     past = (await graph.aget_state(CONFIG)).config
-    run, go_on = await loaded(other, past)
+    run, go_on = await loaded(other, lambda graph: graph.aupdate_state(past, {"items": ["x"]}))
     await graph.ainvoke({"items": []}, CONFIG)
     go_on.set()
-    assert (await asyncio.wait_for(run, 10))["items"] == [1, "x", "two"]
+    forked = await asyncio.wait_for(run, 10)
+    assert (await graph.aget_state(forked)).values["items"] == [1, "x"]
 
 
-async def test_sync_tasks_side_by_side_give_the_lease_back(single: PostgresSaver, dsn: str) -> None:
-    """Their questions end the run, though they are written in no context of its own."""
+async def test_sync_tasks_side_by_side_give_the_lease_back(
+    single: PostgresSaver, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their questions end the run, though they are written in no context of its own, and
+    before their checkpoint is."""
+    questions = 0
+    are_written = asyncio.Event()
+    put, put_writes = single.aput, single.aput_writes
+
+    async def late(config: Any, checkpoint: Any, metadata: Any, versions: Any) -> Any:
+        if metadata["step"] == 0:
+            await are_written.wait()
+        return await put(config, checkpoint, metadata, versions)
+
+    async def counted(config: Any, writes: Any, *rest: Any) -> None:
+        nonlocal questions
+        await put_writes(config, writes, *rest)
+        questions += writes[0][0] == INTERRUPT
+        if questions == 3:
+            are_written.set()
 
     def asks(state: Any) -> Any:
         return {"items": [interrupt("?")]}
 
+    monkeypatch.setattr(single, "aput", late)
+    monkeypatch.setattr(single, "aput_writes", counted)
     builder: StateGraph[Any] = StateGraph(Log)
     for name in ("a", "b", "c"):
         builder.add_node(name, asks)
@@ -446,19 +470,21 @@ async def test_a_block_alone_may_write(saver: PostgresSaver, dsn: str) -> None:
 
 async def test_outside_the_block_its_own_saver_is_refused_too(saver: PostgresSaver) -> None:
     """The lease is the block's, not the saver's."""
-    graph = graph_of(saver, one=adds(1))
+    graph = graph_of(saver, one=adds(1), two=adds(2))
     has_begun, may_end = asyncio.Event(), asyncio.Event()
 
     async def block() -> None:
         async with saver.lease("t"):
-            await graph.ainvoke({"items": []}, CONFIG)
+            await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["two"])
             has_begun.set()
             await may_end.wait()
 
     task = asyncio.create_task(block())
     await has_begun.wait()
-    with pytest.raises(ThreadLeasedError):
-        await graph.ainvoke({"items": []}, CONFIG)
+    inputs: list[Any] = [{"items": []}, None]
+    for given in inputs:
+        with pytest.raises(ThreadLeasedError):
+            await graph.ainvoke(given, CONFIG)
     may_end.set()
     await task
 
