@@ -170,14 +170,13 @@ create type {schema}.pgsaga_new_session as (
   -- Null leaves the status as it is.
   status text,
   -- The lease that is written under; without lease_seconds it ends. is_claim: it may be
-  -- taken now, from nobody, or (is_superseding) from base_lease_id; is_based: only if that
-  -- was the last one. Where is_claim is null, leases don't matter.
+  -- taken now, where base_lease_id was the last one and has ended, or (is_superseding)
+  -- hasn't. Where is_claim is null, leases don't matter.
   lease_id uuid,
   lease_holder text,
   lease_seconds double precision,
   is_claim boolean,
   is_superseding boolean,
-  is_based boolean,
   base_lease_id uuid
 );
 

@@ -40,12 +40,11 @@ class LeaseColumns(NamedTuple):
     lease_seconds: float | None
     is_claim: bool | None
     is_superseding: bool
-    is_based: bool
     base_lease_id: UUID | None
 
 
 # Without a lease a checkpoint may be written wherever nobody has one.
-NO_LEASE = LeaseColumns(None, None, None, True, False, False, None)
+NO_LEASE = LeaseColumns(None, None, None, True, False, None)
 # Pending writes without one leave the thread's lease as it is.
 ANY_LEASE = NO_LEASE._replace(is_claim=None)
 
@@ -60,12 +59,11 @@ class Lease:
 
     `seconds` is how long it lasts after it was renewed, as each checkpoint does. A run's
     own lease is claimed by what the run writes first: `is_claimed` says whether the server
-    has it. When the run began, `base_lease_id` was the lease written under last. Where
-    `is_based`, nobody may have written under another since; where `is_superseding`, that
-    one was of a run of this process that is over, and needn't have ended. `loaded` are the
-    checkpoints that a run can begin from, and whether one is asked for as the latest. A run
-    that `has_ended` gives the lease back, and may still write until somebody takes it.
-    `owner` is None for a block, whose lease is for all that happens in it.
+    has it. When the run began, `base_lease_id` was the lease written under last: nobody may
+    have written under another since, and it must have ended unless `is_superseding`, where
+    it was of a run of this process that is over. `loaded` are the checkpoints that the run
+    can begin from. A run that `has_ended` gives the lease back, and may still write until
+    somebody takes it. `owner` is None for a block, whose lease is for all that happens in it.
     """
 
     session_id: UUID
@@ -74,9 +72,8 @@ class Lease:
     lease_id: UUID = field(default_factory=_new_id)
     is_claimed: bool = False
     is_session_new: bool = False
-    loaded: dict[str | None, bool] = field(default_factory=dict)
+    loaded: set[str | None] = field(default_factory=set)
     base_lease_id: UUID | None = None
-    is_based: bool = False
     is_superseding: bool = False
     has_ended: bool = False
     owner: weakref.ref[_Owner] | None = None
@@ -89,7 +86,6 @@ class Lease:
             None if self.has_ended else self.seconds,
             is_claim and not self.is_claimed,
             self.is_superseding,
-            self.is_based,
             self.base_lease_id,
         )
 
@@ -102,14 +98,14 @@ class Lease:
         if self.owner is not None:
             self.has_ended = has_ended
 
-    def begin_again(self, loaded_id: str | None, *, is_replay: bool) -> None:
+    def begin_again(self, loaded_id: str | None) -> None:
         """Another run of the same owner begins, or its run just looks at its thread.
 
         It goes on under another id, so that whoever loaded the state before is refused.
         """
         self.base_lease_id, self.lease_id = self.lease_id, _new_id()
         self.is_claimed, self.is_superseding = False, True
-        self.loaded = {loaded_id: not is_replay}
+        self.loaded = {loaded_id}
 
     def is_held_by(self, owner: _Owner) -> bool:
         """Whether what happens in `owner` is under this lease."""
@@ -140,7 +136,6 @@ class Leases:
         self.seconds = seconds
         self._is_used = False
         self._of_checkpoint: OrderedDict[Any, Lease] = OrderedDict()
-        self._latest: OrderedDict[Any, Lease] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -161,28 +156,24 @@ class Leases:
         *,
         loaded_id: str | None,
         base_lease_id: UUID | None,
-        is_replay: bool,
     ) -> None:
-        """The context has loaded a thread's state: a run begins, or somebody just looks.
-
-        `is_replay`: the checkpoint was asked for by its id, so that a fork is meant.
-        """
+        """The context has loaded a thread's state: a run begins, or somebody just looks."""
         if self.seconds is None:
             return
         owner = _current_owner()
         held = self._held(session_id)
         if held and held.is_current(base_lease_id) and held.is_held_by(owner):
             if held.owner is not None:
-                held.begin_again(loaded_id, is_replay=is_replay)
+                held.begin_again(loaded_id)
             return
         latest = _claimed.get(base_lease_id) if base_lease_id else None
         # A run that is to begin at a checkpoint looks at the latest one, too.
-        loaded = held.loaded if held and not held.is_claimed and held.is_held_by(owner) else {}
+        loaded = held.loaded if held and not held.is_claimed and held.is_held_by(owner) else set()
         lease = Lease(
             session_id=session_id,
             thread_id=thread_id,
             seconds=self.seconds,
-            loaded={**loaded, loaded_id: not is_replay and loaded.get(loaded_id, True)},
+            loaded={*loaded, loaded_id},
             base_lease_id=base_lease_id,
             is_superseding=latest is not None and latest.is_over,
             owner=weakref.ref(owner),
@@ -192,10 +183,7 @@ class Leases:
     def may_begin(self, lease: Lease, parent_id: str | None) -> bool:
         """Whether a run under the lease can begin with a checkpoint after this one."""
         is_own = self._of_checkpoint.get((lease.session_id, parent_id)) is lease
-        if lease.is_claimed or not (is_own or parent_id in lease.loaded):
-            return False
-        lease.is_based = lease.loaded.get(parent_id, True)
-        return True
+        return not lease.is_claimed and (is_own or parent_id in lease.loaded)
 
     def of_call(self, session_id: UUID, root_id: str | None, *, is_root_put: bool) -> Lease | None:
         """The lease to write under; `root_id` is the root graph's checkpoint of the call."""
@@ -207,9 +195,6 @@ class Leases:
                 self._note(held, root_id)
             return held
         found = self._of_checkpoint.get((session_id, root_id))
-        if found is None and not is_root_put:
-            # Writes may be of a checkpoint that isn't stored yet.
-            found = self._latest.get(session_id)
         if found is None or found.has_ended or (is_root_put and found.owner is None):
             return None  # what follows on a block's checkpoint may be anybody's
         return found
@@ -225,10 +210,9 @@ class Leases:
         """What belongs to the checkpoint is written under the lease, unless another run goes on."""
         key = lease.session_id, root_id
         with self._lock:
-            for found, place in ((self._of_checkpoint, key), (self._latest, lease.session_id)):
-                before = found.get(place)
-                if before is None or before.has_ended or not before.is_claimed:
-                    _remember(found, place, lease)
+            before = self._of_checkpoint.get(key)
+            if before is None or before.has_ended or not before.is_claimed:
+                _remember(self._of_checkpoint, key, lease)
 
     def _held(self, session_id: UUID) -> Lease | None:
         return _held.get().get((self, session_id))
@@ -255,12 +239,17 @@ def refusal(
         return LeaseLostError(thread_id=thread_id)
     is_superseding = lease is not None and lease.is_superseding and held_id == lease.base_lease_id
     if row["is_leased"] and not is_superseding:
-        return ThreadLeasedError(
-            thread_id=thread_id, holder=row["lease_holder"], expires_at=row["lease_expires_at"]
-        )
-    if lease is not None and (not may_claim or (lease.is_based and held_id != lease.base_lease_id)):
+        return leased_error(thread_id, row)
+    if lease is not None and (not may_claim or held_id != lease.base_lease_id):
         return LeaseLostError(thread_id=thread_id)
     return None
+
+
+def leased_error(thread_id: str, row: asyncpg.Record) -> ThreadLeasedError:
+    """That somebody has the lease, of the session that find_session found."""
+    return ThreadLeasedError(
+        thread_id=thread_id, holder=row["lease_holder"], expires_at=row["lease_expires_at"]
+    )
 
 
 def holder() -> str:

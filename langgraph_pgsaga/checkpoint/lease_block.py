@@ -11,10 +11,10 @@ from uuid import UUID
 
 from langgraph_pgsaga import _sql
 from langgraph_pgsaga.checkpoint.address import ThreadId, session_id_of, thread_id_text
-from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, refusal
+from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, leased_error
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
 from langgraph_pgsaga.database import Database
-from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
+from langgraph_pgsaga.errors import InvalidArgumentError, ServerError, ThreadLeasedError
 
 _STATEMENTS = _sql.load("checkpoint")
 _SHORTEST_SECONDS = 1.0
@@ -91,7 +91,7 @@ class LeaseBlock:
             )
             if rows:
                 break
-            refused = await self._refusal(lease)
+            refused = await self._refusal()
             if refused is not None and time.monotonic() >= deadline:
                 raise refused
             await asyncio.sleep(_PAUSE_SECONDS if refused else 0)
@@ -100,9 +100,10 @@ class LeaseBlock:
         self._memory.learn(self._session_id, row["message_epoch"], row["message_count"], ())
         return lease
 
-    async def _refusal(self, lease: Lease) -> Exception | None:
+    async def _refusal(self) -> ThreadLeasedError | None:
         rows = await self._db.fetch(_STATEMENTS["find_session"], self._session_id, [])
-        return refusal(self._thread_id, lease, True, rows[0]) if rows else None
+        is_leased = bool(rows) and rows[0]["is_leased"]
+        return leased_error(self._thread_id, rows[0]) if is_leased else None
 
     async def _release(self, lease: Lease) -> None:
         await self._db.fetch(_STATEMENTS["release_lease"], lease.session_id, lease.lease_id)

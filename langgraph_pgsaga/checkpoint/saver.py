@@ -235,7 +235,6 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             address.thread_id,
             loaded_id=found.checkpoint["id"] if found else None,
             base_lease_id=fetched.lease_id if fetched else None,
-            is_replay=address.checkpoint_id is not None,
         )
 
     def _remember(self, session_id: UUID, fetched: FetchedCheckpoint) -> None:

@@ -63,7 +63,7 @@ kept as (
           or s.lease_expires_at <= now()
           or (i.is_superseding and s.lease_id = i.base_lease_id)
         )
-        and (not i.is_based or s.lease_id is not distinct from i.base_lease_id)
+        and (i.lease_id is null or s.lease_id is not distinct from i.base_lease_id)
       )
     )
   returning s.session_id
@@ -163,7 +163,7 @@ with live as (
           or s.lease_expires_at <= now()
           or (i.is_superseding and s.lease_id = i.base_lease_id)
         )
-        and (not i.is_based or s.lease_id is not distinct from i.base_lease_id)
+        and (i.lease_id is null or s.lease_id is not distinct from i.base_lease_id)
       )
     )
   returning s.session_id

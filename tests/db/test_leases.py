@@ -280,18 +280,6 @@ async def test_a_run_after_a_breakpoint_is_another_run(
     assert await is_one_line(single)
 
 
-async def test_a_replay_may_fork_what_went_on(single: PostgresSaver, other: PostgresSaver) -> None:
-    """What goes on from a checkpoint that is asked for by its id minds nobody who is done."""
-    graph = graph_of(single, one=adds(1))
-    await graph.ainvoke({"items": []}, CONFIG)
-    past = (await graph.aget_state(CONFIG)).config
-    run, go_on = await loaded(other, lambda graph: graph.aupdate_state(past, {"items": ["x"]}))
-    await graph.ainvoke({"items": []}, CONFIG)
-    go_on.set()
-    forked = await asyncio.wait_for(run, 10)
-    assert (await graph.aget_state(forked)).values["items"] == [1, "x"]
-
-
 async def test_sync_tasks_side_by_side_give_the_lease_back(
     single: PostgresSaver, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +321,7 @@ async def test_an_import_leaves_no_lease(single: PostgresSaver, dsn: str) -> Non
     old = InMemorySaver()
     graph = graph_of(old, one=adds(1), two=adds(2))
     await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["two"])
-    report = await import_threads(old, single)
+    report = await import_threads(old, single, batch=1)
     assert report.threads[0].checkpoints == 3
     assert await value(dsn, "lease_id") is None
 
@@ -531,8 +519,8 @@ async def test_a_block_waits_for_its_turn(
     was_refused = asyncio.Event()
     ask = LeaseBlock._refusal
 
-    async def noted(block: LeaseBlock, lease: Any) -> Any:
-        refused = await ask(block, lease)
+    async def noted(block: LeaseBlock) -> Any:
+        refused = await ask(block)
         was_refused.set()
         return refused
 
