@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 import typer
 
@@ -78,9 +78,12 @@ def write_line(text: str = "") -> None:
 
 def write_json(value: Any) -> None:
     """Prints a JSON document. Times become ISO 8601."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)
-    # Inside of strings alone there can be such characters.
-    write_line(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    write_line(_safe_json(json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)))
+
+
+def json_lines_out() -> TextIO:
+    """Stdout as a file for JSON Lines."""
+    return cast("TextIO", _JsonLinesOut())
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -152,6 +155,12 @@ def progress() -> Iterator[Tell]:
         yield _Bar(bar)
 
 
+class _JsonLinesOut(io.TextIOBase):
+    def write(self, text: str) -> int:
+        write(_safe_json(text))
+        return len(text)
+
+
 class _Lines:
     def __init__(self) -> None:
         self._next = time.monotonic() + _LINE_EVERY_SECONDS
@@ -174,6 +183,11 @@ class _Bar:
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _safe_json(text: str) -> str:
+    # Inside of strings alone there can be such characters, so these escapes mean the same.
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _json_default(value: Any) -> Any:

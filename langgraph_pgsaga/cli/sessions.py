@@ -54,7 +54,9 @@ def list_sessions(
     order: Annotated[
         Literal["activity", "priority", "created"], typer.Option(help="The highest first.")
     ] = "activity",
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="N", help="How many at most.")
+    ] = 50,
     after: After = None,
     dsn: Dsn = None,
     schema: Schema = None,
@@ -163,7 +165,7 @@ def expire(
 
 @app.command()
 def delete(
-    threads: Annotated[list[str], typer.Argument(metavar="THREAD...", help="The threads' ids.")],
+    threads: Annotated[list[str], typer.Argument(metavar="THREAD", help="The threads' ids.")],
     yes: Yes = False,
     dry_run: DryRun = False,
     dsn: Dsn = None,
