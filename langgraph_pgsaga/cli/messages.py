@@ -130,7 +130,7 @@ def messages(
 
 def _check(context: typer.Context, search: str | None) -> None:
     """Refuses options that would say nothing together."""
-    given = {name for name, value in context.params.items() if value not in (None, False, "", [])}
+    given = {name for name, value in context.params.items() if value}
     if search is not None and (odd := [name for name in _ROWS_ONLY if name in given]):
         problem = f"has no --{odd[0].strip('_')}; filter with --text instead of --search"
         raise typer.BadParameter(problem, param_hint="--search")

@@ -116,16 +116,19 @@ def note(text: str) -> None:
     print(shown(text), file=sys.stderr, flush=True)
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Asks before something is destroyed.
+def needs_question(*, yes: bool) -> bool:
+    """Whether something is destroyed only after an answer.
 
-    Without a terminal to ask at, `--yes` must have been given.
+    Where there is no terminal to ask at, `--yes` must have been given.
     """
-    if yes:
-        return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise typer.BadParameter("nobody is there to ask. Pass --yes to go on", param_hint="--yes")
-    if not typer.confirm(shown(question), err=True):
+    return not yes
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks before something is destroyed; without a yes the command ends."""
+    if needs_question(yes=yes) and not typer.confirm(shown(question), err=True):
         note("nothing was done")
         raise typer.Exit(ExitCode.ERROR)
 

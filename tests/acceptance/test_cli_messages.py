@@ -42,8 +42,8 @@ def test_a_search_marks_what_it_found(dsn: str) -> None:
     order(dsn, "order-1", "two flat whites")
     order(dsn, "order-2", "a flat tyre", user="bob")
     table = output("messages", "--search", "flat", "--dsn", dsn)
-    assert "two »flat« whites" in table
-    assert "a »flat« tyre" in table
+    assert "»flat« whites" in table
+    assert "»flat« tyre" in table
     hits = answer("messages", "--search", "flat", "--user", "bob", "--dsn", dsn)["hits"]
     assert [(hit["thread_id"], hit["user_id"]) for hit in hits] == [("order-2", "bob")]
     assert answer("messages", "order-1", "--search", "tyre", "--dsn", dsn) == {"hits": []}
@@ -70,7 +70,7 @@ def test_an_export_is_json_lines(dsn: str, tmp_path: Path) -> None:
 def test_text_reaches_no_terminal_raw(dsn: str) -> None:
     """Control characters of messages and of ids are escaped in tables and documents."""
     order(dsn, "\x1b[2Jthread", HOSTILE)
-    for args in ([], ["--json"], ["--search", "dlrow or red"], ["--search", "red", "--json"]):
+    for args in ([], ["--json"], ["--search", "end"], ["--search", "end", "--json"]):
         printed = output("messages", "--dsn", dsn, *args)
         assert printed
         assert not any(character in printed for character in DANGEROUS)
