@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from langgraph_pgsaga import __version__
-from langgraph_pgsaga.cli import history, messages, migrate, sessions, states, sweep
+from langgraph_pgsaga.cli import doctor, history, messages, migrate, sessions, states, sweep
 from langgraph_pgsaga.cli.output import ExitCode, note, write_line
 from langgraph_pgsaga.errors import PgSagaError
 
@@ -29,6 +29,7 @@ app.command()(states.show)
 app.command(context_settings=states.DIFF_SETTINGS)(states.diff)
 app.command()(messages.messages)
 app.command()(sweep.sweep)
+app.command()(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:

@@ -51,7 +51,8 @@ def opened(dsn: str | None, schema: str | None, *, make: bool = False) -> Iterat
     from langgraph_pgsaga.database import Database
 
     if dsn:
-        database = Database(dsn, schema=schema)
+        # As behind a pooler, which may be there: a command has no use for prepared statements.
+        database = Database(dsn, schema=schema, pooler=True)
     else:
         if not make:
             _refuse_to_make()
