@@ -12,7 +12,17 @@ from typing import Annotated
 import typer
 
 from langgraph_pgsaga import __version__
-from langgraph_pgsaga.cli import doctor, history, messages, migrate, sessions, states, sweep
+from langgraph_pgsaga.cli import (
+    doctor,
+    embedded,
+    history,
+    importing,
+    messages,
+    migrate,
+    sessions,
+    states,
+    sweep,
+)
 from langgraph_pgsaga.cli.output import ExitCode, note, write_line
 from langgraph_pgsaga.errors import PgSagaError
 
@@ -30,6 +40,8 @@ app.command(context_settings=states.DIFF_SETTINGS)(states.diff)
 app.command()(messages.messages)
 app.command()(sweep.sweep)
 app.command()(doctor.doctor)
+app.command("import")(importing.import_)
+app.command()(embedded.serve_embedded)
 
 
 def _print_version(asked: bool) -> None:

@@ -313,8 +313,8 @@ def test_no_two_processes_name_statements_alike(dsn: str) -> None:
 
 async def test_a_diagnosis_sees_the_pooler(dsn: str, pooled: MakePooled) -> None:
     """Through a pooler it warns and names the option; without one it says so."""
-    for target, status in ((pooled(dsn), CheckStatus.WARN), (dsn, CheckStatus.OK)):
+    for target, expected in ((pooled(dsn), CheckStatus.WARN), (dsn, CheckStatus.OK)):
         async with Database(target, pooler=True) as database:
             checks = {check.name: check for check in (await diagnose(database)).checks}
-        assert checks["pooler"].status is status
-        assert ("pooler=True" in checks["pooler"].advice) == (status is CheckStatus.WARN)
+        assert checks["pooler"].status is expected
+        assert ("pooler=True" in checks["pooler"].advice) == (expected is CheckStatus.WARN)
