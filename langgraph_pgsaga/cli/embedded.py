@@ -32,10 +32,11 @@ def serve_embedded(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the embedded server for development until Ctrl-C or SIGTERM, and print its DSN.
+    """Run the embedded development server until Ctrl-C.
 
-    It stops when the last process that uses it has gone, so one that others use goes on after
-    this command. Exit code 0 where it was told to stop, 1 where it couldn't start, or ended.
+    It prints the server's DSN; SIGTERM ends it, too. The server stops when the last process
+    that uses it has gone, so one that others use goes on. Exit code 0 where it was told to stop,
+    1 where it couldn't start, or ended by itself.
 
     \b
     Examples:

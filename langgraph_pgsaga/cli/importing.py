@@ -13,7 +13,7 @@ import typer
 from langgraph_pgsaga import _dsn
 from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, import_modules, opened
 from langgraph_pgsaga.cli.options import DryRun, Json
-from langgraph_pgsaga.cli.output import ExitCode, note, progress, write_json, write_line
+from langgraph_pgsaga.cli.output import ExitCode, counted, note, progress, write_json, write_line
 from langgraph_pgsaga.errors import BlockedTypeError, InvalidArgumentError, MissingTypeError
 
 if TYPE_CHECKING:
@@ -53,12 +53,13 @@ def import_(
     schema: Schema = None,
     as_json: Json = False,
 ) -> None:
-    """Take threads over from another checkpointer, with their whole history, and verify them.
+    """Take threads over from another checkpointer, and verify them.
 
-    Each checkpoint is read back and compared with the source, which is only read. What is here
-    already isn't written again, so after an interruption the same command goes on. Values of
-    types of the application need --import with the modules that define them. Exit code 1 where
-    a thread couldn't be taken over whole; the others are.
+    They come with their whole history. Each checkpoint is read back and compared with the
+    source, which is only read. What is here already isn't written again, so after an
+    interruption the same command goes on. Values of types of the application need --import with
+    the modules that define them. Exit code 1 where a thread couldn't be taken over whole; the
+    others are.
 
     \b
     Examples:
@@ -176,7 +177,7 @@ def _driver_errors() -> tuple[type[Exception], ...]:
 
 
 def _far(state: ImportProgress) -> str:
-    return f"{state.checkpoints_done} checkpoints, thread {state.thread_id}"
+    return f"{counted(state.checkpoints_done, 'checkpoint')}, thread {state.thread_id}"
 
 
 def _plain(report: ImportReport) -> dict[str, Any]:
@@ -203,8 +204,9 @@ def _plain_thread(thread: ThreadReport) -> dict[str, Any]:
 def _show(report: ImportReport) -> None:
     done = "would be stored" if report.dry_run else "stored and verified"
     write_line(
-        f"{len(report.threads)} threads with {report.checkpoints} checkpoints: "
-        f"{report.stored} {done}, {len(report.failed)} threads failed"
+        f"{counted(len(report.threads), 'thread')} with "
+        f"{counted(report.checkpoints, 'checkpoint')}: {report.stored:,} {done}, "
+        f"{counted(len(report.failed), 'thread')} failed"
     )
     errors = [(thread.thread_id, error) for thread in report.failed for error in thread.errors]
     for thread_id, error in errors:

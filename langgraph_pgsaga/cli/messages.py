@@ -13,6 +13,7 @@ from langgraph_pgsaga.cli import values
 from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, opened_saver
 from langgraph_pgsaga.cli.options import After, Json
 from langgraph_pgsaga.cli.output import (
+    counted,
     json_lines_out,
     note,
     shown_time,
@@ -90,10 +91,11 @@ def messages(
     schema: Schema = None,
     as_json: Json = False,
 ) -> None:
-    """Read what was said: stored messages of a thread or of all, or what a search finds.
+    """Read what was said, by thread, filters or search.
 
-    An edited message is there once for each version that a checkpoint still holds. A long
-    message is cut in the table; --json and --export have it whole.
+    Without a THREAD it is what all threads say. An edited message is there once for each version
+    that a checkpoint still holds. A long message is cut in the table; --json and --export have
+    it whole.
 
     \b
     Examples:
@@ -159,7 +161,7 @@ def _export(reader: Messages, target: str, query: dict[str, Any]) -> None:
     except OSError as error:
         problem = f"{target} can't be written: {error.strerror}"
         raise typer.BadParameter(problem, param_hint="--export") from error
-    note(f"{count} messages in {target}")
+    note(f"{counted(count, 'message')} in {target}")
 
 
 def _show_page(page: MessagePage, *, as_json: bool) -> None:

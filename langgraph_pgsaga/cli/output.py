@@ -60,6 +60,11 @@ def shown_time(moment: datetime | None) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
 
 
+def counted(number: int, what: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def write(text: str) -> None:
     """Prints a whole piece of output; who stopped reading it ends the command quietly."""
     try:

@@ -14,6 +14,7 @@ from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
 from langgraph_pgsaga.cli.options import After, DryRun, Json, ThreadId, Yes
 from langgraph_pgsaga.cli.output import (
     confirm,
+    counted,
     note,
     shown,
     shown_time,
@@ -195,7 +196,8 @@ def delete(
 
 
 def _count(threads: Sequence[str]) -> str:
-    return shown(f"thread {threads[0]}") if len(threads) == 1 else f"{len(threads)} threads"
+    one = len(threads) == 1
+    return shown(f"thread {threads[0]}") if one else counted(len(threads), "thread")
 
 
 def _plain(session: Session) -> dict[str, Any]:

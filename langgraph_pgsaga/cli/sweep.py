@@ -11,7 +11,14 @@ import typer
 from langgraph_pgsaga.cli import values
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
 from langgraph_pgsaga.cli.options import DryRun, Json, Yes
-from langgraph_pgsaga.cli.output import confirm, needs_question, progress, write_json, write_line
+from langgraph_pgsaga.cli.output import (
+    confirm,
+    counted,
+    needs_question,
+    progress,
+    write_json,
+    write_line,
+)
 
 if TYPE_CHECKING:
     from langgraph_pgsaga.sessions import SweepResult
@@ -97,12 +104,8 @@ def _show(result: SweepResult, *, is_dry: bool, as_json: bool) -> None:
 
 
 def _text(result: SweepResult, *, is_dry: bool) -> str:
+    deleted = counted(result.deleted_sessions, "session")
     if is_dry:
-        return (
-            f"would delete {result.deleted_sessions} sessions "
-            f"and prune up to {result.pruned_sessions}"
-        )
-    return (
-        f"deleted {result.deleted_sessions} sessions, pruned {result.pruned_sessions} "
-        f"by {result.deleted_checkpoints} checkpoints"
-    )
+        return f"would delete {deleted} and prune up to {result.pruned_sessions:,}"
+    checkpoints = counted(result.deleted_checkpoints, "checkpoint")
+    return f"deleted {deleted}, pruned {result.pruned_sessions:,} by {checkpoints}"

@@ -79,7 +79,7 @@ def test_a_thread_of_an_unknown_type_fails_alone(
     command = ["import", "--from", f"sqlite:{path}", "--dsn", dsn]
     done = pgsaga(*command, PYTHONPATH=str(ROOT))
     assert done.returncode == 1
-    assert "1 threads failed" in done.stdout
+    assert "1 thread failed" in done.stdout
     assert "failed: typed: " in done.stderr
     assert "import_types.Plan" in done.stderr
     assert "--import MODULE" in done.stderr
@@ -100,7 +100,7 @@ def test_a_checkpoint_that_differs_is_told(dsn: str, source: str) -> None:
     done = pgsaga("import", "--from", source, "--dsn", dsn)
     assert done.returncode == 1
     assert "failed: a: thread 'a'" in done.stderr
-    assert "1 threads failed" in done.stdout
+    assert "1 thread failed" in done.stdout
 
 
 def test_progress_is_lines_without_a_terminal(dsn: str, source: str) -> None:
