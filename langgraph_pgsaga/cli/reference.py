@@ -1,4 +1,4 @@
-"""docs/cli.md, made from the commands' own help: `python -m langgraph_pgsaga.cli.reference`."""
+"""docs/cli.md, made from the commands' own help by `make docs`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEAD = """\
 # Command line
 
 `pgsaga` looks after what this package keeps in PostgreSQL. The help below is what
-`pgsaga COMMAND --help` prints; `python -m langgraph_pgsaga.cli.reference` writes this page.
+`pgsaga COMMAND --help` prints; `make docs` writes this page.
 
 **Which database.** `--dsn`, else the environment's `PGSAGA_DSN`, else the embedded server in
 `.pgsaga` (or `PGSAGA_EMBEDDED_PATH`). Only `migrate up` and `serve-embedded` make an embedded

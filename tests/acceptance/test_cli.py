@@ -121,7 +121,7 @@ def test_help_shows_what_to_type(command: list[str]) -> None:
 
 
 def test_the_reference_is_what_the_help_says() -> None:
-    """docs/cli.md is made anew by `python -m langgraph_pgsaga.cli.reference`."""
+    """docs/cli.md is made anew by `make docs`."""
     assert (ROOT / "docs" / "cli.md").read_text("utf-8") == reference.page()
 
 
