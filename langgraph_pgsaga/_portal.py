@@ -54,6 +54,14 @@ class Portal:
             future.cancel()
             raise
 
+    def start(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begins `function()` in the portal's loop and doesn't wait; `stop` cancels it.
+
+        Raises:
+            ClosedError: the portal was stopped.
+        """
+        self._submit(function())
+
     def stop(self) -> None:
         """Ends the thread and its loop, cancelling what still runs there."""
         with self._lock:

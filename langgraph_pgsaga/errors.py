@@ -7,6 +7,10 @@
     ├── ThreadExistsError             the target of copy_thread already holds state
     ├── SessionExistsError            the thread that is to be created has a session already
     ├── MissingThreadError            the thread isn't there
+    ├── ThreadDeletedError            the thread was deleted while a run of it went on
+    ├── LeaseError                    a run, or whoever else, may not write to the thread
+    │   ├── ThreadLeasedError         somebody else may
+    │   └── LeaseLostError            it could, until somebody else did
     ├── CheckpointNotFoundError       the thread has no checkpoint like the one asked for
     ├── NameTakenError                another checkpoint of the thread has the name
     ├── TakeoverError                 a thread can't be taken over from another saver
@@ -40,6 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 
@@ -366,6 +371,55 @@ class CorruptValueError(SerializationError):
 
     def __str__(self) -> str:
         return f"{self.what} can't be loaded: {self.problem}"
+
+
+@dataclass(kw_only=True, eq=False)
+class ThreadDeletedError(PgSagaError):
+    """The thread was deleted while a run of it went on. Nothing of it comes back."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r} was deleted while this run of it went on: what the run "
+            "would store now is refused. Begin anew with an input"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class LeaseError(PgSagaError):
+    """A thread has one writer at a time. Nothing was stored."""
+
+    thread_id: str
+
+    def __str__(self) -> str:
+        return f"thread {self.thread_id!r} is somebody else's to write to"
+
+
+@dataclass(kw_only=True, eq=False)
+class ThreadLeasedError(LeaseError):
+    """Somebody else has the lease: `holder` (host and process) until `expires_at`, or longer."""
+
+    holder: str | None
+    expires_at: datetime | None
+
+    def __str__(self) -> str:
+        until = f" until {self.expires_at}" if self.expires_at else ""
+        return (
+            f"thread {self.thread_id!r} is being written to by {self.holder or 'somebody else'}, "
+            f"whose lease lasts{until} and is renewed as it goes on. Try again when it has ended"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class LeaseLostError(LeaseError):
+    """Somebody else has written to the thread, or may, since this run or block began."""
+
+    def __str__(self) -> str:
+        return (
+            f"this run may not write to thread {self.thread_id!r} any more: its lease ended, or "
+            "another run came first. Begin anew from the thread's latest state"
+        )
 
 
 @dataclass(kw_only=True, eq=False)

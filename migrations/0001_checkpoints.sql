@@ -50,11 +50,17 @@ create table {schema}.agent_sessions (
   -- The highest message_no given out.
   message_count integer not null default 0,
   -- Changes whenever messages of the session are deleted: message numbers that a
-  -- process remembers are good only under the epoch it learned them in.
+  -- process remembers are good only under the epoch it learned them in. Its upper 32
+  -- bits never change: a session that has others is another one under the same thread id.
   message_epoch bigint not null default floor(random() * 9007199254740992)::bigint,
   created_at timestamptz not null default now(),
   last_activity_at timestamptz not null default now(),
   expires_at timestamptz,
+  -- Who may write: whoever has this lease, and others only where it has ended, which is
+  -- after lease_expires_at or where that is null. Writing without a lease takes it away.
+  lease_id uuid,
+  lease_holder text,
+  lease_expires_at timestamptz,
   constraint agent_sessions_pkey primary key (session_id),
   constraint agent_sessions_status_known
     check (status in ('active', 'paused', 'completed', 'failed'))
@@ -160,7 +166,19 @@ create type {schema}.pgsaga_new_session as (
   -- The message_count that the new messages' numbers follow; null where there are none.
   message_count integer,
   new_messages integer,
-  is_new boolean
+  is_new boolean,
+  -- Null leaves the status as it is.
+  status text,
+  -- The lease that is written under; without lease_seconds it ends. is_claim: it may be
+  -- taken now, from nobody, or (is_superseding) from base_lease_id; is_based: only if that
+  -- was the last one. Where is_claim is null, leases don't matter.
+  lease_id uuid,
+  lease_holder text,
+  lease_seconds double precision,
+  is_claim boolean,
+  is_superseding boolean,
+  is_based boolean,
+  base_lease_id uuid
 );
 
 create type {schema}.pgsaga_new_state as (
@@ -217,7 +235,7 @@ create type {schema}.pgsaga_new_write as (
   payload bytea,
   blob_hashes bytea[],
   message_runs integer[],
-  -- Whether it needs what the session's row guards: blobs or messages.
+  -- Whether it is stored only where the session's row is as expected.
   is_dependent boolean
 );
 

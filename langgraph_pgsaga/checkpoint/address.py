@@ -76,6 +76,16 @@ def optional_checkpoint_id(config: RunnableConfig) -> str | None:
     return _text("checkpoint_id", str(checkpoint_id)) if checkpoint_id else None
 
 
+def root_checkpoint_id(config: RunnableConfig, address: Address) -> str | None:
+    """The root graph's checkpoint that the config's call belongs to, if it says so."""
+    if not address.checkpoint_ns:
+        return address.checkpoint_id
+    configurable: Mapping[str, Any] = config.get("configurable") or {}
+    roots = configurable.get("checkpoint_map")
+    root = roots.get("") if isinstance(roots, Mapping) else None
+    return root if isinstance(root, str) else None
+
+
 def thread_id_text(given: Any) -> str:
     """A thread id as text: str as it is, int and UUID in their usual form."""
     if given is None or given == "":

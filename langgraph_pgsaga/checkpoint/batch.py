@@ -20,7 +20,9 @@ from langgraph_pgsaga.checkpoint.encode import (
     EncodedWrites,
     session_columns,
 )
+from langgraph_pgsaga.checkpoint.lease import ANY_LEASE, NO_LEASE, Lease, LeaseColumns
 from langgraph_pgsaga.checkpoint.session_memory import KnownSession, SessionMemory
+from langgraph_pgsaga.checkpoint.standing import Standing
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 
 _EPOCH_BITS = 53
@@ -38,6 +40,10 @@ class SessionPart:
     is_new: bool
     known: Mapping[bytes, int]
     known_hashes: Set[bytes]
+    lease: Lease | None
+    has_put: bool = False
+    may_claim: bool = False
+    status: str | None = None
     fresh: dict[bytes, int] = field(default_factory=dict)
     stored: list[tuple[int, StoredMessage]] = field(default_factory=list)
     fresh_hashes: set[bytes] = field(default_factory=set)
@@ -54,7 +60,21 @@ class SessionPart:
             is_new=known is None,
             known=known.numbers if known else {},
             known_hashes=known.hashes if known else frozenset(),
+            lease=call.standing.lease,
         )
+
+    def stand(self, standing: Standing) -> None:
+        """The run stands as the latest call says."""
+        self.lease = self.lease or standing.lease
+        self.may_claim = self.may_claim or standing.may_claim
+        self.status = standing.status or self.status
+
+    @property
+    def lease_columns(self) -> LeaseColumns:
+        """What it writes under."""
+        if self.lease is None:
+            return NO_LEASE if self.has_put else ANY_LEASE
+        return self.lease.columns(is_claim=self.may_claim)
 
     def number(self, message: StoredMessage) -> int | None:
         """The message's number, if it has one."""
@@ -73,10 +93,15 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """The rows of some calls. `sessions` are those whose row must be as expected."""
+    """The rows of some calls.
+
+    `sessions` are those whose row is to be updated, `held` those of which only the row must
+    be as expected.
+    """
 
     codec: MessageCodec
     sessions: dict[UUID, SessionPart] = field(default_factory=dict)
+    held: dict[UUID, SessionPart] = field(default_factory=dict)
     states: list[tuple[Any, ...]] = field(default_factory=list)
     values: list[tuple[Any, ...]] = field(default_factory=list)
     blobs: list[tuple[Any, ...]] = field(default_factory=list)
@@ -97,6 +122,9 @@ class Batch:
         for call in ordered:
             if isinstance(call, EncodedWrites):
                 batch._add_writes(batch._part_of_writes(call, memory), call)
+        for call in ordered:
+            if part := batch.sessions.get(call.session_id):
+                part.stand(call.standing)
         return batch
 
     @property
@@ -105,20 +133,24 @@ class Batch:
         if not self.sessions:
             return "write_pending"
         is_new = any(part.is_new for part in self.sessions.values())
-        needs_all = is_new or self.messages or self.blobs or self.writes
+        needs_all = is_new or self.messages or self.blobs or self.writes or self.held
         return "write_batch" if needs_all else "write_states"
 
     def arguments(self) -> list[Any]:
         """Those of `statement`."""
         name = self.statement
+        held = self._session_rows(self.held)
         if name == "write_pending":
-            return [self.writes]
-        # Locked in this order: no two statements may wait for each other.
-        parts = [self.sessions[session_id] for session_id in sorted(self.sessions)]
-        known = [[self._session_row(part) for part in parts], self.states, self.values]
+            return [held, self.writes]
+        sessions = self._session_rows(self.sessions)
         if name == "write_states":
-            return known
-        return [*known, self.blobs, self.messages, self.writes]
+            return [sessions, self.states, self.values]
+        contents = self.blobs, self.messages, self.writes
+        return [sessions, held, self.states, self.values, *contents]
+
+    def _session_rows(self, parts: Mapping[UUID, SessionPart]) -> list[tuple[Any, ...]]:
+        # Locked in this order: no two statements may wait for each other.
+        return [self._session_row(parts[session_id]) for session_id in sorted(parts)]
 
     def _part(self, call: EncodedCall, memory: SessionMemory) -> SessionPart:
         part = self.sessions.get(call.session_id)
@@ -128,25 +160,30 @@ class Batch:
         return part
 
     def _part_of_writes(self, call: EncodedWrites, memory: SessionMemory) -> SessionPart | None:
-        """None where the writes refer to nothing that a deletion could take from them.
+        """None where the writes need nothing of the session's row but that it is there.
 
-        Those that come before the first checkpoint of a session hold all of their bytes.
+        Nor that where nothing is known of the session: writes may come before its first
+        checkpoint. They hold all of their bytes.
         """
-        part = self.sessions.get(call.session_id)
-        known = memory.known(call.session_id)
-        if part is not None or known is None:
+        if part := self.sessions.get(call.session_id):
             return part
-        for _, _, value in call.rows:
-            if value.is_large or any(message.digest in known.numbers for message in value.messages):
-                return self._part(call, memory)
+        known = memory.known(call.session_id)
+        if known is None:
+            return self._part(call, memory) if call.standing.lease else None
+        if _changes_session(call, known):
+            self.held.pop(call.session_id, None)
+            return self._part(call, memory)
+        self.held.setdefault(call.session_id, SessionPart.of(call, known))
         return None
 
     def _session_row(self, part: SessionPart) -> tuple[Any, ...]:
-        columns = session_columns(self.codec.codec, part.config, is_new=part.is_new)
+        is_new = part.is_new or bool(part.lease and part.lease.is_session_new)
+        columns = session_columns(self.codec.codec, part.config, is_new=is_new)
         # The count matters where numbers are given out.
         count = part.message_count if part.fresh else None
         name = part.session_id, part.thread_id
-        return *name, *columns, part.epoch, count, len(part.fresh), part.is_new
+        numbers = part.epoch, count, len(part.fresh), part.is_new
+        return *name, *columns, *numbers, part.status, *part.lease_columns
 
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
         number = part.message_count + len(part.fresh)
@@ -178,6 +215,7 @@ class Batch:
         )
 
     def _add_put(self, part: SessionPart, put: EncodedPut) -> None:
+        part.has_put = True
         key = put.session_id, put.stored_ns
         self.states.append((*key, put.checkpoint_id, *put.state))
         for channel, version, value in put.values:
@@ -185,9 +223,9 @@ class Batch:
 
     def _add_writes(self, part: SessionPart | None, call: EncodedWrites) -> None:
         key = call.session_id, call.stored_ns, call.checkpoint_id, call.task_id
+        depends = part is not None or call.session_id in self.held
         for idx, channel, value in call.rows:
             row = self._row(part, value)
-            depends = row.blob_hashes is not None or row.message_runs is not None
             self.writes.append((*key, idx, call.task_path, channel, *row, depends))
 
     def _row(self, part: SessionPart | None, value: EncodedValue) -> _Row:
@@ -225,6 +263,17 @@ class Batch:
                 part.fresh_hashes.add(digest)
                 self.blobs.append((part.session_id, digest, sealed.data))
         return _Row(sealed.type, None, hashes, runs)
+
+
+def _changes_session(call: EncodedWrites, known: KnownSession) -> bool:
+    """Whether its writes say something of the session, or refer to its contents."""
+    lease, status = call.standing.lease, call.standing.status
+    if status is not None or (lease is not None and not lease.is_claimed):
+        return True
+    return any(
+        value.is_large or any(message.digest in known.numbers for message in value.messages)
+        for _, _, value in call.rows
+    )
 
 
 def _random_epoch() -> int:

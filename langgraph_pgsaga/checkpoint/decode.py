@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import asyncpg
 from langgraph.checkpoint.base import (
@@ -187,9 +188,13 @@ def checkpoint_tuple(
 
 
 class FetchedCheckpoint(NamedTuple):
-    """What get_checkpoint found; `messages` are those it sent, by number."""
+    """What get_checkpoint found; `messages` are those it sent, by number.
 
-    found: CheckpointTuple
+    `lease_id` is the lease that the session was written under last.
+    """
+
+    found: CheckpointTuple | None
+    lease_id: UUID | None
     epoch: int | None
     message_count: int | None
     messages: dict[int, StoredMessage]
@@ -202,7 +207,7 @@ def decode_fetched(
     rows: list[asyncpg.Record],
     known: KnownSession | None,
 ) -> FetchedCheckpoint | None:
-    """The rows of get_checkpoint as a tuple; None where there is no such checkpoint.
+    """The rows of get_checkpoint; None where there is no such checkpoint, and no lease.
 
     `known` is what the statement was told that needn't be sent.
     """
@@ -212,6 +217,9 @@ def decode_fetched(
     if "state" not in by_kind:
         return None
     (state_row,) = by_kind["state"]
+    lease_id = state_row["path"] and UUID(state_row["path"])
+    if state_row["name"] is None:
+        return FetchedCheckpoint(None, lease_id, None, None, {})
     sent = {
         row["no"]: codec.of_row(row["type"], row["payload"]) for row in by_kind.get("message", ())
     }
@@ -240,7 +248,7 @@ def decode_fetched(
         ),
     )
     (message_count,) = state_row["message_runs"]
-    return FetchedCheckpoint(found, state_row["no"], message_count, sent)
+    return FetchedCheckpoint(found, lease_id, state_row["no"], message_count, sent)
 
 
 def _value_of(row: asyncpg.Record) -> StoredValue:

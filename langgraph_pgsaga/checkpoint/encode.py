@@ -22,6 +22,7 @@ from langgraph_pgsaga.checkpoint import messages as readable
 from langgraph_pgsaga.checkpoint import pieces
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.codec import LARGEST_PAYLOAD_BYTES, Codec
+from langgraph_pgsaga.checkpoint.standing import NO_STANDING, Standing
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import UnstorableValueError
 
@@ -76,8 +77,8 @@ class SessionColumns(NamedTuple):
     user_id: str
     agent_type: str
     priority: int | None
-    # Counts where the session is new.
-    metadata: str
+    # None leaves it as it is.
+    metadata: str | None
 
 
 class StateColumns(NamedTuple):
@@ -96,6 +97,7 @@ class EncodedPut(NamedTuple):
     session_id: UUID
     thread_id: str
     config: RunnableConfig
+    standing: Standing
     stored_ns: str
     checkpoint_id: str
     state: StateColumns
@@ -121,6 +123,7 @@ class EncodedWrites(NamedTuple):
     session_id: UUID
     thread_id: str
     config: RunnableConfig
+    standing: Standing
     stored_ns: str
     checkpoint_id: str
     task_id: str
@@ -150,6 +153,7 @@ def encode_put(
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
     numbers: Mapping[bytes, int],
+    standing: Standing = NO_STANDING,
 ) -> EncodedPut:
     """What `put` stores; `numbers` are those of messages known to be stored already.
 
@@ -170,6 +174,7 @@ def encode_put(
         session_id=address.session_id,
         thread_id=address.thread_id,
         config=config,
+        standing=standing,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint["id"],
         state=StateColumns(address.checkpoint_id, *state),
@@ -186,6 +191,7 @@ def encode_writes(
     writes: Sequence[tuple[str, Any]],
     task_id: str,
     task_path: str,
+    standing: Standing = NO_STANDING,
 ) -> EncodedWrites:
     """What `put_writes` stores; of several special writes to one channel the last counts.
 
@@ -201,6 +207,7 @@ def encode_writes(
         session_id=address.session_id,
         thread_id=address.thread_id,
         config=config,
+        standing=standing,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint_id,
         task_id=task_id,
@@ -315,7 +322,7 @@ def session_columns(codec: Codec, config: RunnableConfig, *, is_new: bool) -> Se
         user_id="" if user_id is None else _json.shown(user_id),
         agent_type="" if agent_type is None else _json.shown(agent_type),
         priority=priority if type(priority) is int and abs(priority) < 2**31 else None,
-        metadata=_session_metadata(given) if is_new and codec.readable else "{}",
+        metadata=_session_metadata(given) if is_new and codec.readable else None,
     )
 
 

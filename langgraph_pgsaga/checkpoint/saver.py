@@ -29,7 +29,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_pgsaga import _sql, migrate
 from langgraph_pgsaga.checkpoint import history, retention
-from langgraph_pgsaga.checkpoint.address import Address
+from langgraph_pgsaga.checkpoint.address import Address, ThreadId
 from langgraph_pgsaga.checkpoint.codec import Codec
 from langgraph_pgsaga.checkpoint.decode import (
     FetchedCheckpoint,
@@ -43,8 +43,11 @@ from langgraph_pgsaga.checkpoint.encode import (
     encode_put,
     encode_writes,
 )
+from langgraph_pgsaga.checkpoint.lease import Leases
+from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock, Renewals
 from langgraph_pgsaga.checkpoint.serde import as_safe, with_allowlist
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
+from langgraph_pgsaga.checkpoint.standing import Standings
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
@@ -72,6 +75,11 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         allow: types (or (module, name) pairs) that stored values may become, beyond
             LangGraph's own and the data classes that the application has imported.
         strict: True leaves only LangGraph's own types and `allow`.
+        single_writer: each run takes its thread's lease with the first thing it stores,
+            and gives it back with the last. Another run meanwhile, or one that was
+            overtaken, gets a LeaseError. See `lease`.
+        lease_seconds: for how long after its latest checkpoint a run keeps the lease when
+            it ends unseen: killed, cancelled, or at a breakpoint.
     """
 
     def __init__(
@@ -81,10 +89,15 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         allow: Iterable[type | tuple[str, str]] = (),
         strict: bool = False,
+        single_writer: bool = False,
+        lease_seconds: float = 60.0,
     ) -> None:
         super().__init__(serde=as_safe(serde, allow=allow, strict=strict))
         self.db = db
         self._owns_db = False
+        self._leases = Leases(lease_seconds if single_writer else None)
+        self._renewals = Renewals(db)
+        self._standings = Standings(self._leases)
         self._begin(Codec(self.serde))
 
     def _begin(self, codec: Codec) -> None:
@@ -100,13 +113,22 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         allow: Iterable[type | tuple[str, str]] = (),
         strict: bool = False,
+        single_writer: bool = False,
+        lease_seconds: float = 60.0,
         **options: Any,
     ) -> PostgresSaver:
         """A saver with a Database of its own, for `with`, `async with`, or `close()`.
 
         `options` are Database's: schema, max_size, pooler, ...
         """
-        saver = cls(Database(dsn, **options), serde=serde, allow=allow, strict=strict)
+        saver = cls(
+            Database(dsn, **options),
+            serde=serde,
+            allow=allow,
+            strict=strict,
+            single_writer=single_writer,
+            lease_seconds=lease_seconds,
+        )
         saver._owns_db = True
         return saver
 
@@ -118,10 +140,19 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         allow: Iterable[type | tuple[str, str]] = (),
         strict: bool = False,
+        single_writer: bool = False,
+        lease_seconds: float = 60.0,
         **options: Any,
     ) -> PostgresSaver:
         """A saver on the embedded development server; `path` and `options` as Database.embedded."""
-        saver = cls(Database.embedded(path, **options), serde=serde, allow=allow, strict=strict)
+        saver = cls(
+            Database.embedded(path, **options),
+            serde=serde,
+            allow=allow,
+            strict=strict,
+            single_writer=single_writer,
+            lease_seconds=lease_seconds,
+        )
         saver._owns_db = True
         return saver
 
@@ -169,6 +200,11 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             ServerError and its subclasses.
         """
         address = Address.of(config)
+        fetched = await self._fetch(address)
+        self._begin_run(address, fetched)
+        return fetched.found if fetched else None
+
+    async def _fetch(self, address: Address) -> FetchedCheckpoint | None:
         known = self._memory.known(address.session_id)
         rows = await self.db.fetch(
             _STATEMENTS["get_checkpoint"],
@@ -181,11 +217,23 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         fetched = decode_fetched(
             self._codec, address.given_thread_id, address.stored_ns, rows, known
         )
-        if fetched is None:
-            return None
-        self._remember(address.session_id, fetched)
-        await self._add_pending_sends(address, fetched.found)
-        return fetched.found
+        if fetched is not None and fetched.found is not None:
+            self._remember(address.session_id, fetched)
+            await self._add_pending_sends(address, fetched.found)
+        return fetched
+
+    def _begin_run(self, address: Address, fetched: FetchedCheckpoint | None) -> None:
+        """In the caller's own context: that of a run, if this is one that begins."""
+        if not self._leases.is_automatic or address.checkpoint_ns:
+            return
+        found = fetched.found if fetched else None
+        self._leases.begin_run(
+            address.session_id,
+            address.thread_id,
+            loaded_id=found.checkpoint["id"] if found else None,
+            base_lease_id=fetched.lease_id if fetched else None,
+            is_replay=address.checkpoint_id is not None,
+        )
 
     def _remember(self, session_id: UUID, fetched: FetchedCheckpoint) -> None:
         if fetched.epoch is None or fetched.message_count is None:
@@ -274,12 +322,20 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             ServerError and its subclasses.
         """
         address = Address.of(config)
+        standing = self._standings.of_put(address, config, checkpoint, metadata)
 
         def encode() -> EncodedPut:
             known = self._memory.known(address.session_id)
             numbers: Mapping[bytes, int] = known.numbers if known else {}
             return encode_put(
-                self._codec, address, config, checkpoint, metadata, new_versions, numbers
+                self._codec,
+                address,
+                config,
+                checkpoint,
+                metadata,
+                new_versions,
+                numbers,
+                standing,
             )
 
         await self._queue().write(address.session_id, encode)
@@ -310,10 +366,11 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             )
         if not writes:
             return
+        standing = self._standings.of_writes(address, config, checkpoint_id, writes)
 
         def encode() -> EncodedWrites:
             return encode_writes(
-                self._codec, address, config, checkpoint_id, writes, task_id, task_path
+                self._codec, address, config, checkpoint_id, writes, task_id, task_path, standing
             )
 
         await self._queue().write(address.session_id, encode)
@@ -343,6 +400,36 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         # What one may load, the other may not: nothing decoded is shared.
         clone._begin(Codec(serde, digest_key=self._codec.codec.digest_key))
         return clone
+
+    # One writer per thread
+
+    def lease(
+        self, thread_id: ThreadId, *, seconds: float = 30.0, wait_seconds: float = 0.0
+    ) -> LeaseBlock:
+        """A block, `with` or `async with`, whose runs alone may write to the thread.
+
+        Others get ThreadLeasedError, from any process and whether or not they use leases
+        themselves. In the block everything that is called from it may write, also
+        `update_state`. The lease is renewed while the block lasts.
+
+        Args:
+            seconds: how long the lease outlives a process that was killed.
+            wait_seconds: how long to wait for somebody else's to end.
+
+        Raises:
+            ThreadLeasedError: at the block's begin, where somebody else has the lease.
+            LeaseLostError: from writing, after the lease ended (this process or its way
+                to the server stood still) and somebody else wrote, or may.
+        """
+        return LeaseBlock(
+            self.db,
+            self._leases,
+            self._renewals,
+            self._memory,
+            thread_id,
+            seconds=seconds,
+            wait_seconds=wait_seconds,
+        )
 
     # Deleting and copying
 
@@ -382,7 +469,12 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """`aget_tuple` for sync callers."""
-        return self.db.portal.call(self.aget_tuple, config)
+        if not self._leases.is_automatic:
+            return self.db.portal.call(self.aget_tuple, config)
+        address = Address.of(config)
+        fetched = self.db.portal.call(self._fetch, address)
+        self._begin_run(address, fetched)
+        return fetched.found if fetched else None
 
     def list(
         self,

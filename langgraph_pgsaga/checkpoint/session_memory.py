@@ -19,6 +19,15 @@ _MOST_CONTENT_BYTES = 64_000_000
 _SESSION_NUMBERS = 10
 
 
+# Of an epoch, the bits that change while it stays the same session.
+_CHANGING_BITS = 21
+
+
+def is_same_session(epoch: int, other: int) -> bool:
+    """Whether these are epochs of one session, and not of one that was made after it."""
+    return epoch >> _CHANGING_BITS == other >> _CHANGING_BITS
+
+
 class KnownSession(NamedTuple):
     """A session as this process knows it; all of it is good under `epoch` only.
 

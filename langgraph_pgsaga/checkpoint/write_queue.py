@@ -9,16 +9,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+import asyncpg
+
 from langgraph_pgsaga import _sql
 from langgraph_pgsaga.checkpoint.batch import Batch
-from langgraph_pgsaga.checkpoint.encode import EncodedCall
-from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
+from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedWrites
+from langgraph_pgsaga.checkpoint.lease import Lease, refusal
+from langgraph_pgsaga.checkpoint.session_memory import SessionMemory, is_same_session
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import (
     PgSagaError,
     ServerConnectionError,
     ServerError,
+    ThreadDeletedError,
     UnstorableValueError,
 )
 
@@ -178,15 +182,18 @@ class _Lane:
         """The next calls that fit into one statement, in order."""
         taken: list[_Queued] = []
         keys: set[object] = set()
+        leases: dict[UUID, Lease | None] = {}
         size = 0
         while self._queue and len(taken) < _MOST_CALLS:
             queued = self._queue[0]
-            size += queued.call.size
-            if taken and (size > _MOST_BYTES or queued.call.key in keys):
+            call = queued.call
+            size += call.size
+            is_of_another = _is_of_another(call, leases)
+            if taken and (size > _MOST_BYTES or call.key in keys or is_of_another):
                 break
             self._queue.popleft()
             if not queued.done.cancelled():
-                keys.add(queued.call.key)
+                keys.add(call.key)
                 taken.append(queued)
         return taken
 
@@ -233,10 +240,15 @@ class _Lane:
         )
 
     async def _find_session(self, call: EncodedCall) -> None:
-        """Learns what numbering the call's messages takes."""
+        """Learns what numbering the call's messages takes.
+
+        Raises:
+            ThreadDeletedError, ThreadLeasedError, LeaseLostError: the call may not write.
+        """
         session_id = call.session_id
         digests = list({message.digest for message in call.messages})
         rows = await self._database.fetch(_STATEMENTS["find_session"], session_id, digests)
+        self._check_standing(call, rows[0] if rows else None)
         if not rows:
             self._memory.forget(session_id)
             return
@@ -244,13 +256,31 @@ class _Lane:
         found = zip(row["digests"] or (), row["message_nos"] or (), strict=True)
         self._memory.learn(session_id, row["message_epoch"], row["message_count"], found)
 
+    def _check_standing(self, call: EncodedCall, row: asyncpg.Record | None) -> None:
+        """Raises where the call may not write to the session as find_session found it."""
+        known, standing = self._memory.known(call.session_id), call.standing
+        was_there = known is not None or (standing.lease is not None and standing.lease.is_claimed)
+        is_another = known is not None and (
+            row is None or not is_same_session(known.epoch, row["message_epoch"])
+        )
+        if was_there and (row is None or is_another) and not standing.begins_thread:
+            raise ThreadDeletedError(thread_id=call.thread_id)
+        if row is not None:
+            no_matter = standing.lease is None and isinstance(call, EncodedWrites)
+            refused = refusal(call.thread_id, standing.lease, standing.may_claim, row)
+            if refused is not None and not no_matter:
+                raise refused
+
     async def _store(self, taken: Sequence[_Queued]) -> list[_Queued]:
         """Stores the calls, and answers those whose session wasn't as expected."""
         batch = Batch.of(self._codec, [queued.call for queued in taken], self._memory)
         rows = await self._database.fetch(_STATEMENTS[batch.statement], *batch.arguments())
-        stale = batch.sessions.keys() - {row["session_id"] for row in rows}
+        live = {row["session_id"] for row in rows}
+        stale = (batch.sessions.keys() | batch.held.keys()) - live
         for part in batch.sessions.values():
             if part.session_id not in stale:
+                if part.lease is not None:
+                    part.lease.is_claimed, part.lease.is_session_new = True, False
                 count = part.message_count + len(part.fresh)
                 self._memory.learn(
                     part.session_id, part.epoch, count, part.fresh.items(), part.fresh_hashes
@@ -263,6 +293,14 @@ class _Lane:
             if queued.call.session_id not in stale and not queued.done.done():
                 queued.done.set_result(None)
         return left
+
+
+def _is_of_another(call: EncodedCall, leases: dict[UUID, Lease | None]) -> bool:
+    """Whether the call is written under another lease than its session's calls before it."""
+    lease = call.standing.lease
+    if lease is None and isinstance(call, EncodedWrites):
+        return False
+    return leases.setdefault(call.session_id, lease) is not lease
 
 
 def _may_be_of_one_call(error: PgSagaError, *, among: int) -> bool:

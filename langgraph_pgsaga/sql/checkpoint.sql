@@ -13,15 +13,23 @@
 -- the session isn't returned. Pending writes that refer to no message or blob don't:
 -- they are stored in any case. Regular ones (idx >= 0) are written once; special ones
 -- (errors, interrupts, ...) replace what stands at their place.
--- params: sessions pgsaga_new_session[], states pgsaga_new_state[], new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[], writes pgsaga_new_write[]
+-- The same goes for leases: whoever may not write stores nothing. Pending writes of which
+-- the lease isn't known are no concern of it: nobody sees them before a checkpoint
+-- follows, and the first ones of a task count. Sessions of which only
+-- pending writes are stored stand in `held`, not in `sessions`: their row is looked at
+-- and locked, not updated.
+-- params: sessions pgsaga_new_session[], held pgsaga_new_session[], states pgsaga_new_state[],
+--   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
+--   writes pgsaga_new_write[]
 -- columns: session_id uuid
 with made as (
   insert into {schema}.agent_sessions as s
-    (session_id, thread_id, user_id, agent_type, priority, metadata, message_epoch,
-     message_count)
+    (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_epoch,
+     message_count, lease_id, lease_holder, lease_expires_at)
   select
-    i.session_id, i.thread_id, i.user_id, i.agent_type, coalesce(i.priority, 0), i.metadata,
-    i.message_epoch, i.new_messages
+    i.session_id, i.thread_id, i.user_id, i.agent_type, coalesce(i.status, 'active'),
+    coalesce(i.priority, 0), coalesce(i.metadata, '{}'), i.message_epoch, i.new_messages,
+    i.lease_id, i.lease_holder, now() + i.lease_seconds * interval '1 second'
   from unnest($1::{schema}.pgsaga_new_session[]) i
   where i.is_new
   on conflict (session_id) do nothing
@@ -33,16 +41,50 @@ kept as (
     message_count = s.message_count + i.new_messages,
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
-    priority = coalesce(i.priority, s.priority)
+    status = coalesce(i.status, s.status),
+    priority = coalesce(i.priority, s.priority),
+    metadata = coalesce(i.metadata, s.metadata),
+    lease_id = case when i.is_claim is null then s.lease_id else i.lease_id end,
+    lease_holder = case when i.is_claim is null then s.lease_holder else i.lease_holder end,
+    lease_expires_at = case
+      when i.is_claim is null then s.lease_expires_at
+      else now() + i.lease_seconds * interval '1 second'
+    end
   from unnest($1::{schema}.pgsaga_new_session[]) i
   where s.session_id = i.session_id
     and not i.is_new
     and s.message_epoch = i.message_epoch
     and s.message_count = coalesce(i.message_count, s.message_count)
+    and (
+      s.lease_id is not distinct from i.lease_id
+      or i.is_claim is null
+      or (
+        i.is_claim
+        and (
+          s.lease_expires_at is null
+          or s.lease_expires_at <= now()
+          or (i.is_superseding and s.lease_id = i.base_lease_id)
+        )
+        and (not i.is_based or s.lease_id is not distinct from i.base_lease_id)
+      )
+    )
   returning s.session_id
 ),
+held as (
+  select s.session_id
+  from {schema}.agent_sessions s
+  join unnest($2::{schema}.pgsaga_new_session[]) i using (session_id)
+  where s.message_epoch = i.message_epoch
+    and (i.lease_id is null or s.lease_id = i.lease_id)
+  order by s.session_id
+  for key share of s
+),
 live as materialized (
-  select session_id from made union all select session_id from kept
+  select session_id from made
+  union all
+  select session_id from kept
+  union all
+  select session_id from held
 ),
 new_states as (
   insert into {schema}.agent_states as s
@@ -52,7 +94,7 @@ new_states as (
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact
   from live l
-  join unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
+  join unnest($3::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -67,14 +109,14 @@ new_values as (
     i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
+  join unnest($4::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_blobs as (
   insert into {schema}.agent_state_blobs (session_id, hash, payload)
   select i.session_id, i.hash, i.payload
   from live l
-  join unnest($4::{schema}.pgsaga_new_blob[]) i using (session_id)
+  join unnest($5::{schema}.pgsaga_new_blob[]) i using (session_id)
   on conflict (session_id, hash) do nothing
 ),
 -- A digest that is there already, unknown to the caller, fails the statement.
@@ -86,7 +128,7 @@ new_messages as (
     i.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
     i.content, i.metadata, i.digest, i.payload_type, i.payload
   from live l
-  join unnest($5::{schema}.pgsaga_new_message[]) i using (session_id)
+  join unnest($6::{schema}.pgsaga_new_message[]) i using (session_id)
 ),
 new_writes as (
   insert into {schema}.agent_state_writes as w
@@ -95,7 +137,7 @@ new_writes as (
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
     i.type, i.payload, i.blob_hashes, i.message_runs
-  from unnest($6::{schema}.pgsaga_new_write[]) i
+  from unnest($7::{schema}.pgsaga_new_write[]) i
   where not i.is_dependent or i.session_id in (select l.session_id from live l)
   on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
     channel = excluded.channel,
@@ -118,9 +160,27 @@ with live as (
     last_activity_at = now(),
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
-    priority = coalesce(i.priority, s.priority)
+    status = coalesce(i.status, s.status),
+    priority = coalesce(i.priority, s.priority),
+    metadata = coalesce(i.metadata, s.metadata),
+    lease_id = i.lease_id,
+    lease_holder = i.lease_holder,
+    lease_expires_at = now() + i.lease_seconds * interval '1 second'
   from unnest($1::{schema}.pgsaga_new_session[]) i
-  where s.session_id = i.session_id and s.message_epoch = i.message_epoch
+  where s.session_id = i.session_id
+    and s.message_epoch = i.message_epoch
+    and (
+      s.lease_id is not distinct from i.lease_id
+      or (
+        i.is_claim
+        and (
+          s.lease_expires_at is null
+          or s.lease_expires_at <= now()
+          or (i.is_superseding and s.lease_id = i.base_lease_id)
+        )
+        and (not i.is_based or s.lease_id is not distinct from i.base_lease_id)
+      )
+    )
   returning s.session_id
 ),
 new_states as (
@@ -152,29 +212,50 @@ new_values as (
 select l.session_id from live l;
 
 -- name: write_pending
--- write_batch for pending writes that refer to no message and no blob.
--- params: writes pgsaga_new_write[]
-insert into {schema}.agent_state_writes as w
-  (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload)
-select
-  i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
-  i.type, i.payload
-from unnest($1::{schema}.pgsaga_new_write[]) i
-on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
-  channel = excluded.channel,
-  task_path = excluded.task_path,
-  type = excluded.type,
-  payload = excluded.payload,
-  blob_hashes = null,
-  message_runs = null
-where w.idx < 0;
+-- write_batch for nothing but pending writes that refer to no message and no blob. Those
+-- of sessions that aren't in `held` are of threads that the caller doesn't know yet.
+-- params: held pgsaga_new_session[], writes pgsaga_new_write[]
+-- columns: session_id uuid
+with held as materialized (
+  select s.session_id
+  from {schema}.agent_sessions s
+  join unnest($1::{schema}.pgsaga_new_session[]) i using (session_id)
+  where s.message_epoch = i.message_epoch
+    and (i.lease_id is null or s.lease_id = i.lease_id)
+  order by s.session_id
+  for key share of s
+),
+new_writes as (
+  insert into {schema}.agent_state_writes as w
+    (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload)
+  select
+    i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
+    i.type, i.payload
+  from unnest($2::{schema}.pgsaga_new_write[]) i
+  where not i.is_dependent or i.session_id in (select h.session_id from held h)
+  on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
+    channel = excluded.channel,
+    task_path = excluded.task_path,
+    type = excluded.type,
+    payload = excluded.payload,
+    blob_hashes = null,
+    message_runs = null
+  where w.idx < 0
+)
+select h.session_id from held h;
 
 -- name: find_session
 -- What numbering a session's messages takes: its epoch, its message_count, and which of
--- the digests it has. One row; none where the session isn't there.
+-- the digests it has; and its lease, which may keep a call from it. One row; none where
+-- the session isn't there.
 -- params: session_id uuid, digests bytea[]
--- columns: message_epoch bigint, message_count integer, digests bytea[], message_nos integer[]
-select s.message_epoch, s.message_count, h.digests, h.message_nos
+-- columns: message_epoch bigint, message_count integer, digests bytea[], message_nos integer[],
+--   lease_id uuid, lease_holder text, lease_expires_at timestamp with time zone,
+--   is_leased boolean
+select
+  s.message_epoch, s.message_count, h.digests, h.message_nos,
+  s.lease_id, s.lease_holder, s.lease_expires_at,
+  coalesce(s.lease_expires_at > now(), false) as is_leased
 from {schema}.agent_sessions s
 cross join lateral (
   select array_agg(m.digest) as digests, array_agg(m.message_no) as message_nos
@@ -210,7 +291,7 @@ wanted as materialized (
 ),
 session as materialized (
   select
-    e.message_epoch, e.message_count,
+    e.message_epoch, e.message_count, e.lease_id,
     case when e.message_epoch = $4 then $5 else 0 end as held
   from {schema}.agent_sessions e where e.session_id = $1
 ),
@@ -240,11 +321,13 @@ held_writes as materialized (
   ) w
 )
 select
-  'state' as kind, s.checkpoint_id as name, s.parent_checkpoint_id as ref, null::text as path,
+  'state' as kind, s.checkpoint_id as name, s.parent_checkpoint_id as ref, e.lease_id::text as path,
   e.message_epoch as no, s.exact_type as type, s.exact as payload,
   array[e.message_count] as message_runs, s.state_data, s.metadata
-from wanted s
+from (select) one
+left join wanted s on true
 left join session e on true
+where s.checkpoint_id is not null or e.lease_id is not null
 union all
 select 'value', v.channel, null, null, null, v.type, v.payload, v.message_runs, null, null
 from held_values v
@@ -280,3 +363,37 @@ select
 from {schema}.agent_state_writes w
 where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = $3 and w.channel = $4
 order by w.task_path, w.task_id, w.idx;
+
+-- name: claim_lease
+-- Takes a thread's lease for a while, unless somebody has it; makes the session where there
+-- is none. No row where somebody has it.
+-- params: session_id uuid, thread_id text, lease_id uuid, lease_holder text,
+--   lease_seconds float8
+-- columns: message_epoch bigint, message_count integer, is_new boolean
+insert into {schema}.agent_sessions as s
+  (session_id, thread_id, lease_id, lease_holder, lease_expires_at)
+values ($1, $2, $3, $4, now() + $5 * interval '1 second')
+on conflict (session_id) do update set
+  lease_id = excluded.lease_id,
+  lease_holder = excluded.lease_holder,
+  lease_expires_at = excluded.lease_expires_at
+where s.lease_expires_at is null or s.lease_expires_at <= now() or s.lease_id = excluded.lease_id
+returning s.message_epoch, s.message_count, s.xmax = 0 as is_new;
+
+-- name: renew_leases
+-- Makes leases last for a while longer, also those that have ended but nobody took.
+-- params: session_ids uuid[], lease_ids uuid[], lease_seconds float8[]
+-- columns: session_id uuid
+update {schema}.agent_sessions s
+set lease_expires_at = now() + i.lease_seconds * interval '1 second'
+from unnest($1::uuid[], $2::uuid[], $3::double precision[])
+  i (session_id, lease_id, lease_seconds)
+where s.session_id = i.session_id and s.lease_id = i.lease_id
+returning s.session_id;
+
+-- name: release_lease
+-- Gives a lease back.
+-- params: session_id uuid, lease_id uuid
+update {schema}.agent_sessions
+set lease_id = null, lease_holder = null, lease_expires_at = null
+where session_id = $1 and lease_id = $2;

@@ -207,7 +207,7 @@ messages as (
   returning m.message_no
 )
 update {schema}.agent_sessions
-set message_epoch = floor(random() * 9007199254740992)::bigint
+set message_epoch = (message_epoch & ~2097151) | ((message_epoch + 1) & 2097151)
 where session_id = $1 and (exists (select from messages) or exists (select from blobs));
 
 -- name: exists_state

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias, overload
 
 import asyncpg
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, TASKS
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Send
 
 from langgraph_pgsaga import _sql
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.decode import StateData, decode_state
 from langgraph_pgsaga.checkpoint.history import Contents, ValueKey
+from langgraph_pgsaga.checkpoint.triggers import is_internal, is_trigger, next_nodes
 from langgraph_pgsaga.errors import (
     CheckpointNotFoundError,
     InvalidArgumentError,
@@ -34,9 +34,6 @@ _FIRST_PAGE = 64
 _LARGEST_PAGE = 1024
 _MOST_SHOWN = 50
 _UNIQUE_VIOLATION = "23505"
-# What LangGraph's graphs call the channels that start a node.
-_BRANCH_TO, _JOIN = "branch:to:", "join:"
-_INPUT = "__start__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +133,7 @@ class History(Sequence[Step]):
         if found is None:
             raise CheckpointNotFoundError(thread_id=self._address.thread_id)
         values = found.checkpoint["channel_values"]
-        return {name: value for name, value in values.items() if not _is_internal(name)}
+        return {name: value for name, value in values.items() if not is_internal(name)}
 
     def at(
         self,
@@ -308,7 +305,7 @@ class _Pages:
         return [
             ValueKey(*place, channel, str(version))
             for channel, version in state.checkpoint["channel_versions"].items()
-            if channel == TASKS or channel.startswith((_JOIN, _BRANCH_TO, _INPUT))
+            if is_trigger(channel)
             if channel not in state.inline
         ]
 
@@ -333,7 +330,7 @@ class _Pages:
             name=row["checkpoint_name"],
             nodes=_nodes(before, state.checkpoint),
             changed=_changed(before, state.checkpoint),
-            next=_next({**state.inline, **started}),
+            next=next_nodes({**state.inline, **started}),
             is_interrupted=INTERRUPT in row["marks"],
             has_error=ERROR in row["marks"],
             branch=self._branch(checkpoint_id, row["parent_checkpoint_id"]),
@@ -390,28 +387,5 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, 
     return tuple(
         channel
         for channel, version in versions.items()
-        if version != old.get(channel) and not _is_internal(channel)
+        if version != old.get(channel) and not is_internal(channel)
     )
-
-
-def _is_internal(channel: str) -> bool:
-    return channel.startswith((_BRANCH_TO, _JOIN, "__"))
-
-
-def _next(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The nodes that the values of the starting channels name."""
-    return tuple(sorted({node for name, value in values.items() for node in _started(name, value)}))
-
-
-def _started(channel: str, value: Any) -> Iterable[str]:
-    """The nodes that a channel starts."""
-    if channel == _INPUT:
-        return [_INPUT]
-    if channel == TASKS and isinstance(value, list):
-        return [send.node for send in value if isinstance(send, Send)]
-    if channel.startswith(_BRANCH_TO):
-        return [channel.removeprefix(_BRANCH_TO)]
-    if not channel.startswith(_JOIN):
-        return []
-    sources, _, node = channel.removeprefix(_JOIN).rpartition(":")
-    return [node] if value == set(sources.split("+")) else []

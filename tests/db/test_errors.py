@@ -65,6 +65,7 @@ SYNC_CALLS: dict[str, Call] = {
     "delete_thread": lambda s: s.delete_thread("t"),
     "delete_for_runs": lambda s: s.delete_for_runs(["r"]),
     "copy_thread": lambda s: s.copy_thread("t", "u"),
+    "lease": lambda s: s.lease("t").__enter__(),
     "prune": lambda s: s.prune(["t"]),
     "prune, delete": lambda s: s.prune(["t"], strategy="delete"),
 }

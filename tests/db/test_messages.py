@@ -35,6 +35,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
 from langgraph.types import StateSnapshot
 
 from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.errors import ThreadDeletedError
 
 pytestmark = pytest.mark.anyio
 
@@ -429,7 +430,7 @@ async def test_numbers_from_before_a_prune_do_no_harm(
 async def test_a_thread_recreated_under_a_running_graph(
     saver: PostgresSaver, other: PostgresSaver
 ) -> None:
-    """A run whose thread is deleted and made anew meanwhile still stores its own messages."""
+    """A run whose thread is deleted and made anew meanwhile stores nothing in the new one."""
 
     async def node(state: Any) -> Any:
         await other.adelete_thread("t")
@@ -438,16 +439,11 @@ async def test_a_thread_recreated_under_a_running_graph(
 
     await chat(saver, [AIMessage("reply", id="r")]).ainvoke({"messages": said("one")}, CONFIG)
     graph = graph_of(ChatState, saver, node)
-    answer = await graph.ainvoke({"messages": said("two")}, CONFIG, durability="sync")
-    expected = [
-        *said("one"),
-        AIMessage("reply", id="r"),
-        *said("two"),
-        AIMessage("done", id="done"),
-    ]
-    assert answer["messages"] == expected
-    state = await graph_of(ChatState, other, node).aget_state(CONFIG)
-    assert state.values["messages"] == expected
+    with pytest.raises(ThreadDeletedError, match="'t'"):
+        await graph.ainvoke({"messages": said("two")}, CONFIG, durability="sync")
+    found = [found async for found in other.alist(CONFIG)]
+    assert [len(one.checkpoint["channel_values"]["messages"]) for one in found] == [4]
+    assert [one.pending_writes for one in found] == [[]]
 
 
 async def test_two_savers_put_the_same_messages_at_once(

@@ -1,0 +1,265 @@
+"""One writer per thread: who holds a lease, and which one a call writes under.
+
+The rule is in the statements that write. A session's row has the lease that was written
+under last. Whoever writes under that one may go on; another may begin only where it has
+ended or was given back. So a run whose thread was taken over writes nothing more, however
+late it wakes up: the lease is its fencing token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+import asyncpg
+
+from langgraph_pgsaga.errors import LeaseError, LeaseLostError, ThreadLeasedError
+
+_MOST_REMEMBERED = 10_000
+_MOST_HELD = 16
+
+# What a run runs in: while that goes on with other things, the run is over.
+_Owner: TypeAlias = asyncio.Task[Any] | threading.Thread
+
+
+class LeaseColumns(NamedTuple):
+    """What a row of pgsaga_new_session says of the lease."""
+
+    lease_id: UUID | None
+    lease_holder: str | None
+    lease_seconds: float | None
+    is_claim: bool | None
+    is_superseding: bool
+    is_based: bool
+    base_lease_id: UUID | None
+
+
+# Without a lease a checkpoint may be written wherever nobody has one.
+NO_LEASE = LeaseColumns(None, None, None, True, False, False, None)
+# Pending writes without one leave the thread's lease as it is.
+ANY_LEASE = NO_LEASE._replace(is_claim=None)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Lease:
+    """The right to write to a thread, as a run, or a `with` block, has it.
+
+    `seconds` is how long it lasts after it was renewed, as each checkpoint does. A run's
+    own lease is claimed by what the run writes first: `is_claimed` says whether the server
+    has it. When the run began, `base_lease_id` was the lease written under last. Where
+    `is_based`, nobody may have written under another since; where `is_superseding`, that
+    one was of a run of this process that is over, and needn't have ended. `loaded` are the
+    checkpoints that a run can begin from, and whether one is asked for as the latest. A run
+    that `has_ended` gives the lease back, and may still write until somebody takes it.
+    `owner` is None for a block, whose lease is for all that happens in it.
+    """
+
+    session_id: UUID
+    thread_id: str
+    seconds: float
+    lease_id: UUID = field(default_factory=lambda: UUID(bytes=os.urandom(16)))
+    is_claimed: bool = False
+    is_session_new: bool = False
+    loaded: dict[str | None, bool] = field(default_factory=dict)
+    base_lease_id: UUID | None = None
+    is_based: bool = False
+    is_superseding: bool = False
+    has_ended: bool = False
+    owner: weakref.ref[_Owner] | None = None
+
+    def columns(self, *, is_claim: bool) -> LeaseColumns:
+        """It, as the session's row of a statement has it; a block's lease ends with the block."""
+        gives_back = self.has_ended and self.owner is not None
+        return LeaseColumns(
+            self.lease_id,
+            holder(),
+            None if gives_back else self.seconds,
+            is_claim and not self.is_claimed,
+            self.is_superseding,
+            self.is_based,
+            self.base_lease_id,
+        )
+
+    def is_held_by(self, owner: _Owner) -> bool:
+        """Whether what happens in `owner` is under this lease."""
+        return self.owner is None or self.owner() is owner
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended for sure."""
+        owner = self.owner() if self.owner is not None else None
+        if isinstance(owner, threading.Thread):
+            return not owner.is_alive() or owner is threading.current_thread()
+        return owner is None or owner.done() or owner is _current_owner()
+
+
+class Leases:
+    """The leases that the calls of one saver write under.
+
+    A call's lease is that of the context it is made in: LangGraph makes a run's calls in
+    copies of the context that the run began in. Where a context got lost on the way (the
+    writes of sync tasks that run side by side have none), a call is of the run that stored
+    the root graph's checkpoint it belongs to.
+
+    Args:
+        seconds: of the leases that runs take by themselves; None where they take none.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._is_used = False
+        self._of_checkpoint: OrderedDict[Any, Lease] = OrderedDict()
+        self._latest: OrderedDict[Any, Lease] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether runs take leases by themselves."""
+        return self.seconds is not None
+
+    def hold(self, lease: Lease) -> Callable[[], None]:
+        """Makes it the context's lease of its thread; the result takes that back."""
+        before = self._held(lease.session_id)
+        self._set(lease.session_id, lease)
+        return lambda: self._set(lease.session_id, before)
+
+    def begin_run(
+        self,
+        session_id: UUID,
+        thread_id: str,
+        *,
+        loaded_id: str | None,
+        base_lease_id: UUID | None,
+        is_replay: bool,
+    ) -> None:
+        """The context has loaded a thread's state: a run begins, or somebody just looks.
+
+        `is_replay`: the checkpoint was asked for by its id, so that a fork is meant.
+        """
+        if self.seconds is None:
+            return
+        owner = _current_owner()
+        held = self._held(session_id)
+        if held and held.is_claimed and held.lease_id == base_lease_id and held.is_held_by(owner):
+            return  # the run, or the block, goes on; or there was nobody after this run
+        latest = _claimed.get(base_lease_id) if base_lease_id else None
+        # A run that is to begin at a checkpoint looks at the latest one, too.
+        loaded = held.loaded if held and not held.is_claimed and held.is_held_by(owner) else {}
+        lease = Lease(
+            session_id=session_id,
+            thread_id=thread_id,
+            seconds=self.seconds,
+            loaded={**loaded, loaded_id: not is_replay and loaded.get(loaded_id, True)},
+            base_lease_id=base_lease_id,
+            is_superseding=latest is not None and latest.is_over,
+            owner=weakref.ref(owner),
+        )
+        self._set(session_id, lease)
+
+    def may_begin(self, lease: Lease, parent_id: str | None) -> bool:
+        """Whether a run under the lease can begin with a checkpoint after this one."""
+        if lease.is_claimed or parent_id not in lease.loaded:
+            return False
+        lease.is_based = lease.loaded[parent_id]
+        return True
+
+    def of_call(self, session_id: UUID, root_id: str | None, *, is_root_put: bool) -> Lease | None:
+        """The lease to write under; `root_id` is the root graph's checkpoint of the call."""
+        if not self._is_used:
+            return None
+        held = self._held(session_id)
+        if held is not None:
+            if root_id is not None:
+                self._note(held, root_id)
+            return held
+        if root_id is not None and (held := self._of_checkpoint.get((session_id, root_id))):
+            return held
+        # Writes may be of a checkpoint that isn't stored yet.
+        return None if is_root_put else self._latest.get(session_id)
+
+    def stored_under(self, lease: Lease, root_id: str) -> None:
+        """The root graph's checkpoint is stored under the lease."""
+        self._note(lease, root_id)
+        if lease.owner is not None:
+            with _claimed_lock:
+                _remember(_claimed, lease.lease_id, lease)
+
+    def _note(self, lease: Lease, root_id: str) -> None:
+        """What belongs to the checkpoint is written under the lease, unless another run goes on."""
+        key = lease.session_id, root_id
+        with self._lock:
+            for found, place in ((self._of_checkpoint, key), (self._latest, lease.session_id)):
+                before = found.get(place)
+                if before is None or before.has_ended or not before.is_claimed:
+                    _remember(found, place, lease)
+
+    def _held(self, session_id: UUID) -> Lease | None:
+        return _held.get().get((self, session_id))
+
+    def _set(self, session_id: UUID, lease: Lease | None) -> None:
+        self._is_used = True
+        leases = {key: held for key, held in _held.get().items() if key != (self, session_id)}
+        if lease is not None:
+            leases[self, session_id] = lease
+        _held.set(dict(list(leases.items())[-_MOST_HELD:]))
+
+
+def refusal(
+    thread_id: str, lease: Lease | None, may_claim: bool, row: asyncpg.Record
+) -> LeaseError | None:
+    """Why nobody may write as a call would to the session that find_session found.
+
+    The statements that write decide; this says why they did.
+    """
+    held_id = row["lease_id"]
+    if held_id == (lease.lease_id if lease else None):
+        return None
+    if lease is not None and lease.is_claimed:
+        return LeaseLostError(thread_id=thread_id)
+    is_superseding = lease is not None and lease.is_superseding and held_id == lease.base_lease_id
+    if row["is_leased"] and not is_superseding:
+        return ThreadLeasedError(
+            thread_id=thread_id, holder=row["lease_holder"], expires_at=row["lease_expires_at"]
+        )
+    if lease is not None and (not may_claim or (lease.is_based and held_id != lease.base_lease_id)):
+        return LeaseLostError(thread_id=thread_id)
+    return None
+
+
+def holder() -> str:
+    """Who this process is, for people: host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _current_owner() -> _Owner:
+    try:
+        return asyncio.current_task() or threading.current_thread()
+    except RuntimeError:  # no running loop
+        return threading.current_thread()
+
+
+_Key: TypeAlias = tuple[Leases, UUID]
+
+_held: ContextVar[Mapping[_Key, Lease]] = ContextVar("_held", default=MappingProxyType({}))
+
+
+# The leases of this process's runs, of whatever saver.
+_claimed: OrderedDict[UUID, Lease] = OrderedDict()
+_claimed_lock = threading.Lock()
+
+
+def _remember(found: OrderedDict[Any, Lease], key: object, lease: Lease) -> None:
+    found[key] = lease
+    found.move_to_end(key)
+    if len(found) > _MOST_REMEMBERED:
+        found.popitem(last=False)

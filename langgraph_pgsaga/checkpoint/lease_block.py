@@ -1,0 +1,162 @@
+"""`saver.lease(...)`: a block that alone may write to a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from uuid import UUID
+
+from langgraph_pgsaga import _sql
+from langgraph_pgsaga.checkpoint.address import ThreadId, session_id_of, thread_id_text
+from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, refusal
+from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
+from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
+
+_STATEMENTS = _sql.load("checkpoint")
+_SHORTEST_SECONDS = 1.0
+_PAUSE_SECONDS = 0.1
+_TICK_SECONDS = 0.2
+
+
+class LeaseBlock:
+    """Holds a thread's lease while its block runs, for `with` and `async with`.
+
+    The lease is renewed in the background, by the database's own thread, and given back at
+    the end of the block. Where it isn't (the process was killed), it ends after `seconds`.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        leases: Leases,
+        renewals: Renewals,
+        memory: SessionMemory,
+        thread_id: ThreadId,
+        *,
+        seconds: float,
+        wait_seconds: float,
+    ) -> None:
+        if seconds < _SHORTEST_SECONDS:
+            problem = f"must be {_SHORTEST_SECONDS} or more, not {seconds}"
+            raise InvalidArgumentError(argument="seconds", problem=problem)
+        self._db = db
+        self._leases = leases
+        self._renewals = renewals
+        self._memory = memory
+        self._thread_id = thread_id_text(thread_id)
+        self._session_id = session_id_of(self._thread_id)
+        self._seconds = seconds
+        self._wait_seconds = wait_seconds
+        self._let_go: Callable[[], None] | None = None
+        self._lease: Lease | None = None
+
+    def __enter__(self) -> None:
+        self._hold(self._db.portal.call(self._claim))
+
+    def __exit__(self, *_: object) -> None:
+        self._db.portal.call(self._release, self._end())
+
+    async def __aenter__(self) -> None:
+        self._hold(await self._claim())
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._release(self._end())
+
+    def _hold(self, lease: Lease) -> None:
+        self._let_go = self._leases.hold(lease)
+        self._lease = lease
+        self._renewals.add(lease)
+
+    def _end(self) -> Lease:
+        lease, let_go = self._lease, self._let_go
+        if lease is None or let_go is None:
+            raise InvalidArgumentError(argument="lease", problem="its block hasn't begun")
+        self._lease = self._let_go = None
+        self._renewals.remove(lease)
+        let_go()
+        return lease
+
+    async def _claim(self) -> Lease:
+        lease = Lease(session_id=self._session_id, thread_id=self._thread_id, seconds=self._seconds)
+        key = self._session_id, self._thread_id
+        deadline = time.monotonic() + self._wait_seconds
+        while True:
+            rows = await self._db.fetch(
+                _STATEMENTS["claim_lease"], *key, lease.lease_id, holder(), self._seconds
+            )
+            if rows:
+                break
+            refused = await self._refusal(lease)
+            if refused is not None and time.monotonic() >= deadline:
+                raise refused
+            await asyncio.sleep(_PAUSE_SECONDS if refused else 0)
+        row = rows[0]
+        lease.is_claimed, lease.is_session_new = True, row["is_new"]
+        self._memory.learn(self._session_id, row["message_epoch"], row["message_count"], ())
+        return lease
+
+    async def _refusal(self, lease: Lease) -> Exception | None:
+        rows = await self._db.fetch(_STATEMENTS["find_session"], self._session_id, [])
+        return refusal(self._thread_id, lease, True, rows[0]) if rows else None
+
+    async def _release(self, lease: Lease) -> None:
+        await self._db.fetch(_STATEMENTS["release_lease"], lease.session_id, lease.lease_id)
+
+
+class Renewals:
+    """Renews the leases of blocks that last, all in one statement, from the portal's loop."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        # When each is due next.
+        self._due: dict[UUID, tuple[Lease, float]] = {}
+        self._is_running = False
+        self._lock = threading.Lock()
+
+    def add(self, lease: Lease) -> None:
+        """Renews the lease from now on."""
+        with self._lock:
+            self._due[lease.lease_id] = lease, _next_due(lease)
+            if not self._is_running:
+                self._is_running = True
+                self._db.portal.start(self._run)
+
+    def remove(self, lease: Lease) -> None:
+        """Renews it no more."""
+        with self._lock:
+            self._due.pop(lease.lease_id, None)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            with self._lock:
+                if not self._due:
+                    self._is_running = False
+                    return
+                now = time.monotonic()
+                due = [lease for lease, time_due in self._due.values() if time_due <= now]
+            if due:
+                await self._renew(due)
+
+    async def _renew(self, leases: list[Lease]) -> None:
+        leases = sorted(leases, key=lambda lease: lease.session_id)
+        # What is lost says so to whoever writes next; meanwhile it is tried again.
+        with suppress(ServerError):
+            await self._db.fetch(
+                _STATEMENTS["renew_leases"],
+                [lease.session_id for lease in leases],
+                [lease.lease_id for lease in leases],
+                [lease.seconds for lease in leases],
+            )
+        with self._lock:
+            for lease in leases:
+                if lease.lease_id in self._due:
+                    self._due[lease.lease_id] = lease, _next_due(lease)
+
+
+def _next_due(lease: Lease) -> float:
+    return time.monotonic() + lease.seconds / 3
