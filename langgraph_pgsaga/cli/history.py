@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,8 @@ _COLUMNS = (
     "step", "source", "time (UTC)", "nodes", "changed", "next", "branch", "name", "checkpoint",
 )  # fmt: skip
 
+_TIMED_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-6[0-9a-f]{3}")
+
 
 def history(
     thread: ThreadId,
@@ -31,7 +35,8 @@ def history(
     """List a thread's checkpoints, newest first.
 
     For each: the nodes that ran, the channels that changed, the nodes that come next. Branch 0
-    leads to the latest state, the others ended elsewhere.
+    leads to the latest state, the others ended elsewhere. A terminal shows the beginnings of
+    ids, which other commands take, too.
 
     \b
     Examples:
@@ -47,7 +52,7 @@ def history(
         write_json({**document, "checkpoints": list(map(plain_step, found))})
         return
     if found:
-        write_table(_COLUMNS, map(_cells, found))
+        write_table(_COLUMNS, map(_cells, found), unfolded=("step", "time (UTC)", "checkpoint"))
     else:
         note("no checkpoints")
     if has_more:
@@ -83,5 +88,11 @@ def _cells(step: Step) -> tuple[str, ...]:
         " ".join([", ".join(step.next), *marks]).strip(),
         str(step.branch),
         step.name or "",
-        step.checkpoint_id,
+        _shown_id(step.checkpoint_id),
     )
+
+
+def _shown_id(checkpoint_id: str) -> str:
+    """On a terminal its beginning, which holds the time, to a tenth of a microsecond."""
+    match = _TIMED_ID.match(checkpoint_id) if sys.stdout.isatty() else None
+    return match[0] if match else checkpoint_id

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -40,6 +40,7 @@ class ExitCode(IntEnum):
     ERROR = 1
     USAGE = 2
     ATTENTION = 3
+    INTERRUPTED = 130
     BROKEN_PIPE = 141
 
 
@@ -91,8 +92,13 @@ def json_lines_out() -> TextIO:
     return cast("TextIO", _JsonLinesOut())
 
 
-def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table: whole when it goes to a file, and folded into a terminal's width."""
+def write_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, unfolded: Collection[str] = ()
+) -> None:
+    """Prints a table: whole when it goes to a file, and folded into a terminal's width.
+
+    Columns that are `unfolded` stay on one line as long as the terminal has room for them.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -100,7 +106,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in unfolded)
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
     is_terminal = sys.stdout.isatty()
@@ -133,7 +139,14 @@ def needs_question(*, yes: bool) -> bool:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Asks before something is destroyed; without a yes the command ends."""
-    if needs_question(yes=yes) and not typer.confirm(shown(question), err=True):
+    if not needs_question(yes=yes):
+        return
+    try:
+        agreed = typer.confirm(shown(question), err=True)
+    except typer.Abort:
+        note("")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if not agreed:
         note("nothing was done")
         raise typer.Exit(ExitCode.ERROR)
 

@@ -22,6 +22,7 @@ from langgraph_pgsaga.cli.output import shown, shown_block
 
 _DEEPEST = 100
 _WIDTH = 88
+_MOST_BITS = 10_000
 
 
 def plain(value: Any, _depth: int = 0) -> Any:
@@ -33,7 +34,8 @@ def plain(value: Any, _depth: int = 0) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
-        return int(value)
+        # Python writes out integers of some thousand digits in no other base.
+        return int(value) if value.bit_length() < _MOST_BITS else hex(value)
     if isinstance(value, float):
         # JSON has neither NaN nor infinities.
         return float(value) if math.isfinite(value) else str(float(value))
@@ -100,7 +102,7 @@ def conversation_line(message: BaseMessage) -> str:
     lines = [indented(text_of(message))] if text_of(message) else []
     if isinstance(message, AIMessage):
         for call in message.tool_calls:
-            arguments = ", ".join(f"{key}={part!r}" for key, part in dict(call["args"]).items())
+            arguments = ", ".join(f"{key}={_repr(part)}" for key, part in call["args"].items())
             lines.append(shown(f"calls {call['name']}({arguments})"))
     said = "\n  ".join(lines)
     return f"{shown(f'{role_of(message)}{name}')}: {said}"

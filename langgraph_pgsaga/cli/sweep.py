@@ -86,7 +86,8 @@ def sweep(
             if dry_run:
                 _show(found, is_dry=True, as_json=as_json)
                 return
-            confirm(f"{_text(found, is_dry=True)}. Do that?", yes=yes)
+            if found.deleted_sessions or found.pruned_sessions:
+                confirm(_question(found), yes=yes)
         with progress() as tell:
             done = sessions.sweep(
                 policies,
@@ -101,6 +102,11 @@ def _show(result: SweepResult, *, is_dry: bool, as_json: bool) -> None:
         write_json({**dataclasses.asdict(result), "dry_run": is_dry})
     else:
         write_line(_text(result, is_dry=is_dry))
+
+
+def _question(found: SweepResult) -> str:
+    deleted = counted(found.deleted_sessions, "session")
+    return f"Delete {deleted} and prune up to {found.pruned_sessions:,}?"
 
 
 def _text(result: SweepResult, *, is_dry: bool) -> str:

@@ -156,7 +156,11 @@ def test_types_of_the_application_are_placeholders_or_imported(
 
 def test_contents_reach_no_terminal_raw(dsn: str) -> None:
     """Text of messages, channels and names is escaped, and markup isn't obeyed."""
-    evil = {HOSTILE: [HOSTILE], "n": float("nan"), "b": b"\x1b", 3: {1, 2}}
+    deep: Any = 10**5000
+    for _ in range(150):
+        deep = [deep]
+    evil = {HOSTILE: [HOSTILE], "n": float("nan"), "b": b"\x1b", 3: {1, 2}, "deep": deep}
+    evil["huge"] = -(10**5000)
     order(dsn, "order-1", HOSTILE, note=evil)
     name_step(dsn, "order-1", 1, "\x1b[31mname")
     for command in (["show", "order-1"], ["diff", "order-1", "0"], ["history", "order-1"]):
@@ -167,6 +171,7 @@ def test_contents_reach_no_terminal_raw(dsn: str) -> None:
     values = answer("show", "order-1", "--dsn", dsn)["values"]
     assert values["note"]["n"] == "nan"
     assert values["note"]["3"] == [1, 2]
+    assert values["note"]["huge"] == hex(-(10**5000))
 
 
 async def test_delta_channels_and_failures_are_told(dsn: str) -> None:
