@@ -196,13 +196,18 @@ class Comparison:
     dsn: str
     durability: Durability
     is_async: bool
+    single_writer: bool = False
 
     def __call__(self, scenario: Scenario) -> None:
         """Every answer and snapshot of the two is the same, modulo generated ids and times."""
         memory = InMemorySaver()
         expected = drive(scenario, Run(lambda: memory, self.durability, self.is_async))
         with Database(self.dsn) as db:
-            found = drive(scenario, Run(lambda: PostgresSaver(db), self.durability, self.is_async))
+
+            def new_saver() -> PostgresSaver:
+                return PostgresSaver(db, single_writer=self.single_writer)
+
+            found = drive(scenario, Run(new_saver, self.durability, self.is_async))
         assert len(expected) > 1
         for place, pair in enumerate(zip(expected, found, strict=True)):
             assert pair[0] == pair[1], f"answer {place} isn't memory's:\n{_difference(*pair)}"

@@ -41,6 +41,7 @@ class SessionPart:
     known: Mapping[bytes, int]
     known_hashes: Set[bytes]
     lease: Lease | None
+    lease_id: UUID | None = None
     has_put: bool = False
     may_claim: bool = False
     status: str | None = None
@@ -69,12 +70,18 @@ class SessionPart:
         self.may_claim = self.may_claim or standing.may_claim
         self.status = standing.status or self.status
 
-    @property
     def lease_columns(self) -> LeaseColumns:
-        """What it writes under."""
+        """What it is going to be written under."""
         if self.lease is None:
             return NO_LEASE if self.has_put else ANY_LEASE
-        return self.lease.columns(is_claim=self.may_claim)
+        columns = self.lease.columns(is_claim=self.may_claim)
+        self.lease_id = columns.lease_id
+        return columns
+
+    def note_stored(self) -> None:
+        """The server has it."""
+        if self.lease is not None and self.lease.lease_id == self.lease_id:
+            self.lease.is_claimed, self.lease.is_session_new = True, False
 
     def number(self, message: StoredMessage) -> int | None:
         """The message's number, if it has one."""
@@ -183,7 +190,7 @@ class Batch:
         count = part.message_count if part.fresh else None
         name = part.session_id, part.thread_id
         numbers = part.epoch, count, len(part.fresh), part.is_new
-        return *name, *columns, *numbers, part.status, *part.lease_columns
+        return *name, *columns, *numbers, part.status, *part.lease_columns()
 
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
         number = part.message_count + len(part.fresh)

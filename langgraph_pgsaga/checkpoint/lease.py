@@ -50,6 +50,10 @@ NO_LEASE = LeaseColumns(None, None, None, True, False, False, None)
 ANY_LEASE = NO_LEASE._replace(is_claim=None)
 
 
+def _new_id() -> UUID:
+    return UUID(bytes=os.urandom(16))
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
     """The right to write to a thread, as a run, or a `with` block, has it.
@@ -67,7 +71,7 @@ class Lease:
     session_id: UUID
     thread_id: str
     seconds: float
-    lease_id: UUID = field(default_factory=lambda: UUID(bytes=os.urandom(16)))
+    lease_id: UUID = field(default_factory=_new_id)
     is_claimed: bool = False
     is_session_new: bool = False
     loaded: dict[str | None, bool] = field(default_factory=dict)
@@ -89,6 +93,19 @@ class Lease:
             self.is_based,
             self.base_lease_id,
         )
+
+    def is_current(self, lease_id: UUID | None) -> bool:
+        """Whether it is under way, and was the lease that the session was written under last."""
+        return self.is_claimed and not self.has_ended and self.lease_id == lease_id
+
+    def begin_again(self, loaded_id: str | None, *, is_replay: bool) -> None:
+        """Another run of the same owner begins, or its run just looks at its thread.
+
+        It goes on under another id, so that whoever loaded the state before is refused.
+        """
+        self.base_lease_id, self.lease_id = self.lease_id, _new_id()
+        self.is_claimed, self.is_superseding = False, True
+        self.loaded = {loaded_id: not is_replay}
 
     def is_held_by(self, owner: _Owner) -> bool:
         """Whether what happens in `owner` is under this lease."""
@@ -150,8 +167,10 @@ class Leases:
             return
         owner = _current_owner()
         held = self._held(session_id)
-        if held and held.is_claimed and held.lease_id == base_lease_id and held.is_held_by(owner):
-            return  # the run, or the block, goes on; or there was nobody after this run
+        if held and held.is_current(base_lease_id) and held.is_held_by(owner):
+            if held.owner is not None:
+                held.begin_again(loaded_id, is_replay=is_replay)
+            return
         latest = _claimed.get(base_lease_id) if base_lease_id else None
         # A run that is to begin at a checkpoint looks at the latest one, too.
         loaded = held.loaded if held and not held.is_claimed and held.is_held_by(owner) else {}
@@ -168,9 +187,10 @@ class Leases:
 
     def may_begin(self, lease: Lease, parent_id: str | None) -> bool:
         """Whether a run under the lease can begin with a checkpoint after this one."""
-        if lease.is_claimed or parent_id not in lease.loaded:
+        is_own = self._of_checkpoint.get((lease.session_id, parent_id)) is lease
+        if lease.is_claimed or not (is_own or parent_id in lease.loaded):
             return False
-        lease.is_based = lease.loaded[parent_id]
+        lease.is_based = lease.loaded.get(parent_id, True)
         return True
 
     def of_call(self, session_id: UUID, root_id: str | None, *, is_root_put: bool) -> Lease | None:
@@ -182,10 +202,13 @@ class Leases:
             if root_id is not None:
                 self._note(held, root_id)
             return held
-        if root_id is not None and (held := self._of_checkpoint.get((session_id, root_id))):
-            return held
-        # Writes may be of a checkpoint that isn't stored yet.
-        return None if is_root_put else self._latest.get(session_id)
+        found = self._of_checkpoint.get((session_id, root_id))
+        if found is None and not is_root_put:
+            # Writes may be of a checkpoint that isn't stored yet.
+            found = self._latest.get(session_id)
+        if found is None or found.has_ended or (is_root_put and found.owner is None):
+            return None  # what follows on a block's checkpoint may be anybody's
+        return found
 
     def stored_under(self, lease: Lease, root_id: str) -> None:
         """The root graph's checkpoint is stored under the lease."""

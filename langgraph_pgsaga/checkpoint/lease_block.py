@@ -40,7 +40,7 @@ class LeaseBlock:
         seconds: float,
         wait_seconds: float,
     ) -> None:
-        if seconds < _SHORTEST_SECONDS:
+        if not seconds >= _SHORTEST_SECONDS:
             problem = f"must be {_SHORTEST_SECONDS} or more, not {seconds}"
             raise InvalidArgumentError(argument="seconds", problem=problem)
         self._db = db
@@ -76,6 +76,7 @@ class LeaseBlock:
         if lease is None or let_go is None:
             raise InvalidArgumentError(argument="lease", problem="its block hasn't begun")
         self._lease = self._let_go = None
+        lease.has_ended = True
         self._renewals.remove(lease)
         let_go()
         return lease

@@ -93,14 +93,17 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         lease_seconds: float = 60.0,
     ) -> None:
         super().__init__(serde=as_safe(serde, allow=allow, strict=strict))
+        if not lease_seconds >= 1:
+            problem = f"must be 1 or more, not {lease_seconds}"
+            raise InvalidArgumentError(argument="lease_seconds", problem=problem)
         self.db = db
         self._owns_db = False
-        self._leases = Leases(lease_seconds if single_writer else None)
         self._renewals = Renewals(db)
-        self._standings = Standings(self._leases)
-        self._begin(Codec(self.serde))
+        self._begin(Codec(self.serde), Leases(lease_seconds if single_writer else None))
 
-    def _begin(self, codec: Codec) -> None:
+    def _begin(self, codec: Codec, leases: Leases) -> None:
+        self._leases = leases
+        self._standings = Standings(leases)
         self._codec = MessageCodec(codec)
         self._memory = SessionMemory()
         self._queues: dict[asyncio.AbstractEventLoop, WriteQueue] = {}
@@ -398,7 +401,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         clone.serde = serde
         clone._owns_db = False
         # What one may load, the other may not: nothing decoded is shared.
-        clone._begin(Codec(serde, digest_key=self._codec.codec.digest_key))
+        clone._begin(Codec(serde, digest_key=self._codec.codec.digest_key), self._leases)
         return clone
 
     # One writer per thread

@@ -279,8 +279,7 @@ class _Lane:
         stale = (batch.sessions.keys() | batch.held.keys()) - live
         for part in batch.sessions.values():
             if part.session_id not in stale:
-                if part.lease is not None:
-                    part.lease.is_claimed, part.lease.is_session_new = True, False
+                part.note_stored()
                 count = part.message_count + len(part.fresh)
                 self._memory.learn(
                     part.session_id, part.epoch, count, part.fresh.items(), part.fresh_hashes

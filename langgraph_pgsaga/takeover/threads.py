@@ -17,6 +17,7 @@ from langgraph_pgsaga import _sql
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, session_id_of, thread_id_text
 from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
+from langgraph_pgsaga.checkpoint.lease import Leases
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import (
     BlockingCallError,
@@ -179,8 +180,8 @@ class _Takeover:
         dry_run: bool,
     ) -> None:
         self._reader = reader
-        self._target = target
-        self._stored_here = _reading_anew(target)
+        self._target = _anew(target)
+        self._stored_here = _anew(target)
         self._thread_id = thread_id
         self._batch = batch
         self._progress = progress
@@ -411,11 +412,11 @@ class _Takeover:
         )
 
 
-def _reading_anew(target: PostgresSaver) -> PostgresSaver:
-    """The target without its memory: it gives what the server has."""
+def _anew(target: PostgresSaver) -> PostgresSaver:
+    """The target without its memory, so that it gives what the server has, and without leases."""
     clone = copy.copy(target)
     clone._owns_db = False
-    clone._begin(target._codec.codec)
+    clone._begin(target._codec.codec, Leases(None))
     return clone
 
 

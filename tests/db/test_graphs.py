@@ -51,19 +51,30 @@ class Trip(TypedDict, total=False):
     log: Annotated[list[str], operator.add]
 
 
-MODES = [("sync", "invoke"), ("async", "ainvoke"), ("exit", "invoke")]
+MODES = [
+    ("sync", "invoke", ""),
+    ("async", "ainvoke", ""),
+    ("exit", "invoke", ""),
+    ("async", "invoke", "single writer"),
+]
 if os.environ.get("PGSAGA_FULL"):
     MODES = [
-        (durability, mode)
+        (durability, mode, writers)
         for durability in ("sync", "async", "exit")
         for mode in ("invoke", "ainvoke")
+        for writers in ("", "single writer")
     ]
 
 
 @pytest.fixture(params=MODES, ids="-".join)
 def compare(request: pytest.FixtureRequest, dsn: str) -> Comparison:
-    durability, mode = request.param
-    return Comparison(dsn=dsn, durability=durability, is_async=mode == "ainvoke")
+    durability, mode, writers = request.param
+    return Comparison(
+        dsn=dsn,
+        durability=durability,
+        is_async=mode == "ainvoke",
+        single_writer=bool(writers),
+    )
 
 
 def adds(*items: Any) -> Any:

@@ -183,14 +183,14 @@ async def test_two_processes_move_one_thread(old: Saver, saver: PostgresSaver, d
 
 
 class StoppingSaver(PostgresSaver):
-    """Stops after a number of checkpoints, as a process that ends."""
+    """Stops after a number of checkpoints, as a process that ends; its copies count, too."""
 
-    left = 3
+    left = 0
 
     async def aput(self, *args: Any, **kwargs: Any) -> Any:
-        if self.left == 0:
+        if StoppingSaver.left == 0:
             raise ConnectionAbortedError
-        self.left -= 1
+        StoppingSaver.left -= 1
         return await super().aput(*args, **kwargs)
 
 
@@ -201,6 +201,7 @@ async def test_a_move_that_was_interrupted_shows_the_old_thread(
     graph = histories.chat(old)
     await histories.talk(graph, config_of("t"))
     there = await history(old, histories.chat, "t")
+    StoppingSaver.left = 3
     async with StoppingSaver.from_conn_string(dsn) as stopping:
         with pytest.raises(ConnectionAbortedError):
             await histories.chat(ReadThroughSaver(stopping, old)).ainvoke(

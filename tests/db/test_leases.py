@@ -1,0 +1,614 @@
+"""One writer per thread: leases of blocks and of runs, and what a deletion does to a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import operator
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, TypedDict
+
+import asyncpg
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.errors import (
+    InvalidArgumentError,
+    LeaseError,
+    LeaseLostError,
+    ThreadDeletedError,
+    ThreadLeasedError,
+)
+from langgraph_pgsaga.sessions import Sessions, SessionStatus
+from tests._tables import SESSION_TABLES
+
+pytestmark = pytest.mark.anyio
+
+CONFIG: RunnableConfig = {"configurable": {"thread_id": "t"}}
+
+
+class Log(TypedDict):
+    items: Annotated[list[Any], operator.add]
+
+
+def graph_of(saver: PostgresSaver, **nodes: Any) -> Any:
+    """The nodes one after the other."""
+    builder: StateGraph[Any] = StateGraph(Log)
+    previous = START
+    for name, node in nodes.items():
+        builder.add_node(name, node)
+        builder.add_edge(previous, name)
+        previous = name
+    return builder.compile(checkpointer=saver)
+
+
+def adds(item: Any) -> Any:
+    async def node(state: Any) -> Any:
+        return {"items": [item]}
+
+    return node
+
+
+class Gate:
+    """A node that waits in the middle of a run until it may go on."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def __call__(self, state: Any) -> Any:
+        self.reached.set()
+        await self.open.wait()
+        return {"items": ["through"]}
+
+
+@pytest.fixture
+async def other(dsn: str) -> AsyncIterator[PostgresSaver]:
+    """A saver of another process, as far as leases go."""
+    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+        yield saver
+
+
+@pytest.fixture
+async def single(dsn: str) -> AsyncIterator[PostgresSaver]:
+    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+        yield saver
+
+
+async def in_the_middle(graph: Any, gate: Gate, value: Any = "begun") -> asyncio.Task[Any]:
+    """A run that has stored something and waits at its gate."""
+    call = graph.ainvoke({"items": [value]}, CONFIG, durability="sync")
+    run = asyncio.create_task(call)
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    return run
+
+
+async def finish(run: asyncio.Task[Any], gate: Gate) -> Any:
+    gate.open.set()
+    return await asyncio.wait_for(run, 10)
+
+
+async def end_leases(dsn: str) -> None:
+    """As if their time were over."""
+    conn = await asyncpg.connect(dsn)
+    await conn.execute("update agent_sessions set lease_expires_at = now()")
+    await conn.close()
+
+
+async def rows(dsn: str) -> dict[str, int]:
+    """How many rows each of the tables has that hold a session's."""
+    conn = await asyncpg.connect(dsn)
+    found = {t: await conn.fetchval(f"select count(*) from {t}") for t in SESSION_TABLES}
+    await conn.close()
+    return found
+
+
+async def is_one_line(saver: PostgresSaver) -> bool:
+    """Whether each of the thread's checkpoints follows the one before it."""
+    found = [one async for one in saver.alist({"configurable": {**CONFIG["configurable"]}})]
+    roots = [one for one in found if not one.config["configurable"]["checkpoint_ns"]]
+    ids = [one.config["configurable"]["checkpoint_id"] for one in roots]
+    parents = [
+        one.parent_config["configurable"]["checkpoint_id"] if one.parent_config else None
+        for one in roots
+    ]
+    return parents == [*ids[1:], None]
+
+
+async def status(saver: PostgresSaver) -> SessionStatus | None:
+    found = await Sessions(saver.db).get("t")
+    return found.status if found else None
+
+
+# Runs of savers with single_writer
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["a new thread", "a thread"])
+async def test_a_second_run_is_refused(
+    single: PostgresSaver, other: PostgresSaver, is_new: bool
+) -> None:
+    """While a run goes on, another one, of whatever process, is refused and changes nothing."""
+    if not is_new:
+        await graph_of(single, one=adds(1)).ainvoke({"items": [0]}, CONFIG)
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, gate=gate, end=adds("end")), gate)
+    for saver in (other, single):
+        with pytest.raises(ThreadLeasedError, match="'t'") as refused:
+            await graph_of(saver, one=adds("second")).ainvoke({"items": ["second"]}, CONFIG)
+        assert refused.value.holder
+        assert refused.value.expires_at
+    assert "second" not in (await finish(run, gate))["items"]
+    assert await is_one_line(single)
+    answer = await graph_of(other, one=adds("after")).ainvoke({"items": []}, CONFIG)
+    assert answer["items"][-2:] == ["end", "after"]
+
+
+async def test_a_saver_that_knows_no_leases_is_refused_too(single: PostgresSaver, dsn: str) -> None:
+    """Leases count for everybody who writes to the database."""
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, gate=gate), gate)
+    async with PostgresSaver.from_conn_string(dsn) as plain:
+        with pytest.raises(ThreadLeasedError):
+            await graph_of(plain, one=adds("second")).ainvoke({"items": ["second"]}, CONFIG)
+        with pytest.raises(ThreadLeasedError):
+            await graph_of(plain, one=adds(1)).aupdate_state(CONFIG, {"items": [1]}, as_node="one")
+    assert (await finish(run, gate))["items"] == ["begun", "through"]
+    assert await is_one_line(single)
+
+
+async def test_two_tasks_of_one_context_are_two_runs(single: PostgresSaver) -> None:
+    """Runs that were begun together, after another one of the same task, don't share its lease."""
+    graph = graph_of(single, one=adds(1), two=adds(2))
+    await graph.ainvoke({"items": []}, CONFIG)
+    runs = (graph.ainvoke({"items": [n]}, CONFIG) for n in ("a", "b", "c", "d"))
+    answers = await asyncio.gather(*runs, return_exceptions=True)
+    refused = [one for one in answers if isinstance(one, LeaseError)]
+    done = [one for one in answers if isinstance(one, dict)]
+    assert len(refused) + len(done) == 4
+    assert done
+    assert await is_one_line(single)
+
+
+async def test_a_run_that_lost_its_lease_writes_nothing(
+    single: PostgresSaver, other: PostgresSaver, dsn: str
+) -> None:
+    """A run that wakes up after its lease ended and another run came is refused for good."""
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, gate=gate, end=adds("end")), gate)
+    await end_leases(dsn)
+    await graph_of(other, one=adds("other")).ainvoke({"items": ["new"]}, CONFIG)
+    before = await rows(dsn)
+    with pytest.raises(LeaseLostError, match="'t'"):
+        await finish(run, gate)
+    assert await rows(dsn) == before
+    assert await is_one_line(single)
+
+
+async def test_a_lease_that_ended_is_kept_while_nobody_came(
+    single: PostgresSaver, dsn: str
+) -> None:
+    """A node may take longer than the lease, as long as nobody else wrote meanwhile."""
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, gate=gate, end=adds("end")), gate)
+    await end_leases(dsn)
+    assert (await finish(run, gate))["items"] == ["begun", "through", "end"]
+
+
+async def test_a_plain_write_takes_an_ended_lease_away(single: PostgresSaver, dsn: str) -> None:
+    """The run whose lease ended doesn't go on beside what a saver without leases wrote."""
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, gate=gate, end=adds("end")), gate)
+    await end_leases(dsn)
+    async with PostgresSaver.from_conn_string(dsn) as plain:
+        await graph_of(plain, one=adds(1)).aupdate_state(CONFIG, {"items": [1]}, as_node="one")
+        with pytest.raises(LeaseLostError):
+            await finish(run, gate)
+        assert await is_one_line(plain)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_runs_that_began_at_once_dont_fork(
+    single: PostgresSaver, other: PostgresSaver, durability: Any
+) -> None:
+    """Of two runs that loaded the same state, the second is refused even when the first is over."""
+    await graph_of(single, one=adds(1)).ainvoke({"items": []}, CONFIG)
+
+    async def loaded(saver: PostgresSaver) -> tuple[asyncio.Task[Any], asyncio.Event]:
+        """A run that stands between loading and its first write."""
+        have_loaded, go_on = asyncio.Event(), asyncio.Event()
+        fetch = saver._fetch
+
+        async def slow(address: Any) -> Any:
+            found = await fetch(address)
+            have_loaded.set()
+            await go_on.wait()
+            return found
+
+        saver._fetch = slow  # type: ignore[method-assign]
+        graph = graph_of(saver, one=adds("two"))
+        call = graph.ainvoke({"items": ["x"]}, CONFIG, durability=durability)
+        task = asyncio.create_task(call)
+        await asyncio.wait_for(have_loaded.wait(), 10)
+        return task, go_on
+
+    run, go_on = await loaded(other)
+    await graph_of(single, one=adds(2)).ainvoke({"items": []}, CONFIG, durability=durability)
+    go_on.set()
+    with pytest.raises(LeaseLostError):
+        await asyncio.wait_for(run, 10)
+    assert await is_one_line(single)
+
+
+async def test_an_interrupted_run_is_resumed_elsewhere_at_once(
+    single: PostgresSaver, other: PostgresSaver
+) -> None:
+    """A run gives its lease back when it asks, and when it fails."""
+    fails = [True]
+
+    def asks(state: Any) -> Any:
+        return {"items": [interrupt("?")]}
+
+    def breaks(state: Any) -> Any:
+        if fails:
+            raise OSError("broken")
+        return {"items": ["repaired"]}
+
+    nodes = {"asks": asks, "breaks": breaks}
+    await graph_of(single, **nodes).ainvoke({"items": []}, CONFIG)
+    assert await status(single) is SessionStatus.PAUSED
+    with pytest.raises(OSError, match="broken"):
+        await graph_of(other, **nodes).ainvoke(Command(resume="!"), CONFIG)
+    assert await status(single) is SessionStatus.FAILED
+    fails.clear()
+    answer = await graph_of(single, **nodes).ainvoke(None, CONFIG)
+    assert answer["items"] == ["!", "repaired"]
+    assert await status(single) is SessionStatus.COMPLETED
+
+
+async def test_a_cancelled_run_makes_way_in_its_own_process(
+    single: PostgresSaver, other: PostgresSaver, dsn: str
+) -> None:
+    """After a run was stopped, this process goes on at once; others when the lease has ended."""
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, gate=gate), gate)
+    run.cancel()
+    await asyncio.wait([run])
+    conn = await asyncpg.connect(dsn)
+    holder = await conn.fetchval("update agent_sessions set lease_holder = 'x' returning lease_id")
+    # A process that knows nothing of the run.
+    await conn.execute("update agent_sessions set lease_id = gen_random_uuid()")
+    with pytest.raises(ThreadLeasedError, match="by x"):
+        await graph_of(other, one=adds("second")).ainvoke({"items": ["more"]}, CONFIG)
+    await conn.execute("update agent_sessions set lease_id = $1", holder)
+    await conn.close()
+    answer = await graph_of(single, one=adds("second")).ainvoke({"items": ["more"]}, CONFIG)
+    assert answer["items"] == ["begun", "more", "second"]
+
+
+async def test_forks_that_are_meant_work(single: PostgresSaver) -> None:
+    """A run may look at its thread; states can be changed, and replayed from the past."""
+    graph = graph_of(single, one=adds(1), two=adds(2))
+    seen = [
+        len((await graph.aget_state(CONFIG)).values["items"])
+        async for _ in graph.astream({"items": [0]}, CONFIG, stream_mode="updates")
+    ]
+    assert seen[-1] == 3
+    history = [state async for state in graph.aget_state_history(CONFIG)]
+    past = next(state for state in history if state.next == ("two",))
+    forked = await graph.aupdate_state(past.config, {"items": ["fork"]}, as_node="one")
+    assert (await graph.ainvoke(None, forked))["items"] == [0, 1, "fork", 2]
+    assert (await graph.ainvoke(None, past.config))["items"] == [0, 1, 2]
+    assert (await graph.ainvoke({"items": ["on"]}, past.config))["items"] == [0, 1, "on", 1, 2]
+    await graph.aupdate_state(CONFIG, {"items": ["edit"]}, as_node="one")
+    assert (await graph.ainvoke(None, CONFIG))["items"] == [0, 1, "on", 1, 2, "edit", 2]
+
+
+def test_sync_runs_hold_leases(dsn: str) -> None:
+    """The same for threads: of runs at the same time one goes on, the others are refused."""
+    reached, is_open = threading.Event(), threading.Event()
+
+    def gate(state: Any) -> Any:
+        reached.set()
+        assert is_open.wait(10)
+        return {"items": ["through"]}
+
+    def side(state: Any) -> Any:
+        return {"items": ["side"]}
+
+    answers: list[Any] = []
+    with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+        builder: StateGraph[Any] = StateGraph(Log)
+        for name, node in (("gate", gate), ("side", side), ("end", lambda s: {"items": ["end"]})):
+            builder.add_node(name, node)
+        builder.add_edge(START, "gate")
+        builder.add_edge(START, "side")
+        builder.add_edge(["gate", "side"], "end")
+        graph = builder.compile(checkpointer=saver)
+        run = threading.Thread(target=lambda: answers.append(graph.invoke({"items": []}, CONFIG)))
+        run.start()
+        assert reached.wait(10)
+        with pytest.raises(ThreadLeasedError):
+            graph.invoke({"items": ["second"]}, CONFIG, durability="sync")
+        is_open.set()
+        run.join(10)
+        assert sorted(answers[0]["items"]) == ["end", "side", "through"]
+        assert len(graph.invoke({"items": []}, CONFIG)["items"]) == 6
+        assert asyncio.run(is_one_line(saver))
+
+
+def test_a_stream_that_loses_its_context_keeps_its_lease(dsn: str) -> None:
+    """Each part of a sync stream may be asked for in a context of its own, as web servers do."""
+    with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+        graph = graph_of(saver, one=lambda s: {"items": [1]}, two=lambda s: {"items": [2]})
+        for turn in range(1, 3):
+            stream = graph.stream({"items": []}, CONFIG, stream_mode="values")
+            parts = []
+            while (part := contextvars.Context().run(next, stream, None)) is not None:
+                parts.append(part)
+            assert len(parts[-1]["items"]) == 2 * turn
+
+
+# Blocks
+
+
+async def test_a_block_alone_may_write(saver: PostgresSaver, dsn: str) -> None:
+    """In the block everything may write, outside it nobody, and afterwards everybody."""
+    graph = graph_of(saver, one=adds(1))
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        elsewhere = graph_of(other, one=adds("elsewhere"))
+        async with saver.lease("t"):
+            await graph.ainvoke({"items": [0]}, CONFIG)
+            with pytest.raises(ThreadLeasedError):
+                await elsewhere.ainvoke({"items": []}, CONFIG)
+            with pytest.raises(ThreadLeasedError):
+                async with other.lease("t"):
+                    pass
+            await graph.aupdate_state(CONFIG, {"items": ["edit"]}, as_node="one")
+            await asyncio.create_task(graph.ainvoke({"items": ["task"]}, CONFIG))
+        answer = await elsewhere.ainvoke({"items": []}, CONFIG)
+    assert answer["items"] == [0, 1, "edit", "task", 1, "elsewhere"]
+
+
+async def test_outside_the_block_its_own_saver_is_refused_too(saver: PostgresSaver) -> None:
+    """The lease is the block's, not the saver's."""
+    graph = graph_of(saver, one=adds(1))
+    await graph.ainvoke({"items": []}, CONFIG)
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def block() -> None:
+        async with saver.lease("t"):
+            has_begun.set()
+            await may_end.wait()
+
+    task = asyncio.create_task(block())
+    await has_begun.wait()
+    with pytest.raises(ThreadLeasedError):
+        await graph.ainvoke({"items": []}, CONFIG)
+    may_end.set()
+    await task
+
+
+async def test_a_block_lasts_longer_than_its_lease(saver: PostgresSaver, dsn: str) -> None:
+    """A block's lease is renewed for as long as the block lasts, also while its loop stands."""
+    conn = await asyncpg.connect(dsn)
+    ends = "select lease_expires_at from agent_sessions"
+    async with saver.lease("t", seconds=1):
+        first = await conn.fetchval(ends)
+        deadline = time.monotonic() + 10
+        while True:
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop stands still
+            if (now := await conn.fetchval(ends)) > first:
+                break
+            assert time.monotonic() < deadline
+        assert now > first
+    assert await conn.fetchval(ends) is None
+    await conn.close()
+
+
+async def test_a_block_that_lost_its_lease_writes_nothing(saver: PostgresSaver, dsn: str) -> None:
+    """What somebody else took is lost, and giving it back takes nothing from them."""
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        async with saver.lease("t"):
+            await graph_of(saver, one=adds(1)).ainvoke({"items": []}, CONFIG)
+            await end_leases(dsn)
+            async with other.lease("t"):
+                with pytest.raises(LeaseLostError):
+                    await graph_of(saver, one=adds(1)).ainvoke({"items": []}, CONFIG)
+                found = await other.aget_tuple(CONFIG)
+                assert found is not None
+                with pytest.raises(LeaseLostError):
+                    await saver.aput_writes(found.config, [("items", [1])], "task")
+        with pytest.raises(ThreadLeasedError):
+            async with other.lease("t"), saver.lease("t"):
+                pass
+
+
+async def test_a_block_waits_for_its_turn(saver: PostgresSaver, dsn: str) -> None:
+    """wait_seconds is how long; blocks that wait come one after the other."""
+    inside: list[int] = []
+
+    async def block(number: int) -> None:
+        async with saver.lease("t", wait_seconds=30):
+            inside.append(number)
+            assert inside == [number]
+            await asyncio.sleep(0)
+            inside.clear()
+
+    await asyncio.gather(*map(block, range(5)))
+    async with saver.lease("t"):
+        with pytest.raises(ThreadLeasedError):
+            async with saver.lease("t", wait_seconds=0.2):
+                pass
+
+
+def test_a_sync_block(dsn: str) -> None:
+    """The same with `with`."""
+    with (
+        PostgresSaver.from_conn_string(dsn) as saver,
+        PostgresSaver.from_conn_string(dsn) as other,
+    ):
+        graph = graph_of(saver, one=lambda s: {"items": [1]})
+        elsewhere = graph_of(other, one=lambda s: {"items": [2]})
+        with saver.lease("t", seconds=2):
+            graph.invoke({"items": []}, CONFIG)
+            with pytest.raises(ThreadLeasedError):
+                elsewhere.invoke({"items": []}, CONFIG)
+        assert elsewhere.invoke({"items": []}, CONFIG)["items"] == [1, 2]
+
+
+async def test_a_lease_makes_the_session_its_first_run_describes(saver: PostgresSaver) -> None:
+    """A session that a lease made takes the user and the metadata of its first run."""
+    config: RunnableConfig = {
+        "configurable": {"thread_id": "t", "user_id": "ann"},
+        "metadata": {"plan": "gold"},
+    }
+    async with saver.lease("t"):
+        await graph_of(saver, one=adds(1)).ainvoke({"items": []}, config)
+    found = await Sessions(saver.db).get("t")
+    assert found is not None
+    assert (found.user_id, found.metadata) == ("ann", {"plan": "gold"})
+
+
+async def test_blocks_refuse_arguments(saver: PostgresSaver) -> None:
+    """A lease that is too short to be renewed in time, and no thread."""
+    for arguments in ({"seconds": 0.5}, {"seconds": float("nan")}):
+        with pytest.raises(InvalidArgumentError, match="seconds"):
+            saver.lease("t", **arguments)
+    with pytest.raises(InvalidArgumentError):
+        saver.lease("")
+    with pytest.raises(InvalidArgumentError, match="lease_seconds"):
+        PostgresSaver(saver.db, single_writer=True, lease_seconds=0)
+
+
+# Deletions
+
+
+@pytest.mark.parametrize("kind", ["plain", "single writer", "block"])
+@pytest.mark.parametrize("by", ["itself", "another"])
+async def test_a_deleted_thread_stays_deleted(
+    saver: PostgresSaver, single: PostgresSaver, dsn: str, kind: str, by: str
+) -> None:
+    """A run whose thread is deleted meanwhile brings nothing of it back, in no table."""
+    used = single if kind == "single writer" else saver
+    gate = Gate()
+    graph = graph_of(used, gate=gate, end=adds("end"))
+
+    async def invoke() -> Any:
+        if kind != "block":
+            return await graph.ainvoke({"items": ["begun"]}, CONFIG, durability="sync")
+        async with used.lease("t"):
+            return await graph.ainvoke({"items": ["begun"]}, CONFIG, durability="sync")
+
+    run = asyncio.create_task(invoke())
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        await (used if by == "itself" else other).adelete_thread("t")
+    with pytest.raises(ThreadDeletedError, match="'t'"):
+        await finish(run, gate)
+    assert set((await rows(dsn)).values()) == {0}
+    answer = await graph_of(used, one=adds(1)).ainvoke({"items": ["anew"]}, CONFIG)
+    assert answer["items"] == ["anew", 1]
+
+
+async def test_writes_that_race_with_a_deletion_leave_nothing(
+    saver: PostgresSaver, dsn: str
+) -> None:
+    """Pending writes wait for the deletion that was before them, and then find no thread."""
+    await graph_of(saver, one=adds(1)).ainvoke({"items": []}, CONFIG)
+    found = await saver.aget_tuple(CONFIG)
+    assert found is not None
+    conn = await asyncpg.connect(dsn)
+    async with conn.transaction():
+        await conn.execute("select from agent_sessions for update")
+        writing = asyncio.create_task(saver.aput_writes(found.config, [("items", [1])], "task"))
+        await until_waiting(dsn)
+        for table in SESSION_TABLES:
+            await conn.execute(f"delete from {table}")
+    with pytest.raises(ThreadDeletedError):
+        await writing
+    assert set((await rows(dsn)).values()) == {0}
+    await conn.close()
+
+
+async def until_waiting(dsn: str) -> None:
+    """Until a statement waits for a lock."""
+    conn = await asyncpg.connect(dsn)
+    deadline = time.monotonic() + 10
+    while not await conn.fetchval(
+        "select count(*) from pg_stat_activity"
+        " where wait_event_type = 'Lock' and datname = current_database()"
+    ):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    await conn.close()
+
+
+# The session's status
+
+
+async def test_the_status_follows_the_run(saver: PostgresSaver) -> None:
+    """Active while a run goes on, then completed; paused where somebody made the next state."""
+    gate = Gate()
+    graph = graph_of(saver, gate=gate, end=adds("end"))
+    run = await in_the_middle(graph, gate)
+    assert await status(saver) is SessionStatus.ACTIVE
+    await finish(run, gate)
+    assert await status(saver) is SessionStatus.COMPLETED
+    await graph.aupdate_state(CONFIG, {"items": ["edit"]}, as_node="gate")
+    assert await status(saver) is SessionStatus.PAUSED
+    await graph.ainvoke(None, CONFIG)
+    assert await status(saver) is SessionStatus.COMPLETED
+
+
+def by_invoke(graph: Any) -> Any:
+    return asyncio.to_thread(graph.invoke, {"items": []}, CONFIG)
+
+
+def by_ainvoke(graph: Any) -> Any:
+    return graph.ainvoke({"items": []}, CONFIG)
+
+
+@pytest.mark.parametrize("call", [by_invoke, by_ainvoke])
+@pytest.mark.parametrize("inner", [False, True], ids=["", "in a subgraph"])
+async def test_the_status_after_questions_and_errors(
+    saver: PostgresSaver, call: Callable[[Any], Awaitable[Any]], inner: bool
+) -> None:
+    """Paused after an interrupt and failed after an error, also inside a subgraph."""
+
+    def asks(state: Any) -> Any:
+        return {"items": [interrupt("?")]}
+
+    def breaks(state: Any) -> Any:
+        raise OSError("broken")
+
+    def nested(node: Any) -> Any:
+        return graph_of(None, node=node) if inner else node  # type: ignore[arg-type]
+
+    await call(graph_of(saver, node=nested(asks)))
+    assert await status(saver) is SessionStatus.PAUSED
+    await saver.adelete_thread("t")
+    with pytest.raises(OSError, match="broken"):
+        await call(graph_of(saver, node=nested(breaks)))
+    assert await status(saver) is SessionStatus.FAILED
+
+
+async def test_a_graph_that_says_nothing_of_its_nodes_leaves_the_status(
+    saver: PostgresSaver, dsn: str
+) -> None:
+    """Checkpoints of no StateGraph don't tell whether the run goes on."""
+    await saver.aput(
+        {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}, empty_checkpoint(), {}, {}
+    )
+    assert await status(saver) is SessionStatus.ACTIVE
+    async with Database(dsn) as db:
+        await Sessions(db).set_status("t", SessionStatus.FAILED)
+        found = await saver.aget_tuple(CONFIG)
+        assert found is not None
+        await saver.aput(found.config, {**empty_checkpoint(), "id": "2"}, {}, {})
+    assert await status(saver) is SessionStatus.FAILED
