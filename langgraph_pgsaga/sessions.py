@@ -34,7 +34,7 @@ SessionOrder: TypeAlias = Literal["activity", "priority", "created"]
 
 
 class SessionStatus(Enum):
-    """Where a session stands. What it means is up to who sets it."""
+    """Where the latest run of a session left it, or what was set since."""
 
     ACTIVE = "active"
     PAUSED = "paused"

@@ -100,15 +100,10 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """The rows of some calls.
-
-    `sessions` are those whose row is to be updated, `held` those of which only the row must
-    be as expected.
-    """
+    """The rows of some calls. `sessions` are those whose row must be as expected."""
 
     codec: MessageCodec
     sessions: dict[UUID, SessionPart] = field(default_factory=dict)
-    held: dict[UUID, SessionPart] = field(default_factory=dict)
     states: list[tuple[Any, ...]] = field(default_factory=list)
     values: list[tuple[Any, ...]] = field(default_factory=list)
     blobs: list[tuple[Any, ...]] = field(default_factory=list)
@@ -140,24 +135,20 @@ class Batch:
         if not self.sessions:
             return "write_pending"
         is_new = any(part.is_new for part in self.sessions.values())
-        needs_all = is_new or self.messages or self.blobs or self.writes or self.held
+        needs_all = is_new or self.messages or self.blobs or self.writes
         return "write_batch" if needs_all else "write_states"
 
     def arguments(self) -> list[Any]:
         """Those of `statement`."""
         name = self.statement
-        held = self._session_rows(self.held)
         if name == "write_pending":
-            return [held, self.writes]
-        sessions = self._session_rows(self.sessions)
-        if name == "write_states":
-            return [sessions, self.states, self.values]
-        contents = self.blobs, self.messages, self.writes
-        return [sessions, held, self.states, self.values, *contents]
-
-    def _session_rows(self, parts: Mapping[UUID, SessionPart]) -> list[tuple[Any, ...]]:
+            return [self.writes]
         # Locked in this order: no two statements may wait for each other.
-        return [self._session_row(parts[session_id]) for session_id in sorted(parts)]
+        parts = [self.sessions[session_id] for session_id in sorted(self.sessions)]
+        known = [[self._session_row(part) for part in parts], self.states, self.values]
+        if name == "write_states":
+            return known
+        return [*known, self.blobs, self.messages, self.writes]
 
     def _part(self, call: EncodedCall, memory: SessionMemory) -> SessionPart:
         part = self.sessions.get(call.session_id)
@@ -167,21 +158,16 @@ class Batch:
         return part
 
     def _part_of_writes(self, call: EncodedWrites, memory: SessionMemory) -> SessionPart | None:
-        """None where the writes need nothing of the session's row but that it is there.
+        """None where the writes need nothing of the session's row.
 
-        Nor that where nothing is known of the session: writes may come before its first
-        checkpoint. They hold all of their bytes.
+        They may be stored before the session's first checkpoint: they hold all of their
+        bytes then.
         """
-        if part := self.sessions.get(call.session_id):
-            return part
+        part = self.sessions.get(call.session_id)
         known = memory.known(call.session_id)
-        if known is None:
-            return self._part(call, memory) if call.standing.lease else None
-        if _changes_session(call, known):
-            self.held.pop(call.session_id, None)
-            return self._part(call, memory)
-        self.held.setdefault(call.session_id, SessionPart.of(call, known))
-        return None
+        if part is not None or (known is None and call.standing.lease is None):
+            return part
+        return self._part(call, memory) if known is None or _needs_row(call, known) else None
 
     def _session_row(self, part: SessionPart) -> tuple[Any, ...]:
         is_new = part.is_new or bool(part.lease and part.lease.is_session_new)
@@ -230,7 +216,7 @@ class Batch:
 
     def _add_writes(self, part: SessionPart | None, call: EncodedWrites) -> None:
         key = call.session_id, call.stored_ns, call.checkpoint_id, call.task_id
-        depends = part is not None or call.session_id in self.held
+        depends = part is not None
         for idx, channel, value in call.rows:
             row = self._row(part, value)
             self.writes.append((*key, idx, call.task_path, channel, *row, depends))
@@ -272,10 +258,9 @@ class Batch:
         return _Row(sealed.type, None, hashes, runs)
 
 
-def _changes_session(call: EncodedWrites, known: KnownSession) -> bool:
-    """Whether its writes say something of the session, or refer to its contents."""
-    lease, status = call.standing.lease, call.standing.status
-    if status is not None or (lease is not None and not lease.is_claimed):
+def _needs_row(call: EncodedWrites, known: KnownSession) -> bool:
+    """Whether writes say something of their session, or refer to what a deletion could take."""
+    if call.standing.lease is not None or call.standing.status is not None:
         return True
     return any(
         value.is_large or any(message.digest in known.numbers for message in value.messages)

@@ -82,12 +82,11 @@ class Lease:
     owner: weakref.ref[_Owner] | None = None
 
     def columns(self, *, is_claim: bool) -> LeaseColumns:
-        """It, as the session's row of a statement has it; a block's lease ends with the block."""
-        gives_back = self.has_ended and self.owner is not None
+        """It, as the session's row of a statement has it."""
         return LeaseColumns(
             self.lease_id,
             holder(),
-            None if gives_back else self.seconds,
+            None if self.has_ended else self.seconds,
             is_claim and not self.is_claimed,
             self.is_superseding,
             self.is_based,
@@ -97,6 +96,11 @@ class Lease:
     def is_current(self, lease_id: UUID | None) -> bool:
         """Whether it is under way, and was the lease that the session was written under last."""
         return self.is_claimed and not self.has_ended and self.lease_id == lease_id
+
+    def note_end(self, *, has_ended: bool) -> None:
+        """Whether the run under it has ended; a block's lease ends with the block."""
+        if self.owner is not None:
+            self.has_ended = has_ended
 
     def begin_again(self, loaded_id: str | None, *, is_replay: bool) -> None:
         """Another run of the same owner begins, or its run just looks at its thread.

@@ -65,7 +65,7 @@ class Standings:
             status = stopped or status_of(checkpoint, metadata)
             if lease is not None:
                 may_claim = self._leases.may_begin(lease, parent_id)
-                lease.has_ended = status not in (None, ACTIVE)
+                lease.note_end(has_ended=status not in (None, ACTIVE))
                 self._leases.stored_under(lease, checkpoint["id"])
         begins_thread = is_root and parent_id is None
         return Standing(status, lease, may_claim, begins_thread)
@@ -86,7 +86,7 @@ class Standings:
                     self._stops.popitem(last=False)
         lease = self._lease(address, config, is_root_put=False)
         if lease is not None and status is not None:
-            lease.has_ended = True
+            lease.note_end(has_ended=True)
         return Standing(status=status, lease=lease, may_claim=lease is not None)
 
     def _lease(

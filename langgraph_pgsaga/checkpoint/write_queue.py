@@ -248,7 +248,11 @@ class _Lane:
         session_id = call.session_id
         digests = list({message.digest for message in call.messages})
         rows = await self._database.fetch(_STATEMENTS["find_session"], session_id, digests)
-        self._check_standing(call, rows[0] if rows else None)
+        try:
+            self._check_standing(call, rows[0] if rows else None)
+        except ThreadDeletedError:
+            await self._database.fetch(_STATEMENTS["delete_stray_writes"], session_id)
+            raise
         if not rows:
             self._memory.forget(session_id)
             return
@@ -276,7 +280,7 @@ class _Lane:
         batch = Batch.of(self._codec, [queued.call for queued in taken], self._memory)
         rows = await self._database.fetch(_STATEMENTS[batch.statement], *batch.arguments())
         live = {row["session_id"] for row in rows}
-        stale = (batch.sessions.keys() | batch.held.keys()) - live
+        stale = batch.sessions.keys() - live
         for part in batch.sessions.values():
             if part.session_id not in stale:
                 part.note_stored()

@@ -15,10 +15,8 @@
 -- (errors, interrupts, ...) replace what stands at their place.
 -- The same goes for leases: whoever may not write stores nothing. Pending writes of which
 -- the lease isn't known are no concern of it: nobody sees them before a checkpoint
--- follows, and the first ones of a task count. Sessions of which only
--- pending writes are stored stand in `held`, not in `sessions`: their row is looked at
--- and locked, not updated.
--- params: sessions pgsaga_new_session[], held pgsaga_new_session[], states pgsaga_new_state[],
+-- follows, and the first ones of a task count.
+-- params: sessions pgsaga_new_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
 --   writes pgsaga_new_write[]
 -- columns: session_id uuid
@@ -70,21 +68,8 @@ kept as (
     )
   returning s.session_id
 ),
-held as (
-  select s.session_id
-  from {schema}.agent_sessions s
-  join unnest($2::{schema}.pgsaga_new_session[]) i using (session_id)
-  where s.message_epoch = i.message_epoch
-    and (i.lease_id is null or s.lease_id = i.lease_id)
-  order by s.session_id
-  for key share of s
-),
 live as materialized (
-  select session_id from made
-  union all
-  select session_id from kept
-  union all
-  select session_id from held
+  select session_id from made union all select session_id from kept
 ),
 new_states as (
   insert into {schema}.agent_states as s
@@ -94,7 +79,7 @@ new_states as (
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact
   from live l
-  join unnest($3::{schema}.pgsaga_new_state[]) i using (session_id)
+  join unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -109,14 +94,14 @@ new_values as (
     i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join unnest($4::{schema}.pgsaga_new_value[]) i using (session_id)
+  join unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_blobs as (
   insert into {schema}.agent_state_blobs (session_id, hash, payload)
   select i.session_id, i.hash, i.payload
   from live l
-  join unnest($5::{schema}.pgsaga_new_blob[]) i using (session_id)
+  join unnest($4::{schema}.pgsaga_new_blob[]) i using (session_id)
   on conflict (session_id, hash) do nothing
 ),
 -- A digest that is there already, unknown to the caller, fails the statement.
@@ -128,7 +113,7 @@ new_messages as (
     i.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
     i.content, i.metadata, i.digest, i.payload_type, i.payload
   from live l
-  join unnest($6::{schema}.pgsaga_new_message[]) i using (session_id)
+  join unnest($5::{schema}.pgsaga_new_message[]) i using (session_id)
 ),
 new_writes as (
   insert into {schema}.agent_state_writes as w
@@ -137,7 +122,7 @@ new_writes as (
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
     i.type, i.payload, i.blob_hashes, i.message_runs
-  from unnest($7::{schema}.pgsaga_new_write[]) i
+  from unnest($6::{schema}.pgsaga_new_write[]) i
   where not i.is_dependent or i.session_id in (select l.session_id from live l)
   on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
     channel = excluded.channel,
@@ -212,37 +197,30 @@ new_values as (
 select l.session_id from live l;
 
 -- name: write_pending
--- write_batch for nothing but pending writes that refer to no message and no blob. Those
--- of sessions that aren't in `held` are of threads that the caller doesn't know yet.
--- params: held pgsaga_new_session[], writes pgsaga_new_write[]
--- columns: session_id uuid
-with held as materialized (
-  select s.session_id
-  from {schema}.agent_sessions s
-  join unnest($1::{schema}.pgsaga_new_session[]) i using (session_id)
-  where s.message_epoch = i.message_epoch
-    and (i.lease_id is null or s.lease_id = i.lease_id)
-  order by s.session_id
-  for key share of s
-),
-new_writes as (
-  insert into {schema}.agent_state_writes as w
-    (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload)
-  select
-    i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
-    i.type, i.payload
-  from unnest($2::{schema}.pgsaga_new_write[]) i
-  where not i.is_dependent or i.session_id in (select h.session_id from held h)
-  on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
-    channel = excluded.channel,
-    task_path = excluded.task_path,
-    type = excluded.type,
-    payload = excluded.payload,
-    blob_hashes = null,
-    message_runs = null
-  where w.idx < 0
-)
-select h.session_id from held h;
+-- write_batch for pending writes that refer to no message and no blob, and are written
+-- under no lease.
+-- params: writes pgsaga_new_write[]
+insert into {schema}.agent_state_writes as w
+  (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload)
+select
+  i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
+  i.type, i.payload
+from unnest($1::{schema}.pgsaga_new_write[]) i
+on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
+  channel = excluded.channel,
+  task_path = excluded.task_path,
+  type = excluded.type,
+  payload = excluded.payload,
+  blob_hashes = null,
+  message_runs = null
+where w.idx < 0;
+
+-- name: delete_stray_writes
+-- The pending writes of a session that isn't there: they came after its deletion.
+-- params: session_id uuid
+delete from {schema}.agent_state_writes w
+where w.session_id = $1
+  and not exists (select from {schema}.agent_sessions s where s.session_id = $1);
 
 -- name: find_session
 -- What numbering a session's messages takes: its epoch, its message_count, and which of

@@ -14,10 +14,13 @@ import asyncpg
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     LeaseError,
@@ -26,6 +29,7 @@ from langgraph_pgsaga.errors import (
     ThreadLeasedError,
 )
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
+from langgraph_pgsaga.takeover import import_threads
 from tests._tables import SESSION_TABLES
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +41,7 @@ class Log(TypedDict):
     items: Annotated[list[Any], operator.add]
 
 
-def graph_of(saver: PostgresSaver, **nodes: Any) -> Any:
+def graph_of(saver: Any, **nodes: Any) -> Any:
     """The nodes one after the other."""
     builder: StateGraph[Any] = StateGraph(Log)
     previous = START
@@ -87,6 +91,33 @@ async def in_the_middle(graph: Any, gate: Gate, value: Any = "begun") -> asyncio
     run = asyncio.create_task(call)
     await asyncio.wait_for(gate.reached.wait(), 10)
     return run
+
+
+async def loaded(
+    saver: PostgresSaver, begin: Callable[[Any], Awaitable[Any]]
+) -> tuple[asyncio.Future[Any], asyncio.Event]:
+    """A call that stands between loading its state and its first write, until the event."""
+    have_loaded, go_on = asyncio.Event(), asyncio.Event()
+    fetch = saver._fetch
+
+    async def slow(address: Any) -> Any:
+        found = await fetch(address)
+        have_loaded.set()
+        await go_on.wait()
+        return found
+
+    saver._fetch = slow  # type: ignore[method-assign]
+    run = asyncio.ensure_future(begin(graph_of(saver, one=adds("two"))))
+    await asyncio.wait_for(have_loaded.wait(), 10)
+    return run, go_on
+
+
+async def value(dsn: str, column: str) -> Any:
+    """A column of the one session."""
+    conn = await asyncpg.connect(dsn)
+    found = await conn.fetchval(f"select {column} from agent_sessions")
+    await conn.close()
+    return found
 
 
 async def finish(run: asyncio.Task[Any], gate: Gate) -> Any:
@@ -219,30 +250,92 @@ async def test_runs_that_began_at_once_dont_fork(
     """Of two runs that loaded the same state, the second is refused even when the first is over."""
     await graph_of(single, one=adds(1)).ainvoke({"items": []}, CONFIG)
 
-    async def loaded(saver: PostgresSaver) -> tuple[asyncio.Task[Any], asyncio.Event]:
-        """A run that stands between loading and its first write."""
-        have_loaded, go_on = asyncio.Event(), asyncio.Event()
-        fetch = saver._fetch
-
-        async def slow(address: Any) -> Any:
-            found = await fetch(address)
-            have_loaded.set()
-            await go_on.wait()
-            return found
-
-        saver._fetch = slow  # type: ignore[method-assign]
-        graph = graph_of(saver, one=adds("two"))
-        call = graph.ainvoke({"items": ["x"]}, CONFIG, durability=durability)
-        task = asyncio.create_task(call)
-        await asyncio.wait_for(have_loaded.wait(), 10)
-        return task, go_on
-
-    run, go_on = await loaded(other)
+    run, go_on = await loaded(
+        other, lambda graph: graph.ainvoke({"items": ["x"]}, CONFIG, durability=durability)
+    )
     await graph_of(single, one=adds(2)).ainvoke({"items": []}, CONFIG, durability=durability)
     go_on.set()
     with pytest.raises(LeaseLostError):
         await asyncio.wait_for(run, 10)
     assert await is_one_line(single)
+
+
+async def test_a_run_after_a_breakpoint_is_another_run(
+    single: PostgresSaver, other: PostgresSaver
+) -> None:
+    """Whoever loaded the state at a breakpoint is refused when the run went on from there, by
+    the same task too; and tasks that inherit that one's context are runs of their own."""
+    graph = graph_of(single, one=adds(1), two=adds(2), three=adds(3))
+    await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["two"])
+    run, go_on = await loaded(other, lambda graph: graph.ainvoke({"items": ["x"]}, CONFIG))
+    await graph.ainvoke(None, CONFIG)
+    go_on.set()
+    with pytest.raises(LeaseLostError):
+        await asyncio.wait_for(run, 10)
+    await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["three"])
+    runs = (graph.ainvoke(None, CONFIG) for _ in range(3))
+    answers = await asyncio.gather(*runs, return_exceptions=True)
+    assert [type(one) for one in answers] == [ThreadLeasedError] * 3
+    assert (await graph.ainvoke(None, CONFIG))["items"] == [1, 2, 3] * 2
+    assert await is_one_line(single)
+
+
+async def test_a_replay_may_fork_what_went_on(single: PostgresSaver, other: PostgresSaver) -> None:
+    """What goes on from a checkpoint that is asked for by its id minds nobody who is done."""
+    graph = graph_of(single, one=adds(1))
+    await graph.ainvoke({"items": []}, CONFIG)
+    past = (await graph.aget_state(CONFIG)).config
+    run, go_on = await loaded(other, lambda graph: graph.aupdate_state(past, {"items": ["x"]}))
+    await graph.ainvoke({"items": []}, CONFIG)
+    go_on.set()
+    forked = await asyncio.wait_for(run, 10)
+    assert (await graph.aget_state(forked)).values["items"] == [1, "x"]
+
+
+async def test_sync_tasks_side_by_side_give_the_lease_back(
+    single: PostgresSaver, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their questions end the run, though they are written in no context of its own, and
+    before their checkpoint is."""
+    questions = 0
+    are_written = asyncio.Event()
+    put, put_writes = single.aput, single.aput_writes
+
+    async def late(config: Any, checkpoint: Any, metadata: Any, versions: Any) -> Any:
+        if metadata["step"] == 0:
+            await are_written.wait()
+        return await put(config, checkpoint, metadata, versions)
+
+    async def counted(config: Any, writes: Any, *rest: Any) -> None:
+        nonlocal questions
+        await put_writes(config, writes, *rest)
+        questions += writes[0][0] == INTERRUPT
+        if questions == 3:
+            are_written.set()
+
+    def asks(state: Any) -> Any:
+        return {"items": [interrupt("?")]}
+
+    monkeypatch.setattr(single, "aput", late)
+    monkeypatch.setattr(single, "aput_writes", counted)
+    builder: StateGraph[Any] = StateGraph(Log)
+    for name in ("a", "b", "c"):
+        builder.add_node(name, asks)
+        builder.add_edge(START, name)
+    graph = builder.compile(checkpointer=single)
+    await asyncio.to_thread(graph.invoke, {"items": []}, CONFIG)
+    assert await value(dsn, "lease_id") is not None
+    assert await value(dsn, "lease_expires_at") is None
+
+
+async def test_an_import_leaves_no_lease(single: PostgresSaver, dsn: str) -> None:
+    """What was taken over from another saver can be gone on with by anybody at once."""
+    old = InMemorySaver()
+    graph = graph_of(old, one=adds(1), two=adds(2))
+    await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["two"])
+    report = await import_threads(old, single)
+    assert report.threads[0].checkpoints == 3
+    assert await value(dsn, "lease_id") is None
 
 
 async def test_an_interrupted_run_is_resumed_elsewhere_at_once(
@@ -377,19 +470,21 @@ async def test_a_block_alone_may_write(saver: PostgresSaver, dsn: str) -> None:
 
 async def test_outside_the_block_its_own_saver_is_refused_too(saver: PostgresSaver) -> None:
     """The lease is the block's, not the saver's."""
-    graph = graph_of(saver, one=adds(1))
-    await graph.ainvoke({"items": []}, CONFIG)
+    graph = graph_of(saver, one=adds(1), two=adds(2))
     has_begun, may_end = asyncio.Event(), asyncio.Event()
 
     async def block() -> None:
         async with saver.lease("t"):
+            await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["two"])
             has_begun.set()
             await may_end.wait()
 
     task = asyncio.create_task(block())
     await has_begun.wait()
-    with pytest.raises(ThreadLeasedError):
-        await graph.ainvoke({"items": []}, CONFIG)
+    inputs: list[Any] = [{"items": []}, None]
+    for given in inputs:
+        with pytest.raises(ThreadLeasedError):
+            await graph.ainvoke(given, CONFIG)
     may_end.set()
     await task
 
@@ -429,22 +524,32 @@ async def test_a_block_that_lost_its_lease_writes_nothing(saver: PostgresSaver, 
                 pass
 
 
-async def test_a_block_waits_for_its_turn(saver: PostgresSaver, dsn: str) -> None:
-    """wait_seconds is how long; blocks that wait come one after the other."""
-    inside: list[int] = []
+async def test_a_block_waits_for_its_turn(
+    saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For wait_seconds; without, and after that, it is refused."""
+    was_refused = asyncio.Event()
+    ask = LeaseBlock._refusal
 
-    async def block(number: int) -> None:
+    async def noted(block: LeaseBlock, lease: Any) -> Any:
+        refused = await ask(block, lease)
+        was_refused.set()
+        return refused
+
+    monkeypatch.setattr(LeaseBlock, "_refusal", noted)
+
+    async def waits() -> str:
         async with saver.lease("t", wait_seconds=30):
-            inside.append(number)
-            assert inside == [number]
-            await asyncio.sleep(0)
-            inside.clear()
+            return "had its turn"
 
-    await asyncio.gather(*map(block, range(5)))
     async with saver.lease("t"):
+        waiting = asyncio.create_task(waits())
+        await asyncio.wait_for(was_refused.wait(), 10)
         with pytest.raises(ThreadLeasedError):
             async with saver.lease("t", wait_seconds=0.2):
                 pass
+        assert not waiting.done()
+    assert await asyncio.wait_for(waiting, 10) == "had its turn"
 
 
 def test_a_sync_block(dsn: str) -> None:
@@ -516,22 +621,65 @@ async def test_a_deleted_thread_stays_deleted(
     assert answer["items"] == ["anew", 1]
 
 
-async def test_writes_that_race_with_a_deletion_leave_nothing(
+async def test_what_came_after_a_deletion_goes_with_the_refusal(
     saver: PostgresSaver, dsn: str
 ) -> None:
-    """Pending writes wait for the deletion that was before them, and then find no thread."""
+    """Pending writes that a run stored after its thread was deleted don't stay."""
     await graph_of(saver, one=adds(1)).ainvoke({"items": []}, CONFIG)
     found = await saver.aget_tuple(CONFIG)
     assert found is not None
-    conn = await asyncpg.connect(dsn)
-    async with conn.transaction():
-        await conn.execute("select from agent_sessions for update")
-        writing = asyncio.create_task(saver.aput_writes(found.config, [("items", [1])], "task"))
-        await until_waiting(dsn)
-        for table in SESSION_TABLES:
-            await conn.execute(f"delete from {table}")
+    await saver.adelete_thread("t")
+    await saver.aput_writes(found.config, [("items", [1])], "task")
+    checkpoint = {**found.checkpoint, "id": "2"}
     with pytest.raises(ThreadDeletedError):
-        await writing
+        await saver.aput(found.config, checkpoint, {}, {})  # type: ignore[arg-type]
+    assert set((await rows(dsn)).values()) == {0}
+
+
+async def test_a_pruned_thread_is_the_same_thread(saver: PostgresSaver, dsn: str) -> None:
+    """A run goes on although what it remembers of its thread was pruned."""
+
+    class Large(TypedDict):
+        value: str
+
+    builder: StateGraph[Any] = StateGraph(Large)
+    gate = Gate()
+
+    async def node(state: Any) -> Any:
+        await gate(state)
+        return {"value": "new" * 1000}
+
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    graph = builder.compile(checkpointer=saver)
+    for text in ("a", "b"):
+        await graph.aupdate_state(CONFIG, {"value": text * 5000}, as_node="node")
+    run = asyncio.create_task(graph.ainvoke({"value": "c" * 5000}, CONFIG, durability="sync"))
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    epoch = await value(dsn, "message_epoch")
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        await other.aprune(["t"])
+    assert await value(dsn, "message_epoch") != epoch
+    assert (await finish(run, gate))["value"] == "new" * 1000
+
+
+async def test_writes_that_race_with_a_deletion_leave_nothing(
+    saver: PostgresSaver, dsn: str
+) -> None:
+    """Under a lease, pending writes wait for the deletion before them, and find no thread."""
+    conn = await asyncpg.connect(dsn)
+    async with saver.lease("t"):
+        await graph_of(saver, one=adds(1)).ainvoke({"items": []}, CONFIG)
+        found = await saver.aget_tuple(CONFIG)
+        assert found is not None
+        async with conn.transaction():
+            await conn.execute("select from agent_sessions for update")
+            writing = asyncio.create_task(saver.aput_writes(found.config, [("items", [1])], "task"))
+            await until_waiting(dsn)
+            for table in SESSION_TABLES:
+                await conn.execute(f"delete from {table}")
+        with pytest.raises(ThreadDeletedError):
+            await writing
     assert set((await rows(dsn)).values()) == {0}
     await conn.close()
 
@@ -588,7 +736,7 @@ async def test_the_status_after_questions_and_errors(
         raise OSError("broken")
 
     def nested(node: Any) -> Any:
-        return graph_of(None, node=node) if inner else node  # type: ignore[arg-type]
+        return graph_of(None, node=node) if inner else node
 
     await call(graph_of(saver, node=nested(asks)))
     assert await status(saver) is SessionStatus.PAUSED

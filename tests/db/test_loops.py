@@ -421,7 +421,7 @@ def test_a_closed_saver_says_so(dsn: str) -> None:
         with pytest.raises(ClosedError, match="was closed"):
             call()
     asyncio.run(saver.aclose())
-    assert _connections(dsn) == 0
+    _until(lambda: _connections(dsn) == 0)
 
 
 def test_a_saver_of_a_given_database_leaves_it_open(dsn: str) -> None:
@@ -447,7 +447,7 @@ def test_async_with_closes_everything(dsn: str) -> None:
 
     with _quiet():
         asyncio.run(use())
-        assert _connections(dsn) == 0
+        _until(lambda: _connections(dsn) == 0)
         assert not [t for t in threading.enumerate() if "langgraph_pgsaga" in t.name]
 
 
