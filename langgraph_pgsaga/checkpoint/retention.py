@@ -12,9 +12,17 @@ import asyncpg
 from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_pgsaga import _json, _sql
-from langgraph_pgsaga.checkpoint.address import session_id_of, thread_id_text
+from langgraph_pgsaga.checkpoint.address import (
+    optional_checkpoint_id,
+    session_id_of,
+    thread_id_text,
+)
 from langgraph_pgsaga.database import Connection, Database
-from langgraph_pgsaga.errors import InvalidArgumentError, ThreadExistsError
+from langgraph_pgsaga.errors import (
+    CheckpointNotFoundError,
+    InvalidArgumentError,
+    ThreadExistsError,
+)
 
 _STATEMENTS = _sql.load("retention")
 _HISTORY = _sql.load("history")
@@ -64,12 +72,18 @@ async def prune(database: Database, thread_ids: Sequence[Any], strategy: str) ->
             await _delete_session(database, session_id)
 
 
-async def copy_thread(database: Database, source: Any, target: Any) -> None:
-    """Everything of `source` under `target`. A source that isn't there copies nothing.
+async def copy_thread(
+    database: Database, source: Any, target: Any, *, until: str | None = None
+) -> None:
+    """Everything of `source` under `target`, or what there is of it `until` a checkpoint.
+
+    A source that isn't there copies nothing. See PostgresSaver.acopy_thread.
 
     Raises:
         ThreadExistsError: the target holds state already.
+        CheckpointNotFoundError: the source has no such checkpoint.
     """
+    until = optional_checkpoint_id({"configurable": {"checkpoint_id": until}})
     source_id = session_id_of(thread_id_text(source))
     target_text = thread_id_text(target)
     target_id = session_id_of(target_text)
@@ -81,18 +95,32 @@ async def copy_thread(database: Database, source: Any, target: Any) -> None:
             if session_id == target_id != source_id:
                 await database.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
             locked[session_id] = await _lock(database, conn, session_id)
+        if until is not None:
+            await _require_checkpoint(database, conn, source, until)
         if not locked[source_id]:
             raise _NothingToCopyError
         held = await database.fetch(_STATEMENTS["exists_state"], target_id, conn=conn)
         if held[0]["is_there"]:
             raise ThreadExistsError(thread_id=target_text)
         await database.fetch(
-            _STATEMENTS["copy_session"], source_id, target_id, target_text, conn=conn
+            _STATEMENTS["copy_session"], source_id, target_id, target_text, until, conn=conn
         )
+        if until is not None:
+            await _collect(database, conn, target_id)
 
     with suppress(_NothingToCopyError):
         # Repeated after a commit whose answer was lost, it would find its own copy.
         await database.run(work, repeat=False)
+
+
+async def _require_checkpoint(
+    database: Database, conn: Connection, thread_id: Any, checkpoint_id: str
+) -> None:
+    session_id = session_id_of(thread_id_text(thread_id))
+    statement = _STATEMENTS["exists_checkpoint"]
+    found = await database.fetch(statement, session_id, checkpoint_id, conn=conn)
+    if not found[0]["is_there"]:
+        raise CheckpointNotFoundError(thread_id=thread_id_text(thread_id))
 
 
 class _NothingToCopyError(Exception):

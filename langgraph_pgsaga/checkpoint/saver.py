@@ -444,13 +444,24 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         """
         await retention.delete_for_runs(self.db, run_ids)
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+    async def acopy_thread(
+        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+    ) -> None:
         """Copies a thread with its whole history. A source that isn't there copies nothing.
+
+        Args:
+            source_thread_id: the thread, which stays as it is.
+            target_thread_id: a thread that holds nothing.
+            until: a checkpoint id of the root graph: the copy is the thread as it stood
+                there. The latest is copied with all that its tasks wrote, so a paused run
+                can be resumed in the copy. Of an earlier one the tasks are unfinished
+                again; the questions they asked are open.
 
         Raises:
             ThreadExistsError: the target holds state already.
+            CheckpointNotFoundError: the source has no checkpoint `until`.
         """
-        await retention.copy_thread(self.db, source_thread_id, target_thread_id)
+        await retention.copy_thread(self.db, source_thread_id, target_thread_id, until=until)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Prunes threads, each in a transaction of its own.
@@ -525,9 +536,11 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         """`adelete_for_runs` for sync callers."""
         self.db.portal.call(self.adelete_for_runs, run_ids)
 
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+    def copy_thread(
+        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+    ) -> None:
         """`acopy_thread` for sync callers."""
-        self.db.portal.call(self.acopy_thread, source_thread_id, target_thread_id)
+        self.db.portal.call(self.acopy_thread, source_thread_id, target_thread_id, until=until)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """`aprune` for sync callers."""

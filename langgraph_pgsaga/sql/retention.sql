@@ -168,20 +168,37 @@ where s.session_id = $1 and s.parent_checkpoint_id is not null and not exists (
 -- name: delete_unused_values
 -- Values at versions that no checkpoint of the session names any more.
 -- params: session_id uuid
-delete from {schema}.agent_state_values v
-where v.session_id = $1 and (v.checkpoint_ns, v.channel, v.version) not in (
-  select s.checkpoint_ns, c.channel, c.version
+with named as materialized (
+  select distinct s.checkpoint_ns, c.channel, c.version
   from {schema}.agent_states s
   cross join lateral jsonb_each_text(s.state_data -> 'channel_versions') c (channel, version)
   where s.session_id = $1
+)
+delete from {schema}.agent_state_values v
+where v.session_id = $1 and not exists (
+  select from named n
+  where n.checkpoint_ns = v.checkpoint_ns and n.channel = v.channel and n.version = v.version
 );
 
 -- name: delete_unused_contents
 -- Blobs and messages that no value or write names any more. What other processes
 -- remember of them ends with the epoch, which changes only where one of them goes: each
 -- change makes the puts that wait for this transaction start again.
+-- The messages' runs are united as ranges: number by number they would be as many as
+-- checkpoints times messages.
 -- params: session_id uuid
-with blobs as (
+with named as materialized (
+  select coalesce(
+    range_agg(int4range(r.message_runs[i], r.message_runs[i + 1], '[]')), '{}'
+  ) as numbers
+  from (
+    select message_runs from {schema}.agent_state_values where session_id = $1
+    union
+    select message_runs from {schema}.agent_state_writes where session_id = $1
+  ) r
+  cross join generate_series(1, cardinality(r.message_runs), 2) i
+),
+blobs as (
   delete from {schema}.agent_state_blobs b
   where b.session_id = $1 and b.hash not in (
     select h from {schema}.agent_state_values v cross join unnest(v.blob_hashes) h
@@ -194,16 +211,8 @@ with blobs as (
 ),
 messages as (
   delete from {schema}.agent_messages m
-  where m.session_id = $1 and m.message_no not in (
-    select n
-    from (
-      select message_runs from {schema}.agent_state_values where session_id = $1
-      union
-      select message_runs from {schema}.agent_state_writes where session_id = $1
-    ) r
-    cross join generate_series(1, cardinality(r.message_runs), 2) i
-    cross join generate_series(r.message_runs[i], r.message_runs[i + 1]) n
-  )
+  using named n
+  where m.session_id = $1 and not n.numbers @> m.message_no
   returning m.message_no
 )
 update {schema}.agent_sessions
@@ -219,10 +228,60 @@ select
   or exists (select from {schema}.agent_state_writes where session_id = $1)
   or exists (select from {schema}.agent_messages where session_id = $1) as is_there;
 
+-- name: exists_checkpoint
+-- Whether the root graph has this checkpoint.
+-- params: session_id uuid, checkpoint_id text
+-- columns: is_there boolean
+select exists (
+  select from {schema}.agent_states
+  where session_id = $1 and checkpoint_ns = '' and checkpoint_id = $2
+) as is_there;
+
 -- name: copy_session
--- Everything of a session under another thread; the target must hold nothing.
--- params: source_id uuid, target_id uuid, thread_id text
-with session as (
+-- Everything of a session under another thread; the target must hold nothing. With
+-- until_id, only the root graph's checkpoints up to that one, the subgraphs' that
+-- were saved in its superstep or before, and the writes of these. Where the thread went on,
+-- its tasks are unfinished again: of what they wrote only the questions are copied, of
+-- their subgraphs' checkpoints those up to the one that asked. Values, blobs and messages
+-- are all copied.
+-- params: source_id uuid, target_id uuid, thread_id text, until_id text
+with begun as materialized (
+  select
+    s.checkpoint_ns, s.checkpoint_id,
+    case s.checkpoint_ns when '' then s.checkpoint_id else s.metadata -> 'parents' ->> '' end
+      collate "C" as root_id
+  from {schema}.agent_states s
+  where s.session_id = $1
+),
+asking as (
+  select b.checkpoint_ns, max(b.checkpoint_id) as checkpoint_id
+  from begun b
+  join {schema}.agent_state_writes w
+    on w.session_id = $1 and w.checkpoint_ns = b.checkpoint_ns
+    and w.checkpoint_id = b.checkpoint_id and w.channel = '__interrupt__'
+  where b.root_id = $4 and b.checkpoint_ns <> ''
+  group by b.checkpoint_ns
+),
+gone_on as (
+  select exists (
+    select from {schema}.agent_states
+    where session_id = $1 and checkpoint_ns = '' and checkpoint_id > $4
+  ) as is_so
+),
+kept as materialized (
+  select
+    b.checkpoint_ns, b.checkpoint_id,
+    g.is_so and b.root_id = $4 and b.checkpoint_id = coalesce(a.checkpoint_id, $4) as is_open
+  from begun b
+  cross join gone_on g
+  left join asking a on a.checkpoint_ns = b.checkpoint_ns
+  where $4 is null
+    or b.root_id < $4
+    or (b.root_id = $4 and (
+      not g.is_so or b.checkpoint_ns = '' or b.checkpoint_id <= a.checkpoint_id
+    ))
+),
+session as (
   insert into {schema}.agent_sessions as t
     (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_count)
   select $2, $3, s.user_id, s.agent_type, s.status, s.priority, s.metadata, s.message_count
@@ -243,7 +302,9 @@ states as (
   select
     $2, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint_name,
     state_data, metadata, exact_type, exact, created_at
-  from {schema}.agent_states where session_id = $1
+  from {schema}.agent_states
+  join kept using (checkpoint_ns, checkpoint_id)
+  where session_id = $1
 ),
 state_values as (
   insert into {schema}.agent_state_values
@@ -262,7 +323,10 @@ writes as (
   select
     $2, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
     blob_hashes, message_runs
-  from {schema}.agent_state_writes where session_id = $1
+  from {schema}.agent_state_writes
+  left join kept using (checkpoint_ns, checkpoint_id)
+  where session_id = $1
+    and ($4 is null or not is_open or (is_open and channel = '__interrupt__'))
 )
 insert into {schema}.agent_messages
   (session_id, message_no, message_id, parent_message_no, message_type, role, content,

@@ -1,7 +1,10 @@
 """Looking at what an agent did, after it ran."""
 
 from langgraph_pgsaga.timetravel.bisect import abisect, bisect
+from langgraph_pgsaga.timetravel.branches import Branch, BranchTree, abranches, branches
+from langgraph_pgsaga.timetravel.compare import Comparison, Outcome, Variant, acompare, compare
 from langgraph_pgsaga.timetravel.diff import Change, ChangeKind, Diff, diff
+from langgraph_pgsaga.timetravel.fork import afork, areplay, fork, replay
 from langgraph_pgsaga.timetravel.history import (
     History,
     Step,
@@ -9,17 +12,50 @@ from langgraph_pgsaga.timetravel.history import (
     history,
     name_checkpoint,
 )
+from langgraph_pgsaga.timetravel.state import (
+    State,
+    aat,
+    aget_state,
+    alist_states,
+    at,
+    aupdate_state,
+    get_state,
+    list_states,
+    update_state,
+)
 
 __all__ = [
+    "Branch",
+    "BranchTree",
     "Change",
     "ChangeKind",
+    "Comparison",
     "Diff",
     "History",
+    "Outcome",
+    "State",
     "Step",
+    "Variant",
+    "aat",
     "abisect",
+    "abranches",
+    "acompare",
+    "afork",
+    "aget_state",
+    "alist_states",
     "aname_checkpoint",
+    "areplay",
+    "at",
+    "aupdate_state",
     "bisect",
+    "branches",
+    "compare",
     "diff",
+    "fork",
+    "get_state",
     "history",
+    "list_states",
     "name_checkpoint",
+    "replay",
+    "update_state",
 ]

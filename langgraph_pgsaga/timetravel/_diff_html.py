@@ -11,27 +11,27 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from langgraph_pgsaga.checkpoint.messages import role_of
-from langgraph_pgsaga.timetravel import _text
+from langgraph_pgsaga.timetravel import _page, _text
 
 _Row = tuple[str, tuple[str | int, ...], Any, Any]
 _LONGEST_CELL = 2_000
 # Longer texts are shown as before and after, without marks inside.
 _LONGEST_MARKED = 1_000
 
-_STYLE = """<style>
-.pgsaga-diff {color-scheme: light dark; border-collapse: collapse; font: 13px/1.45 sans-serif}
-.pgsaga-diff td, .pgsaga-diff th {text-align: left; vertical-align: top; padding: 3px 8px;
- border: 0; color: inherit; background: none; white-space: pre-wrap; overflow-wrap: anywhere}
-.pgsaga-diff th {padding-top: 10px; border-bottom: 1px solid #8886}
-.pgsaga-diff tr.added {background: #2ea04326}
-.pgsaga-diff tr.removed {background: #f8514926}
-.pgsaga-diff tr.edited {background: #d2992226}
-.pgsaga-diff td.sign, .pgsaga-diff td.place {font-family: monospace; white-space: nowrap}
-.pgsaga-diff ins {background: #2ea0434d; text-decoration: none}
-.pgsaga-diff del {background: #f851494d}
-.pgsaga-diff del + ins {margin-left: 3px}
-.pgsaga-diff .role {font-weight: 600; opacity: .75}
-</style>"""
+_STYLE = _page.style(
+    "diff",
+    "td {white-space: pre-wrap; overflow-wrap: anywhere}",
+    "th {padding-top: 10px; border-bottom: 1px solid #8886}",
+    "tr.added {background: #2ea04326}",
+    "tr.removed {background: #f8514926}",
+    "tr.edited {background: #d2992226}",
+    "td.sign {font-family: monospace; white-space: nowrap}",
+    "td.place {font-family: monospace; white-space: nowrap}",
+    "ins {background: #2ea0434d; text-decoration: none}",
+    "del {background: #f851494d}",
+    "del + ins {margin-left: 3px}",
+    ".role {font-weight: 600; opacity: .75}",
+)
 
 
 def table(rows: Sequence[_Row]) -> str:

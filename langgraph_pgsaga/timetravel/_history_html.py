@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-# Of the branches, in turn; each is readable on white and on black.
-_COLOURS = ("#2a7f62", "#c2691f", "#6b5fc7", "#b03a6f", "#2f7fb5")
+from langgraph_pgsaga.timetravel import _page
+
 _HEADS = ("step", "source", "time", "ran", "changed", "next", "branch", "name")
 
-_STYLE = """<style>
-.pgsaga-history {color-scheme: light dark; border-collapse: collapse; font: 13px/1.45 sans-serif}
-.pgsaga-history td, .pgsaga-history th {text-align: left; vertical-align: top; padding: 3px 8px;
- border: 0; border-bottom: 1px solid #8883; color: inherit; background: none}
-.pgsaga-history td:first-child {text-align: right; font-variant-numeric: tabular-nums}
-.pgsaga-history td:nth-child(3) {white-space: nowrap; opacity: .75}
-.pgsaga-history .branch {border-radius: 8px; color: #fff; padding: 0 7px}
-</style>"""
+_STYLE = _page.style(
+    "history",
+    "td {border-bottom: 1px solid #8883}",
+    "th {border-bottom: 1px solid #8883}",
+    "td:first-child {text-align: right; font-variant-numeric: tabular-nums}",
+    "td:nth-child(3) {white-space: nowrap; opacity: .75}",
+    "td[colspan] {text-align: left; opacity: .75}",
+    ".branch {border-radius: 8px; color: #fff; padding: 0 7px}",
+)
 
 
 class Cells(NamedTuple):
@@ -50,5 +51,5 @@ def _row(cells: Cells) -> str:
 
 
 def _branch(number: int) -> str:
-    colour = _COLOURS[number % len(_COLOURS)]
+    colour = _page.COLOURS[number % len(_page.COLOURS)]
     return f'<span class="branch" style="background: {colour}">{number}</span>'

@@ -15,7 +15,10 @@ from langgraph.types import StateSnapshot
 from pydantic import BaseModel
 
 from langgraph_pgsaga.timetravel import _diff_html, _text
+from langgraph_pgsaga.timetravel.state import State
 
+# A state, what LangGraph and a saver have for one, or a dict of values.
+Comparable: TypeAlias = State | StateSnapshot | CheckpointTuple | Mapping[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
 # Beyond so many pairs of elements, two lists are compared place by place.
 _MOST_PAIRS = 1_000_000
@@ -77,7 +80,7 @@ class Diff(Sequence[Change]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Diff):
             return NotImplemented
-        return bool(_key(self._changes) == _key(other._changes))
+        return bool(key_of(self._changes) == key_of(other._changes))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -97,12 +100,12 @@ class Diff(Sequence[Change]):
 
 
 def diff(
-    before: StateSnapshot | CheckpointTuple | Mapping[str, Any],
-    after: StateSnapshot | CheckpointTuple | Mapping[str, Any],
+    before: Comparable,
+    after: Comparable,
 ) -> Diff:
     """What changed from one state to the other, of whatever branches or threads.
 
-    Takes what `graph.get_state` gives, what a saver gives, or a dict of values. In a
+    Takes a State, what `graph.get_state` or a saver gives, or a dict of values. In a
     list of messages, messages are found again by id, those without one by what they hold;
     one that moved counts as removed and added. Other lists are compared as a text
     editor compares lines. Dicts, dataclasses and pydantic models are compared part by
@@ -111,8 +114,8 @@ def diff(
     return Diff(list(_mappings((), _values(before), _values(after))))
 
 
-def _values(state: StateSnapshot | CheckpointTuple | Mapping[str, Any]) -> Mapping[str, Any]:
-    if isinstance(state, StateSnapshot):
+def _values(state: Comparable) -> Mapping[str, Any]:
+    if isinstance(state, State | StateSnapshot):
         values = state.values
         # A graph whose state is one value has no channel to name.
         return values if isinstance(values, Mapping) else {"state": values}
@@ -122,13 +125,13 @@ def _values(state: StateSnapshot | CheckpointTuple | Mapping[str, Any]) -> Mappi
 
 
 def _changes(path: Path, before: Any, after: Any) -> Iterator[Change]:
-    if _key(before) == _key(after):
+    if key_of(before) == key_of(after):
         return
     kinds = type(before), type(after)
     if kinds == (list, list) and _are_messages(before) and _are_messages(after):
         yield from _lists(path, before, after, _identity)
     elif kinds in ((list, list), (tuple, tuple)):
-        yield from _lists(path, before, after, _key)
+        yield from _lists(path, before, after, key_of)
     elif (
         kinds[0] is kinds[1] and not isinstance(before, BaseMessage) and _parts(before) is not None
     ):
@@ -155,7 +158,7 @@ def _lists(
     keys = [identity(item) for item in before], [identity(item) for item in after]
     for first, last, new_first, new_last in _blocks(*keys):
         same = keys[0][first:last] == keys[1][new_first:new_last]
-        pairs = min(last - first, new_last - new_first) if same or identity is _key else 0
+        pairs = min(last - first, new_last - new_first) if same or identity is key_of else 0
         for offset in range(pairs):
             place = (*path, new_first + offset)
             yield from _changes(place, before[first + offset], after[new_first + offset])
@@ -194,7 +197,7 @@ def _are_messages(values: Sequence[Any]) -> bool:
 
 
 def _identity(message: BaseMessage) -> Any:
-    return ("id", message.id) if message.id else _key(message)
+    return ("id", message.id) if message.id else key_of(message)
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
@@ -208,18 +211,18 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
     return None
 
 
-def _key(value: Any) -> Any:
+def key_of(value: Any) -> Any:
     """Something hashable that is equal for values without a difference, and only for these."""
     kind = type(value)
     if kind is float and math.isnan(value):
         return kind, "nan"
     if kind in (list, tuple):
-        return kind, tuple(map(_key, value))
+        return kind, tuple(map(key_of, value))
     if kind in (set, frozenset):
-        return kind, frozenset(map(_key, value))
+        return kind, frozenset(map(key_of, value))
     parts = _parts(value)
     if parts is not None:
-        return kind, frozenset((_key(name), _key(part)) for name, part in parts.items())
+        return kind, frozenset((key_of(name), key_of(part)) for name, part in parts.items())
     try:
         hash(value)
     except TypeError:

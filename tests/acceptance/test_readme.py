@@ -83,7 +83,17 @@ def test_the_example_runs_and_its_rows_can_be_read(server_folder: Path, tmp_path
     ]
 
 
-@pytest.mark.parametrize(("name", "source"), blocks("python")[1:], ids=lambda v: str(v)[:20])
+def test_the_mistake_is_found(server_folder: Path, tmp_path: Path) -> None:
+    """The second example names the step, and what changed in it."""
+    _, example = blocks("python")[1]
+    assert run_python(example, server_folder, tmp_path).splitlines() == [
+        "step 137, answer",
+        "+ done[136]: 'ticket 137'",
+        "~ refunded: 122400 → 212400",
+    ]
+
+
+@pytest.mark.parametrize(("name", "source"), blocks("python")[2:], ids=lambda v: str(v)[:20])
 def test_other_examples_run(name: str, source: str, server_folder: Path, tmp_path: Path) -> None:
     """Every other Python block runs without a word on stderr."""
     run_python(source, server_folder, tmp_path)

@@ -88,8 +88,10 @@ class BlockingSaver(PostgresSaver):
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         await self._drive(self._sync.delete_for_runs, run_ids)
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        await self._drive(self._sync.copy_thread, source_thread_id, target_thread_id)
+    async def acopy_thread(
+        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+    ) -> None:
+        await self._drive(self._sync.copy_thread, source_thread_id, target_thread_id, until=until)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         await self._drive(self._sync.prune, thread_ids, strategy=strategy)

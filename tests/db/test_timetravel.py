@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Command, Send, StateSnapshot, interrupt
+from langgraph.types import Command, StateSnapshot
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.serde import SafeSerializer
@@ -26,51 +25,9 @@ from langgraph_pgsaga.timetravel import (
     history,
     name_checkpoint,
 )
+from tests.db._travelled import State, asking, joined, thread
 
 pytestmark = pytest.mark.anyio
-
-
-class State(TypedDict, total=False):
-    seen: Annotated[list[str], operator.add]
-    count: int
-
-
-def thread(name: str = "t", **more: str) -> Any:
-    return {"configurable": {"thread_id": name, **more}}
-
-
-def node(name: str) -> Any:
-    return lambda state: {"seen": [name], "count": state.get("count", 0) + 1}
-
-
-def joined(saver: Any) -> Any:
-    """a, then b beside c, then d when both are done, then two workers by Send."""
-    builder = StateGraph(State)
-    for name in "abcd":
-        action = (lambda state, name=name: {"seen": [name]}) if name in "bc" else node(name)
-        builder.add_node(name, action)
-    builder.add_node("worker", lambda state: {"seen": [f"worker {state['number']}"]})
-    builder.add_edge(START, "a")
-    builder.add_edge("a", "b")
-    builder.add_edge("a", "c")
-    builder.add_edge(["b", "c"], "d")
-    builder.add_conditional_edges("d", lambda _: [Send("worker", {"number": n}) for n in (1, 2)])
-    return builder.compile(checkpointer=saver)
-
-
-def asking(saver: Any) -> Any:
-    """Asks before it replies."""
-
-    def ask(state: State) -> dict[str, Any]:
-        return {"seen": [interrupt("may I?")]}
-
-    builder = StateGraph(State)
-    builder.add_node("ask", ask)
-    builder.add_node("reply", node("reply"))
-    builder.add_edge(START, "ask")
-    builder.add_edge("ask", "reply")
-    builder.add_edge("reply", END)
-    return builder.compile(checkpointer=saver)
 
 
 def same(steps: Sequence[Step], snapshots: Sequence[StateSnapshot]) -> None:

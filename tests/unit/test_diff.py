@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from pydantic import BaseModel
 
 from langgraph_pgsaga.timetravel import Change, ChangeKind, diff
+from tests._html import tags_of
 
 ADDED, REMOVED, EDITED = ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.EDITED
 
@@ -178,32 +178,13 @@ def test_states_of_a_graph() -> None:
     assert [(c.kind, c.path) for c in diff(*tuples).within("messages")] == expected  # type: ignore[arg-type]
 
 
-class Balanced(HTMLParser):
-    """Notes the tags; every one has to be closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.seen.add(tag)
-        self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_html_is_escaped_and_closed() -> None:
     """Nothing in a state becomes a tag, in keys, texts or marks."""
     evil = "<script>alert('x')</script>\" onload=y"
     before = {evil: {evil: 1}, "messages": [AIMessage(evil, id="a")]}
     after = {evil: {evil: evil}, "messages": [AIMessage(evil + " more", id="a")], "new": evil}
     html = diff(before, after)._repr_html_()
-    parser = Balanced()
-    parser.feed(html)
-    assert parser.open == []
-    assert parser.seen == {"style", "table", "tr", "th", "td", "ins", "del", "span"}
+    assert tags_of(html) == {"style", "table", "tr", "th", "td", "ins", "del", "span"}
 
 
 def test_text_has_nothing_that_a_terminal_obeys() -> None:
