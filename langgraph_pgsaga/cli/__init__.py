@@ -13,6 +13,7 @@ import typer
 
 from langgraph_pgsaga import __version__
 from langgraph_pgsaga.cli import (
+    branches,
     doctor,
     embedded,
     history,
@@ -37,6 +38,8 @@ app.add_typer(sessions.app, name="sessions")
 app.command()(history.history)
 app.command()(states.show)
 app.command(context_settings=states.DIFF_SETTINGS)(states.diff)
+app.command()(branches.tree)
+app.command()(branches.fork)
 app.command()(messages.messages)
 app.command()(sweep.sweep)
 app.command()(doctor.doctor)

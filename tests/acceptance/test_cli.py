@@ -31,6 +31,8 @@ ON_TABLES = [
     ["history", "t"],
     ["show", "t"],
     ["diff", "t", "1"],
+    ["tree", "t"],
+    ["fork", "t", "--at", "1"],
     ["messages"],
     ["messages", "t"],
     ["messages", "--search", "x"],
