@@ -29,24 +29,27 @@ MakeSaver: TypeAlias = "Callable[[SerializerProtocol], Saver]"
 _MISSING_PACKAGE = "its saver isn't installed: pip install 'langgraph-pgsaga[import]'"
 
 
+_Source = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        envvar="PGSAGA_IMPORT_FROM",
+        show_envvar=True,
+        metavar="SOURCE",
+        help="sqlite:PATH, or postgres:DSN of langgraph-checkpoint-postgres's tables.",
+    ),
+]
+_Thread = Annotated[
+    list[str] | None,
+    typer.Option(metavar="THREAD", help="Only this thread. Repeatable."),
+]
+_Batch = Annotated[int, typer.Option(min=1, metavar="N", help="Checkpoints in memory at once.")]
+
+
 def import_(
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            envvar="PGSAGA_IMPORT_FROM",
-            show_envvar=True,
-            metavar="SOURCE",
-            help="sqlite:PATH, or postgres:DSN of langgraph-checkpoint-postgres's tables.",
-        ),
-    ],
-    thread: Annotated[
-        list[str] | None,
-        typer.Option(metavar="THREAD", help="Only this thread. Repeatable."),
-    ] = None,
-    batch: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Checkpoints in memory at once.")
-    ] = 50,
+    source: _Source,
+    thread: _Thread = None,
+    batch: _Batch = 50,
     dry_run: DryRun = False,
     imports: Imports = None,
     dsn: Dsn = None,

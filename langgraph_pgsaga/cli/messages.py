@@ -23,6 +23,7 @@ from langgraph_pgsaga.cli.output import (
 from langgraph_pgsaga.errors import MissingThreadError
 
 if TYPE_CHECKING:
+    from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.messages import MessageHit, MessagePage, MessageRow
     from langgraph_pgsaga.sync import Messages
 
@@ -30,62 +31,67 @@ _LONGEST_CELL = 200
 _COLUMNS = ("thread", "no", "time (UTC)", "role", "message")
 _ROWS_ONLY = ("type_", "role", "since", "until", "text", "branch", "after", "export", "full")
 
+_Thread = Annotated[
+    str | None, typer.Argument(metavar="THREAD", help="Only this thread's; else all threads'.")
+]
+_Search = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help='Find words: refund -invoice, "lost parcel", tea or coffee.'),
+]
+_User = Annotated[str | None, typer.Option(metavar="USER", help="With --search: only this user's.")]
+_Order = Annotated[Literal["best", "newest"], typer.Option(help="With --search: what comes first.")]
+_Type = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="TYPE", help="human, ai, tool, ... Repeatable."),
+]
+_Role = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ROLE", help="user, assistant, system, tool, ... Repeatable."),
+]
+_Since = Annotated[
+    datetime | None,
+    typer.Option(parser=values.moment, metavar="TIME", help="Stored then or later."),
+]
+_Until = Annotated[
+    datetime | None,
+    typer.Option(parser=values.moment, metavar="TIME", help="Stored before then."),
+]
+_Text = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="With these words, in the order of the thread."),
+]
+_Branch = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="Only what this checkpoint's state holds."),
+]
+_Ns = Annotated[str, typer.Option("--ns", metavar="NAMESPACE", help="The namespace of --branch.")]
+_Limit = Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="How many at most.")]
+_Export = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write all of them as JSON Lines; - is stdout."),
+]
+_Full = Annotated[
+    bool, typer.Option("--full", help="With --export: LangChain's form of each, too.")
+]
+
 
 def messages(
     context: typer.Context,
-    thread: Annotated[
-        str | None, typer.Argument(metavar="THREAD", help="Only this thread's; else all threads'.")
-    ] = None,
-    search: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT", help='Find words: refund -invoice, "lost parcel", tea or coffee.'
-        ),
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option(metavar="USER", help="With --search: only this user's.")
-    ] = None,
-    order: Annotated[
-        Literal["best", "newest"], typer.Option(help="With --search: what comes first.")
-    ] = "best",
-    type_: Annotated[
-        list[str] | None,
-        typer.Option("--type", metavar="TYPE", help="human, ai, tool, ... Repeatable."),
-    ] = None,
-    role: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ROLE", help="user, assistant, system, tool, ... Repeatable."),
-    ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(parser=values.moment, metavar="TIME", help="Stored then or later."),
-    ] = None,
-    until: Annotated[
-        datetime | None,
-        typer.Option(parser=values.moment, metavar="TIME", help="Stored before then."),
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="With these words, in the order of the thread."),
-    ] = None,
-    branch: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="Only what this checkpoint's state holds."),
-    ] = None,
-    ns: Annotated[
-        str, typer.Option("--ns", metavar="NAMESPACE", help="The namespace of --branch.")
-    ] = "",
-    limit: Annotated[
-        int, typer.Option(min=1, max=1000, metavar="N", help="How many at most.")
-    ] = 100,
+    thread: _Thread = None,
+    search: _Search = None,
+    user: _User = None,
+    order: _Order = "best",
+    type_: _Type = None,
+    role: _Role = None,
+    since: _Since = None,
+    until: _Until = None,
+    text: _Text = None,
+    branch: _Branch = None,
+    ns: _Ns = "",
+    limit: _Limit = 100,
     after: After = None,
-    export: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write all of them as JSON Lines; - is stdout."),
-    ] = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="With --export: LangChain's form of each, too.")
-    ] = False,
+    export: _Export = None,
+    full: _Full = False,
     imports: Imports = None,
     dsn: Dsn = None,
     schema: Schema = None,
@@ -104,22 +110,13 @@ def messages(
       pgsaga messages order-1 --export order-1.jsonl
       pgsaga messages --export - | head
     """
-    from langgraph_pgsaga.sync import Messages
-
     _check(context, search)
     filters: dict[str, Any] = {
-        "types": type_ or None,
-        "roles": role or None,
-        "since": since,
-        "until": until,
-        "text": text,
-        "branch": branch,
-        "checkpoint_ns": ns,
-    }
+        "types": type_ or None, "roles": role or None, "since": since, "until": until,
+        "text": text, "branch": branch, "checkpoint_ns": ns,
+    }  # fmt: skip
     with opened_saver(dsn, schema, imports) as saver:
-        reader = Messages(saver)
-        if thread is not None:
-            _demand(reader, thread)
+        reader = _reader(saver, thread)
         if search is not None:
             hits = reader.search(search, user_id=user, thread_id=thread, order=order, limit=limit)
             _show_hits(hits, as_json=as_json)
@@ -145,11 +142,13 @@ def _check(context: typer.Context, search: str | None) -> None:
         raise typer.BadParameter(problem, param_hint="--export")
 
 
-def _demand(reader: Messages, thread: str) -> None:
-    from langgraph_pgsaga.sync import Sessions
+def _reader(saver: PostgresSaver, thread: str | None) -> Messages:
+    """What reads; MissingThreadError where the thread to be read isn't there."""
+    from langgraph_pgsaga.sync import Messages, Sessions
 
-    if Sessions(reader.saver.db).get(thread) is None:
+    if thread is not None and Sessions(saver.db).get(thread) is None:
         raise MissingThreadError(thread_id=thread)
+    return Messages(saver)
 
 
 def _export(reader: Messages, target: str, query: dict[str, Any]) -> None:

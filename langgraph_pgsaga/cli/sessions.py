@@ -34,30 +34,39 @@ _COLUMNS = ("thread", "user", "agent type", "status", "messages", "last active (
 Status = Literal["active", "paused", "completed", "failed"]
 
 
+_User = Annotated[str | None, typer.Option(help="Only this user's.")]
+_AgentType = Annotated[str | None, typer.Option(help="Only of this agent type.")]
+_Status = Annotated[Status | None, typer.Option(help="Only those that stand there.")]
+_Metadata = Annotated[
+    dict[str, Any] | None,
+    typer.Option(parser=values.json_object, metavar="JSON", help="Metadata that contains it."),
+]
+_ActiveSince = Annotated[
+    datetime | None,
+    typer.Option(parser=values.moment, metavar="TIME", help="Active then or later."),
+]
+_ActiveBefore = Annotated[
+    datetime | None,
+    typer.Option(parser=values.moment, metavar="TIME", help="Not active since then."),
+]
+_Text = Annotated[str | None, typer.Option(help="Words in the messages.")]
+_Order = Annotated[
+    Literal["activity", "priority", "created"], typer.Option(help="The highest first.")
+]
+_Limit = Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="How many at most.")]
+
+
 @app.command("list")
 def list_sessions(
-    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
-    agent_type: Annotated[str | None, typer.Option(help="Only of this agent type.")] = None,
-    status: Annotated[Status | None, typer.Option(help="Only those that stand there.")] = None,
-    metadata: Annotated[
-        dict[str, Any] | None,
-        typer.Option(parser=values.json_object, metavar="JSON", help="Metadata that contains it."),
-    ] = None,
-    active_since: Annotated[
-        datetime | None,
-        typer.Option(parser=values.moment, metavar="TIME", help="Active then or later."),
-    ] = None,
-    active_before: Annotated[
-        datetime | None,
-        typer.Option(parser=values.moment, metavar="TIME", help="Not active since then."),
-    ] = None,
-    text: Annotated[str | None, typer.Option(help="Words in the messages.")] = None,
-    order: Annotated[
-        Literal["activity", "priority", "created"], typer.Option(help="The highest first.")
-    ] = "activity",
-    limit: Annotated[
-        int, typer.Option(min=1, max=10_000, metavar="N", help="How many at most.")
-    ] = 50,
+    user: _User = None,
+    agent_type: _AgentType = None,
+    status: _Status = None,
+    metadata: _Metadata = None,
+    active_since: _ActiveSince = None,
+    active_before: _ActiveBefore = None,
+    text: _Text = None,
+    order: _Order = "activity",
+    limit: _Limit = 50,
     after: After = None,
     dsn: Dsn = None,
     schema: Schema = None,

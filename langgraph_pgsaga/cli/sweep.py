@@ -24,31 +24,38 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.sessions import SweepResult
 
 
+_AgentType = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TYPE", help="The rules are for this agent type. Repeatable."),
+]
+_MaxIdle = Annotated[
+    timedelta | None,
+    typer.Option(
+        parser=values.duration, metavar="DURATION", help="Delete sessions idle for so long."
+    ),
+]
+_KeepLast = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Keep so many checkpoints, and what these need."),
+]
+_KeepNamed = Annotated[
+    bool,
+    typer.Option(
+        "--keep-named/--drop-named",
+        help="Keep named checkpoints, and idle sessions that have one.",
+    ),
+]
+_Batch = Annotated[
+    int, typer.Option(min=1, max=10_000, metavar="N", help="Sessions in a transaction.")
+]
+
+
 def sweep(
-    agent_type: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TYPE", help="The rules are for this agent type. Repeatable."),
-    ] = None,
-    max_idle: Annotated[
-        timedelta | None,
-        typer.Option(
-            parser=values.duration, metavar="DURATION", help="Delete sessions idle for so long."
-        ),
-    ] = None,
-    keep_last: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Keep so many checkpoints, and what these need."),
-    ] = None,
-    keep_named: Annotated[
-        bool,
-        typer.Option(
-            "--keep-named/--drop-named",
-            help="Keep named checkpoints, and idle sessions that have one.",
-        ),
-    ] = True,
-    batch: Annotated[
-        int, typer.Option(min=1, max=10_000, metavar="N", help="Sessions in a transaction.")
-    ] = 100,
+    agent_type: _AgentType = None,
+    max_idle: _MaxIdle = None,
+    keep_last: _KeepLast = None,
+    keep_named: _KeepNamed = True,
+    batch: _Batch = 100,
     yes: Yes = False,
     dry_run: DryRun = False,
     dsn: Dsn = None,
