@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-full test-lowest check format-check lint types format bench clean
+.PHONY: help demo test test-full test-lowest check format-check lint types format docs bench clean
 
 help: ## List the targets
 	@echo 'make TARGET, where TARGET is:'
@@ -47,6 +47,9 @@ types: $(VENV)/.dev
 format: $(VENV)/.dev ## Format the code and repair what lint can
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
+
+docs: $(VENV)/.dev ## Write docs/cli.md from the commands' help
+	$(VENV)/bin/python -m langgraph_pgsaga.cli.reference
 
 bench: $(VENV)/.dev ## Compare with other checkpointers
 	$(VENV)/bin/python -m benchmarks --results benchmarks/results $(ARGS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -301,6 +301,7 @@ class Sessions:
         policies: Sequence[RetentionPolicy] = (),
         *,
         batch: int = 100,
+        dry_run: bool = False,
         on_progress: Callable[[SweepResult], None] | None = None,
     ) -> SweepResult:
         """Deletes what has expired, then what the policies don't keep.
@@ -312,13 +313,16 @@ class Sessions:
 
         Args:
             policies: policies aren't stored: the application that knows them passes them.
+            dry_run: deletes nothing, and counts the sessions that would be deleted, and
+                those that may be pruned: all with more than `keep_last` checkpoints.
             on_progress: called after each batch with what was done so far.
 
         Raises:
             InvalidArgumentError: two policies for one agent type.
         """
         _check_integer("batch", batch, least=1, most=_MOST_PER_PAGE)
-        return await _Sweep(self.db, _scoped(policies), batch, on_progress).run()
+        sweep = _Sweep(self.db, _scoped(policies), batch, on_progress)
+        return await (sweep.count() if dry_run else sweep.run())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,13 +368,31 @@ class _Sweep:
             await self._apply(scope)
         return self._done
 
-    async def _apply(self, scope: _Scope) -> None:
+    async def count(self) -> SweepResult:
+        """What `run` would do."""
+        (row,) = await self._db.fetch(_STATEMENTS["count_expired"])
+        self._report(deleted_sessions=row["expired"])
+        for scope in self._scopes:
+            async for page in self._pages(scope):
+                left = [row for row in page if not row["is_expired"]]
+                idle = sum(row["is_idle"] for row in left)
+                long = sum(row["is_long"] and not row["is_idle"] for row in left)
+                self._report(deleted_sessions=idle, pruned_sessions=long)
+        return self._done
+
+    async def _pages(self, scope: _Scope) -> AsyncIterator[list[asyncpg.Record]]:
+        """What the policy says of each session, a thousand at a time."""
         policy, after = scope.policy, None
         rule = (policy.max_idle, policy.keep_named, policy.keep_last)
         while page := await self._db.fetch(
             _STATEMENTS["select_swept"], after, policy.agent_type, scope.other_types, *rule
         ):
             after = page[-1]["session_id"]
+            yield page
+
+    async def _apply(self, scope: _Scope) -> None:
+        policy = scope.policy
+        async for page in self._pages(scope):
             for idle in self._batches(row["session_id"] for row in page if row["is_idle"]):
                 await self._delete_batch("claim_idle", idle, policy.max_idle, policy.keep_named)
             long = (row["session_id"] for row in page if row["is_long"] and not row["is_idle"])

@@ -127,6 +127,7 @@ class Sessions:
         policies: Sequence[RetentionPolicy] = (),
         *,
         batch: int = 100,
+        dry_run: bool = False,
         on_progress: Callable[[SweepResult], None] | None = None,
     ) -> SweepResult:
         """Deletes what has expired, then what the policies don't keep.
@@ -135,7 +136,11 @@ class Sessions:
         package that is sync.
         """
         return self.db.portal.call(
-            self._sessions.sweep, policies, batch=batch, on_progress=on_progress
+            self._sessions.sweep,
+            policies,
+            batch=batch,
+            dry_run=dry_run,
+            on_progress=on_progress,
         )
 
 

@@ -1,32 +1,80 @@
-"""`pgsaga`: the command line."""
+"""`pgsaga`: the command line.
+
+What takes long to import (LangGraph, the driver) is imported inside the commands, so that
+help and completion answer at once.
+"""
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from langgraph_pgsaga.cli.migrate import app as migrate_app
+from langgraph_pgsaga import __version__
+from langgraph_pgsaga.cli import (
+    branches,
+    doctor,
+    embedded,
+    history,
+    importing,
+    messages,
+    migrate,
+    sessions,
+    states,
+    sweep,
+)
+from langgraph_pgsaga.cli.output import ExitCode, note, write_line
 from langgraph_pgsaga.errors import PgSagaError
 
 app = typer.Typer(
     name="pgsaga",
-    help="PostgreSQL state for LangGraph.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-app.add_typer(migrate_app, name="migrate")
+app.add_typer(migrate.app, name="migrate")
+app.add_typer(sessions.app, name="sessions")
+app.command()(history.history)
+app.command()(states.show)
+app.command(context_settings=states.DIFF_SETTINGS)(states.diff)
+app.command()(branches.tree)
+app.command()(branches.fork)
+app.command()(messages.messages)
+app.command()(sweep.sweep)
+app.command()(doctor.doctor)
+app.command("import")(importing.import_)
+app.command()(embedded.serve_embedded)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        write_line(f"pgsaga {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def _root() -> None:
-    """PostgreSQL state for LangGraph."""
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version."),
+    ] = False,
+) -> None:
+    """PostgreSQL state for LangGraph.
+
+    The database is --dsn's, else PGSAGA_DSN's, else the embedded server's in .pgsaga.
+    Exit codes: 0 done, 1 an error, 2 a mistake in the command, 3 something needs attention
+    (pending migrations, warnings), 130 interrupted.
+    """
 
 
 def main() -> None:
     """The console script: errors of the package are one line on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        # A text that the terminal's encoding lacks is no reason to fail.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     try:
-        app()
+        app(prog_name="pgsaga")
     except PgSagaError as error:
-        print(f"pgsaga: {error}", file=sys.stderr)
-        sys.exit(1)
+        note(f"pgsaga: {error}")
+        sys.exit(ExitCode.ERROR)

@@ -2,83 +2,62 @@
 
 from __future__ import annotations
 
-import json
-import os
-from typing import Annotated
-
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from langgraph_pgsaga import migrate
-from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
+from langgraph_pgsaga.cli.options import Json
+from langgraph_pgsaga.cli.output import ExitCode, write, write_json, write_line, write_table
 
-app = typer.Typer(
-    help="Make and update the tables.\n\nThe database is --dsn's, else PGSAGA_DSN's, else the "
-    "embedded server's in .pgsaga/ (or PGSAGA_EMBEDDED_PATH).",
-    no_args_is_help=True,
-)
-
-Dsn = Annotated[
-    str | None,
-    typer.Option(
-        envvar="PGSAGA_DSN",
-        show_envvar=True,
-        help="postgresql://user@host:5432/database; the password may come from PGPASSWORD.",
-    ),
-]
-Schema = Annotated[
-    str | None, typer.Option(help="The tables' schema; without it the search_path decides.")
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+app = typer.Typer(help="Make and update the tables.", no_args_is_help=True)
 
 
 @app.command()
 def up(dsn: Dsn = None, schema: Schema = None) -> None:
     """Apply what is pending. Safe to run at every start, by many processes at once.
 
+    \b
     Example: pgsaga migrate up --dsn postgresql://app@db:5432/agents --schema agents
     """
-    with _database(dsn, schema) as db:
-        applied = db.portal.call(
-            migrate.migrate, db, on_applied=lambda m: print(f"applied {m.name}", flush=True)
+    from langgraph_pgsaga.migrate import migrate
+
+    with opened(dsn, schema, make=True) as database:
+        applied = database.portal.call(
+            migrate, database, on_applied=lambda m: write_line(f"applied {m.name}")
         )
-        if not applied:
-            print("nothing to do: the tables are up to date")
+    if not applied:
+        write_line("nothing to do: the tables are up to date")
 
 
 @app.command()
 def status(dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> None:
     """Show which migrations are applied, and which are pending (exit code 3 if any is).
 
+    \b
     Example: pgsaga migrate status --json
     """
-    with _database(dsn, schema) as db:
-        found = db.portal.call(migrate.status, db)
-    rows = [(s.migration.name, s.applied_at.isoformat() if s.applied_at else None) for s in found]
+    from langgraph_pgsaga import migrate
+
+    with opened(dsn, schema) as database:
+        found = database.portal.call(migrate.status, database)
+    rows = [(s.migration.name, s.applied_at) for s in found]
     if as_json:
-        print(json.dumps([{"name": name, "applied_at": at} for name, at in rows]))
+        write_json([{"name": name, "applied_at": at} for name, at in rows])
     else:
-        table = Table("migration", "applied")
-        for name, at in rows:
-            table.add_row(name, at or "pending")
-        Console().print(table)
+        cells = [(name, at.isoformat() if at else "pending") for name, at in rows]
+        write_table(("migration", "applied"), cells)
     if any(at is None for _, at in rows):
-        raise typer.Exit(3)
+        raise typer.Exit(ExitCode.ATTENTION)
 
 
 @app.command()
 def sql(dsn: Dsn = None, schema: Schema = None) -> None:
     """Print the SQL that `up` would run now, to review it or to run it with psql.
 
+    \b
     Example: pgsaga migrate sql | psql postgresql://dba@db:5432/agents
     """
-    with _database(dsn, schema) as db:
-        pending = db.portal.call(migrate.pending_sql, db)
-    print(pending or "-- nothing to do: the tables are up to date\n", end="")
+    from langgraph_pgsaga import migrate
 
-
-def _database(dsn: str | None, schema: str | None) -> Database:
-    if dsn or os.environ.get("PGSAGA_DSN"):
-        return Database(dsn, schema=schema)
-    return Database.embedded(schema=schema)
+    with opened(dsn, schema) as database:
+        pending = database.portal.call(migrate.pending_sql, database)
+    write(pending or "-- nothing to do: the tables are up to date\n")

@@ -184,18 +184,26 @@ order by s.expires_at
 limit $1
 for update skip locked;
 
+-- name: count_expired
+-- How many sessions have expired by the server's clock, and so wait for a sweep.
+-- columns: expired bigint
+select count(*) as expired
+from {schema}.agent_sessions s
+where s.expires_at <= now();
+
 -- name: select_swept
 -- The thousand sessions after after_id by id, and what a policy says of each: whether it
 -- was idle for max_idle by the server's clock (with keep_named, and has no named
--- checkpoint), and whether it has more than keep_last checkpoints, of whatever namespaces.
+-- checkpoint), whether it has more than keep_last checkpoints, of whatever namespaces, and
+-- whether it has expired.
 -- The policy is for the agent type, or, where that is null, for all but other_types; for
 -- the others neither is so. Locks none. The limit is a constant: with another the planner
 -- would rather read and sort the whole table for each page.
 -- params: after_id uuid, agent_type text, other_types text[], max_idle interval,
 --   keep_named boolean, keep_last integer
--- columns: session_id uuid, is_idle boolean, is_long boolean
+-- columns: session_id uuid, is_idle boolean, is_long boolean, is_expired boolean
 with page as materialized (
-  select s.session_id, s.agent_type, s.last_activity_at
+  select s.session_id, s.agent_type, s.last_activity_at, s.expires_at
   from {schema}.agent_sessions s
   where s.session_id > coalesce($1, '00000000-0000-0000-0000-000000000000'::uuid)
   order by s.session_id
@@ -210,7 +218,8 @@ select
     )) as is_idle,
   f.is_meant and $6::integer is not null and exists (
     select from {schema}.agent_states c where c.session_id = p.session_id offset $6
-  ) as is_long
+  ) as is_long,
+  coalesce(p.expires_at <= now(), false) as is_expired
 from page p
 cross join lateral (
   select ($2::text is null or p.agent_type = $2) and p.agent_type <> all($3::text[]) as is_meant

@@ -42,7 +42,10 @@ def summary(value: Any, longest: int = _LONGEST_LINE) -> str:
         return shortened(f"{role_of(value)}: {message_text(value)}", longest)
     if isinstance(value, list) and value and isinstance(value[0], BaseMessage):
         return f"{len(value)} messages"
-    return shortened(repr(value), longest)
+    try:
+        return shortened(repr(value), longest)
+    except Exception:  # an integer of thousands of digits, for one
+        return type(value).__name__
 
 
 def message_text(message: BaseMessage) -> str:

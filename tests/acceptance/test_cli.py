@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
+import typer
 
-NO_DSN = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "PGSAGA_DSN"))}
+from langgraph_pgsaga import __version__
+from langgraph_pgsaga.cli import app, reference
+from tests._cli import NO_DSN, pgsaga
+
+ROOT = Path(__file__).resolve().parents[2]
+# Every command that reads or writes the tables, so that it gets as far as doing that.
+ON_TABLES = [
+    ["sessions", "list"],
+    ["sessions", "show", "t"],
+    ["sessions", "expire", "t"],
+    ["sessions", "delete", "t", "--yes"],
+    ["history", "t"],
+    ["show", "t"],
+    ["diff", "t", "1"],
+    ["tree", "t"],
+    ["fork", "t", "--at", "1"],
+    ["messages"],
+    ["messages", "t"],
+    ["messages", "--search", "x"],
+    ["messages", "--export", "-"],
+    ["sweep", "--yes"],
+    ["sweep", "--max-idle", "1d", "--dry-run"],
+]
 
 
-def pgsaga(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "langgraph_pgsaga", *args]
-    environment = {**NO_DSN, "COLUMNS": "100", **env}
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+def every_command(group: Any = None, *path: str) -> Iterator[list[str]]:
+    """The words of each command."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, *path, name)
+        else:
+            yield [*path, name]
 
 
 def test_up_applies_once_and_says_what_it_did(empty_dsn: str) -> None:
@@ -82,11 +113,119 @@ def test_a_missing_database_is_named(server_dsn: str) -> None:
     assert "createdb" in result.stderr
 
 
-@pytest.mark.parametrize("args", [[], ["migrate"], ["migrate", "up"], ["migrate", "sql"]])
-def test_help_shows_what_to_type(args: list[str]) -> None:
-    """Every command explains itself, and each one that does something shows an example."""
-    result = pgsaga(*args, "--help")
-    assert result.returncode == 0
-    assert "Usage:" in result.stdout
-    if len(args) == 2:
-        assert "Example: pgsaga" in result.stdout
+@pytest.mark.parametrize("command", list(every_command()), ids=" ".join)
+def test_help_shows_what_to_type(command: list[str]) -> None:
+    """Every command explains itself, and shows an example of itself."""
+    result = pgsaga(*command, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Usage: pgsaga {' '.join(command)} ")
+    assert f"pgsaga {' '.join(command)}" in result.stdout.split("Example", 1)[1]
+
+
+def test_the_reference_is_what_the_help_says() -> None:
+    """docs/cli.md is made anew by `make docs`."""
+    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == reference.page()
+
+
+def test_help_and_completion_load_nothing_heavy() -> None:
+    """LangGraph, the driver and the tables' library are imported by commands, when they run."""
+    heavy = "['langgraph', 'langchain_core', 'asyncpg', 'pydantic_core', 'rich.table']"
+    source = f"import langgraph_pgsaga.cli, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_the_version() -> None:
+    """--version is the package's."""
+    assert pgsaga("--version").stdout == f"pgsaga {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ON_TABLES, ids=" ".join)
+def test_without_tables_each_command_says_how_to_make_them(
+    empty_dsn: str, command: list[str]
+) -> None:
+    """One line that names the command which helps, and exit code 1."""
+    result = pgsaga(*command, "--dsn", empty_dsn)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "`pgsaga migrate up`" in result.stderr
+
+
+@pytest.mark.parametrize("command", ON_TABLES, ids=" ".join)
+def test_without_a_server_each_command_is_one_line(command: list[str]) -> None:
+    """Exit code 1, no traceback, no password."""
+    result = pgsaga(*command, "--dsn", "postgresql://u:s3cret@127.0.0.1:1/x")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "can't reach" in result.stderr
+    assert "s3cret" not in result.stderr
+
+
+def test_commands_work_in_a_schema(empty_dsn: str) -> None:
+    """--schema is where the tables are made and looked for."""
+    where = ["--dsn", empty_dsn, "--schema", 'my "odd" one']
+    assert pgsaga("migrate", "up", *where).returncode == 0
+    for command in (["sessions", "list"], ["messages"], ["sweep", "--yes"], ["migrate", "status"]):
+        assert pgsaga(*command, *where).returncode == 0
+    assert pgsaga("sessions", "list", "--dsn", empty_dsn).returncode == 1
+
+
+async def _interrupted(dsn: str) -> tuple[int | None, bytes]:
+    """The exit code and stderr of a command that waits for a lock, and then gets a Ctrl-C."""
+    holder, watcher = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+    await holder.execute("begin; lock table agent_sessions")
+    command = [sys.executable, "-m", "langgraph_pgsaga", "sessions", "list", "--dsn", dsn]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=NO_DSN, stderr=asyncio.subprocess.PIPE
+    )
+    while not await watcher.fetchval(
+        "select 1 from pg_stat_activity "
+        "where wait_event_type = 'Lock' and datname = current_database()"
+    ):
+        await asyncio.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    await holder.close()
+    await watcher.close()
+    return process.returncode, said
+
+
+def test_an_interruption_ends_quietly(dsn: str) -> None:
+    """Ctrl-C in the middle of a statement is exit code 130, without a traceback."""
+    assert asyncio.run(_interrupted(dsn)) == (130, b"")
+
+
+def test_a_terminal_that_speaks_ascii_is_no_reason_to_fail(dsn: str) -> None:
+    """What its encoding lacks is escaped."""
+    result = pgsaga("doctor", "--dsn", dsn, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert result.stderr == ""
+    assert "PostgreSQL" in result.stdout
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+    """The script that --show-completion prints, sourced in bash, completes as one would type."""
+    wrapper = tmp_path / "pgsaga"
+    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m langgraph_pgsaga "$@"\n')
+    wrapper.chmod(0o755)
+    script = """
+        source <(pgsaga --show-completion; true)
+        try() {
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+            _pgsaga_completion pgsaga
+            echo "${COMPREPLY[*]}"
+        }
+        try pgsaga mig
+        try pgsaga sessions l
+        try pgsaga sessions list --act
+        true
+    """
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = [sorted(line.split()) for line in done.stdout.splitlines()]
+    assert lines == [["migrate"], ["list"], ["--active-before", "--active-since"]], done.stderr

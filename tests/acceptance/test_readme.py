@@ -104,19 +104,20 @@ def command_lines() -> list[str]:
 
 
 @pytest.mark.parametrize("line", command_lines())
-def test_commands_exist(line: str, empty_dsn: str) -> None:
+def test_commands_exist(line: str, dsn: str) -> None:
     """A pgsaga line runs; a make line names a target; a pip line names a real extra."""
-    words = shlex.split(line.replace("$PGSAGA_DSN", empty_dsn))
+    words = shlex.split(line.replace("$PGSAGA_DSN", dsn))
     if words[0] == "pgsaga":
         done = subprocess.run(
             [sys.executable, "-m", "langgraph_pgsaga", *words[1:]],
-            env={**os.environ, "PGSAGA_DSN": empty_dsn},
+            env={**os.environ, "PGSAGA_DSN": dsn},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        assert done.returncode in ({3} if words[1:] == ["migrate", "status"] else {0}), done.stderr
+        # The tests' own server may be one that a doctor warns of.
+        assert done.returncode in ({0, 3} if words[1:] == ["doctor"] else {0}), done.stderr
     elif words[0] == "make":
         targets = re.findall(
             r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE

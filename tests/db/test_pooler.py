@@ -26,6 +26,7 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.doctor import CheckStatus, diagnose
 from langgraph_pgsaga.errors import ServerError, ThreadExistsError
 from langgraph_pgsaga.migrate import status
 from tests._require import require_tool
@@ -308,3 +309,12 @@ def test_no_two_processes_name_statements_alike(dsn: str) -> None:
     ]
     assert all(len(names) >= 2 for names in said)
     assert not set(said[0]) & set(said[1])
+
+
+async def test_a_diagnosis_sees_the_pooler(dsn: str, pooled: MakePooled) -> None:
+    """Through a pooler it warns and names the option; without one it says so."""
+    for target, expected in ((pooled(dsn), CheckStatus.WARN), (dsn, CheckStatus.OK)):
+        async with Database(target, pooler=True) as database:
+            checks = {check.name: check for check in (await diagnose(database)).checks}
+        assert checks["pooler"].status is expected
+        assert ("pooler=True" in checks["pooler"].advice) == (expected is CheckStatus.WARN)

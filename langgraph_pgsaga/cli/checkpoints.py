@@ -1,0 +1,99 @@
+"""Finding the checkpoints that people mean."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from langgraph_pgsaga.errors import (
+    CheckpointNotFoundError,
+    InvalidArgumentError,
+    MissingThreadError,
+)
+
+if TYPE_CHECKING:
+    from langgraph_pgsaga.checkpoint import PostgresSaver
+    from langgraph_pgsaga.timetravel import History, Step
+
+_SHORTEST_PREFIX = 4
+
+
+def history_of(saver: PostgresSaver, thread: str, namespace: str = "") -> History:
+    """The thread's history; MissingThreadError where there is no such thread."""
+    from langgraph_pgsaga.sync import Sessions
+    from langgraph_pgsaga.timetravel import history
+
+    found = history(saver, {"configurable": {"thread_id": thread, "checkpoint_ns": namespace}})
+    if not found[:1] and Sessions(saver.db).get(thread) is None:
+        raise MissingThreadError(thread_id=thread)
+    return found
+
+
+def latest(steps: History, thread: str) -> Step:
+    """The newest checkpoint."""
+    if not steps[:1]:
+        raise _missing("there is none", thread)
+    return steps[0]
+
+
+def chosen(
+    steps: History,
+    thread: str,
+    *,
+    checkpoint: str | None,
+    step: int | None,
+    name: str | None,
+    node: str | None,
+    time: datetime | None,
+) -> Step:
+    """The checkpoint that a command's options ask for; without any, the latest."""
+    asked = {"step": step, "name": name, "node": node, "time": time}
+    given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    if checkpoint is not None:
+        if given:
+            raise typer.BadParameter(
+                "names one checkpoint; leave the other options out", param_hint="--checkpoint"
+            )
+        return named(steps, thread, checkpoint)
+    if not given:
+        return latest(steps, thread)
+    return _found(steps, thread, given)
+
+
+def _found(steps: History, thread: str, given: dict[str, Any]) -> Step:
+    try:
+        return steps.at(**given)
+    except CheckpointNotFoundError as error:
+        said = ", ".join(f"{key} {value}" for key, value in given.items())
+        raise _missing(f"none has {said}", thread) from error
+
+
+def named(steps: History, thread: str, text: str) -> Step:
+    """The checkpoint of this id, name, step number or unique beginning of an id; `latest`."""
+    if text == "latest":
+        return latest(steps, thread)
+    every = list(steps)
+    exact = [s for s in every if s.checkpoint_id == text] or [s for s in every if s.name == text]
+    if exact:
+        return exact[0]
+    if re.fullmatch(r"-?\d{1,9}", text):
+        numbered = [s for s in every if s.step == int(text)]
+        if numbered:
+            return min(numbered, key=lambda s: s.branch)
+    if len(text) < _SHORTEST_PREFIX:
+        raise _missing(f"none is called {text!r}", thread)
+    begun = [s for s in every if s.checkpoint_id.startswith(text)]
+    if len(begun) > 1:
+        ids = ", ".join(s.checkpoint_id for s in begun[:3])
+        raise _missing(f"{len(begun)} ids begin with {text!r}: {ids}", thread)
+    if not begun:
+        raise _missing(f"none is called {text!r}", thread)
+    return begun[0]
+
+
+def _missing(problem: str, thread: str) -> InvalidArgumentError:
+    hint = f"`pgsaga history` lists those of thread {thread!r}"
+    return InvalidArgumentError(argument="checkpoint", problem=f"{problem}; {hint}")

@@ -1,0 +1,97 @@
+"""The database that a command works on, and the options that say which."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from langgraph_pgsaga.errors import EmbeddedServerError
+
+if TYPE_CHECKING:
+    from langgraph_pgsaga.checkpoint import PostgresSaver
+    from langgraph_pgsaga.database import Database
+
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PGSAGA_DSN",
+        show_envvar=True,
+        metavar="DSN",
+        help="postgresql://user@host:5432/database; the password may come from PGPASSWORD. "
+        "Without it, the embedded server in .pgsaga (or PGSAGA_EMBEDDED_PATH).",
+    ),
+]
+Schema = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The tables' schema; without it the search_path decides."),
+]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="Import this module, found from here, which defines types of the state. Repeatable.",
+    ),
+]
+
+
+@contextmanager
+def opened(dsn: str | None, schema: str | None, *, make: bool = False) -> Iterator[Database]:
+    """The database of --dsn and --schema.
+
+    An embedded server is made only where `make` says so: a command that looks would else
+    leave one in each folder that it is called from by mistake.
+    """
+    from langgraph_pgsaga.database import Database
+
+    if dsn:
+        # As behind a pooler, which may be there: a command has no use for prepared statements.
+        database = Database(dsn, schema=schema, pooler=True)
+    else:
+        if not make:
+            _refuse_to_make()
+        database = Database.embedded(schema=schema)
+    with database:
+        yield database
+
+
+@contextmanager
+def opened_saver(
+    dsn: str | None, schema: str | None, imports: Sequence[str] | None = None
+) -> Iterator[PostgresSaver]:
+    """A saver for looking: types that aren't loaded come as placeholders."""
+    from langgraph_pgsaga.checkpoint import PostgresSaver
+    from langgraph_pgsaga.checkpoint.placeholder import PlaceholderSerializer
+
+    import_modules(imports)
+    with opened(dsn, schema) as database:
+        yield PostgresSaver(database, serde=PlaceholderSerializer())
+
+
+def import_modules(names: Sequence[str] | None) -> None:
+    """Imports the modules that --import names, also from the current folder."""
+    if names and "" not in sys.path:
+        sys.path.insert(0, "")
+    for name in names or ():
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            problem = f"{name} can't be imported: {type(error).__name__}: {error}"
+            raise typer.BadParameter(problem, param_hint="--import") from error
+
+
+def _refuse_to_make() -> None:
+    from langgraph_pgsaga.embedded import default_path
+
+    if not (default_path() / "data").is_dir():
+        problem = (
+            "there is none. Pass --dsn or set PGSAGA_DSN to use another server, "
+            "or make one with `pgsaga migrate up`"
+        )
+        raise EmbeddedServerError(path=os.fspath(default_path()), problem=problem)

@@ -1,0 +1,19 @@
+"""Options and arguments that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ThreadId = Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+Namespace = Annotated[
+    str, typer.Option("--ns", metavar="NAMESPACE", help="The subgraph's namespace.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+After = Annotated[
+    str | None,
+    typer.Option(metavar="CURSOR", help="Go on after the page that gave this cursor."),
+]

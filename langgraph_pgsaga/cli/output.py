@@ -1,0 +1,217 @@
+"""What the commands print: tables for people, JSON for programs, progress on stderr.
+
+Whatever was stored may hold anything, so nothing of it reaches a terminal before `shown`
+or `shown_block` took out what a terminal would obey.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+# C0 and C1, what ends a line, what turns the direction of text, and lone surrogates.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LINE_BREAKS = {"\n": "\\n", "\t": "\\t"}
+# A table is as wide as what is in it, where no window limits it.
+_UNLIMITED_WIDTH = 1_000_000
+_LINE_EVERY_SECONDS = 2.0
+
+
+class ExitCode(IntEnum):
+    """What the process ends with."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    ATTENTION = 3
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+def shown_block(text: str) -> str:
+    """`text` with what a terminal would obey written as escapes; lines stay lines."""
+    return _CONTROL.sub(_escape, text)
+
+
+def shown(text: str, longest: int | None = None) -> str:
+    """`text` as one line, safe to print; beyond `longest` characters an ellipsis."""
+    if longest is not None and len(text) > longest:
+        text = f"{text[: longest - 1]}…"
+    return re.sub("[\n\t]", lambda match: _LINE_BREAKS[match[0]], shown_block(text))
+
+
+def shown_time(moment: datetime | None) -> str:
+    """A time for people, in UTC."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
+def counted(number: int, what: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def write(text: str) -> None:
+    """Prints a whole piece of output; who stopped reading it ends the command quietly."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or the interpreter would complain when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(ExitCode.BROKEN_PIPE) from None
+
+
+def write_line(text: str = "") -> None:
+    """`write` of one line (or more) that is safe to print."""
+    write(f"{text}\n")
+
+
+def write_json(value: Any) -> None:
+    """Prints a JSON document. Times become ISO 8601."""
+    write_line(_safe_json(json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)))
+
+
+def json_lines_out() -> TextIO:
+    """Stdout as a file for JSON Lines."""
+    return cast("TextIO", _JsonLinesOut())
+
+
+def write_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, unfolded: Collection[str] = ()
+) -> None:
+    """Prints a table: whole when it goes to a file, and folded into a terminal's width.
+
+    Columns that are `unfolded` stay on one line as long as the terminal has room for them.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name in unfolded)
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=is_terminal,
+        width=None if is_terminal else _UNLIMITED_WIDTH,
+        legacy_windows=False,
+    )
+    with console.capture() as captured:
+        console.print(table)
+    lines = captured.get().splitlines()
+    write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def note(text: str) -> None:
+    """A line for people on stderr, beside what is printed."""
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def needs_question(*, yes: bool) -> bool:
+    """Whether something is destroyed only after an answer.
+
+    Where there is no terminal to ask at, `--yes` must have been given.
+    """
+    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise typer.BadParameter("nobody is there to ask. Pass --yes to go on", param_hint="--yes")
+    return not yes
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks before something is destroyed; without a yes the command ends."""
+    if not needs_question(yes=yes):
+        return
+    try:
+        agreed = typer.confirm(shown(question), err=True)
+    except typer.Abort:
+        note("")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if not agreed:
+        note("nothing was done")
+        raise typer.Exit(ExitCode.ERROR)
+
+
+class Tell(Protocol):
+    """Says how far some work is."""
+
+    def __call__(self, text: str, done: int | None = None, total: int | None = None) -> None: ...
+
+
+@contextmanager
+def progress() -> Iterator[Tell]:
+    """How far long work is, on stderr: a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield _Bar(bar)
+
+
+class _JsonLinesOut(io.TextIOBase):
+    def write(self, text: str) -> int:
+        write(_safe_json(text))
+        return len(text)
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _LINE_EVERY_SECONDS
+
+    def __call__(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LINE_EVERY_SECONDS
+            note(f"{text} ({done} of {total})" if total is not None else text)
+
+
+class _Bar:
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task: TaskID = bar.add_task("", total=None)
+
+    def __call__(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        self._bar.update(self._task, description=shown(text, 60), completed=done or 0, total=total)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _safe_json(text: str) -> str:
+    # Inside of strings alone there can be such characters, so these escapes mean the same.
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)

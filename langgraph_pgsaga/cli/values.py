@@ -1,0 +1,53 @@
+"""What people type: durations, times, JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import typer
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+
+
+def duration(text: str) -> timedelta:
+    """`30d`, `12h`, `1d12h`: weeks, days, hours, minutes and seconds."""
+    parts = _PART.findall(text)
+    if not parts or "".join(f"{number}{unit}" for number, unit in parts) != text:
+        raise typer.BadParameter(f"{text!r} is no duration. Write 30d, 12h, 90m or 1d12h")
+    try:
+        found = sum(
+            (timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta()
+        )
+        datetime.now(UTC) - found, datetime.now(UTC) + found
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is too long") from None
+    return found
+
+
+def moment(text: str) -> datetime:
+    """ISO 8601, local time where it has no zone; or a duration, which means so long ago."""
+    if _PART.match(text) and not text.startswith("-"):
+        try:
+            return datetime.now(UTC) - duration(text)
+        except typer.BadParameter:
+            pass
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError, OSError):
+        problem = f"{text!r} is no time. Write 2026-01-31, 2026-01-31T12:00:00+00:00 or 2d (ago)"
+        raise typer.BadParameter(problem) from None
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"isn't JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter('must be a JSON object, as in \'{"plan": "pro"}\'')
+    return found

@@ -1,0 +1,38 @@
+"""A command at a terminal of its own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import sys
+import time
+from collections.abc import Mapping
+
+from tests._cli import NO_DSN
+
+_SECONDS = 60.0
+
+
+def at_terminal(*args: str, answers: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Runs pgsaga in a pseudo-terminal of 80 columns; its exit code and all that it showed.
+
+    `answers` says what is typed once a text is shown.
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environment = {**NO_DSN, "TERM": "xterm", "COLUMNS": "80"}
+        os.execve(sys.executable, [sys.executable, "-m", "langgraph_pgsaga", *args], environment)
+    shown, waiting = "", dict(answers or {})
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 0.1)[0]:
+            continue
+        try:
+            shown += os.read(terminal, 65536).decode(errors="replace")
+        except OSError:  # its end was closed
+            break
+        for text in [text for text in waiting if text in shown]:
+            os.write(terminal, waiting.pop(text).encode())
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown

@@ -1,0 +1,72 @@
+"""What people type at the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import typer
+
+from langgraph_pgsaga.cli.output import shown, shown_block
+from langgraph_pgsaga.cli.values import duration, json_object, moment
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("30d", timedelta(days=30)),
+        ("1d12h", timedelta(days=1.5)),
+        ("90m", timedelta(minutes=90)),
+        ("1.5h", timedelta(minutes=90)),
+        ("2w", timedelta(days=14)),
+        ("0s", timedelta(0)),
+    ],
+)
+def test_durations(text: str, expected: timedelta) -> None:
+    """Numbers with units add up."""
+    assert duration(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1y", "1d 2h", "9" * 400 + "d", "1dx"])
+def test_what_is_no_duration(text: str) -> None:
+    """Everything else is refused, and no number is too large for that."""
+    with pytest.raises(typer.BadParameter):
+        duration(text)
+
+
+def test_moments() -> None:
+    """With a zone as it says, without one local, a duration so long ago."""
+    assert moment("2026-01-31T12:00:00+02:00") == datetime(2026, 1, 31, 10, tzinfo=UTC)
+    assert moment("2026-01-31") == datetime(2026, 1, 31).astimezone()
+    asked = moment("2d")
+    ago = datetime.now(UTC) - asked
+    assert timedelta(days=2) <= ago < timedelta(days=2, minutes=1)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "1y", "0001-01-01x"])
+def test_what_is_no_moment(text: str) -> None:
+    """Everything else is refused."""
+    with pytest.raises(typer.BadParameter):
+        moment(text)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "nul", '"x"'])
+def test_what_is_no_object(text: str) -> None:
+    """Only a JSON object is one."""
+    with pytest.raises(typer.BadParameter):
+        json_object(text)
+    assert json_object('{"a": [1]}') == {"a": [1]}
+
+
+def test_no_control_character_is_shown() -> None:
+    """Of every character below U+FFFF, those that a terminal obeys or can't encode are escaped."""
+    text = "".join(map(chr, range(0x10000)))
+    block = shown_block(text)
+    block.encode()
+    # Lines and tabs are left, and marks that join letters and emoji.
+    left = {c for c in block if not c.isprintable()}
+    assert {"\n", "\t"} <= left
+    assert not left & set("\x00\x07\x08\x1b\r\x7f\x85\x9b\u2028\u2029\u202e\u2066\u061c")
+    assert not {"\n", "\t"} & set(shown(text))
+    assert shown("a\nb\x1b") == "a\\nb\\x1b"
+    assert shown("x" * 100, 10) == "x" * 9 + "…"
