@@ -61,7 +61,8 @@ from langgraph.types import Interrupt, Send
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import session_id_of
-from langgraph_pgsaga.errors import ThreadExistsError
+from langgraph_pgsaga.checkpoint.session_memory import is_same_session
+from langgraph_pgsaga.errors import ThreadDeletedError, ThreadExistsError
 from tests._tables import SESSION_TABLES
 
 _FULL = os.environ.get("PGSAGA_FULL") == "1"
@@ -441,6 +442,12 @@ class Reference:
         self.memory.delete_thread(thread_id)
         self.there.discard(thread_id)
 
+    def forget_stray_writes(self, thread_id: str) -> None:
+        """Writes of a thread that was deleted go when something else of it is refused."""
+        if thread_id not in self.there:
+            for key in [key for key in self.memory.writes if key[0] == thread_id]:
+                del self.memory.writes[key]
+
     def copy_thread(self, source: str, target: str) -> None:
         if source not in self.there:
             return
@@ -711,11 +718,23 @@ class SaverMachine(RuleBasedStateMachine):
             **self.delta_counters(place, values, versions, _DELTA in updates),
         }
         config = self.put_config(place)
+        if self.was_deleted(place.thread_id) and (place.parent_id or place.checkpoint_ns):
+            with pytest.raises(ThreadDeletedError):
+                self.driver.call("put", config, checkpoint, described, new_versions)
+            self.reference.forget_stray_writes(place.thread_id)
+            return place
         got = self.driver.call("put", config, checkpoint, described, new_versions)
         want = self.reference.memory.put(config, checkpoint, described, new_versions)
         self.reference.there.add(place.thread_id)
         assert_same(got, want, "put")
         return place
+
+    def was_deleted(self, thread_id: str) -> bool:
+        """Whether the saver has worked with the thread, and it is gone, or another one."""
+        known = self.driver.saver._memory.known(session_id_of(thread_id))
+        query = "select coalesce(max(message_epoch), -1) from agent_sessions where thread_id = $1"
+        epoch = self.driver.count(query, thread_id)
+        return known is not None and not is_same_session(known.epoch, epoch)
 
     def put_config(self, place: Place) -> RunnableConfig:
         config = _config(place.thread_id, place.checkpoint_ns, place.parent_id)
@@ -770,8 +789,14 @@ class SaverMachine(RuleBasedStateMachine):
     def put_writes(
         self, place: Place, writes: list[tuple[str, Any]], task_id: str, task_path: str
     ) -> None:
-        for saver in (self.driver.call, self.reference_call):
-            saver("put_writes", place.config, writes, task_id, task_path)
+        try:
+            self.driver.call("put_writes", place.config, writes, task_id, task_path)
+        except ThreadDeletedError:
+            # Those that need the thread; the others do no harm until a checkpoint follows.
+            assert self.was_deleted(place.thread_id)
+            self.reference.forget_stray_writes(place.thread_id)
+        else:
+            self.reference_call("put_writes", place.config, writes, task_id, task_path)
 
     def reference_call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         return getattr(self.reference.memory, method)(*args, **kwargs)
