@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +30,8 @@ from langgraph_pgsaga.timetravel import (
 from tests.db._travelled import State, asking, joined, thread
 
 pytestmark = pytest.mark.anyio
+
+STEPS = 10_000 if os.environ.get("PGSAGA_FULL") else 1_500
 
 
 def same(steps: Sequence[Step], snapshots: Sequence[StateSnapshot]) -> None:
@@ -229,7 +233,7 @@ async def test_a_long_history_is_fetched_as_it_is_asked_for(
 ) -> None:
     """The first of thousands of checkpoints takes one page, all of them a few."""
     config = thread(checkpoint_ns="")
-    for number in range(1500):
+    for number in range(STEPS):
         checkpoint: Any = {
             **empty_checkpoint(),
             "channel_values": {"count": number},
@@ -247,11 +251,14 @@ async def test_a_long_history_is_fetched_as_it_is_asked_for(
 
     monkeypatch.setattr(saver.db, "fetch", counting)
     steps = history(saver, thread())
-    assert steps[0].step == 1499
-    assert [s.step for s in steps[3:5]] == [1496, 1495]
+    assert steps[0].step == STEPS - 1
+    assert [s.step for s in steps[3:5]] == [STEPS - 4, STEPS - 5]
     assert pages == 1
-    assert [s.step for s in steps] == list(range(1499, -1, -1))
-    assert pages < 8
+    start = time.monotonic()
+    assert [s.step for s in steps] == list(range(STEPS - 1, -1, -1))
+    # Half a second for 10,000 on two cores.
+    assert time.monotonic() - start < 5
+    assert pages < 8 + STEPS // 1_000
     assert steps[-1].step == 0
     assert all(s.changed == ("count",) for s in steps)
 
