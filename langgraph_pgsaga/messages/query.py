@@ -1,0 +1,142 @@
+"""What a listing of messages asks for, checked, and the places in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from langgraph_pgsaga import _json
+from langgraph_pgsaga.checkpoint.address import Address, ThreadId, checkpoint_config
+from langgraph_pgsaga.errors import (
+    InvalidArgumentError,
+)
+
+_LARGEST_LIMIT = 1000
+_LARGEST_NUMBER = 2**31 - 1
+_LONGEST_SEARCH = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What a listing asks for, checked. `branch` names a checkpoint."""
+
+    session_id: UUID | None
+    types: list[str] | None
+    roles: list[str] | None
+    since: datetime | None
+    until: datetime | None
+    text: str | None
+    branch: Address | None
+
+    @classmethod
+    def of(
+        cls,
+        thread_id: ThreadId | None,
+        types: Sequence[str] | None = None,
+        roles: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        text: str | None = None,
+        branch: str | None = None,
+        checkpoint_ns: str = "",
+    ) -> Query:
+        """The query of these arguments, or InvalidArgumentError."""
+        if branch is not None and thread_id is None:
+            raise InvalidArgumentError(argument="branch", problem="needs the thread_id it is of")
+        if branch == "":
+            raise InvalidArgumentError(argument="branch", problem="must name a checkpoint")
+        return cls(
+            session_id=None if thread_id is None else address_of(thread_id).session_id,
+            types=_names("types", types),
+            roles=_names("roles", roles),
+            since=_aware("since", since),
+            until=_aware("until", until),
+            text=None if text is None else searched(text),
+            branch=None if branch is None else address_of(thread_id, checkpoint_ns, branch),
+        )
+
+    def statement(self, place: tuple[UUID, int] | None) -> tuple[str, list[Any]]:
+        """The listing that fits, and its arguments but the page's size and payloads."""
+        session, number = place or (None, None)
+        filters = [self.types, self.roles, self.since, self.until]
+        if self.branch is not None:
+            at = [self.session_id, self.branch.stored_ns, self.branch.checkpoint_id]
+            return "list_checkpoint_messages", [*at, *filters, self.text, number]
+        if self.session_id is not None:
+            return "list_thread_messages", [self.session_id, *filters, self.text, number]
+        if self.text is not None:
+            return "list_matching_messages", [*filters, self.text, session, number]
+        return "list_all_messages", [*filters, session, number]
+
+    def cursor(self, place: tuple[UUID, int]) -> str:
+        """The place as opaque text that is good for these filters only."""
+        session_id, number = place
+        content = self._digest() + session_id.bytes + number.to_bytes(4, "big")
+        return base64.urlsafe_b64encode(content).decode()
+
+    def place(self, cursor: str) -> tuple[UUID, int]:
+        """The inverse; InvalidArgumentError where the cursor is of no such listing."""
+        try:
+            content = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+        except (ValueError, AttributeError):
+            content = b""
+        number = int.from_bytes(content[24:], "big")
+        if len(content) != 28 or content[:8] != self._digest() or number > _LARGEST_NUMBER:
+            problem = "isn't the next_cursor of a page with these filters"
+            raise InvalidArgumentError(argument="after", problem=problem)
+        return UUID(bytes=content[8:24]), number
+
+    def _digest(self) -> bytes:
+        times = [time and time.timestamp() for time in (self.since, self.until)]
+        branch = self.branch and (self.branch.stored_ns, self.branch.checkpoint_id)
+        asked = repr([self.session_id, self.types, self.roles, times, self.text, branch])
+        return hashlib.blake2b(asked.encode(), digest_size=8).digest()
+
+
+def address_of(thread_id: Any, checkpoint_ns: str = "", checkpoint_id: str = "") -> Address:
+    """The address of a thread, or of one of its checkpoints."""
+    return Address.of(checkpoint_config(thread_id, checkpoint_ns, checkpoint_id))
+
+
+def place_of(row: asyncpg.Record) -> tuple[UUID, int]:
+    """Where in a listing a row is."""
+    return row["session_id"], row["message_no"]
+
+
+def check_limit(limit: int) -> None:
+    """InvalidArgumentError where a page can't have that size."""
+    if not 1 <= limit <= _LARGEST_LIMIT:
+        raise InvalidArgumentError(argument="limit", problem=f"must be 1 to {_LARGEST_LIMIT}")
+
+
+def _names(argument: str, names: Sequence[str] | None) -> list[str] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InvalidArgumentError(argument=argument, problem="must be a sequence of str")
+    return [_json.clean_text(name) for name in names]
+
+
+def _aware(argument: str, time: datetime | None) -> datetime | None:
+    if time is not None and time.utcoffset() is None:
+        problem = f"{time.isoformat()} has no time zone; pass an aware datetime"
+        raise InvalidArgumentError(argument=argument, problem=problem)
+    return time
+
+
+def searched(text: str) -> str:
+    """The text as the stored content has it: without what PostgreSQL can't hold."""
+    if not isinstance(text, str):
+        problem = f"must be a str, not {type(text).__name__}"
+        raise InvalidArgumentError(argument="text", problem=problem)
+    if len(text) > _LONGEST_SEARCH:
+        problem = f"has {len(text):,} characters; a search takes {_LONGEST_SEARCH:,} at most"
+        raise InvalidArgumentError(argument="text", problem=problem)
+    return _json.clean_text(text)

@@ -1,0 +1,67 @@
+"""Where a page of sessions ended."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from langgraph_pgsaga import _json
+from langgraph_pgsaga.errors import (
+    InvalidArgumentError,
+    InvalidCursorError,
+)
+from langgraph_pgsaga.sessions.arguments import checked_integer, checked_time
+from langgraph_pgsaga.sessions.session import Session, SessionOrder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in an order a page ended; all None is before the first."""
+
+    priority: int | None = None
+    time: datetime | None = None
+    session_id: UUID | None = None
+
+    @classmethod
+    def of_session(cls, session: Session, order: SessionOrder) -> Place:
+        """The place of a session that a page ended with."""
+        return cls(
+            priority=session.priority if order == "priority" else 0,
+            time=session.last_activity_at if order == "activity" else session.created_at,
+            session_id=session.session_id,
+        )
+
+    def cursor(self, order: SessionOrder) -> str:
+        """The place as opaque text, which is good for this order only."""
+        time = self.time.isoformat() if self.time else ""
+        text = _json.dump([order, self.priority, time, str(self.session_id)])
+        return base64.urlsafe_b64encode(text.encode()).decode()
+
+    @classmethod
+    def of_cursor(cls, cursor: str, order: SessionOrder) -> Place:
+        """The inverse; InvalidCursorError where the text is no such place."""
+        problem = "isn't a cursor of a listing"
+        try:
+            found = _json.load(base64.b64decode(cursor.encode(), b"-_", validate=True).decode())
+            of_order, priority, time, session_id = found
+            place = cls(
+                priority=checked_integer("priority", priority),
+                time=checked_time("time", datetime.fromisoformat(time)),
+                session_id=UUID(session_id),
+            )
+        except (
+            AttributeError,
+            binascii.Error,
+            InvalidArgumentError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise InvalidCursorError(cursor=cursor, problem=problem) from error
+        if of_order != order:
+            problem = f"isn't a cursor of a listing by {order}"
+        elif place.cursor(order) == cursor:
+            return place
+        raise InvalidCursorError(cursor=cursor, problem=problem)

@@ -1,0 +1,181 @@
+"""Deleting what has expired, and what policies don't keep."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from langgraph_pgsaga import _sql
+from langgraph_pgsaga.checkpoint import retention
+from langgraph_pgsaga.database import Connection, Database
+from langgraph_pgsaga.errors import (
+    InvalidArgumentError,
+)
+from langgraph_pgsaga.sessions.arguments import checked_integer, checked_text
+
+_STATEMENTS = _sql.load("sessions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """How long the sessions of an agent type, and their checkpoints, are kept.
+
+    Args:
+        agent_type: None is for all agent types that no other policy of the sweep names.
+        max_idle: sessions without a checkpoint for that long are deleted as a whole.
+        keep_last: how many checkpoints of each namespace are kept, beside what these need.
+        keep_named: checkpoints with a name are kept, and so are idle sessions with one.
+            What has expired is deleted all the same.
+    """
+
+    agent_type: str | None = None
+    max_idle: timedelta | None = None
+    keep_last: int | None = None
+    keep_named: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_idle is not None and self.max_idle <= timedelta(0):
+            raise InvalidArgumentError(
+                argument="max_idle", problem=f"{self.max_idle} isn't above 0"
+            )
+        if self.keep_last is not None:
+            checked_integer("keep_last", self.keep_last, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepResult:
+    """What a sweep did so far. `deleted_checkpoints` are those of the pruned sessions only."""
+
+    deleted_sessions: int = 0
+    pruned_sessions: int = 0
+    deleted_checkpoints: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """A policy, and the agent types that others of the sweep are for."""
+
+    policy: RetentionPolicy
+    other_types: list[str]
+
+
+def scoped(policies: Sequence[RetentionPolicy]) -> list[Scope]:
+    """The policies with what each of them is for; no two may be for the same."""
+    types = [policy.agent_type for policy in policies]
+    if len(set(types)) < len(types):
+        problem = "two of them are for the same agent type"
+        raise InvalidArgumentError(argument="policies", problem=problem)
+    named = [checked_text("agent_type", name) or "" for name in types if name is not None]
+    return [
+        Scope(policy=policy, other_types=named if policy.agent_type is None else [])
+        for policy in policies
+    ]
+
+
+class Sweep:
+    """One run through all sessions that are to be deleted or pruned."""
+
+    def __init__(
+        self,
+        db: Database,
+        scopes: Sequence[Scope],
+        batch: int,
+        on_progress: Callable[[SweepResult], None] | None,
+    ) -> None:
+        self._db = db
+        self._scopes = scopes
+        self._batch = batch
+        self._on_progress = on_progress
+        self._done = SweepResult()
+
+    async def run(self) -> SweepResult:
+        while await self._delete_batch("claim_expired", self._batch) == self._batch:
+            pass
+        for scope in self._scopes:
+            await self._apply(scope)
+        return self._done
+
+    async def count(self) -> SweepResult:
+        """What `run` would do."""
+        (row,) = await self._db.fetch(_STATEMENTS["count_expired"])
+        self._report(deleted_sessions=row["expired"])
+        for scope in self._scopes:
+            async for page in self._pages(scope):
+                left = [row for row in page if not row["is_expired"]]
+                idle = sum(row["is_idle"] for row in left)
+                long = sum(row["is_long"] and not row["is_idle"] for row in left)
+                self._report(deleted_sessions=idle, pruned_sessions=long)
+        return self._done
+
+    async def _pages(self, scope: Scope) -> AsyncIterator[list[asyncpg.Record]]:
+        """What the policy says of each session, a thousand at a time."""
+        policy, after = scope.policy, None
+        rule = (policy.max_idle, policy.keep_named, policy.keep_last)
+        while page := await self._db.fetch(
+            _STATEMENTS["select_swept"], after, policy.agent_type, scope.other_types, *rule
+        ):
+            after = page[-1]["session_id"]
+            yield page
+
+    async def _apply(self, scope: Scope) -> None:
+        policy = scope.policy
+        async for page in self._pages(scope):
+            for idle in self._batches(row["session_id"] for row in page if row["is_idle"]):
+                await self._delete_batch("claim_idle", idle, policy.max_idle, policy.keep_named)
+            long = (row["session_id"] for row in page if row["is_long"] and not row["is_idle"])
+            for session_ids in self._batches(long):
+                await self._prune_batch(session_ids, policy)
+
+    def _batches(self, session_ids: Iterable[UUID]) -> Iterator[Sequence[UUID]]:
+        left = iter(session_ids)
+        while found := tuple(islice(left, self._batch)):
+            yield found
+
+    async def _delete_batch(self, claim: str, *arguments: Any) -> int:
+        """Claims a batch of sessions and deletes them, in one transaction."""
+
+        async def work(conn: Connection) -> int:
+            rows = await self._db.fetch(_STATEMENTS[claim], *arguments, conn=conn)
+            for row in rows:
+                await retention.delete_claimed(self._db, conn, row["session_id"])
+            return len(rows)
+
+        deleted = await self._db.run(work)
+        if deleted:
+            self._report(deleted_sessions=deleted)
+        return deleted
+
+    async def _prune_batch(self, session_ids: Sequence[UUID], policy: RetentionPolicy) -> None:
+        # One transaction each: a running graph then waits for no other session's.
+        deleted = [
+            await retention.prune_free(
+                self._db,
+                session_id,
+                keep_last=policy.keep_last or 1,
+                keep_named=policy.keep_named,
+            )
+            for session_id in session_ids
+        ]
+        self._report(
+            pruned_sessions=sum(count > 0 for count in deleted),
+            deleted_checkpoints=sum(deleted),
+        )
+
+    def _report(
+        self, *, deleted_sessions: int = 0, pruned_sessions: int = 0, deleted_checkpoints: int = 0
+    ) -> None:
+        done = self._done
+        self._done = replace(
+            done,
+            deleted_sessions=done.deleted_sessions + deleted_sessions,
+            pruned_sessions=done.pruned_sessions + pruned_sessions,
+            deleted_checkpoints=done.deleted_checkpoints + deleted_checkpoints,
+        )
+        if self._on_progress is not None:
+            self._on_progress(self._done)
