@@ -9,6 +9,7 @@ late it wakes up: the lease is its fencing token.
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import socket
 import threading
@@ -134,9 +135,16 @@ class Leases:
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
+        self._key = object()
         self._is_used = False
         self._of_checkpoint: OrderedDict[Any, Lease] = OrderedDict()
         self._lock = threading.Lock()
+
+    def of_blocks(self) -> Leases:
+        """The same for calls that belong to no run, but may be made in a block."""
+        found = copy.copy(self)
+        found.seconds = None
+        return found
 
     @property
     def is_automatic(self) -> bool:
@@ -215,13 +223,14 @@ class Leases:
                 _remember(self._of_checkpoint, key, lease)
 
     def _held(self, session_id: UUID) -> Lease | None:
-        return _held.get().get((self, session_id))
+        return _held.get().get((self._key, session_id))
 
     def _set(self, session_id: UUID, lease: Lease | None) -> None:
         self._is_used = True
-        leases = {key: held for key, held in _held.get().items() if key != (self, session_id)}
+        place = self._key, session_id
+        leases = {key: held for key, held in _held.get().items() if key != place}
         if lease is not None:
-            leases[self, session_id] = lease
+            leases[place] = lease
         _held.set(dict(list(leases.items())[-_MOST_HELD:]))
 
 
@@ -264,7 +273,7 @@ def _current_owner() -> _Owner:
         return threading.current_thread()
 
 
-_Key: TypeAlias = tuple[Leases, UUID]
+_Key: TypeAlias = tuple[object, UUID]
 
 _held: ContextVar[Mapping[_Key, Lease]] = ContextVar("_held", default=MappingProxyType({}))
 

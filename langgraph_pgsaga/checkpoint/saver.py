@@ -405,6 +405,11 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
     # One writer per thread
 
+    @property
+    def is_single_writer(self) -> bool:
+        """Whether runs take leases by themselves."""
+        return self._leases.is_automatic
+
     def lease(
         self, thread_id: ThreadId, *, seconds: float = 30.0, wait_seconds: float = 0.0
     ) -> LeaseBlock:

@@ -27,7 +27,7 @@ from langgraph.checkpoint.base import (
 
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, thread_id_text
-from langgraph_pgsaga.errors import BlockingCallError
+from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
 from langgraph_pgsaga.takeover.source import Saver, SourceReader, key_of, thread_of
 from langgraph_pgsaga.takeover.threads import TakenOver, import_threads
 
@@ -50,12 +50,17 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
     Neither saver is opened or closed here. The sync methods may be called from any thread
     but that of the event loop to which `old` is bound.
 
-    Raises (from everything that moves a thread):
-        TakeoverError, UnstorableValueError: it couldn't be moved; nothing was written.
+    Raises:
+        InvalidArgumentError: `new` has single_writer.
+        TakeoverError, UnstorableValueError: from everything that moves a thread: it couldn't
+            be moved; nothing was written.
     """
 
     def __init__(self, new: PostgresSaver, old: Saver) -> None:
         super().__init__(serde=new.serde)
+        if new.is_single_writer:
+            problem = "can't have single_writer: a run begins in the old saver. Use its lease()"
+            raise InvalidArgumentError(argument="new", problem=problem)
         self.new = new
         self.old = old
         self._reader = SourceReader(old)

@@ -17,7 +17,6 @@ from langgraph_pgsaga import _sql
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, session_id_of, thread_id_text
 from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
-from langgraph_pgsaga.checkpoint.lease import Leases
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import (
     BlockingCallError,
@@ -413,10 +412,10 @@ class _Takeover:
 
 
 def _anew(target: PostgresSaver) -> PostgresSaver:
-    """The target without its memory, so that it gives what the server has, and without leases."""
+    """The target without its memory, so that it gives what the server has. It takes no leases."""
     clone = copy.copy(target)
     clone._owns_db = False
-    clone._begin(target._codec.codec, Leases(None))
+    clone._begin(target._codec.codec, target._leases.of_blocks())
     return clone
 
 

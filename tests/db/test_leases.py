@@ -29,7 +29,7 @@ from langgraph_pgsaga.errors import (
     ThreadLeasedError,
 )
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
-from langgraph_pgsaga.takeover import import_threads
+from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from tests._tables import SESSION_TABLES
 
 pytestmark = pytest.mark.anyio
@@ -324,6 +324,23 @@ async def test_an_import_leaves_no_lease(single: PostgresSaver, dsn: str) -> Non
     report = await import_threads(old, single, batch=1)
     assert report.threads[0].checkpoints == 3
     assert await value(dsn, "lease_id") is None
+
+
+async def test_a_thread_is_moved_in_a_block(saver: PostgresSaver, single: PostgresSaver) -> None:
+    """Imports, and a run whose first write moves its thread, are of the block they are in."""
+    old = InMemorySaver()
+    await graph_of(old, one=adds(1)).ainvoke({"items": []}, CONFIG)
+    both: Any = ReadThroughSaver(saver, old)
+    async with saver.lease("t"):
+        answer = await graph_of(both, one=adds(2)).ainvoke({"items": []}, CONFIG)
+        with pytest.raises(ThreadLeasedError):
+            await graph_of(single, one=adds(3)).ainvoke({"items": []}, CONFIG)
+    assert answer["items"] == [1, 2]
+    await saver.adelete_thread("t")
+    async with saver.lease("t"):
+        assert not (await import_threads(old, saver)).threads[0].errors
+    with pytest.raises(InvalidArgumentError, match="single_writer"):
+        ReadThroughSaver(single, old)
 
 
 async def test_an_interrupted_run_is_resumed_elsewhere_at_once(
