@@ -89,6 +89,6 @@ def test_an_import_shows_a_bar(dsn: str, tmp_path: Path) -> None:
         fill(sqlite, *(f"t{number}" for number in range(5)))
     code, shown = at_terminal("import", "--from", f"sqlite:{path}", "--dsn", dsn)
     assert code == 0
-    assert "0/5" in shown or "1/5" in shown
+    assert re.search("[0-5]/5", shown)
     assert "5 threads with 20 checkpoints: 20 stored and verified, 0 threads failed" in shown
     assert "[" not in output("show", "t0", "--dsn", dsn)
