@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from langgraph_pgsaga import _dsn, _json, _sql
+from langgraph_pgsaga._pool import LoopPool, Pool
 from langgraph_pgsaga._portal import Portal
 from langgraph_pgsaga._server_errors import (
     CALL_ERRORS,
@@ -40,12 +41,10 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.embedded import EmbeddedServer
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
-_AT_HAND_SECONDS = 30.0
 _DEFAULT_APPLICATION_NAME = "langgraph_pgsaga"
 # A plan that was made while the tables were small is kept for the life of a connection,
 # or until they are analyzed. Every statement here has its index: so that it is taken from
@@ -291,7 +290,7 @@ class Database:
 
     def _forget_connections(self) -> None:
         self._portal = Portal("langgraph_pgsaga portal")
-        self._pools: dict[asyncio.AbstractEventLoop, _LoopPool] = {}
+        self._pools: dict[asyncio.AbstractEventLoop, LoopPool] = {}
         self._pools_lock = threading.Lock()
         self._connected_once = False
 
@@ -327,19 +326,19 @@ class Database:
         options["server_settings"] = {k: v for k, v in settings.items() if k not in given}
         return options
 
-    def _open_pool(self) -> _LoopPool | None:
+    def _open_pool(self) -> LoopPool | None:
         """The running loop's pool, if it is open."""
         entry = None if self._closed else self._pools.get(asyncio.get_running_loop())
         return entry if entry is not None and entry.pool is not None else None
 
-    async def _pool(self) -> _LoopPool:
+    async def _pool(self) -> LoopPool:
         self._check_open()
         loop = asyncio.get_running_loop()
         entry = self._pools.get(loop)
         if entry is None:
             with self._pools_lock:
                 self._drop_pools_of_closed_loops()
-                entry = self._pools.setdefault(loop, _LoopPool(self._new_pool))
+                entry = self._pools.setdefault(loop, LoopPool(self._new_pool))
         await entry.open()
         return entry
 
@@ -356,11 +355,11 @@ class Database:
         for loop in [loop for loop in self._pools if loop.is_closed()]:
             self._pools.pop(loop).terminate()
 
-    def _connection(self, pool: _LoopPool, *, keep: bool = True) -> _Borrowed:
+    def _connection(self, pool: LoopPool, *, keep: bool = True) -> _Borrowed:
         """A connection for the length of a block; `keep` it at hand if the block succeeds."""
         return _Borrowed(self, pool, keep=keep)
 
-    async def _acquired(self, pool: _LoopPool) -> PoolConnectionProxy[asyncpg.Record]:
+    async def _acquired(self, pool: LoopPool) -> PoolConnectionProxy[asyncpg.Record]:
         try:
             connection = await pool.acquire(self._acquire_timeout_seconds)
         except TimeoutError as error:
@@ -411,7 +410,7 @@ class _Borrowed:
 
     __slots__ = ("_connection", "_database", "_keep", "_pool")
 
-    def __init__(self, database: Database, pool: _LoopPool, *, keep: bool) -> None:
+    def __init__(self, database: Database, pool: LoopPool, *, keep: bool) -> None:
         self._database = database
         self._pool = pool
         self._keep = keep
@@ -432,124 +431,6 @@ class _Borrowed:
             # them in tasks of its own, whose errors nobody hears.
             connection.terminate()
         await self._pool.release(connection)
-
-
-class _LoopPool:
-    """The pool of one event loop, which closes itself when that loop shuts down.
-
-    `asyncio.run` (and every runner like it) closes the asynchronous generators of
-    its loop before the loop itself: the generator that holds the pool open is how
-    the pool learns of its loop's end.
-    """
-
-    def __init__(self, create: Callable[[], Pool]) -> None:
-        self._create = create
-        self.pool: Pool | None = None
-        self._opening: asyncio.Task[None] | None = None
-        self._life: AsyncIterator[Pool] | None = None
-        # Taking a connection from the pool and giving it back costs as much as a short
-        # statement: those that were used well are kept at hand while nobody waits.
-        self._at_hand: list[PoolConnectionProxy[asyncpg.Record]] = []
-        self._waiting = 0
-        self._clearing: asyncio.TimerHandle | None = None
-        self._releasing: asyncio.Future[None] | None = None
-
-    async def open(self) -> None:
-        """Opens the pool, the first caller for all; a failed opening is tried again."""
-        if self.pool is not None:
-            return
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.ensure_future(self._open())
-        # Shielded: a cancelled caller must not take the opening from the others.
-        await asyncio.shield(self._opening)
-
-    async def _open(self) -> None:
-        self._life = self._hold()
-        self.pool = await anext(self._life)
-
-    async def _hold(self) -> AsyncIterator[Pool]:
-        pool = await self._create()
-        try:
-            yield pool
-        finally:
-            self.pool = None
-            self._at_hand.clear()
-            pool.terminate()
-
-    def take_at_hand(self) -> PoolConnectionProxy[asyncpg.Record] | None:
-        """A connection that was kept, if one is still open."""
-        while self._at_hand:
-            connection = self._at_hand.pop()
-            with suppress(asyncpg.InterfaceError):  # it was lost, and the pool knows
-                if not connection.is_closed():
-                    return connection
-                connection.terminate()
-        return None
-
-    async def acquire(self, timeout_seconds: float) -> PoolConnectionProxy[asyncpg.Record]:
-        """A connection; TimeoutError where none became free in time."""
-        if (connection := self.take_at_hand()) is not None:
-            return connection
-        self._waiting += 1
-        try:
-            return await self._opened().acquire(timeout=timeout_seconds)
-        finally:
-            self._waiting -= 1
-
-    async def release(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
-        """Gives the connection back to the pool, which looks after its state."""
-        if self.pool is not None:
-            await self.pool.release(connection)
-
-    def keep_at_hand(self, connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
-        """Keeps a connection whose statements all succeeded, unless somebody waits for it."""
-        if self._waiting or self.pool is None or self.pool.is_closing() or connection.is_closed():
-            return False
-        self._at_hand.append(connection)
-        if self._clearing is None:
-            loop = asyncio.get_running_loop()
-            self._clearing = loop.call_later(_AT_HAND_SECONDS, self._clear)
-        return True
-
-    def has_room(self) -> bool:
-        """Whether the pool could give a connection."""
-        pool = self._opened()
-        return bool(pool.get_idle_size() or pool.get_size() < pool.get_max_size())
-
-    def _opened(self) -> Pool:
-        if self.pool is None:
-            raise ClosedError
-        return self.pool
-
-    def _clear(self) -> None:
-        """Now and then all go back to the pool, which closes what is idle for long."""
-        self._clearing = None
-        if self._at_hand:
-            self._releasing = asyncio.ensure_future(self._release_all())
-
-    async def _release_all(self) -> None:
-        while self._at_hand:
-            await self.release(self._at_hand.pop())
-
-    async def aclose(self) -> None:
-        if self.pool is not None:
-            closing = asyncio.ensure_future(self.pool.close())
-            await self._release_all()
-            await closing
-            self.terminate()
-
-    def terminate(self) -> None:
-        """Cuts the connections without a word to the server; works on a closed loop too."""
-        pool, self.pool = self.pool, None
-        self._at_hand.clear()
-        if self._clearing is not None:
-            self._clearing.cancel()
-        if pool is None:
-            return
-        try:
-            pool.terminate()
-        except RuntimeError:  # its loop is closed: the sockets go with the objects
-            return
 
 
 _live: weakref.WeakSet[Database] = weakref.WeakSet()
