@@ -117,6 +117,7 @@ class LoopPool:
             await self.release(self._at_hand.pop())
 
     async def aclose(self) -> None:
+        """Waits for the connections that are in use, then closes all."""
         if self.pool is not None:
             closing = asyncio.ensure_future(self.pool.close())
             await self._release_all()
