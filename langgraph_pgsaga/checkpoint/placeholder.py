@@ -7,7 +7,7 @@ from typing import Any
 
 from langgraph_pgsaga.checkpoint._msgpack_decode import Decoder
 from langgraph_pgsaga.checkpoint.serde import SafeSerializer
-from langgraph_pgsaga.errors import BlockedTypeError, CorruptValueError, MissingTypeError
+from langgraph_pgsaga.errors import BlockedTypeError, MissingTypeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +39,24 @@ class PlaceholderSerializer(SafeSerializer):
 
 
 class _PlaceholderDecoder(Decoder):
-    __slots__ = ()
+    """Remembers what it decoded last: a refused object's parts, which are decoded once."""
+
+    __slots__ = ("_decoded",)
+
+    def load(self, data: bytes) -> Any:
+        """The value in these bytes."""
+        self._decoded: Any = super().load(data)
+        return self._decoded
 
     def _hook(self, code: int, data: bytes) -> Any:
         try:
             return super()._hook(code, data)
         except (BlockedTypeError, MissingTypeError):
             self._failure = None
-        try:
-            module, name, content, _ = self._named(data)
-        except CorruptValueError:
-            # A moment or an array has a record of another shape.
-            self._failure = None
-            return Placeholder(type_name="unknown", content=self.load(data))
-        return Placeholder(type_name=f"{module}.{name}", content=content)
+        # An object is refused after its own parts were decoded, and before any others are.
+        match self._decoded:
+            case [str() as module, str() as name, content, *rest] if len(rest) < 2:
+                return Placeholder(type_name=f"{module}.{name}", content=content)
+            case content:
+                # A moment or an array has a record of another shape.
+                return Placeholder(type_name="unknown", content=content)

@@ -12,6 +12,7 @@ import pytest
 from langchain_core.messages import HumanMessage
 from pydantic import BaseModel
 
+from langgraph_pgsaga.checkpoint._msgpack_decode import Decoder
 from langgraph_pgsaga.checkpoint.placeholder import Placeholder, PlaceholderSerializer
 from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import CorruptValueError
@@ -68,6 +69,30 @@ def test_placeholders_stand_inside_each_other(monkeypatch: pytest.MonkeyPatch) -
     inner = found.content["inner"][0]
     assert inner.content == {"seats": 2, "inner": HumanMessage("hi", id="1")}
     assert repr(found).startswith(f"<{__name__}.Plan: {{'seats': 1, ")
+
+
+def test_each_object_is_decoded_once_however_deep_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object in an object, a hundred deep, takes a hundred steps to decode."""
+    decoded = 0
+    load = Decoder.load
+
+    def counted(self: Decoder, data: bytes) -> Any:
+        nonlocal decoded
+        decoded += 1
+        assert decoded < 1_000, "it is decoded again and again"
+        return load(self, data)
+
+    value = None
+    for seats in range(100):
+        value = Plan(seats, value)
+    stored = SafeSerializer().dumps_typed(value)
+    monkeypatch.delitem(sys.modules, __name__)
+    monkeypatch.setattr(Decoder, "load", counted)
+    found = PlaceholderSerializer().loads_typed(stored)
+    assert decoded == 101
+    for seats in reversed(range(100)):
+        assert found.content["seats"] == seats
+        found = found.content["inner"]
 
 
 def test_broken_bytes_are_an_error_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
