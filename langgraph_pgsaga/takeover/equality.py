@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
-from langgraph.types import Send
-from pydantic import BaseModel
 
+from langgraph_pgsaga._same import is_same
 from langgraph_pgsaga.checkpoint.decode import needs_pending_sends
-
-# A value's bytes, for those that can't be compared otherwise.
-Encode: TypeAlias = Callable[[Any], object]
 
 
 def first_difference(
-    expected: CheckpointTuple, found: CheckpointTuple, encode: Encode, *, with_writes: bool = True
+    expected: CheckpointTuple, found: CheckpointTuple, *, with_writes: bool = True
 ) -> str | None:
     """Where `found` isn't `expected`, never what it is there; None where it is.
 
@@ -29,15 +22,14 @@ def first_difference(
     made, and the Sends that checkpoints of formats before 4 take from their parent.
     """
     for place, left, right in _parts(expected, found):
-        if not is_same(left, right, encode):
+        if not is_same(left, right):
             return place
     if with_writes:
-        return _difference_of_writes(expected.pending_writes or [], found.pending_writes, encode)
+        return _difference_of_writes(expected.pending_writes or [], found.pending_writes)
     return None
 
 
 _MISSING = object()
-_PLAIN = (str, int, bool, bytes)
 
 
 def _parts(expected: CheckpointTuple, found: CheckpointTuple) -> Iterator[tuple[str, Any, Any]]:
@@ -75,14 +67,12 @@ def _parent_id(found: CheckpointTuple) -> str | None:
     return parent["configurable"]["checkpoint_id"] if parent else None
 
 
-def _difference_of_writes(
-    expected: Sequence[Any], found: Sequence[Any] | None, encode: Encode
-) -> str | None:
+def _difference_of_writes(expected: Sequence[Any], found: Sequence[Any] | None) -> str | None:
     left, right = by_task(expected), by_task(found or [])
     if list(left) != list(right):
         return "which tasks have pending writes, or their order,"
     for task_id, writes in left.items():
-        if not is_same(writes, right[task_id], encode):
+        if not is_same(writes, right[task_id]):
             return f"the pending writes of task {task_id!r}"
     return None
 
@@ -93,55 +83,3 @@ def by_task(writes: Sequence[tuple[str, str, Any]]) -> dict[str, list[tuple[str,
     for task_id, channel, value in writes:
         found.setdefault(task_id, []).append((channel, value))
     return found
-
-
-def is_same(left: Any, right: Any, encode: Encode) -> bool:
-    """Whether two values have the same types and content; NaN is the same as NaN."""
-    if left is right:
-        return True
-    if type(left) is not type(right):
-        return False
-    if type(left) in _PLAIN:
-        return bool(left == right)
-    if isinstance(left, float):
-        return _is_same_float(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(is_same(left[k], right[k], encode) for k in left)
-    if isinstance(left, list | tuple | deque):
-        return len(left) == len(right) and all(
-            is_same(a, b, encode) for a, b in zip(left, right, strict=True)
-        )
-    if isinstance(left, set | frozenset):
-        # By bytes: to == 1 is True, and NaN is never itself.
-        return {encode(one) for one in left} == {encode(one) for one in right}
-    if isinstance(left, BaseModel):
-        return is_same(_model_parts(left), _model_parts(right), encode)
-    if dataclasses.is_dataclass(left):
-        return all(
-            is_same(getattr(left, f.name, None), getattr(right, f.name, None), encode)
-            for f in dataclasses.fields(left)
-        )
-    if isinstance(left, Send):
-        return is_same([left.node, left.arg], [right.node, right.arg], encode)
-    return _is_same_object(left, right, encode)
-
-
-def _is_same_float(left: float, right: float) -> bool:
-    if math.isnan(left) or math.isnan(right):
-        return math.isnan(left) and math.isnan(right)
-    return left == right and math.copysign(1, left) == math.copysign(1, right)
-
-
-def _model_parts(model: BaseModel) -> list[Any]:
-    return [model.__dict__, model.__pydantic_extra__, model.__pydantic_private__]
-
-
-def _is_same_object(left: Any, right: Any, encode: Encode) -> bool:
-    """Of types with an == of their own, of arrays, whose == is no bool, and of those that
-    compare by identity."""
-    try:
-        if left == right:
-            return True
-    except Exception:  # whatever an == may raise
-        return bool(encode(left) == encode(right))
-    return bool(encode(left) == encode(right))

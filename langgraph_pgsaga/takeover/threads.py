@@ -296,7 +296,7 @@ class _Takeover:
                 continue
             theirs, ours = _places(expected), _places(found)
             has_more = has_more or bool(ours - theirs)
-            if self._difference(expected, found) is not None:
+            if first_difference(expected, found) is not None:
                 behind.append(key)
         self._progress.note(self._thread_id, len(keys) - len(behind))
         return has_more, behind
@@ -387,7 +387,7 @@ class _Takeover:
         """Notes where `found` isn't `expected`."""
         place = "all of it"
         if found is not None:
-            difference = self._difference(expected, found, with_writes=with_writes)
+            difference = first_difference(expected, found, with_writes=with_writes)
             if difference is None:
                 return True
             place = difference
@@ -401,14 +401,6 @@ class _Takeover:
             )
         )
         return False
-
-    def _difference(
-        self, expected: CheckpointTuple, found: CheckpointTuple, *, with_writes: bool = True
-    ) -> str | None:
-        encode = self._target._codec.codec.encode
-        return first_difference(
-            expected, found, lambda value: encode(value, "a value"), with_writes=with_writes
-        )
 
 
 def _anew(target: PostgresSaver) -> PostgresSaver:
