@@ -11,12 +11,12 @@ select pg_advisory_xact_lock(hashtextextended('pgsaga takeover ' || $1::uuid::te
 
 -- name: mark_taken_over
 -- The thread is whole here up to this checkpoint of the other saver. The mark goes with the
--- session's row when the thread is deleted.
+-- session's row when the thread is deleted; a copy of the thread has none.
 -- params: session_id uuid, checkpoint_id text
 update {schema}.agent_sessions
-set metadata = metadata || jsonb_build_object('pgsaga_taken_over', $2::text)
+set taken_over_to = $2
 where session_id = $1
-  and metadata ->> 'pgsaga_taken_over' is distinct from $2;
+  and taken_over_to is distinct from $2;
 
 -- name: select_taken_over
 -- Up to which checkpoint the thread was taken over, and whether it has newer ones here; no
@@ -24,11 +24,11 @@ where session_id = $1
 -- params: session_id uuid
 -- columns: checkpoint_id text, went_on boolean
 select
-  t.metadata ->> 'pgsaga_taken_over' as checkpoint_id,
+  t.taken_over_to as checkpoint_id,
   exists (
     select from {schema}.agent_states s
-    where s.session_id = $1 and s.checkpoint_id > t.metadata ->> 'pgsaga_taken_over'
+    where s.session_id = $1 and s.checkpoint_id > t.taken_over_to
   ) as went_on
 from {schema}.agent_sessions t
 where t.session_id = $1
-  and t.metadata ? 'pgsaga_taken_over';
+  and t.taken_over_to is not null;

@@ -19,6 +19,7 @@ from langgraph.types import Command
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import BlockingCallError, ThreadDivergedError, ThreadExistsError
+from langgraph_pgsaga.sessions import Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from tests._graphs import Saver
 from tests.db import _histories as histories
@@ -305,6 +306,18 @@ async def test_a_thread_that_went_on_here_is_not_asked_for_in_the_old_saver(
     found = await ReadThroughSaver(saver, old).aget_tuple(config_of("t"))
     assert found is not None
     assert key(found) == key(newest)
+
+
+async def test_metadata_that_is_replaced_doesnt_bring_the_old_thread_back(
+    old: Saver, saver: PostgresSaver
+) -> None:
+    """Where a thread is isn't told by what its users may change, for a new object neither."""
+    await histories.talk(histories.chat(old), config_of("t"))
+    both = ReadThroughSaver(saver, old)
+    await histories.chat(both).ainvoke({"messages": [HumanMessage("more")]}, config_of("t"))
+    here = await all_of(both)
+    await Sessions(saver.db).update("t", metadata={"mine": 1})
+    assert await all_of(ReadThroughSaver(saver, old)) == here
 
 
 async def test_a_thread_that_went_on_in_the_old_saver_after_an_import_is_read_there(

@@ -23,7 +23,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Send
 
-from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
@@ -32,6 +32,8 @@ from langgraph_pgsaga.errors import (
     UnreadableThreadError,
     UnstorableValueError,
 )
+from langgraph_pgsaga.migrate import load_migrations, migrate
+from langgraph_pgsaga.sessions import Sessions
 from langgraph_pgsaga.takeover import ImportProgress, import_threads
 from tests._graphs import Saver
 from tests.db import _histories as histories
@@ -441,9 +443,59 @@ async def test_what_was_stored_is_read_back(old: Saver, dsn: str) -> None:
     await histories.talk(histories.chat(old), config_of("t"))
     async with LossySaver.from_conn_string(dsn) as target:
         (thread,) = (await import_threads(old, target)).failed
-        assert await value_of(target, "select metadata from agent_sessions") == "{}"
+        assert await value_of(target, _MARK) is None
     assert {type(error) for error in thread.errors} == {TakeoverMismatchError}
     assert "channel 'messages'" in str(thread.errors[0])
+
+
+_MARK = "select taken_over_to from agent_sessions"
+
+
+async def test_the_mark_is_none_of_the_users_metadata(old: Saver, saver: PostgresSaver) -> None:
+    """Nobody sees it there, makes it, or takes it away by what they put in its place."""
+    await histories.talk(histories.chat(old), config_of("t"))
+    sessions = Sessions(saver.db)
+    await sessions.create("mine", metadata={"pgsaga_taken_over": "f"})
+    await import_threads(old, saver)
+    newest = (await all_of(old))[0].config["configurable"]["checkpoint_id"]
+    marks = "select array_agg(taken_over_to order by thread_id) from agent_sessions"
+    assert await value_of(saver, marks) == [None, newest]
+    found = await sessions.get("t")
+    assert found is not None
+    assert found.metadata == {}
+    await sessions.update("t", metadata={"mine": 1}, user_id="bob")
+    await sessions.update("mine", metadata={})
+    assert await value_of(saver, marks) == [None, newest]
+
+
+async def test_a_copy_isnt_taken_over(old: Saver, saver: PostgresSaver) -> None:
+    """The mark is of the thread that came, not of its copies, and goes with it."""
+    await histories.talk(histories.chat(old), config_of("t"))
+    await import_threads(old, saver)
+    await saver.acopy_thread("t", "copy")
+    assert await value_of(saver, f"{_MARK} where thread_id = 'copy'") is None
+    await saver.adelete_thread("t")
+    await histories.talk(histories.chat(saver), config_of("t"))
+    assert await value_of(saver, f"{_MARK} where thread_id = 't'") is None
+
+
+async def test_marks_of_before_are_moved_out_of_the_metadata(empty_dsn: str) -> None:
+    """What was taken over before the mark had a column stays so, and its metadata is the user's."""
+    before = [m for m in load_migrations() if m.version < 5]
+    async with Database(empty_dsn) as db:
+        await migrate(db, migrations=before)
+        async with db.transaction() as conn:
+            await conn.execute(
+                "insert into agent_sessions (session_id, thread_id, metadata) values "
+                """(gen_random_uuid(), 'came', '{"a": 1, "pgsaga_taken_over": "1f"}'), """
+                "(gen_random_uuid(), 'own', '{}')"
+            )
+        await migrate(db)
+        async with db.transaction() as conn:
+            rows = await conn.fetch(
+                "select taken_over_to, metadata from agent_sessions order by thread_id"
+            )
+    assert [tuple(row) for row in rows] == [("1f", '{"a": 1}'), (None, "{}")]
 
 
 async def test_an_unreadable_thread_doesnt_stop_the_others(
