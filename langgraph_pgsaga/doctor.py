@@ -9,9 +9,14 @@ from enum import Enum
 
 import asyncpg
 
-from langgraph_pgsaga import _sql, migrate
+from langgraph_pgsaga import _catalogue, _sql, migrate
 from langgraph_pgsaga.database import Connection, Database
-from langgraph_pgsaga.errors import MigrationError, ServerConnectionError, ServerError
+from langgraph_pgsaga.errors import (
+    MigrationError,
+    MissingMigrationsError,
+    ServerConnectionError,
+    ServerError,
+)
 
 _STATEMENTS = _sql.load("doctor")
 _OLDEST_VERSION = 140000
@@ -61,44 +66,40 @@ class Diagnosis:
 async def diagnose(database: Database) -> Diagnosis:
     """Looks at the server's statistics and settings, and at the tables. Writes nothing.
 
-    What the user may not look at is a warning. Statistics are those since the server's
-    last reset of them.
+    What the user may not look at is a warning of that check. Statistics are those since the
+    server's last reset of them.
 
     Raises:
         ServerConnectionError: the server can't be reached at all.
     """
     found: list[Check] = []
-    for name, look in _GENERAL:
-        found += await _looked(name, look, database)
-    migrations = await _migrations(database)
+    for names, look in _GENERAL:
+        found += await _looked(names, look, database)
+    (migrations,) = await _looked(("migrations",), _migrations, database)
     found.append(migrations)
     if migrations.status is not CheckStatus.FAIL:
-        for name, look in _OF_TABLES:
-            found += await _looked(name, look, database)
+        for names, look in _OF_TABLES:
+            found += await _looked(names, look, database)
     return Diagnosis(checks=tuple(found))
 
 
 Look = Callable[[Database], Awaitable[list[Check]]]
 
 
-async def _looked(name: str, look: Look, database: Database) -> list[Check]:
+async def _looked(names: Sequence[str], look: Look, database: Database) -> list[Check]:
+    """What one look shows; where it isn't permitted, that, for each check that needs it."""
     try:
         return await look(database)
     except ServerConnectionError:
         raise
-    except ServerError as error:
-        return [_warn(name, f"can't be looked at: {error.detail}", "ask a user who may see it")]
+    except (ServerError, MissingMigrationsError) as error:
+        found, advice = f"couldn't check: {error.detail}", "see what it says, or ask a user who may"
+        return [_warn(name, found, advice) for name in names]
 
 
 async def _server(database: Database) -> list[Check]:
     row = await _one(database, "describe_server")
-    settings = await _settings(database, "max_connections")
-    return [
-        _version(row),
-        _vector(row),
-        _connections(row, int(settings["max_connections"])),
-        _transaction_age(row["transaction_age"]),
-    ]
+    return [_version(row), _vector(row), _transaction_age(row["transaction_age"])]
 
 
 def _version(row: asyncpg.Record) -> Check:
@@ -115,16 +116,17 @@ def _vector(row: asyncpg.Record) -> Check:
     return _ok("pgvector", version or "not installed; nothing here needs it but vectors")
 
 
-def _connections(row: asyncpg.Record, most: int) -> Check:
-    used = row["connections"]
+async def _connections(database: Database) -> list[Check]:
+    row = await _one(database, "count_connections")
+    used, most = row["connections"], row["max_connections"]
     found = f"{used} of {most} in use, {row['own_connections']} by langgraph_pgsaga"
     if used > _FULL_PART * most:
         advice = (
             "raise max_connections, lower Database(max_size=...), or put a pooler in between: "
             "each event loop of each process opens up to max_size (10)"
         )
-        return _warn("connections", found, advice)
-    return _ok("connections", found)
+        return [_warn("connections", found, advice)]
+    return [_ok("connections", found)]
 
 
 def _transaction_age(age: int) -> Check:
@@ -240,15 +242,10 @@ def _long(name: str, rows: Sequence[asyncpg.Record], advice: str) -> Check:
     return _warn(name, told, advice)
 
 
-async def _replication(database: Database) -> list[Check]:
-    replicas = await database.fetch(_STATEMENTS["list_replicas"])
-    slots = await database.fetch(_STATEMENTS["list_idle_slots"])
-    return [_replicas(replicas), _slots(slots)]
-
-
-def _replicas(rows: Sequence[asyncpg.Record]) -> Check:
+async def _replicas(database: Database) -> list[Check]:
+    rows = await database.fetch(_STATEMENTS["list_replicas"])
     if not rows:
-        return _ok("replicas", "none")
+        return [_ok("replicas", "none")]
     behind = [
         row
         for row in rows
@@ -261,33 +258,45 @@ def _replicas(rows: Sequence[asyncpg.Record]) -> Check:
         for row in behind or rows
     )
     if behind:
-        return _warn("replicas", told, "don't read state there until it has caught up")
-    return _ok("replicas", told)
+        return [_warn("replicas", told, "don't read state there until it has caught up")]
+    return [_ok("replicas", told)]
 
 
-def _slots(rows: Sequence[asyncpg.Record]) -> Check:
+async def _slots(database: Database) -> list[Check]:
+    rows = await database.fetch(_STATEMENTS["list_idle_slots"])
     if not rows:
-        return _ok("idle slots", "none")
+        return [_ok("idle slots", "none")]
     told = _listed(f"{row['slot_name']} keeps {_bytes(row['kept_bytes'] or 0)}" for row in rows)
     if any((row["kept_bytes"] or 0) > _LARGEST_KEPT_BYTES for row in rows):
         advice = "start its reader or pg_drop_replication_slot() it: the kept WAL fills the disk"
-        return _warn("idle slots", told, advice)
-    return _ok("idle slots", told)
+        return [_warn("idle slots", told, advice)]
+    return [_ok("idle slots", told)]
 
 
-async def _migrations(database: Database) -> Check:
+async def _migrations(database: Database) -> list[Check]:
     try:
         found = await migrate.status(database)
     except MigrationError as error:
-        return _fail("migrations", str(error), "restore what was changed, or use the right version")
+        advice = "restore what was changed, or use the right version"
+        return [_fail("migrations", str(error), advice)]
     pending = [status.migration.name for status in found if status.applied_at is None]
     advice = "run `pgsaga migrate up`"
     if len(pending) == len(found):
         where = "the search_path" if database.schema is None else f"schema {database.schema!r}"
-        return _fail("migrations", f"there are no tables in {where}", advice)
+        return [_fail("migrations", f"there are no tables in {where}", advice)]
     if pending:
-        return _fail("migrations", f"pending: {', '.join(pending)}", advice)
-    return _ok("migrations", f"all {len(found)} are applied")
+        return [_fail("migrations", f"pending: {', '.join(pending)}", advice)]
+    return [_ok("migrations", f"all {len(found)} are applied")]
+
+
+async def _objects(database: Database) -> list[Check]:
+    told = _catalogue.differences(await _catalogue.found(database))
+    if not told:
+        return [_ok("objects", "all that the migrations made is there")]
+    advice = "make it again by its statement in migrations/, or restore it from a backup"
+    if all(text.endswith(_catalogue.INVALID) for text in told):
+        advice = "its building failed: reindex index concurrently"
+    return [_fail("objects", _listed(iter(told)), advice)]
 
 
 async def _tables(database: Database) -> list[Check]:
@@ -318,8 +327,10 @@ def _bloat(rows: Sequence[asyncpg.Record]) -> Check:
 
 def _hot(rows: Sequence[asyncpg.Record]) -> Check:
     """A superstep's update of its session must touch no index."""
-    (row,) = (row for row in rows if row["name"] == "agent_sessions")
-    updates, hot = row["updates"], row["hot_updates"]
+    updates, hot = (
+        sum(row[key] for row in rows if row["name"] == "agent_sessions")
+        for key in ("updates", "hot_updates")
+    )
     if updates < _MANY_UPDATES:
         return _ok("HOT updates", f"{updates:,} updates of agent_sessions, too few to say")
     found = f"{hot / updates:.0%} of {updates:,} updates of agent_sessions"
@@ -332,14 +343,6 @@ def _hot(rows: Sequence[asyncpg.Record]) -> Check:
     return _ok("HOT updates", found)
 
 
-async def _indexes(database: Database) -> list[Check]:
-    rows = await database.fetch(_STATEMENTS["list_invalid_indexes"], _sessions_table(database))
-    if not rows:
-        return [_ok("indexes", "all are valid")]
-    told = _listed(f"{row['index_name']} on {row['table_name']}" for row in rows)
-    return [_fail("indexes", f"invalid: {told}", "reindex index concurrently, or drop it")]
-
-
 async def _sessions(database: Database) -> list[Check]:
     row = await _one(database, "count_sessions")
     found = f"{row['sessions']:,}, of which {row['expired']:,} have expired"
@@ -349,18 +352,21 @@ async def _sessions(database: Database) -> list[Check]:
     return [_ok("sessions", found)]
 
 
-_GENERAL: tuple[tuple[str, Look], ...] = (
-    ("server", _server),
-    ("connection", _connection),
-    ("durability", _durability),
-    ("memory", _memory),
-    ("transactions", _transactions),
-    ("replication", _replication),
+# The names of the checks that each of them makes.
+_GENERAL: tuple[tuple[tuple[str, ...], Look], ...] = (
+    (("server", "pgvector", "wraparound"), _server),
+    (("connections",), _connections),
+    (("round trip", "pooler"), _connection),
+    (tuple(_UNSAFE), _durability),
+    (("shared_buffers", "random_page_cost"), _memory),
+    (("idle in transaction", "long transactions"), _transactions),
+    (("replicas",), _replicas),
+    (("idle slots",), _slots),
 )
-_OF_TABLES: tuple[tuple[str, Look], ...] = (
-    ("tables", _tables),
-    ("indexes", _indexes),
-    ("sessions", _sessions),
+_OF_TABLES: tuple[tuple[tuple[str, ...], Look], ...] = (
+    (("objects",), _objects),
+    (("size", "dead rows", "HOT updates"), _tables),
+    (("sessions",), _sessions),
 )
 
 

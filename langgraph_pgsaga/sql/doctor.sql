@@ -9,20 +9,25 @@ select pg_backend_pid() as pid;
 -- name: describe_server
 -- The server, its database, and how far transaction ids are from running out.
 -- columns: version text, version_number integer, is_standby boolean, transaction_age integer,
---   vector_version text, connections bigint, own_connections bigint
+--   vector_version text
 select
   current_setting('server_version') as version,
   current_setting('server_version_num')::integer as version_number,
   pg_is_in_recovery() as is_standby,
   age(d.datfrozenxid) as transaction_age,
-  (select e.extversion from pg_extension e where e.extname = 'vector') as vector_version,
-  (select count(*) from pg_stat_activity a where a.backend_type = 'client backend')
-    as connections,
-  (
-    select count(*) from pg_stat_activity a where a.application_name = 'langgraph_pgsaga'
-  ) as own_connections
+  (select e.extversion from pg_extension e where e.extname = 'vector') as vector_version
 from pg_database d
 where d.datname = current_database();
+
+-- name: count_connections
+-- Connections of clients, how many of them are this package's, and how many there may be.
+-- columns: connections bigint, own_connections bigint, max_connections integer
+select
+  count(*) as connections,
+  count(*) filter (where a.application_name = 'langgraph_pgsaga') as own_connections,
+  current_setting('max_connections')::integer as max_connections
+from pg_stat_activity a
+where a.backend_type = 'client backend';
 
 -- name: list_settings
 -- Settings by name, numbers in their base unit.
@@ -52,16 +57,130 @@ where c.relnamespace = (select s.relnamespace from pg_class s where s.oid = to_r
   and c.relname ~ '^(agent_|event_|saga|tool_|pgsaga_)'
 order by c.relname;
 
--- name: list_invalid_indexes
--- Indexes in the schema of agent_sessions that no query uses, since their building failed.
--- params: sessions_table text
--- columns: index_name text, table_name text
-select i.indexrelid::regclass::text as index_name, i.indrelid::regclass::text as table_name
-from pg_index i
-join pg_class c on c.oid = i.indrelid
-where c.relnamespace = (select s.relnamespace from pg_class s where s.oid = to_regclass($1::text))
-  and not (i.indisvalid and i.indisready)
-order by i.indexrelid;
+-- name: list_objects
+-- What the migrations make, in the schema of their own table, as catalogue.txt has it: the
+-- schema's name is taken out, so that every database whose migrations are applied has the
+-- same lines. A text is printed by each version of PostgreSQL in its own way.
+-- params: migrations_table text
+-- columns: kind text, name text, definition text
+with home as materialized (
+  select n.oid as id, quote_ident(n.nspname) || '.' as prefix
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.oid = to_regclass($1::text)
+),
+relations as (
+  select c.oid as id, c.relname as name, c.relkind, c.reloptions
+  from pg_catalog.pg_class c
+  where c.relnamespace = (select h.id from home h) and c.relkind in ('r', 'p', 'v', 'm', 'S')
+    -- That of an identity column is the column's.
+    and not exists (
+      select from pg_catalog.pg_depend d
+      where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'i'
+    )
+),
+functions as (
+  select p.*, p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' as name
+  from pg_catalog.pg_proc p
+  where p.pronamespace = (select h.id from home h) and p.prokind in ('f', 'p')
+    and not exists (
+      select from pg_catalog.pg_depend d
+      where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'
+    )
+),
+objects (kind, name, definition) as (
+  select
+    case r.relkind
+      when 'v' then 'view' when 'm' then 'materialized view' when 'S' then 'sequence'
+      else 'table'
+    end,
+    r.name::text,
+    coalesce('with (' || array_to_string(r.reloptions, ', ') || ')', '')
+  from relations r
+  union all
+  select
+    'column',
+    r.name || '.' || a.attname,
+    concat_ws(' ',
+      format_type(a.atttypid, a.atttypmod),
+      'collate ' || nullif(l.collname, 'default'),
+      case when a.attnotnull then 'not null' end,
+      case when a.attidentity <> '' then 'identity' end,
+      case when a.attgenerated <> '' then 'generated' when d.oid is not null then 'default' end,
+      pg_get_expr(d.adbin, d.adrelid)
+    )
+  from relations r
+  join pg_catalog.pg_attribute a on a.attrelid = r.id and a.attnum > 0 and not a.attisdropped
+  left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  left join pg_catalog.pg_collation l on l.oid = a.attcollation
+  where r.relkind <> 'S'
+  union all
+  select 'constraint', r.name || '.' || c.conname, pg_get_constraintdef(c.oid)
+  from relations r
+  join pg_catalog.pg_constraint c on c.conrelid = r.id
+  -- PostgreSQL 18 has those of columns that are not null here, too.
+  where c.contype <> 'n'
+  union all
+  select
+    'index',
+    c.relname::text,
+    pg_get_indexdef(i.indexrelid)
+      || case when i.indisvalid and i.indisready and i.indislive then '' else ' (invalid)' end
+  from relations r
+  join pg_catalog.pg_index i on i.indrelid = r.id
+  join pg_catalog.pg_class c on c.oid = i.indexrelid
+  union all
+  select
+    'trigger',
+    r.name || '.' || t.tgname,
+    pg_get_triggerdef(t.oid) || case when t.tgenabled = 'O' then '' else ' (disabled)' end
+  from relations r
+  join pg_catalog.pg_trigger t on t.tgrelid = r.id and not t.tgisinternal
+  union all
+  select
+    'type',
+    t.typname::text,
+    case
+      when t.typtype = 'd' then 'domain ' || format_type(t.typbasetype, t.typtypmod)
+      when t.typtype = 'c' then 'composite'
+      else 'enum ' || (
+        select string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder)
+        from pg_catalog.pg_enum e where e.enumtypid = t.oid
+      )
+    end
+  from pg_catalog.pg_type t
+  left join pg_catalog.pg_class c on c.oid = t.typrelid
+  where t.typnamespace = (select h.id from home h)
+    and (t.typtype in ('d', 'e') or (t.typtype = 'c' and c.relkind = 'c'))
+    and not exists (
+      select from pg_catalog.pg_depend d
+      where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype = 'e'
+    )
+  union all
+  select
+    'function',
+    f.name,
+    concat_ws(' ',
+      'returns ' || pg_get_function_result(f.oid),
+      (select l.lanname from pg_catalog.pg_language l where l.oid = f.prolang),
+      case f.provolatile when 'i' then 'immutable' when 's' then 'stable' else 'volatile' end,
+      case f.proparallel when 's' then 'parallel safe' when 'r' then 'parallel restricted' end,
+      case when f.proisstrict then 'strict' end,
+      case when f.prosecdef then 'security definer' end
+    )
+  from functions f
+  union all
+  select 'text', f.name, pg_get_functiondef(f.oid) from functions f
+  union all
+  select 'text', r.name::text, pg_get_viewdef(r.id) from relations r where r.relkind in ('v', 'm')
+)
+select
+  o.kind,
+  replace(o.name, h.prefix, '') as name,
+  trim(regexp_replace(replace(o.definition, h.prefix, ''), '\s+', ' ', 'g')) as definition
+from objects o
+cross join home h
+order by o.kind collate "C", o.name collate "C";
 
 -- name: list_long_transactions
 -- Other sessions of this database whose transaction has been open for so long.

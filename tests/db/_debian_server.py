@@ -1,6 +1,6 @@
 """A server of the PostgreSQL that the machine's packages install, for one test run.
 
-It is older than the embedded one, and has no pgvector.
+It is older than the embedded one, and nothing here may need an extension of it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlencode, urlsplit
 
 import asyncpg
@@ -35,7 +37,7 @@ async def test_a_new_database_is_well(dsn: str) -> None:
     assert all(one.found for one in found.checks)
     names = [one.name for one in found.checks]
     assert len(set(names)) == len(names)
-    assert {"server", "migrations", "indexes", "sessions", "replicas"} <= set(names)
+    assert {"server", "migrations", "objects", "sessions", "replicas"} <= set(names)
 
 
 async def test_missing_pending_and_changed_migrations_fail(dsn: str, empty_dsn: str) -> None:
@@ -86,17 +88,62 @@ async def test_transactions_that_stay_open_are_named(
     idle.terminate()
 
 
-async def test_an_invalid_index_fails(dsn: str) -> None:
-    """As a concurrent build that failed leaves it."""
-    assert (await check(dsn, "indexes")).status is CheckStatus.OK
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("drop index agent_messages_words_idx", "no index agent_messages_words_idx"),
+        ("drop view agent_message_log", "no view agent_message_log"),
+        (
+            "alter table agent_states drop column checkpoint_name cascade",
+            "no view agent_state_history; no column agent_states.checkpoint_name",
+        ),
+        ("drop table agent_state_writes cascade", "no table agent_state_writes"),
+        (
+            "alter table agent_messages drop constraint agent_messages_digest_key",
+            "no constraint agent_messages.agent_messages_digest_key",
+        ),
+        (
+            "drop function pgsaga_message_words cascade",
+            "no function pgsaga_message_words(content text)",
+        ),
+        ("drop type pgsaga_new_state cascade", "no type pgsaga_new_state"),
+        (
+            "alter table agent_sessions alter column priority type bigint",
+            "column agent_sessions.priority is bigint not null default 0, not integer",
+        ),
+        (
+            "alter table agent_sessions alter column user_id drop not null",
+            "column agent_sessions.user_id is text",
+        ),
+        # As a concurrent build that failed leaves it.
+        (
+            """
+            update pg_index set indisvalid = false
+            where indexrelid = 'agent_messages_words_idx'::regclass
+            """,
+            "index agent_messages_words_idx (invalid)",
+        ),
+    ],
+)
+async def test_what_the_migrations_made_and_isnt_there(dsn: str, change: str, told: str) -> None:
+    """A missing, altered or invalid table, view, column, index, constraint, function or type."""
+    assert (await check(dsn, "objects")).status is CheckStatus.OK
+    await execute(dsn, change)
+    found = await check(dsn, "objects")
+    assert found.status is CheckStatus.FAIL
+    assert found.found.startswith(told)
+
+
+async def test_what_somebody_made_beside_it_is_fine(dsn: str) -> None:
+    """A column, an index, a view and a table of one's own are no fault."""
     await execute(
         dsn,
-        "update pg_index set indisvalid = false "
-        "where indexrelid = 'agent_messages_words_idx'::regclass",
+        "alter table agent_sessions add column region text",
+        "create index mine on agent_sessions (region)",
+        "create view agent_regions as select region from agent_sessions",
+        "create table agent_notes (id int)",
     )
-    found = await check(dsn, "indexes")
-    assert found.status is CheckStatus.FAIL
-    assert "agent_messages_words_idx on agent_messages" in found.found
+    assert (await check(dsn, "objects")).status is CheckStatus.OK
 
 
 async def test_sessions_that_wait_for_a_sweep(dsn: str) -> None:
@@ -152,19 +199,61 @@ async def test_other_schemas_are_not_mixed_up(dsn: str) -> None:
     found = {one.name: one for one in (await diagnosed(dsn, schema='my "odd" one')).checks}
     assert found["sessions"].found == "0, of which 0 have expired"
     assert found["migrations"].status is CheckStatus.OK
+    assert found["objects"].status is CheckStatus.OK
+
+
+@asynccontextmanager
+async def nobody(dsn: str) -> AsyncIterator[tuple[str, str]]:
+    """A role that may nothing, and a DSN with it."""
+    role = f"nobody_{urlsplit(dsn).path.removeprefix('/pgsaga_test_')}"
+    await execute(dsn, f"create role {role}")
+    url = urlsplit(dsn)
+    try:
+        yield role, url._replace(query=f"{url.query}&{urlencode({'role': role})}").geturl()
+    finally:
+        await execute(dsn, f"drop owned by {role}", f"drop role {role}")
 
 
 async def test_what_a_user_may_not_see_is_a_warning(dsn: str) -> None:
     """A user without rights on the tables gets warnings, not an exception."""
-    role = f"nobody_{urlsplit(dsn).path.removeprefix('/pgsaga_test_')}"
-    await execute(dsn, f"create role {role}", f"grant select on pgsaga_migrations to {role}")
-    try:
-        url = urlsplit(dsn)
-        found = await diagnosed(
-            url._replace(query=f"{url.query}&{urlencode({'role': role})}").geturl()
+    async with nobody(dsn) as (role, theirs):
+        found = {one.name: one for one in (await diagnosed(theirs)).checks}
+        assert found["migrations"].status is CheckStatus.WARN
+        assert found["migrations"].found == (
+            "couldn't check: permission denied for table pgsaga_migrations"
         )
-        (sessions,) = (one for one in found.checks if one.name == "sessions")
+        assert found["objects"].status is CheckStatus.OK
+        await execute(dsn, f"grant select on pgsaga_migrations to {role}")
+        sessions = await check(theirs, "sessions")
         assert sessions.status is CheckStatus.WARN
-        assert "can't be looked at: permission denied" in sessions.found
-    finally:
-        await execute(dsn, f"drop owned by {role}", f"drop role {role}")
+        assert "couldn't check: permission denied" in sessions.found
+
+
+@pytest.mark.parametrize(
+    ("view", "names"),
+    [
+        ("pg_stat_activity", {"connections", "idle in transaction", "long transactions"}),
+        ("pg_settings", {"fsync", "shared_buffers", "random_page_cost", "synchronous_commit"}),
+        ("pg_stat_replication", {"replicas"}),
+        ("pg_replication_slots", {"idle slots"}),
+        ("pg_stat_user_tables", {"size", "dead rows", "HOT updates"}),
+        ("pg_proc", {"objects"}),
+    ],
+)
+async def test_one_view_that_is_denied_takes_no_other_check_along(
+    dsn: str, view: str, names: set[str]
+) -> None:
+    """Each check that reads it says so by itself; the others are as before."""
+    before = await diagnosed(dsn)
+    async with nobody(dsn) as (role, theirs):
+        await execute(
+            dsn,
+            f"grant select on all tables in schema public to {role}",
+            f"revoke select on pg_catalog.{view} from public",
+        )
+        found = await diagnosed(theirs)
+    assert [one.name for one in found.checks] == [one.name for one in before.checks]
+    denied = {one.name for one in found.checks if one.found.startswith("couldn't check: perm")}
+    assert names <= denied
+    assert denied <= {*names, *doctor._UNSAFE}
+    assert found.status is not CheckStatus.FAIL

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -15,52 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 
-from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga import Database, PostgresSaver, _catalogue
 from langgraph_pgsaga.checkpoint.address import session_id_of
 from tests.db._puts import checkpoint_of, config_of, put
 
-CATALOGUE = Path(__file__).parent / "catalogue.txt"
+CATALOGUE = Path(_catalogue.__file__).parent / "sql" / "catalogue.txt"
 # The PostgreSQL version that the file was written with.
 CATALOGUE_VERSION = 18
 FULL = bool(os.environ.get("PGSAGA_FULL"))
-
-_TEXTS = ("function ", "definition of ")
-_RELATIONS = """
-  select case c.relkind when 'v' then 'view ' else 'table ' end || c.relname
-    || coalesce(' with (' || array_to_string(c.reloptions, ', ') || ')', '')
-  from pg_class c where c.relkind in ('r', 'v', 'p') and c.relnamespace = 'public'::regnamespace
-"""
-_COLUMNS = """
-  select 'column ' || c.relname || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
-    || case when l.collname <> 'default' then ' collate ' || l.collname else '' end
-    || case when a.attnotnull then ' not null' else '' end
-    || coalesce(' default ' || pg_get_expr(d.adbin, d.adrelid), '')
-  from pg_attribute a
-  join pg_class c on c.oid = a.attrelid and c.relkind in ('r', 'v', 'p')
-  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-  left join pg_collation l on l.oid = a.attcollation
-  where c.relnamespace = 'public'::regnamespace and a.attnum > 0 and not a.attisdropped
-"""
-_CONSTRAINTS = """
-  select 'constraint ' || t.relname || ' ' || c.conname || ' ' || pg_get_constraintdef(c.oid)
-  from pg_constraint c join pg_class t on t.oid = c.conrelid
-  where c.connamespace = 'public'::regnamespace and c.contype <> 'n'
-"""
-_INDEXES = """
-  select 'index ' || pg_get_indexdef(i.indexrelid)
-  from pg_index i join pg_class t on t.oid = i.indrelid
-  where t.relnamespace = 'public'::regnamespace
-"""
-_FUNCTIONS = """
-  select 'function ' || pg_get_functiondef(p.oid)
-  from pg_proc p
-  where p.pronamespace = 'public'::regnamespace
-    and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
-"""
-_VIEWS = """
-  select 'definition of ' || c.relname || ' ' || pg_get_viewdef(c.oid)
-  from pg_class c where c.relkind = 'v' and c.relnamespace = 'public'::regnamespace
-"""
 
 
 def fetch(dsn: str, query: str, *args: Any) -> list[asyncpg.Record]:
@@ -74,13 +35,14 @@ def fetch(dsn: str, query: str, *args: Any) -> list[asyncpg.Record]:
     return asyncio.run(run())
 
 
-def catalogue_of(dsn: str) -> str:
-    """Every object of the schema, one a line, in an order of its own."""
-    queries = (_RELATIONS, _COLUMNS, _CONSTRAINTS, _INDEXES, _FUNCTIONS, _VIEWS)
-    lines: list[str] = []
-    for query in queries:
-        lines += sorted(re.sub(r"\s+", " ", row[0]).strip() for row in fetch(dsn, query))
-    return "\n".join(lines) + "\n"
+def catalogue_of(dsn: str, schema: str | None = None) -> _catalogue.Objects:
+    """Every object of the schema, by kind and name."""
+
+    async def run() -> _catalogue.Objects:
+        async with Database(dsn, schema=schema) as database:
+            return await _catalogue.found(database)
+
+    return asyncio.run(run())
 
 
 def test_the_catalogue_is_the_reviewed_one(dsn: str) -> None:
@@ -89,14 +51,13 @@ def test_the_catalogue_is_the_reviewed_one(dsn: str) -> None:
     version = fetch(dsn, "select current_setting('server_version_num')::integer / 10000")[0][0]
     if os.environ.get("PGSAGA_UPDATE_CATALOGUE"):
         assert version == CATALOGUE_VERSION
-        CATALOGUE.write_text(found, "utf-8")
-    lines, reviewed = found.splitlines(), CATALOGUE.read_text("utf-8").splitlines()
+        CATALOGUE.write_text(_catalogue.lines(found), "utf-8")
+        _catalogue.expected.cache_clear()
+    sides = [_catalogue.lines(side).splitlines() for side in (found, _catalogue.expected())]
     if version != CATALOGUE_VERSION:
         # Each version prints the text of views and functions in its own way.
-        lines, reviewed = (
-            [x for x in side if not x.startswith(_TEXTS)] for side in (lines, reviewed)
-        )
-    assert lines == reviewed
+        sides = [[x for x in side if not x.startswith(f"{_catalogue.TEXT}\t")] for side in sides]
+    assert sides[0] == sides[1], "run this test with PGSAGA_UPDATE_CATALOGUE=1"
 
 
 def test_the_catalogue_sees_a_change(dsn: str) -> None:
