@@ -29,7 +29,8 @@ from langgraph_pgsaga.errors import (
 _STATEMENTS = _sql.load("checkpoint")
 _LANES = 4
 _MOST_CALLS = 200
-_TURNS_BETWEEN = 3
+# Two more pass until the next statement's task has begun.
+_TURNS_BETWEEN = 1
 _MOST_BYTES = 8_000_000
 # Callers beyond this wait before they encode.
 _MOST_QUEUED_BYTES = 64_000_000
@@ -139,44 +140,40 @@ class _Lane:
         queued = _Queued(call, self._loop.create_future())
         self._queue.append(queued)
         if self._task is None:
-            # Not in the caller's context: the statement is everybody's.
-            nobody = contextvars.Context()
-            self._task = self._loop.create_task(self._send_all(), context=nobody)
+            self._begin()
         return queued
 
     def give_up_unwanted(self) -> None:
-        """Cancels the statement where all of its callers were cancelled."""
-        if self._task and self._taken and all(queued.done.cancelled() for queued in self._taken):
+        """Cancels the statement, once, where nobody waits for it any more."""
+        is_unwanted = self._taken and all(queued.done.done() for queued in self._taken)
+        if self._task and is_unwanted and not self._gave_up:
             self._gave_up = True
             self._task.cancel()
 
-    async def _send_all(self) -> None:
-        try:
-            while taken := self._take():
-                self._taken = taken
-                await self._send_or_give_up(taken)
-                self._taken = []
-                # What waited for these calls, such as the next checkpoint, joins the next
-                # statement.
-                for _ in range(_TURNS_BETWEEN):
-                    await asyncio.sleep(0)
-        finally:
-            self._task = None
-            # Only where this task was cancelled, as at the end of its loop.
+    def _begin(self) -> None:
+        """Sends the next statement, in a task of its own: what cancels it ends nothing else."""
+        # Not in the caller's context: the statement is everybody's.
+        nobody = contextvars.Context()
+        self._task = self._loop.create_task(self._send_next(), context=nobody)
+        self._task.add_done_callback(self._go_on, context=nobody)
+
+    async def _send_next(self) -> None:
+        self._taken = self._take()
+        await self._send(self._taken)
+        self._taken = []
+        # What waited for these calls, such as the next checkpoint, joins the next statement.
+        for _ in range(_TURNS_BETWEEN):
+            await asyncio.sleep(0)
+
+    def _go_on(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and not self._gave_up:  # by the end of its loop
             for queued in (*self._taken, *self._queue):
                 queued.done.cancel()
-            self._taken = []
-            self._queue.clear()
-
-    async def _send_or_give_up(self, taken: Sequence[_Queued]) -> None:
-        try:
-            await self._send(taken)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._gave_up or task is None or task.uncancel() > 0:
-                raise
-        finally:
-            self._gave_up = False
+        self._task, self._taken, self._gave_up = None, [], False
+        while self._queue and self._queue[0].done.cancelled():
+            self._queue.popleft()
+        if self._queue:
+            self._begin()
 
     def _take(self) -> list[_Queued]:
         """The next calls that fit into one statement, in order."""

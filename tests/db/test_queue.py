@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,7 +24,9 @@ from tests.db._puts import checkpoint_of, config_of
 
 pytestmark = pytest.mark.anyio
 
-THREADS = 10_000 if os.environ.get("PGSAGA_FULL") else 2_000
+IS_FULL = os.environ.get("PGSAGA_FULL") == "1"
+THREADS = 10_000 if IS_FULL else 2_000
+CANCELLED = 10_000 if IS_FULL else 500
 
 
 async def put(saver: PostgresSaver, thread: str, **values: Any) -> RunnableConfig:
@@ -161,6 +164,124 @@ async def test_a_cancelled_call_takes_no_other_with_it(dsn: str) -> None:
         async with asyncio.timeout(30):
             config = await puts[1]
         assert await values_of(saver, config) == {"text": "later"}
+
+
+@pytest.mark.parametrize("together", [2, 3, 7])
+async def test_a_statement_that_is_given_up_takes_no_other_call_with_it(
+    dsn: str, together: int
+) -> None:
+    """All callers of a statement are cancelled in one turn: what waits behind it is stored."""
+    names = threads_of_one_lane(together + 5)
+    given_up, behind = names[:together], names[together:]
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        async with held(dsn, saver, *given_up):
+            unwanted = [asyncio.ensure_future(put(saver, name, text="never")) for name in given_up]
+            await waits_for_a_lock(dsn)
+            waiting = [asyncio.ensure_future(put(saver, name, text="later")) for name in behind]
+            await asyncio.sleep(0.01)
+            for call in unwanted:
+                call.cancel()
+            async with asyncio.timeout(30):
+                configs = await asyncio.gather(*waiting)
+        for config in configs:
+            assert await values_of(saver, config) == {"text": "later"}
+        for name in given_up:
+            assert await values_of(saver, config_of(name)) == {"text": "first"}
+        again = [await put(saver, name, text="again") for name in given_up]
+        assert [await values_of(saver, config) for config in again] == [
+            {"text": "again"}
+        ] * together
+
+
+async def test_a_call_that_is_repeated_alone_is_given_up_alone(dsn: str) -> None:
+    """Where one of a statement's calls has to be sent again and then isn't wanted any more, the
+    lane goes on, though the others' were stored."""
+    one, two, three = threads_of_one_lane(3)
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        async with held(dsn, saver, two):
+            saver._memory.forget(session_id_of(two))  # so the first statement passes it over
+            puts = [asyncio.ensure_future(put(saver, t, text="later")) for t in (one, two)]
+            config = await puts[0]
+            await waits_for_a_lock(dsn)
+            puts[1].cancel()
+            async with asyncio.timeout(30):
+                await put(saver, three, text="later")
+        assert await values_of(saver, config) == {"text": "later"}
+        assert await values_of(saver, config_of(two)) == {"text": "first"}
+
+
+async def test_the_end_of_a_loop_ends_its_calls(dsn: str) -> None:
+    """A loop that shuts down leaves no task of the queue behind, and no caller that waits."""
+    one, two = threads_of_one_lane(2)
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+
+        async def main() -> list[asyncio.Future[Any]]:
+            sent = asyncio.ensure_future(put(saver, one, text="sent"))
+            await waits_for_a_lock(dsn)
+            queued = asyncio.ensure_future(put(saver, two, text="queued"))
+            await asyncio.sleep(0)
+            return [sent, queued]
+
+        async with held(dsn, saver, one), asyncio.timeout(30):
+            calls = await asyncio.to_thread(lambda: asyncio.run(main(), debug=True))
+        assert all(call.cancelled() for call in calls)
+        assert await values_of(saver, config_of(one)) == {"text": "first"}
+        assert await saver.aget_tuple(config_of(two)) is None
+
+
+async def some_turns(chance: random.Random) -> None:
+    for _ in range(chance.choice((0, 1, 2, 3, 5, 8, 40))):
+        await asyncio.sleep(0)
+
+
+async def test_random_cancellations_touch_nobody_else(dsn: str) -> None:
+    """Whatever is cancelled at whatever moment: every other call is acknowledged and stored, and
+    what a cancelled one leaves unknown misleads nobody."""
+    chance = random.Random(7)
+    names = [*threads_of_one_lane(5), "elsewhere"]
+    said_in: dict[str, list[str]] = {name: [] for name in names}
+    stored: list[tuple[RunnableConfig, list[str]]] = []
+
+    async with PostgresSaver.from_conn_string(dsn) as saver, asyncio.timeout(120):
+
+        async def call(name: str, number: int) -> None:
+            words = said_in[name] = [*said_in[name][-3:], f"{name} {number}"]
+            config = await put(saver, name, messages=said(*words), on=["x" * 3000, number])
+            await saver.aput_writes(config, [("on", number)], "task")
+            stored.append((config, words))
+
+        async def wave(size: int, number: int) -> list[asyncio.Task[None]]:
+            calls = [call(chance.choice(names), number + place) for place in range(size)]
+            tasks = [asyncio.create_task(one) for one in calls]
+            await some_turns(chance)
+            return tasks
+
+        async def cancel_some(waves: list[list[asyncio.Task[None]]]) -> set[asyncio.Task[None]]:
+            """A wave as a whole, in one turn of the loop, or some of it."""
+            unwanted: set[asyncio.Task[None]] = set()
+            for tasks in waves:
+                together = chance.choice(([], tasks, tasks[:2], tasks[1:]))
+                for task in together:
+                    task.cancel()
+                unwanted.update(together)
+                await some_turns(chance)
+            return unwanted
+
+        for number in range(0, CANCELLED, 10):
+            waves = [await wave(chance.randrange(1, 4), number + 3 * n) for n in range(3)]
+            unwanted = await cancel_some(waves)
+            for task in (task for tasks in waves for task in tasks):
+                (outcome,) = await asyncio.gather(task, return_exceptions=True)
+                allowed = asyncio.CancelledError if task in unwanted else type(None)
+                assert isinstance(outcome, allowed | None), repr(outcome)
+        assert len(stored) > CANCELLED / 10
+        reader = PostgresSaver(saver.db)
+        for config, words in stored:
+            found = await reader.aget_tuple(config)
+            assert found is not None
+            values = found.checkpoint["channel_values"]
+            assert values["messages"] == said(*words)
+            assert found.pending_writes == [("task", "on", values["on"][1])]
 
 
 async def test_closing_over_queued_calls_stores_them_or_says_so(dsn: str) -> None:
