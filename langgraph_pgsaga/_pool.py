@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
+from langgraph_pgsaga._server_errors import copy_of
 from langgraph_pgsaga.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class LoopPool:
     def __init__(self, create: Callable[[], Pool]) -> None:
         self._create = create
         self.pool: Pool | None = None
-        self._opening: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[Exception | None] | None = None
         self._life: AsyncIterator[Pool] | None = None
         # Taking a connection from the pool and giving it back costs as much as a short
         # statement: those that were used well are kept at hand while nobody waits.
@@ -46,11 +47,18 @@ class LoopPool:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.ensure_future(self._open())
         # Shielded: a cancelled caller must not take the opening from the others.
-        await asyncio.shield(self._opening)
+        error = await asyncio.shield(self._opening)
+        if error is not None:
+            raise copy_of(error)
 
-    async def _open(self) -> None:
+    async def _open(self) -> Exception | None:
+        """Opens it; the result is the error of all who wait."""
         self._life = self._hold()
-        self.pool = await anext(self._life)
+        try:
+            self.pool = await anext(self._life)
+        except Exception as error:
+            return error
+        return None
 
     async def _hold(self) -> AsyncIterator[Pool]:
         pool = await self._create()

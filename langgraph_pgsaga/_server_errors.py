@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import asyncpg
 
 from langgraph_pgsaga.errors import (
@@ -41,6 +44,22 @@ _QUOTING = {"22", "23"}
 _TRY_AGAIN = {"40001", "40P01"}
 # No room for another connection just now.
 _FULL = {"53300"}
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def copy_of(error: E) -> E:
+    """The error for one more caller: raising one changes its traceback, and what it is from."""
+    try:
+        copied = copy.copy(error)
+    except Exception:  # made with other arguments than it holds
+        copied = type(error).__new__(type(error))
+        copied.args = error.args
+        vars(copied).update(vars(error))
+    copied.__cause__, copied.__context__ = error.__cause__, error.__context__
+    copied.__suppress_context__ = error.__suppress_context__
+    return copied.with_traceback(error.__traceback__)
 
 
 def is_connection_loss(error: BaseException) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import copy
 from collections import deque
 from collections.abc import Callable, Sequence
 from uuid import UUID
@@ -12,21 +11,22 @@ from uuid import UUID
 import asyncpg
 
 from langgraph_pgsaga import _sql
+from langgraph_pgsaga._server_errors import copy_of
 from langgraph_pgsaga.checkpoint.batch import Batch
 from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedWrites
 from langgraph_pgsaga.checkpoint.lease import Lease, refusal
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory, is_same_session
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
-from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.database import Connection, Database
 from langgraph_pgsaga.errors import (
-    PgSagaError,
+    ClosedError,
     ServerConnectionError,
     ServerError,
     ThreadDeletedError,
-    UnstorableValueError,
 )
 
 _STATEMENTS = _sql.load("checkpoint")
+_RETENTION = _sql.load("retention")
 _LANES = 4
 _MOST_CALLS = 200
 # Two more pass until the next statement's task has begun.
@@ -34,7 +34,7 @@ _TURNS_BETWEEN = 1
 _MOST_BYTES = 8_000_000
 # Callers beyond this wait before they encode.
 _MOST_QUEUED_BYTES = 64_000_000
-# Every loss of a race means that somebody else wrote to this very session.
+# Each means that the session was deleted and made anew meanwhile.
 _MOST_TRIES = 20
 _UNIQUE_VIOLATION = "23505"
 
@@ -197,22 +197,18 @@ class _Lane:
     async def _send(self, taken: Sequence[_Queued]) -> None:
         try:
             left = await self._store(taken)
-        except PgSagaError as error:
+        except Exception as error:
             if not _may_be_of_one_call(error, among=len(taken)):
                 for queued in taken:
-                    _fail(queued, _copy_of(error))
+                    _fail(queued, error)
                 return
             left = list(taken)
-        except Exception as error:  # a defect: nobody may wait for ever
-            for queued in taken:
-                _fail(queued, error)
-            return
         for queued in left:
             await self._send_alone(queued)
 
     async def _send_alone(self, queued: _Queued) -> None:
         """A call that failed among others, or that counted on what isn't so any more."""
-        if queued.done.cancelled():
+        if queued.done.done():
             return
         try:
             await self._store_alone(queued)
@@ -220,23 +216,54 @@ class _Lane:
             _fail(queued, error)
 
     async def _store_alone(self, queued: _Queued) -> None:
-        call = queued.call
-        for _ in range(_MOST_TRIES):
-            await self._find_session(call)
-            try:
-                if not await self._store([queued]):
+        try:
+            if await self._store_as_found(queued):
+                return
+            # Others write to this very session: from here on they wait for their turn.
+            for _ in range(_MOST_TRIES):
+                if await self._store_locked(queued):
                     return
-            except ServerError as error:
-                if error.sqlstate != _UNIQUE_VIOLATION:
-                    raise
+        except ThreadDeletedError:
+            statement = _STATEMENTS["delete_stray_writes"]
+            await self._database.fetch(statement, queued.call.session_id)
+            raise
         raise ServerError(
             dsn=self._database.dsn,
             sqlstate=None,
-            detail=f"thread {call.thread_id!r} was changed by others again and again "
+            detail=f"thread {queued.call.thread_id!r} was deleted and begun anew again and again "
             f"while this call was to be stored ({_MOST_TRIES} tries)",
         )
 
-    async def _find_session(self, call: EncodedCall) -> None:
+    async def _store_as_found(self, queued: _Queued) -> bool:
+        """Asks how the session stands, and stores the call where it still does then."""
+        await self._find_session(queued.call)
+        try:
+            return not await self._store([queued])
+        except ServerError as error:
+            if error.sqlstate != _UNIQUE_VIOLATION:
+                raise
+            return False
+
+    async def _store_locked(self, queued: _Queued) -> bool:
+        """The same in one transaction that holds the session, where it is there."""
+        call = queued.call
+
+        async def work(conn: Connection) -> tuple[Batch, set[UUID]]:
+            # By a statement of its own: the next one sees all that those before it stored.
+            await self._database.fetch(_RETENTION["lock_session"], call.session_id, conn=conn)
+            await self._find_session(call, conn=conn)
+            batch = Batch.of(self._codec, [call], self._memory)
+            return batch, await self._execute(batch, conn=conn)
+
+        try:
+            batch, live = await self._database.run(work)
+        except ServerError as error:
+            if error.sqlstate != _UNIQUE_VIOLATION:
+                raise
+            return False
+        return not self._acknowledge([queued], batch, live)
+
+    async def _find_session(self, call: EncodedCall, *, conn: Connection | None = None) -> None:
         """Learns what numbering the call's messages takes.
 
         Raises:
@@ -244,12 +271,9 @@ class _Lane:
         """
         session_id = call.session_id
         digests = list({message.digest for message in call.messages})
-        rows = await self._database.fetch(_STATEMENTS["find_session"], session_id, digests)
-        try:
-            self._check_standing(call, rows[0] if rows else None)
-        except ThreadDeletedError:
-            await self._database.fetch(_STATEMENTS["delete_stray_writes"], session_id)
-            raise
+        statement = _STATEMENTS["find_session"]
+        rows = await self._database.fetch(statement, session_id, digests, conn=conn)
+        self._check_standing(call, rows[0] if rows else None)
         if not rows:
             self._memory.forget(session_id)
             return
@@ -275,8 +299,18 @@ class _Lane:
     async def _store(self, taken: Sequence[_Queued]) -> list[_Queued]:
         """Stores the calls, and answers those whose session wasn't as expected."""
         batch = Batch.of(self._codec, [queued.call for queued in taken], self._memory)
-        rows = await self._database.fetch(_STATEMENTS[batch.statement], *batch.arguments())
-        live = {row["session_id"] for row in rows}
+        return self._acknowledge(taken, batch, await self._execute(batch))
+
+    async def _execute(self, batch: Batch, *, conn: Connection | None = None) -> set[UUID]:
+        """The sessions that were as expected."""
+        statement = _STATEMENTS[batch.statement]
+        rows = await self._database.fetch(statement, *batch.arguments(), conn=conn)
+        return {row["session_id"] for row in rows}
+
+    def _acknowledge(
+        self, taken: Sequence[_Queued], batch: Batch, live: set[UUID]
+    ) -> list[_Queued]:
+        """What is committed is remembered and answered; the result are the others."""
         stale = batch.sessions.keys() - live
         for part in batch.sessions.values():
             if part.session_id not in stale:
@@ -303,22 +337,14 @@ def _is_of_another(call: EncodedCall, leases: dict[UUID, Lease | None]) -> bool:
     return leases.setdefault(call.session_id, lease) is not lease
 
 
-def _may_be_of_one_call(error: PgSagaError, *, among: int) -> bool:
+def _may_be_of_one_call(error: Exception, *, among: int) -> bool:
     """Whether the calls should be tried one by one."""
     if isinstance(error, ServerError) and error.sqlstate == _UNIQUE_VIOLATION:
         return True  # a message that this process didn't know: it can be found
-    if among == 1 or isinstance(error, ServerConnectionError):
-        return False
-    return isinstance(error, UnstorableValueError | ServerError)
-
-
-def _copy_of(error: PgSagaError) -> PgSagaError:
-    """One for each caller: a traceback grows where an error is raised again."""
-    copied = copy.copy(error)
-    copied.__cause__ = error.__cause__
-    return copied
+    return among > 1 and not isinstance(error, ServerConnectionError | ClosedError)
 
 
 def _fail(queued: _Queued, error: Exception) -> None:
+    """Gives each caller an error of its own, also where it is a defect: nobody waits for ever."""
     if not queued.done.done():
-        queued.done.set_exception(error)
+        queued.done.set_exception(copy_of(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from langgraph_pgsaga._server_errors import copy_of
 from langgraph_pgsaga.errors import PgSagaError
 
 
@@ -52,7 +53,7 @@ class ImportReport:
     def raise_first(self) -> None:
         """Raises the first error, if there is one."""
         for thread in self.failed:
-            raise thread.errors[0]
+            raise copy_of(thread.errors[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

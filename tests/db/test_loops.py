@@ -9,12 +9,13 @@ import itertools
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
-from langgraph_pgsaga.errors import BlockingCallError, ClosedError
+from langgraph_pgsaga.errors import BlockingCallError, ClosedError, ServerConnectionError
 
 DEADLINE_SECONDS = 30.0
 UNCLOSED = Path(__file__).parent / "_unclosed.py"
@@ -395,6 +396,24 @@ def test_a_child_that_closes_the_saver_leaves_the_parents_open(dsn: str) -> None
         _assert_succeeds(_in_child(child))
         _put_and_get(saver, "t", 1)
         _until(lambda: _connections(dsn) == 1)
+
+
+async def _errors_of(calls: list[Awaitable[Any]]) -> list[Any]:
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def test_each_caller_gets_an_error_of_its_own_when_the_pool_cant_open() -> None:
+    """Callers that wait for one opening don't share the error, nor the one it is from."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with PostgresSaver.from_conn_string(f"postgresql://127.0.0.1:{port}/nowhere") as saver:
+
+        async def main() -> list[Any]:
+            return await _errors_of([saver.aget_tuple(CONFIG) for _ in range(5)])
+
+        errors = asyncio.run(main())
+        assert {type(one) for one in errors} == {ServerConnectionError}
+        assert len({id(one) for one in errors}) == len({id(one.__cause__) for one in errors}) == 5
 
 
 # The end

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,9 +19,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint import write_queue
 from langgraph_pgsaga.checkpoint.address import session_id_of
+from langgraph_pgsaga.checkpoint.batch import Batch
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
-from langgraph_pgsaga.errors import ClosedError, ServerError
+from langgraph_pgsaga.errors import ClosedError, ServerConnectionError, ServerError
 from tests._proxy import Proxy
+from tests.db._crowd import MESSAGES
 from tests.db._puts import checkpoint_of, config_of
 
 pytestmark = pytest.mark.anyio
@@ -129,6 +133,45 @@ async def test_one_bad_call_fails_alone(dsn: str) -> None:
                 assert isinstance(result, dict)
                 assert await values_of(saver, result) == {"text": name}
         assert await conn.fetchval("select count(*) from agent_states") == 30
+
+
+async def test_a_defect_of_one_call_fails_that_call_alone(
+    saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what no rule foresees, such as a cipher that raises, takes no other call with it."""
+    good, bad = threads_of_one_lane(2)
+    add_put = Batch._add_put
+
+    def broken(batch: Batch, part: Any, call: Any) -> None:
+        if call.thread_id == bad:
+            raise ZeroDivisionError
+        add_put(batch, part, call)
+
+    monkeypatch.setattr(Batch, "_add_put", broken)
+    results = await asyncio.gather(
+        *(put(saver, name, text=name) for name in (bad, good)), return_exceptions=True
+    )
+    assert isinstance(results[0], ZeroDivisionError)
+    assert isinstance(results[1], dict)
+
+
+@pytest.mark.parametrize(
+    "error", [ServerConnectionError(dsn="d", detail="gone"), ClosedError()], ids=str
+)
+async def test_each_caller_of_a_statement_gets_an_error_of_its_own(
+    saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An error says what became of one call; raising it to another would change it."""
+
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise error from OSError("cut")
+
+    monkeypatch.setattr(saver.db, "fetch", broken)
+    calls = [put(saver, name, text=name) for name in threads_of_one_lane(5)]
+    raised = await asyncio.gather(*calls, return_exceptions=True)
+    assert [(type(one), str(one)) for one in raised] == [(type(error), str(error))] * 5
+    assert len({id(one) for one in raised}) == 5
+    assert all(isinstance(one, Exception) and str(one.__cause__) == "cut" for one in raised)
 
 
 async def test_a_call_cancelled_while_it_waits_is_never_sent(dsn: str) -> None:
@@ -389,3 +432,20 @@ async def test_a_cancelled_turn_is_passed_on(dsn: str, monkeypatch: pytest.Monke
         assert (await values_of(saver, await third))["on"] == [3]
         assert second.cancelled()
         assert saver._queue()._queued_bytes == 0
+
+
+async def test_no_put_is_refused_for_the_crowd_around_it(dsn: str) -> None:
+    """Eight processes put new messages to one thread as fast as they can: each put is stored."""
+    processes, puts = 8, 400 if IS_FULL else 100
+    arguments = [sys.executable, "-m", "tests.db._crowd", dsn, str(processes), str(puts)]
+    ended = await asyncio.to_thread(
+        subprocess.run, arguments, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    async with connected(dsn) as conn:
+        counts = await conn.fetchrow(
+            "select count(*), max(message_no) from agent_messages join agent_sessions"
+            " using (session_id) where thread_id = 'everybody''s'"
+        )
+        assert counts is not None
+        assert counts[0] == counts[1] == processes * puts * MESSAGES

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga import errors
-from langgraph_pgsaga._server_errors import chainable, is_repeatable, translated
+from langgraph_pgsaga._server_errors import chainable, copy_of, is_repeatable, translated
 from langgraph_pgsaga.errors import PgSagaError
 
 CLASSES = [
@@ -36,6 +36,37 @@ def test_errors_survive_pickling_and_copying(cls: type[PgSagaError]) -> None:
         assert type(again) is cls
         assert dataclasses.asdict(again) == dataclasses.asdict(error)
         assert str(again) == str(error)
+
+
+class OddError(Exception):
+    """Made with other arguments than it holds."""
+
+    def __init__(self, first: int, *, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+        self.second = second
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        made(errors.ServerError),
+        asyncpg.UniqueViolationError("twice"),
+        OSError(2, "gone"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "why"),
+        OddError(1, second=2),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_copy_is_the_same_error_for_another_caller(error: Exception) -> None:
+    """It has the class, the text, the attributes, the traceback and the cause of the first."""
+    try:
+        raise error from KeyError("cause")
+    except Exception as raised:
+        copied = copy_of(raised)
+    assert copied is not error
+    assert (type(copied), str(copied), vars(copied)) == (type(error), str(error), vars(error))
+    assert copied.__cause__ is error.__cause__
+    assert copied.__traceback__ is error.__traceback__
 
 
 @pytest.mark.parametrize("cls", [c for c in CLASSES if dataclasses.fields(c)])
