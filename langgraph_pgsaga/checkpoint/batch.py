@@ -42,7 +42,8 @@ class SessionPart:
     known_hashes: Set[bytes]
     lease: Lease | None
     lease_id: UUID | None = None
-    has_put: bool = False
+    new_states: int = 0
+    placed_states: int = 0
     may_claim: bool = False
     status: str | None = None
     fresh: dict[bytes, int] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class SessionPart:
     def lease_columns(self) -> LeaseColumns:
         """What it is going to be written under."""
         if self.lease is None:
-            return NO_LEASE if self.has_put else ANY_LEASE
+            return NO_LEASE if self.new_states else ANY_LEASE
         columns = self.lease.columns(is_claim=self.may_claim)
         self.lease_id = columns.lease_id
         return columns
@@ -176,9 +177,11 @@ class Batch:
         count = part.message_count if part.fresh else None
         name = part.session_id, part.thread_id
         numbers = part.epoch, count, len(part.fresh), part.is_new
-        return *name, *columns, *numbers, part.status, *part.lease_columns()
+        order = part.new_states, None
+        return *name, *columns, *numbers, part.status, *part.lease_columns(), *order
 
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
+        part.new_states += 1
         number = part.message_count + len(part.fresh)
         for _, _, value in put.values:
             previous: int | None = None
@@ -208,9 +211,10 @@ class Batch:
         )
 
     def _add_put(self, part: SessionPart, put: EncodedPut) -> None:
-        part.has_put = True
         key = put.session_id, put.stored_ns
-        self.states.append((*key, put.checkpoint_id, *put.state))
+        part.placed_states += 1
+        followers = part.new_states - part.placed_states
+        self.states.append((*key, put.checkpoint_id, *put.state, followers))
         for channel, version, value in put.values:
             self.values.append((*key, channel, version, *self._row(part, value)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -190,14 +191,18 @@ def checkpoint_tuple(
 class FetchedCheckpoint(NamedTuple):
     """What get_checkpoint found; `messages` are those it sent, by number.
 
-    `lease_id` is the lease that the session was written under last.
+    The others are the session's, None where its row is gone: `lease_id` is the lease that it
+    was written under last, `last_position` the highest position that one of its checkpoints
+    got.
     """
 
     found: CheckpointTuple | None
     lease_id: UUID | None
-    epoch: int | None
-    message_count: int | None
-    messages: dict[int, StoredMessage]
+    last_position: int | None
+    epoch: int | None = None
+    message_count: int | None = None
+    deletion_count: int | None = None
+    messages: Mapping[int, StoredMessage] = MappingProxyType({})
 
 
 def decode_fetched(
@@ -219,7 +224,7 @@ def decode_fetched(
     (state_row,) = by_kind["state"]
     lease_id = state_row["path"] and UUID(state_row["path"])
     if state_row["name"] is None:
-        return FetchedCheckpoint(None, lease_id, None, None, {})
+        return FetchedCheckpoint(None, lease_id, state_row["last_position"])
     sent = {
         row["no"]: codec.of_row(row["type"], row["payload"]) for row in by_kind.get("message", ())
     }
@@ -247,8 +252,14 @@ def decode_fetched(
             codec.codec, map(_write_of, by_kind.get("write", ())), messages
         ),
     )
-    (message_count,) = state_row["message_runs"]
-    return FetchedCheckpoint(found, lease_id, state_row["no"], message_count, sent)
+    return FetchedCheckpoint(
+        found,
+        lease_id,
+        state_row["last_position"],
+        state_row["no"],
+        *state_row["message_runs"],
+        sent,
+    )
 
 
 def _value_of(row: asyncpg.Record) -> StoredValue:

@@ -19,24 +19,29 @@
 -- params: sessions pgsaga_new_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
 --   writes pgsaga_new_write[]
--- columns: session_id uuid
+-- columns: session_id uuid, deletion_count integer
 with made as (
   insert into {schema}.agent_sessions as s
     (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_epoch,
-     message_count, lease_id, lease_holder, lease_expires_at)
+     message_count, last_position, lease_id, lease_holder, lease_expires_at)
   select
     i.session_id, i.thread_id, i.user_id, i.agent_type, coalesce(i.status, 'active'),
     coalesce(i.priority, 0), coalesce(i.metadata, '{}'), i.message_epoch, i.new_messages,
+    (extract(epoch from now()) * 1000000)::bigint + i.new_states,
     i.lease_id, i.lease_holder, now() + i.lease_seconds * interval '1 second'
   from unnest($1::{schema}.pgsaga_new_session[]) i
   where i.is_new
   on conflict (session_id) do nothing
-  returning s.session_id
+  returning s.session_id, s.last_position, s.deletion_count
 ),
 kept as (
   update {schema}.agent_sessions s set
     last_activity_at = now(),
     message_count = s.message_count + i.new_messages,
+    last_position = case
+      when i.new_states = 0 then s.last_position
+      else greatest(s.last_position, (extract(epoch from now()) * 1000000)::bigint) + i.new_states
+    end,
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
     status = coalesce(i.status, s.status),
@@ -53,6 +58,7 @@ kept as (
     and not i.is_new
     and s.message_epoch = i.message_epoch
     and s.message_count = coalesce(i.message_count, s.message_count)
+    and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
     and (
       s.lease_id is not distinct from i.lease_id
       or i.is_claim is null
@@ -66,18 +72,20 @@ kept as (
         and (i.lease_id is null or s.lease_id is not distinct from i.base_lease_id)
       )
     )
-  returning s.session_id
+  returning s.session_id, s.last_position, s.deletion_count
 ),
 live as materialized (
-  select session_id from made union all select session_id from kept
+  select session_id, last_position, deletion_count from made
+  union all
+  select session_id, last_position, deletion_count from kept
 ),
 new_states as (
   insert into {schema}.agent_states as s
     (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
-     exact_type, exact)
+     exact_type, exact, position)
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
-    i.metadata, i.exact_type, i.exact
+    i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
   join unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
@@ -133,16 +141,18 @@ new_writes as (
     message_runs = excluded.message_runs
   where w.idx < 0
 )
-select l.session_id from live l;
+select l.session_id, l.deletion_count from live l;
 
 -- name: write_states
 -- write_batch for checkpoints without new messages and blobs, of sessions that are
 -- there: the fewer parts a statement has, the sooner it is started.
 -- params: sessions pgsaga_new_session[], states pgsaga_new_state[], new_values pgsaga_new_value[]
--- columns: session_id uuid
+-- columns: session_id uuid, deletion_count integer
 with live as (
   update {schema}.agent_sessions s set
     last_activity_at = now(),
+    last_position = greatest(s.last_position, (extract(epoch from now()) * 1000000)::bigint)
+      + i.new_states,
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
     status = coalesce(i.status, s.status),
@@ -154,6 +164,7 @@ with live as (
   from unnest($1::{schema}.pgsaga_new_session[]) i
   where s.session_id = i.session_id
     and s.message_epoch = i.message_epoch
+    and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
     and (
       s.lease_id is not distinct from i.lease_id
       or (
@@ -166,15 +177,15 @@ with live as (
         and (i.lease_id is null or s.lease_id is not distinct from i.base_lease_id)
       )
     )
-  returning s.session_id
+  returning s.session_id, s.last_position, s.deletion_count
 ),
 new_states as (
   insert into {schema}.agent_states as s
     (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
-     exact_type, exact)
+     exact_type, exact, position)
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
-    i.metadata, i.exact_type, i.exact
+    i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
   join unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
@@ -194,7 +205,7 @@ new_values as (
   join unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 )
-select l.session_id from live l;
+select l.session_id, l.deletion_count from live l;
 
 -- name: write_pending
 -- write_batch for pending writes that refer to no message and no blob, and are written
@@ -250,26 +261,25 @@ where s.session_id = $1;
 -- One checkpoint (the latest of the namespace where checkpoint_id is null) with its
 -- values, pending writes, and the messages that these refer to: one row of kind 'state',
 -- then the others. The first held_messages of the session are left out if held_epoch is
--- still its epoch. The state's row has the session's epoch as no and its message_count
--- as message_runs.
+-- still its epoch. The state's row has the session's epoch as no, its message_count and
+-- deletion_count as message_runs, and its lease as path.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, held_epoch bigint, held_messages integer
--- columns: kind text, name text, ref text, path text, no bigint, type text, payload bytea, message_runs integer[], state_data jsonb, metadata jsonb
-with state as materialized (
+-- columns: kind text, name text, ref text, path text, no bigint, type text, payload bytea, message_runs integer[], state_data jsonb, metadata jsonb, last_position bigint
+with wanted as materialized (
   select
     s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact
   from {schema}.agent_states s
   where s.session_id = $1 and s.checkpoint_ns = $2
-    -- Above every id: the latest is the highest, and the index serves both cases.
-    and s.checkpoint_id <= coalesce($3, chr(1114111))
-  order by s.checkpoint_id desc
-  limit 1
-),
-wanted as materialized (
-  select * from state where checkpoint_id = coalesce($3, checkpoint_id)
+    and s.checkpoint_id = coalesce($3, (
+      select l.checkpoint_id from {schema}.agent_states l
+      where l.session_id = $1 and l.checkpoint_ns = $2
+      order by l.position desc
+      limit 1
+    ))
 ),
 session as materialized (
   select
-    e.message_epoch, e.message_count, e.lease_id,
+    e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
     case when e.message_epoch = $4 then $5 else 0 end as held
   from {schema}.agent_sessions e where e.session_id = $1
 ),
@@ -301,20 +311,24 @@ held_writes as materialized (
 select
   'state' as kind, s.checkpoint_id as name, s.parent_checkpoint_id as ref, e.lease_id::text as path,
   e.message_epoch as no, s.exact_type as type, s.exact as payload,
-  array[e.message_count] as message_runs, s.state_data, s.metadata
+  array[e.message_count, e.deletion_count] as message_runs, s.state_data, s.metadata,
+  e.last_position
 from (select) one
 left join wanted s on true
 left join session e on true
 where s.checkpoint_id is not null or e.lease_id is not null
 union all
-select 'value', v.channel, null, null, null, v.type, v.payload, v.message_runs, null, null
+select 'value', v.channel, null, null, null, v.type, v.payload, v.message_runs, null, null,
+  null
 from held_values v
 union all
 select
-  'write', w.channel, w.task_id, w.task_path, w.idx, w.type, w.payload, w.message_runs, null, null
+  'write', w.channel, w.task_id, w.task_path, w.idx, w.type, w.payload, w.message_runs, null,
+  null, null
 from held_writes w
 union all
-select 'message', null, null, null, m.message_no, m.payload_type, m.payload, null, null, null
+select 'message', null, null, null, m.message_no, m.payload_type, m.payload, null, null, null,
+  null
 from (
   select distinct u.first_no, a.message_runs[(u.i + 1)::integer] as last_no
   from (
