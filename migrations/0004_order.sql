@@ -76,13 +76,13 @@ alter table {schema}.agent_states alter column position set not null;
 
 create index agent_states_metadata_idx on {schema}.agent_states
   using gin (metadata jsonb_path_ops);
+-- Of all rows, but for such statements only as say so. Else a plan made while the tables
+-- were small could take it to find a checkpoint by its id, and read all of the thread.
 create index agent_states_order_idx on {schema}.agent_states
-  (session_id, checkpoint_ns, position);
--- For listings over all namespaces of a thread, and over all threads. As expressions, since
--- a plan made while the table was small could else take one for a namespace's latest
--- checkpoint, and read everybody's.
-create index agent_states_thread_idx on {schema}.agent_states (session_id, (position + 0));
-create index agent_states_recent_idx on {schema}.agent_states ((position + 0));
+  (session_id, checkpoint_ns, position) where position > 0;
+-- For listings across threads only. As an expression, since such a plan could else take it
+-- for one thread's latest checkpoint, and read everybody's.
+create index agent_states_recent_idx on {schema}.agent_states ((- position));
 
 alter type {schema}.pgsaga_new_session
   -- How many of its checkpoints the statement stores.
@@ -136,7 +136,7 @@ from {schema}.agent_sessions t
 cross join lateral (
   select s.state_data -> 'channel_versions' as versions
   from {schema}.agent_states s
-  where s.session_id = t.session_id and s.checkpoint_ns = ''
+  where s.session_id = t.session_id and s.checkpoint_ns = '' and s.position > 0
   order by s.position desc
   limit 1
 ) latest

@@ -272,7 +272,7 @@ with wanted as materialized (
   where s.session_id = $1 and s.checkpoint_ns = $2
     and s.checkpoint_id = coalesce($3, (
       select l.checkpoint_id from {schema}.agent_states l
-      where l.session_id = $1 and l.checkpoint_ns = $2
+      where l.session_id = $1 and l.checkpoint_ns = $2 and l.position > 0
       order by l.position desc
       limit 1
     ))

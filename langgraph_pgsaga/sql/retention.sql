@@ -283,8 +283,11 @@ kept as materialized (
 ),
 session as (
   insert into {schema}.agent_sessions as t
-    (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_count)
-  select $2, $3, s.user_id, s.agent_type, s.status, s.priority, s.metadata, s.message_count
+    (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_count,
+     last_position)
+  select
+    $2, $3, s.user_id, s.agent_type, s.status, s.priority, s.metadata, s.message_count,
+    s.last_position
   from {schema}.agent_sessions s where s.session_id = $1
   on conflict (session_id) do update set
     thread_id = excluded.thread_id,
@@ -293,15 +296,16 @@ session as (
     status = excluded.status,
     priority = excluded.priority,
     metadata = excluded.metadata,
-    message_count = excluded.message_count
+    message_count = excluded.message_count,
+    last_position = excluded.last_position
 ),
 states as (
   insert into {schema}.agent_states
     (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint_name,
-     state_data, metadata, exact_type, exact, created_at)
+     state_data, metadata, exact_type, exact, created_at, position)
   select
     $2, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint_name,
-    state_data, metadata, exact_type, exact, created_at
+    state_data, metadata, exact_type, exact, created_at, position
   from {schema}.agent_states
   join kept using (checkpoint_ns, checkpoint_id)
   where session_id = $1
