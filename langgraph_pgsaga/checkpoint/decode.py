@@ -252,14 +252,9 @@ def decode_fetched(
             codec.codec, map(_write_of, by_kind.get("write", ())), messages
         ),
     )
-    return FetchedCheckpoint(
-        found,
-        lease_id,
-        state_row["last_position"],
-        state_row["no"],
-        *state_row["message_runs"],
-        sent,
-    )
+    message_count, deletion_count = state_row["message_runs"]
+    session = state_row["last_position"], state_row["no"], message_count, deletion_count
+    return FetchedCheckpoint(found, lease_id, *session, sent)
 
 
 def _value_of(row: asyncpg.Record) -> StoredValue:
