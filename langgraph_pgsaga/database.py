@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import os
 import random
+import socket
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from langgraph_pgsaga import _dsn, _json, _sql
+from langgraph_pgsaga import _json, _sql
 from langgraph_pgsaga._pool import LoopPool, Pool
 from langgraph_pgsaga._portal import Portal
 from langgraph_pgsaga._server_errors import (
@@ -28,6 +29,7 @@ from langgraph_pgsaga._server_errors import (
     is_repeatable,
     translated,
 )
+from langgraph_pgsaga._target import Target
 from langgraph_pgsaga.errors import (
     ClosedError,
     InvalidArgumentError,
@@ -89,7 +91,8 @@ class Database:
         max_size: connections a pool opens at most, per event loop.
         pooler: set it when the DSN leads to pgbouncer (or the like) in transaction
             mode: no named prepared statements. Costs a round trip per statement.
-        connect_timeout_seconds: for one attempt to connect.
+        connect_timeout_seconds: for one attempt to connect; None takes the DSN's
+            connect_timeout, else 10.
         acquire_timeout_seconds: for a connection of the pool to become free.
         retry_seconds: how long statements are repeated across a lost connection.
     """
@@ -102,7 +105,7 @@ class Database:
         min_size: int = 0,
         max_size: int = 10,
         pooler: bool = False,
-        connect_timeout_seconds: float = 10.0,
+        connect_timeout_seconds: float | None = None,
         acquire_timeout_seconds: float = 30.0,
         retry_seconds: float = 30.0,
     ) -> None:
@@ -120,11 +123,13 @@ class Database:
             raise InvalidArgumentError(
                 argument="max_size", problem="needs 0 <= min_size <= max_size and 1 <= max_size"
             )
-        self._dsn = _dsn.normalize(dsn)
+        self._target = Target.of(dsn)
         self.schema = schema
         self.pooler = pooler
         self._sizes = (min_size, max_size)
-        self._connect_timeout_seconds = connect_timeout_seconds
+        self._connect_timeout_seconds = _first_given(
+            connect_timeout_seconds, self._target.connect_timeout_seconds, 10.0
+        )
         self._acquire_timeout_seconds = acquire_timeout_seconds
         self._retry_seconds = retry_seconds
         self._server: EmbeddedServer | None = None
@@ -227,8 +232,8 @@ class Database:
 
     @property
     def dsn(self) -> str:
-        """The DSN without its password."""
-        return _dsn.redact(self._dsn)
+        """The server's URL: user, hosts, ports and database, and no password."""
+        return self._target.shown
 
     def __repr__(self) -> str:
         return f"Database({self.dsn!r}, schema={self.schema!r})"
@@ -309,22 +314,33 @@ class Database:
         """A connection outside the pools, which the caller closes: for migrations."""
         self._check_open()
         with self._translating(OSError):
-            return await asyncpg.connect(**self._connect_options())
+            return await self._connected(**self._connect_options())
+
+    async def _connected(
+        self, dsn: str | None = None, **options: Any
+    ) -> asyncpg.Connection[asyncpg.Record]:
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(dsn, **options)
+        if self._target.socket_options:
+            try:
+                _set_socket_options(connection, self._target.socket_options)
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
 
     def _connect_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "dsn": self._dsn,
-            "timeout": self._connect_timeout_seconds,
-            "connection_class": _PlainConnection,
-        }
+        seconds = self._connect_timeout_seconds
         settings = {"application_name": _DEFAULT_APPLICATION_NAME}
-        if self.pooler:
-            options["statement_cache_size"] = 0
-        else:
-            settings |= _PLANNER_SETTINGS
-        given = parse_qs(urlsplit(self._dsn).query)
-        options["server_settings"] = {k: v for k, v in settings.items() if k not in given}
-        return options
+        settings |= {} if self.pooler else _PLANNER_SETTINGS
+        given = {name.lower() for name in self._target.settings}
+        settings = {name: value for name, value in settings.items() if name not in given}
+        return {
+            **self._target.arguments,
+            "timeout": None if math.isinf(seconds) else seconds,
+            "connection_class": _PlainConnection,
+            "server_settings": {**settings, **self._target.settings},
+            **({"statement_cache_size": 0} if self.pooler else {}),
+        }
 
     def _open_pool(self) -> LoopPool | None:
         """The running loop's pool, if it is open."""
@@ -344,8 +360,10 @@ class Database:
 
     def _new_pool(self) -> Pool:
         min_size, max_size = self._sizes
+        connect: Any = self._connected
         return asyncpg.create_pool(
             **self._connect_options(),
+            connect=connect,
             min_size=min_size,
             max_size=max_size,
             max_inactive_connection_lifetime=300.0,
@@ -399,6 +417,21 @@ class Database:
                 raise ClosedError from error
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _first_given(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _set_socket_options(
+    connection: asyncpg.Connection[asyncpg.Record], options: Sequence[tuple[int, int, int]]
+) -> None:
+    end = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+    if end is not None and end.family in (socket.AF_INET, socket.AF_INET6):
+        # Another object for the same socket: those of some event loops take no options.
+        with socket.socket(end.family, end.type, fileno=os.dup(end.fileno())) as own:
+            for option in options:
+                own.setsockopt(*option)
 
 
 def _is_identifier(name: object) -> bool:

@@ -17,7 +17,6 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga._dsn import normalize
 from langgraph_pgsaga.embedded import EmbeddedServer
 from langgraph_pgsaga.migrate import migrate
 from tests._folders import public_folder
@@ -42,10 +41,10 @@ def server_dsn(public_tmp: Path) -> Iterator[str]:
     """The DSN of a server on which databases may be made and dropped."""
     given = os.environ.get("PGSAGA_TEST_DSN")
     if given:
-        yield normalize(given)
+        yield given
         return
     with EmbeddedServer.start(public_tmp / "server") as server:
-        yield normalize(server.dsn)
+        yield server.dsn
 
 
 def with_database(dsn: str, name: str) -> str:

@@ -40,6 +40,8 @@ Imports = Annotated[
     ),
 ]
 
+_PYTHONS_OWN = (AttributeError, ImportError, NameError, SyntaxError)
+
 
 @contextmanager
 def opened(dsn: str | None, schema: str | None, *, make: bool = False) -> Iterator[Database]:
@@ -82,7 +84,9 @@ def import_modules(names: Sequence[str] | None) -> None:
         try:
             importlib.import_module(name)
         except Exception as error:
-            problem = f"{name} can't be imported: {type(error).__name__}: {error}"
+            # Others than Python's own may quote anything, as a connection string.
+            told = f": {error}" if isinstance(error, _PYTHONS_OWN) else ""
+            problem = f"{name} can't be imported: {type(error).__name__}{told}"
             raise typer.BadParameter(problem, param_hint="--import") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -72,7 +73,7 @@ def import_(
     """
     import_modules(imports)
     kind, _, place = source.partition(":")
-    if kind in ("postgresql", "postgres") and place.startswith("//"):
+    if kind.split("+")[0] in ("postgresql", "postgres") and place.startswith("//"):
         kind, place = "postgres", source
     if kind not in _SOURCES or not place:
         problem = "write sqlite:PATH or postgres:postgresql://user@host/database"
@@ -129,8 +130,9 @@ async def _threads_of(source: Saver) -> list[str]:
 
 def _demand_file(place: str) -> None:
     if not Path(place).is_file():
-        # Or it would be made.
-        raise InvalidArgumentError(argument="--from", problem=f"there is no file {place}")
+        # Or it would be made. What isn't a path may be a DSN.
+        name = place if re.fullmatch(r"[\w./\\ ~-]{1,300}", place) else "of that name"
+        raise InvalidArgumentError(argument="--from", problem=f"there is no file {name}")
 
 
 @asynccontextmanager
@@ -154,12 +156,17 @@ async def _sqlite(place: str) -> AsyncIterator[MakeSaver]:
 async def _postgres(place: str) -> AsyncIterator[MakeSaver]:
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
     from psycopg import AsyncConnection
+    from psycopg.conninfo import make_conninfo
+    from psycopg.pq import Conninfo
     from psycopg.rows import dict_row
 
-    # Of what it can't read, the driver would quote the password.
-    _dsn.normalize(place)
+    # Read here: of what it can't read, the driver would quote the password.
+    parameters = _dsn.parse(place)
+    if not parameters.keys() <= {option.keyword.decode() for option in Conninfo.get_defaults()}:
+        problem = "the DSN has parameters that libpq doesn't know; write settings as options=-c a=b"
+        raise InvalidArgumentError(argument="--from", problem=problem)
     async with await AsyncConnection.connect(
-        place, autocommit=True, prepare_threshold=None, row_factory=dict_row
+        make_conninfo(**parameters), autocommit=True, prepare_threshold=None, row_factory=dict_row
     ) as connection:
         yield lambda serde: AsyncPostgresSaver(connection, serde=serde)
 

@@ -118,6 +118,16 @@ def test_progress_is_lines_without_a_terminal(dsn: str, source: str) -> None:
         ("sqlite:/no/such/file", 1, "there is no file /no/such/file"),
         ("postgres:s3cret nonsense", 1, "neither a URL"),
         ("postgresql://u:s3cret@127.0.0.1:1/x", 1, "--from"),
+        ("postgresql://u:s3cret%@127.0.0.1:1/x", 1, "connection failed"),
+        ("postgresql://u:a s3cret@127.0.0.1:1/x", 1, "connection failed"),
+        ("postgresql://u:a@s3cret@127.0.0.1:1/x", 1, "connection failed"),
+        ("postgresql+psycopg://u:s3cret@127.0.0.1:1/x", 1, "connection failed"),
+        ("postgres:postgresql+psycopg://u:s3cret@127.0.0.1:1/x", 1, "connection failed"),
+        ("postgres:host=127.0.0.1 port=1 password='a;s3cret'", 1, "connection failed"),
+        ("postgres:host=127.0.0.1;password=s3cret", 1, "quotes"),
+        ("postgresql://127.0.0.1:1/x?passwd=s3cret", 1, "password="),
+        ("postgresql://127.0.0.1:1/x?password=a&s3cret=1", 1, "libpq doesn't know"),
+        ("sqlite:postgresql://u:s3cret@127.0.0.1:1/x", 1, "there is no file"),
     ],
 )
 def test_sources_that_cant_be_used(dsn: str, source: str, code: int, says: str) -> None:

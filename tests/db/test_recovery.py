@@ -175,14 +175,14 @@ class Ledger:
     async def missing(self) -> list[tuple[str, str, str | None]]:
         """What was acknowledged and isn't there, looked up with another saver."""
         missing = []
-        async with PostgresSaver.from_conn_string(self.saver.db._dsn) as saver:
-            for thread, checkpoint_id, task in self.acknowledged:
-                config = _config(thread)
-                config["configurable"]["checkpoint_id"] = checkpoint_id
-                found = await saver.aget_tuple(config)
-                tasks = [w[0] for w in (found.pending_writes if found else None) or []]
-                if found is None or (task is not None and task not in tasks):
-                    missing.append((thread, checkpoint_id, task))
+        saver = PostgresSaver(self.saver.db)
+        for thread, checkpoint_id, task in self.acknowledged:
+            config = _config(thread)
+            config["configurable"]["checkpoint_id"] = checkpoint_id
+            found = await saver.aget_tuple(config)
+            tasks = [w[0] for w in (found.pending_writes if found else None) or []]
+            if found is None or (task is not None and task not in tasks):
+                missing.append((thread, checkpoint_id, task))
         return missing
 
 
@@ -228,13 +228,16 @@ async def _admin(dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
 
 async def _no_transaction_stays_open(saver: PostgresSaver) -> None:
     """Every connection of the pool is free again, and none holds a transaction."""
-    async with _admin(saver.db._dsn) as conn:
+    conn = await saver.db.connect()
+    try:
         busy = BACKENDS.format("count(*)") + " and state is distinct from 'idle'"
 
         async def all_idle() -> bool:
             return bool(await conn.fetchval(busy) == 0)
 
         await _until(all_idle)
+    finally:
+        await conn.close()
     pool = await saver.db._pool()
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert pool.pool is not None

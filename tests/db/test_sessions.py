@@ -641,7 +641,9 @@ async def test_what_somebody_holds_is_left_to_the_next_sweep(
     assert await count(sessions, "agent_states", "held") == 1
 
 
-async def test_two_sweepers_share_the_work(sessions: Sessions, saver: PostgresSaver) -> None:
+async def test_two_sweepers_share_the_work(
+    dsn: str, sessions: Sessions, saver: PostgresSaver
+) -> None:
     """Each session is deleted, or pruned, by one of them; together they do all of it."""
     past = datetime(2001, 1, 1, tzinfo=UTC)
     for n in range(12):
@@ -649,7 +651,7 @@ async def test_two_sweepers_share_the_work(sessions: Sessions, saver: PostgresSa
         await sessions.update(f"old {n}", expires_at=past)
         await say(saver, f"long {n}", "one", "two")
     policies = [RetentionPolicy(keep_last=2)]
-    async with PostgresSaver.from_conn_string(saver.db._dsn) as other:
+    async with PostgresSaver.from_conn_string(dsn) as other:
         results = await asyncio.gather(
             sessions.sweep(policies, batch=2), Sessions(other.db).sweep(policies, batch=2)
         )

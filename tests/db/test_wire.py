@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypedDict
 
@@ -302,3 +304,45 @@ async def _stored(dsn: str) -> int:
         await conn.close()
     assert isinstance(count, int)
     return count
+
+
+async def test_what_libpq_would_set_is_set_without_a_round_trip(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keepalives are the socket's, in a pool and outside; PGOPTIONS and the name the server's."""
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=3MB -c jit=on")
+    parameters = "&keepalives_idle=77&fallback_application_name=mine"
+    async with Database(proxy.dsn() + parameters) as db:
+        with proxy.recording() as traffic:
+            connection = await db.connect()
+        assert (traffic.statements, traffic.messages) == (0, [])
+        async with db.transaction() as pooled:
+            assert _keepalive(pooled) == _keepalive(connection) == (1, 77)
+            for setting, value in (
+                ("work_mem", "3MB"),
+                ("jit", "on"),
+                ("application_name", "mine"),
+            ):
+                assert await pooled.fetchval("select current_setting($1)", setting) == value
+        await connection.close()
+
+
+def test_keepalives_on_uvloop(proxy: Proxy) -> None:
+    """Its sockets take no options; they are set all the same."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def kept() -> tuple[int, int]:
+        async with Database(f"{proxy.dsn()}&keepalives_idle=77") as db:
+            connection = await db.connect()
+            found = _keepalive(connection)
+            await connection.close()
+            return found
+
+    assert uvloop.run(kept()) == (1, 77)
+
+
+def _keepalive(connection: Any) -> tuple[int, int]:
+    fd = connection._transport.get_extra_info("socket").fileno()
+    with socket.socket(fileno=os.dup(fd)) as own:
+        is_on = own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        return is_on, own.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
