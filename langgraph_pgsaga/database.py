@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import asyncpg
 
 from langgraph_pgsaga import _json, _sql
+from langgraph_pgsaga._arguments import checked_integer, checked_seconds, required_text
 from langgraph_pgsaga._pool import LoopPool, Pool
 from langgraph_pgsaga._portal import Portal
 from langgraph_pgsaga._server_errors import (
@@ -119,6 +120,13 @@ class Database:
         if schema is not None and not _is_identifier(schema):
             problem = "must be text of 1 to 63 bytes, without NUL or lone surrogates"
             raise InvalidArgumentError(argument="schema", problem=problem)
+        required_text("dsn", dsn)
+        checked_integer("min_size", min_size)
+        checked_integer("max_size", max_size)
+        if connect_timeout_seconds is not None:
+            checked_seconds("connect_timeout_seconds", connect_timeout_seconds, least=0)
+        checked_seconds("acquire_timeout_seconds", acquire_timeout_seconds, least=0)
+        checked_seconds("retry_seconds", retry_seconds, least=0)
         if not 0 <= min_size <= max_size or max_size < 1:
             raise InvalidArgumentError(
                 argument="max_size", problem="needs 0 <= min_size <= max_size and 1 <= max_size"

@@ -137,10 +137,10 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _allowed_key(entry: type | tuple[str, ...]) -> Key:
+def _allowed_key(entry: Any) -> Key:
     if isinstance(entry, type):
         return key_of(entry)
-    if len(entry) == 2 and all(type(part) is str for part in entry):
+    if isinstance(entry, tuple) and len(entry) == 2 and all(type(part) is str for part in entry):
         return entry[0], entry[1]
     raise InvalidArgumentError(
         argument="allow",

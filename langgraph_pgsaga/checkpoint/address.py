@@ -11,11 +11,13 @@ from uuid import UUID
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_pgsaga import _json
+from langgraph_pgsaga._arguments import checked_mapping, required_text, shown
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingThreadIdError
 
 # What may name a thread; its text does the same.
 ThreadId: TypeAlias = str | int | UUID
 
+_LIKE = 'must be a dict such as {"configurable": {"thread_id": "1"}}'
 _LONGEST_NAMESPACE_BYTES = 512
 _KEPT_NAMESPACE_BYTES = 256
 
@@ -41,10 +43,11 @@ class Address(NamedTuple):
             MissingThreadIdError, InvalidArgumentError: the thread id is absent, of
                 another type than str, int and UUID, or text that PostgreSQL can't hold.
         """
-        configurable: Mapping[str, Any] = config.get("configurable") or {}
+        configurable = configurable_of(config)
         given = configurable.get("thread_id")
         thread_id = thread_id_text(given)
-        namespace = _text("checkpoint_ns", configurable.get("checkpoint_ns") or "")
+        namespace = configurable.get("checkpoint_ns")
+        namespace = "" if namespace is None else required_text("checkpoint_ns", namespace)
         return cls(
             given_thread_id=given,
             thread_id=thread_id,
@@ -70,10 +73,30 @@ def checkpoint_config(thread_id: Any, checkpoint_ns: str, checkpoint_id: str) ->
     }
 
 
-def optional_checkpoint_id(config: RunnableConfig) -> str | None:
+def optional_checkpoint_id(config: RunnableConfig, argument: str = "config") -> str | None:
     """The checkpoint id in `config`; absent, None and '' are all None."""
-    checkpoint_id = (config.get("configurable") or {}).get("checkpoint_id")
-    return _text("checkpoint_id", str(checkpoint_id)) if checkpoint_id else None
+    checkpoint_id = configurable_of(config, argument).get("checkpoint_id")
+    if checkpoint_id is None or checkpoint_id == "":
+        return None
+    given = str(checkpoint_id) if isinstance(checkpoint_id, UUID) else checkpoint_id
+    return required_text("checkpoint_id", given)
+
+
+def configurable_of(config: RunnableConfig, argument: str = "config") -> Mapping[str, Any]:
+    """What stands under "configurable"; nothing where that is absent or None.
+
+    Raises:
+        InvalidArgumentError: `config` isn't a dict, or what stands there isn't.
+    """
+    if not isinstance(config, dict | Mapping):
+        problem = f"{_LIKE}, not {shown(config)}"
+        if isinstance(getattr(config, "config", None), dict):
+            problem += ". Pass its .config"
+        raise InvalidArgumentError(argument=argument, problem=problem)
+    configurable = config.get("configurable")
+    if configurable is None:
+        return {}
+    return checked_mapping("configurable", configurable)
 
 
 def root_checkpoint_id(config: RunnableConfig, address: Address) -> str | None:
@@ -92,7 +115,7 @@ def thread_id_text(given: Any) -> str:
         raise MissingThreadIdError
     if isinstance(given, str):
         # Not str(): an enum that is text would answer with its class's name.
-        return _text("thread_id", str.__str__(given))
+        return required_text("thread_id", str.__str__(given))
     if isinstance(given, int | UUID) and not isinstance(given, bool):
         return _json.shown(given)
     raise InvalidArgumentError(
@@ -123,16 +146,3 @@ def session_id_of(thread_id: str) -> UUID:
     digest[6] = digest[6] & 0x0F | 0x80
     digest[8] = digest[8] & 0x3F | 0x80
     return UUID(bytes=bytes(digest))
-
-
-def _text(argument: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise InvalidArgumentError(
-            argument=argument, problem=f"must be a str, not {type(value).__name__}"
-        )
-    if not _json.is_clean(value):
-        raise InvalidArgumentError(
-            argument=argument,
-            problem="holds a NUL character or a lone surrogate, which PostgreSQL text can't",
-        )
-    return value

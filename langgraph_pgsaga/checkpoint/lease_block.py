@@ -10,6 +10,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from langgraph_pgsaga import _sql
+from langgraph_pgsaga._arguments import checked_seconds
 from langgraph_pgsaga.checkpoint.address import ThreadId, session_id_of, thread_id_text
 from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, leased_error
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
@@ -40,9 +41,8 @@ class LeaseBlock:
         seconds: float,
         wait_seconds: float,
     ) -> None:
-        if not seconds >= _SHORTEST_SECONDS:
-            problem = f"must be {_SHORTEST_SECONDS} or more, not {seconds}"
-            raise InvalidArgumentError(argument="seconds", problem=problem)
+        checked_seconds("seconds", seconds, least=_SHORTEST_SECONDS)
+        checked_seconds("wait_seconds", wait_seconds, least=0)
         self._db = db
         self._leases = leases
         self._renewals = renewals

@@ -12,8 +12,8 @@ import asyncpg
 from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_pgsaga import _json, _sql
+from langgraph_pgsaga._arguments import checked_choice, checked_items, required_text
 from langgraph_pgsaga.checkpoint.address import (
-    optional_checkpoint_id,
     session_id_of,
     thread_id_text,
 )
@@ -37,8 +37,9 @@ async def delete_thread(
 
 async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
     """The checkpoints and writes of the runs, and what only they used; one transaction a thread."""
+    ids = [_run_id(run_id) for run_id in checked_items("run_ids", run_ids)]
     sessions: dict[UUID, None] = {}
-    for run_id in run_ids:
+    for run_id in ids:
         found = await database.fetch(
             _STATEMENTS["select_sessions_of_run"], _json.dump(_json.project({"run_id": run_id}))
         )
@@ -48,12 +49,8 @@ async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
         async def work(conn: Connection, session_id: UUID = session_id) -> None:
             if not await _lock(database, conn, session_id):
                 return
-            await database.fetch(
-                _STATEMENTS["delete_checkpoints_of_runs"],
-                session_id,
-                [_json.clean_text(str(run_id)) for run_id in run_ids],
-                conn=conn,
-            )
+            statement = _STATEMENTS["delete_checkpoints_of_runs"]
+            await database.fetch(statement, session_id, ids, conn=conn)
             await _collect(database, conn, session_id)
 
         await database.run(work)
@@ -61,11 +58,9 @@ async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
 
 async def prune(database: Database, thread_ids: Sequence[Any], strategy: str) -> None:
     """Prunes each thread in a transaction of its own; see PostgresSaver.prune."""
-    if strategy not in ("keep_latest", "delete", "delete_all"):
-        raise InvalidArgumentError(
-            argument="strategy", problem=f"{strategy!r} is neither 'keep_latest' nor 'delete'"
-        )
-    for session_id in [session_id_of(thread_id_text(t)) for t in thread_ids]:
+    checked_choice("strategy", strategy, ("keep_latest", "delete", "delete_all"))
+    threads = checked_items("thread_ids", thread_ids)
+    for session_id in [session_id_of(thread_id_text(t)) for t in threads]:
         if strategy == "keep_latest":
             await _keep_latest(database, session_id)
         else:
@@ -83,7 +78,8 @@ async def copy_thread(
         ThreadExistsError: the target holds state already.
         CheckpointNotFoundError: the source has no such checkpoint.
     """
-    until = optional_checkpoint_id({"configurable": {"checkpoint_id": until}})
+    if until is not None and not required_text("until", until):
+        raise InvalidArgumentError(argument="until", problem="must name a checkpoint")
     source_id = session_id_of(thread_id_text(source))
     target_text = thread_id_text(target)
     target_id = session_id_of(target_text)
@@ -111,6 +107,14 @@ async def copy_thread(
     with suppress(_NothingToCopyError):
         # Repeated after a commit whose answer was lost, it would find its own copy.
         await database.run(work, repeat=False)
+
+
+def _run_id(given: Any) -> str:
+    """A run's id as stored metadata has it."""
+    if not isinstance(given, str | UUID):
+        problem = f"must be a list of str or UUID, not of {type(given).__name__}"
+        raise InvalidArgumentError(argument="run_ids", problem=problem)
+    return _json.clean_text(str(given))
 
 
 async def _require_checkpoint(

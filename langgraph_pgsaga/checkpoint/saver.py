@@ -28,8 +28,18 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_pgsaga import _sql, migrate
+from langgraph_pgsaga._arguments import (
+    checked_instance,
+    checked_items,
+    checked_limit,
+    checked_mapping,
+    checked_seconds,
+    checked_texts,
+    required_text,
+    shown,
+)
 from langgraph_pgsaga.checkpoint import history, retention
-from langgraph_pgsaga.checkpoint.address import Address, ThreadId
+from langgraph_pgsaga.checkpoint.address import Address, ThreadId, optional_checkpoint_id
 from langgraph_pgsaga.checkpoint.codec import Codec
 from langgraph_pgsaga.checkpoint.decode import (
     FetchedCheckpoint,
@@ -55,6 +65,9 @@ from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import InvalidArgumentError
 
 _STATEMENTS = _sql.load("checkpoint")
+_ON_A_DATABASE = (
+    "Pass a Database, or make the saver by PostgresSaver.from_conn_string('postgresql://...')"
+)
 
 
 class PostgresSaver(BaseCheckpointSaver[str]):
@@ -92,10 +105,13 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         single_writer: bool = False,
         lease_seconds: float = 60.0,
     ) -> None:
+        checked_instance("db", db, Database, _ON_A_DATABASE)
+        allow = checked_items("allow", allow)
+        if serde is not None and not (hasattr(serde, "loads_typed") or hasattr(serde, "loads")):
+            problem = f"must be a serializer with dumps_typed and loads_typed, not {shown(serde)}"
+            raise InvalidArgumentError(argument="serde", problem=problem)
         super().__init__(serde=as_safe(serde, allow=allow, strict=strict))
-        if not lease_seconds >= 1:
-            problem = f"must be 1 or more, not {lease_seconds}"
-            raise InvalidArgumentError(argument="lease_seconds", problem=problem)
+        checked_seconds("lease_seconds", lease_seconds, least=1)
         self.db = db
         self._owns_db = False
         self._renewals = Renewals(db)
@@ -290,13 +306,16 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None,
         limit: int | None,
     ) -> history.CheckpointListing:
+        if before is not None and optional_checkpoint_id(before, "before") is None:
+            problem = "its config names no checkpoint. Pass the config of one, or None"
+            raise InvalidArgumentError(argument="before", problem=problem)
         return history.CheckpointListing(
             self.db,
             self._codec,
             config,
-            filter=filter_,
+            filter=None if filter_ is None else checked_mapping("filter", filter_),
             before=before,
-            limit=limit,
+            limit=checked_limit(limit),
             first_version=self.get_next_version(None, None),
         )
 
@@ -304,9 +323,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Per channel its writes since, and its value at, the nearest ancestor that stored one."""
-        return await history.delta_channel_history(
-            self.db, self._codec, Address.of(config), channels
-        )
+        names = checked_texts("channels", channels)
+        return await history.delta_channel_history(self.db, self._codec, Address.of(config), names)
 
     # Writing
 
@@ -324,6 +342,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             ServerError and its subclasses.
         """
         address = Address.of(config)
+        _check_put(checkpoint, metadata, new_versions)
         standing = self._standings.of_put(address, config, checkpoint, metadata)
 
         def encode() -> EncodedPut:
@@ -366,6 +385,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             raise InvalidArgumentError(
                 argument="checkpoint_id", problem="put_writes needs the checkpoint it belongs to"
             )
+        _check_writes(writes, task_id, task_path)
         if not writes:
             return
         standing = self._standings.of_writes(address, config, checkpoint_id, writes)
@@ -393,7 +413,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> PostgresSaver:
         """A copy that may also load these types; it shares this saver's database."""
-        serde = with_allowlist(self.serde, extra_allowlist)
+        serde = with_allowlist(self.serde, checked_items("extra_allowlist", extra_allowlist))
         if serde is self.serde:
             return self
         clone = copy.copy(self)
@@ -552,3 +572,30 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """`aprune` for sync callers."""
         self.db.portal.call(self.aprune, thread_ids, strategy=strategy)
+
+
+def _check_put(
+    checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+) -> None:
+    """What would else fail half way, or later."""
+    checked_mapping("checkpoint", checkpoint)
+    for key in ("id", "channel_values", "channel_versions"):
+        if key not in checkpoint:
+            raise InvalidArgumentError(argument="checkpoint", problem=f"has no {key!r}")
+    required_text("checkpoint", checkpoint["id"])
+    checked_mapping("checkpoint", checkpoint["channel_values"])
+    checked_mapping("checkpoint", checkpoint["channel_versions"])
+    checked_mapping("metadata", metadata)
+    checked_mapping("new_versions", new_versions)
+
+
+def _check_writes(writes: Any, task_id: str, task_path: str) -> None:
+    if not isinstance(writes, Sequence) or not all(_is_write(write) for write in writes):
+        problem = f"must be a list of (channel, value), not {shown(writes)}"
+        raise InvalidArgumentError(argument="writes", problem=problem)
+    required_text("task_id", task_id)
+    required_text("task_path", task_path)
+
+
+def _is_write(write: Any) -> bool:
+    return isinstance(write, tuple | list) and len(write) == 2 and isinstance(write[0], str)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import os
 
+from langgraph_pgsaga._arguments import shown
+from langgraph_pgsaga.errors import InvalidArgumentError
+
 _DIGITS = 8
 _BRANCH_CHARACTERS = 6
 _BRANCHES_AT_ONCE = 512
@@ -19,7 +22,11 @@ def next_version(current: str | int | None) -> str:
     """
     digits, _, _ = ("" if current is None else str(current)).partition(".")
     width = max(len(digits), _DIGITS) if isinstance(current, str) else _DIGITS
-    return f"{int(digits or 0) + 1:0{width}}.{_next_branch()}"
+    try:
+        return f"{int(digits or 0) + 1:0{width}}.{_next_branch()}"
+    except ValueError:
+        problem = f"must be a version that a saver gave, or None, not {shown(current)}"
+        raise InvalidArgumentError(argument="current", problem=problem) from None
 
 
 # The system's random bytes, many at a time: each channel of each step takes six characters.

@@ -13,6 +13,13 @@ from uuid import UUID
 import asyncpg
 
 from langgraph_pgsaga import _json
+from langgraph_pgsaga._arguments import (
+    checked_integer,
+    checked_items,
+    checked_text,
+    checked_time,
+    required_text,
+)
 from langgraph_pgsaga.checkpoint.address import Address, ThreadId, checkpoint_config
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
@@ -50,14 +57,14 @@ class Query:
         """The query of these arguments, or InvalidArgumentError."""
         if branch is not None and thread_id is None:
             raise InvalidArgumentError(argument="branch", problem="needs the thread_id it is of")
-        if branch == "":
+        if checked_text("branch", branch) == "":
             raise InvalidArgumentError(argument="branch", problem="must name a checkpoint")
         return cls(
             session_id=None if thread_id is None else address_of(thread_id).session_id,
             types=_names("types", types),
             roles=_names("roles", roles),
-            since=_aware("since", since),
-            until=_aware("until", until),
+            since=checked_time("since", since),
+            until=checked_time("until", until),
             text=None if text is None else searched(text),
             branch=None if branch is None else address_of(thread_id, checkpoint_ns, branch),
         )
@@ -112,31 +119,24 @@ def place_of(row: asyncpg.Record) -> tuple[UUID, int]:
 
 def check_limit(limit: int) -> None:
     """InvalidArgumentError where a page can't have that size."""
-    if not 1 <= limit <= _LARGEST_LIMIT:
-        raise InvalidArgumentError(argument="limit", problem=f"must be 1 to {_LARGEST_LIMIT}")
+    checked_integer("limit", limit, least=1, most=_LARGEST_LIMIT)
 
 
 def _names(argument: str, names: Sequence[str] | None) -> list[str] | None:
     if names is None:
         return None
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise InvalidArgumentError(argument=argument, problem="must be a sequence of str")
-    return [_json.clean_text(name) for name in names]
+    return [_clean(argument, name) for name in checked_items(argument, names)]
 
 
-def _aware(argument: str, time: datetime | None) -> datetime | None:
-    if time is not None and time.utcoffset() is None:
-        problem = f"{time.isoformat()} has no time zone; pass an aware datetime"
-        raise InvalidArgumentError(argument=argument, problem=problem)
-    return time
+def _clean(argument: str, text: Any) -> str:
+    """The text as stored content has it: without what PostgreSQL can't hold."""
+    return required_text(argument, _json.clean_text(text) if isinstance(text, str) else text)
 
 
 def searched(text: str) -> str:
-    """The text as the stored content has it: without what PostgreSQL can't hold."""
-    if not isinstance(text, str):
-        problem = f"must be a str, not {type(text).__name__}"
+    """What to look for, of a length that can be looked for."""
+    clean = _clean("text", text)
+    if len(clean) > _LONGEST_SEARCH:
+        problem = f"has {len(clean):,} characters; a search takes {_LONGEST_SEARCH:,} at most"
         raise InvalidArgumentError(argument="text", problem=problem)
-    if len(text) > _LONGEST_SEARCH:
-        problem = f"has {len(text):,} characters; a search takes {_LONGEST_SEARCH:,} at most"
-        raise InvalidArgumentError(argument="text", problem=problem)
-    return _json.clean_text(text)
+    return clean

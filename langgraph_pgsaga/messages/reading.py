@@ -19,6 +19,13 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_pgsaga import _json, _sql
+from langgraph_pgsaga._arguments import (
+    checked_choice,
+    checked_instance,
+    checked_text,
+    required_text,
+    shown,
+)
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, ThreadId, checkpoint_config
 from langgraph_pgsaga.errors import (
@@ -42,7 +49,8 @@ class Messages:
     """
 
     def __init__(self, saver: PostgresSaver) -> None:
-        self.saver = saver
+        hint = "Pass the saver that stored them; of a ReadThroughSaver, its new"
+        self.saver = checked_instance("saver", saver, PostgresSaver, hint)
         self._db = saver.db
 
     async def conversation(
@@ -64,7 +72,10 @@ class Messages:
                 delta channel, whose value only its graph can make.
             BlockedTypeError, MissingTypeError, CorruptValueError: as the saver.
         """
-        config = checkpoint_config(thread_id, checkpoint_ns, checkpoint_id or "")
+        required_text("channel", channel)
+        config = checkpoint_config(
+            thread_id, checkpoint_ns, "" if checkpoint_id is None else checkpoint_id
+        )
         found = await self.saver.aget_tuple(config)
         if found is None:
             raise await self._missing(Address.of(config))
@@ -138,10 +149,8 @@ class Messages:
             InvalidArgumentError: an argument that can't be used.
         """
         check_limit(limit)
-        if order not in ("best", "newest"):
-            raise InvalidArgumentError(argument="order", problem="must be 'best' or 'newest'")
-        if user_id is not None and not _json.is_clean(user_id):
-            return []  # no stored user can have it
+        checked_choice("order", order, ("best", "newest"))
+        checked_text("user_id", user_id)
         arguments = [searched(text), order == "best", user_id, limit]
         if thread_id is None:
             rows = await self._db.fetch(_STATEMENTS["search_messages"], *arguments)
@@ -195,8 +204,11 @@ class Messages:
         """
         query = Query.of(thread_id, types, roles, since, until, text, branch, checkpoint_ns)
         if isinstance(file, str | os.PathLike):
-            with _replacing(Path(file)) as opened:
+            with _replacing(_file_path(file)) as opened:
                 return await self._export(query, opened, full=full)
+        if not callable(getattr(file, "write", None)):
+            problem = f"must be a path or a text file that is open, not {shown(file)}"
+            raise InvalidArgumentError(argument="file", problem=problem)
         return await self._export(query, file, full=full)
 
     async def _export(self, query: Query, file: TextIO, *, full: bool) -> int:
@@ -287,6 +299,13 @@ def _line(value: dict[str, Any]) -> str:
     text = json.dumps(value, ensure_ascii=False)
     # A lone surrogate can't be written as UTF-8, but as an escape.
     return f"{text if _json.is_clean(text) else json.dumps(value)}\n"
+
+
+def _file_path(file: str | os.PathLike[str]) -> Path:
+    path = Path(required_text("file", os.fspath(file)))
+    if path.is_dir():
+        raise InvalidArgumentError(argument="file", problem=f"{shown(str(path))} is a folder")
+    return path
 
 
 @contextmanager

@@ -9,21 +9,22 @@ from typing import Any, get_args
 import asyncpg
 
 from langgraph_pgsaga import _sql
+from langgraph_pgsaga._arguments import (
+    checked_choice,
+    checked_instance,
+    checked_integer,
+    checked_text,
+    checked_time,
+    required_text,
+)
 from langgraph_pgsaga.checkpoint import retention
 from langgraph_pgsaga.checkpoint.address import ThreadId, session_id_of, thread_id_text
 from langgraph_pgsaga.database import Connection, Database
 from langgraph_pgsaga.errors import (
-    InvalidArgumentError,
     MissingThreadError,
     SessionExistsError,
 )
-from langgraph_pgsaga.sessions.arguments import (
-    checked_integer,
-    checked_metadata,
-    checked_status,
-    checked_text,
-    checked_time,
-)
+from langgraph_pgsaga.sessions.arguments import checked_metadata, checked_status
 from langgraph_pgsaga.sessions.cursor import Place
 from langgraph_pgsaga.sessions.session import (
     UNCHANGED,
@@ -48,7 +49,7 @@ class Sessions:
     """
 
     def __init__(self, db: Database) -> None:
-        self.db = db
+        self.db = checked_instance("db", db, Database, "Pass a Database, such as saver.db")
 
     async def create(
         self,
@@ -73,10 +74,10 @@ class Sessions:
         arguments = (
             session_id_of(name),
             name,
-            checked_text("user_id", user_id),
-            checked_text("agent_type", agent_type),
+            required_text("user_id", user_id),
+            required_text("agent_type", agent_type),
             checked_integer("priority", priority),
-            checked_metadata(metadata or {}),
+            checked_metadata({} if metadata is None else metadata),
             checked_time("expires_at", expires_at),
         )
 
@@ -181,9 +182,7 @@ class Sessions:
             InvalidCursorError: `after` isn't such a cursor.
             InvalidArgumentError: another argument can't be used.
         """
-        if order not in get_args(SessionOrder):
-            problem = f"{order!r} is none of {', '.join(get_args(SessionOrder))}"
-            raise InvalidArgumentError(argument="order", problem=problem)
+        checked_choice("order", order, get_args(SessionOrder))
         checked_integer("limit", limit, least=1, most=_MOST_PER_PAGE)
         place = Place() if after is None else Place.of_cursor(after, order)
         narrowed = (

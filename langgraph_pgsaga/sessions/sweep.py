@@ -12,12 +12,15 @@ from uuid import UUID
 import asyncpg
 
 from langgraph_pgsaga import _sql
+from langgraph_pgsaga._arguments import (
+    checked_instance,
+    checked_integer,
+    checked_items,
+    checked_text,
+)
 from langgraph_pgsaga.checkpoint import retention
 from langgraph_pgsaga.database import Connection, Database
-from langgraph_pgsaga.errors import (
-    InvalidArgumentError,
-)
-from langgraph_pgsaga.sessions.arguments import checked_integer, checked_text
+from langgraph_pgsaga.errors import InvalidArgumentError
 
 _STATEMENTS = _sql.load("sessions")
 
@@ -40,10 +43,12 @@ class RetentionPolicy:
     keep_named: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_idle is not None and self.max_idle <= timedelta(0):
-            raise InvalidArgumentError(
-                argument="max_idle", problem=f"{self.max_idle} isn't above 0"
-            )
+        checked_text("agent_type", self.agent_type)
+        if self.max_idle is not None:
+            hint = "Pass timedelta(days=30), or None"
+            if checked_instance("max_idle", self.max_idle, timedelta, hint) <= timedelta(0):
+                problem = f"{self.max_idle} isn't above 0"
+                raise InvalidArgumentError(argument="max_idle", problem=problem)
         if self.keep_last is not None:
             checked_integer("keep_last", self.keep_last, least=1)
 
@@ -67,11 +72,14 @@ class Scope:
 
 def scoped(policies: Sequence[RetentionPolicy]) -> list[Scope]:
     """The policies with what each of them is for; no two may be for the same."""
+    hint = "Pass a list of RetentionPolicy"
+    for policy in (policies := checked_items("policies", policies)):
+        checked_instance("policies", policy, RetentionPolicy, hint)
     types = [policy.agent_type for policy in policies]
     if len(set(types)) < len(types):
         problem = "two of them are for the same agent type"
         raise InvalidArgumentError(argument="policies", problem=problem)
-    named = [checked_text("agent_type", name) or "" for name in types if name is not None]
+    named = [name for name in types if name is not None]
     return [
         Scope(policy=policy, other_types=named if policy.agent_type is None else [])
         for policy in policies

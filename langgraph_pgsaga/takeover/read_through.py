@@ -25,6 +25,7 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
 )
 
+from langgraph_pgsaga._arguments import checked_instance, checked_items, checked_limit
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, thread_id_text
 from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
@@ -57,6 +58,8 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
     """
 
     def __init__(self, new: PostgresSaver, old: Saver) -> None:
+        checked_instance("new", new, PostgresSaver, "Pass the saver that takes the threads over")
+        checked_instance("old", old, BaseCheckpointSaver, "Pass the saver they come from")
         super().__init__(serde=new.serde)
         if new.is_single_writer:
             problem = "can't have single_writer: a run begins in the old saver. Use its lease()"
@@ -136,7 +139,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
             )
         else:
             found = self._listed_in_both(options)
-        left = limit
+        left = checked_limit(limit)
         if left is not None and left <= 0:
             return
         async for one in found:
@@ -231,7 +234,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         `old`, which many a saver couldn't do this in, keeps them, unread.
         """
         threads: dict[str, None] = {}
-        for run_id in run_ids:
+        for run_id in (run_ids := checked_items("run_ids", run_ids)):
             pages = self._reader.pages(thread_of, None, filter={"run_id": run_id}, size=_PAGE)
             async for page in pages:
                 threads.update(dict.fromkeys(page))
@@ -251,7 +254,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As PostgresSaver's, once the threads are there; "delete" deletes them in both."""
-        for thread_id in thread_ids:
+        for thread_id in (thread_ids := checked_items("thread_ids", thread_ids)):
             if strategy in ("delete", "delete_all"):
                 await self.adelete_thread(thread_id)
             else:

@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import WRITES_IDX_MAP, ChannelVersions, CheckpointTuple
 
 from langgraph_pgsaga import _sql
+from langgraph_pgsaga._arguments import checked_instance, checked_integer, checked_items
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, session_id_of, thread_id_text
 from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
@@ -21,7 +22,6 @@ from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import (
     BlockingCallError,
     ClosedError,
-    InvalidArgumentError,
     MigrationError,
     PgSagaError,
     ReadOnlyServerError,
@@ -89,11 +89,14 @@ async def import_threads(
         ServerConnectionError, MigrationError and the like: nothing can be stored at all.
         What the source raises when its threads are listed.
     """
-    if batch < 1:
-        raise InvalidArgumentError(argument="batch", problem=f"must be 1 or more, not {batch}")
+    checked_integer("batch", batch, least=1)
+    checked_instance("target", target, PostgresSaver, "Pass the saver that the threads go to")
     reader = SourceReader(source)
-    wanted = thread_ids if thread_ids is not None else await _all_threads(reader, batch)
-    threads = list(dict.fromkeys(str(thread_id) for thread_id in wanted))
+    if thread_ids is None:
+        wanted = await _all_threads(reader, batch)
+    else:
+        wanted = [_thread(thread_id) for thread_id in checked_items("thread_ids", thread_ids)]
+    threads = list(dict.fromkeys(wanted))
     progress = _Progress(len(threads), on_progress)
     reports: list[ThreadReport] = []
     for thread_id in threads:
@@ -124,6 +127,11 @@ class _Progress:
                     checkpoints_done=self._checkpoints_done,
                 )
             )
+
+
+def _thread(given: Any) -> str:
+    """A thread id as text; one that can't be stored fails in its report."""
+    return given if isinstance(given, str) else thread_id_text(given)
 
 
 async def _all_threads(reader: SourceReader, batch: int) -> list[str]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from langgraph_pgsaga._arguments import checked_instance
 from langgraph_pgsaga.timetravel.history import History, Step
+
+_HINT = "Pass history(graph, config)"
 
 
 def bisect(steps: History, predicate: Callable[[Any], bool]) -> Step | None:
@@ -15,6 +18,7 @@ def bisect(steps: History, predicate: Callable[[Any], bool]) -> Step | None:
     bisect it has to stay true once it is; then 10,000 checkpoints take 14 states to
     load. None if it isn't true of the latest.
     """
+    checked_instance("steps", steps, History, _HINT)
     way = _Way(list(steps), predicate)
     while (step := way.next()) is not None:
         way.judge(steps.values(step))
@@ -23,6 +27,7 @@ def bisect(steps: History, predicate: Callable[[Any], bool]) -> Step | None:
 
 async def abisect(steps: History, predicate: Callable[[Any], bool]) -> Step | None:
     """`bisect` for async callers."""
+    checked_instance("steps", steps, History, _HINT)
     way = _Way([step async for step in steps], predicate)
     while (step := way.next()) is not None:
         way.judge(await steps.avalues(step))

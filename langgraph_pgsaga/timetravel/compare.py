@@ -11,12 +11,13 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from langgraph_pgsaga._arguments import checked_instance, checked_integer, checked_mapping
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.timetravel import _compare_html, _text
 from langgraph_pgsaga.timetravel.diff import Diff, diff
 from langgraph_pgsaga.timetravel.fork import afork, areplay, latest_of, until_of
 from langgraph_pgsaga.timetravel.history import saver_of
-from langgraph_pgsaga.timetravel.state import State, aget_state, shown_of
+from langgraph_pgsaga.timetravel.state import State, aget_state, checked_state, shown_of
 
 _MOST_CHANGES = 20
 _LONGEST_LINE = 200
@@ -115,7 +116,7 @@ def compare(
     context: Any = None,
 ) -> Comparison:
     """`acompare` for sync callers; nodes may be sync or async all the same."""
-    portal = saver_of(state.graph).db.portal
+    portal = saver_of(checked_state(state).graph).db.portal
     return portal.call(acompare, state, variants, max_concurrency=max_concurrency, context=context)
 
 
@@ -143,11 +144,13 @@ async def acompare(
         InvalidArgumentError: there is no variant, `max_concurrency` is below 1, or `state`
             is of a subgraph.
     """
-    until_of(state, state.thread_id)
+    until_of(state, checked_state(state).thread_id)
+    for name in checked_mapping("variants", variants):
+        checked_instance("variants", name, str, "Name each by a text")
     if not variants:
         raise InvalidArgumentError(argument="variants", problem="names no variant")
-    if max_concurrency is not None and max_concurrency < 1:
-        raise InvalidArgumentError(argument="max_concurrency", problem="must be at least 1")
+    if max_concurrency is not None:
+        checked_integer("max_concurrency", max_concurrency, least=1)
     room = asyncio.Semaphore(max_concurrency or len(variants))
 
     async def run(name: str, given: Any) -> Outcome:

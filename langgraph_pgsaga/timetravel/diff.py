@@ -14,6 +14,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import StateSnapshot
 from pydantic import BaseModel
 
+from langgraph_pgsaga._arguments import checked_mapping
 from langgraph_pgsaga.timetravel import _diff_html, _text
 from langgraph_pgsaga.timetravel.state import State
 
@@ -121,7 +122,7 @@ def _values(state: Comparable) -> Mapping[str, Any]:
         return values if isinstance(values, Mapping) else {"state": values}
     if isinstance(state, CheckpointTuple):
         return state.checkpoint["channel_values"]
-    return state
+    return checked_mapping("diff", state)
 
 
 def _changes(path: Path, before: Any, after: Any) -> Iterator[Change]:

@@ -14,6 +14,7 @@ from langgraph_pgsaga.timetravel.state import (
     State,
     aget_state,
     aupdate_state,
+    checked_state,
     get_state,
     moved,
     update_state,
@@ -106,7 +107,9 @@ class _Ended:
     """
 
     def __init__(self, state: State, input: Any) -> None:
-        if state.checkpoint_id is None and (input is None or isinstance(input, Command)):
+        if checked_state(state).checkpoint_id is None and (
+            input is None or isinstance(input, Command)
+        ):
             raise CheckpointNotFoundError(thread_id=state.thread_id)
         self.thread = latest_of(state)
         self.config = self.thread
@@ -129,7 +132,7 @@ def latest_of(state: State, thread_id: str | None = None) -> RunnableConfig:
 
 def until_of(state: State, thread_id: str | None) -> str:
     """The checkpoint that a fork begins with."""
-    address = Address.of(state.config)
+    address = Address.of(checked_state(state).config)
     if address.checkpoint_id is None:
         raise CheckpointNotFoundError(thread_id=address.thread_id)
     if thread_id is not None and address.checkpoint_ns:

@@ -13,6 +13,12 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from langgraph.graph.state import CompiledStateGraph
 
 from langgraph_pgsaga import _sql
+from langgraph_pgsaga._arguments import (
+    checked_instance,
+    checked_integer,
+    checked_text,
+    checked_time,
+)
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.decode import StateData, decode_state
@@ -121,12 +127,14 @@ class History(Sequence[Step]):
 
         Of a history of the saver alone: the values of its channels.
         """
+        checked_instance("step", step, Step, "Pass one of this history")
         if not isinstance(self._graph, PostgresSaver):
             return self._graph.get_state(step.config).values
         return self._saver.db.portal.call(self.avalues, step)
 
     async def avalues(self, step: Step) -> Any:
         """`values` for async callers."""
+        checked_instance("step", step, Step, "Pass one of this history")
         if not isinstance(self._graph, PostgresSaver):
             return (await self._graph.aget_state(step.config)).values
         found = await self._saver.aget_tuple(step.config)
@@ -164,8 +172,11 @@ class History(Sequence[Step]):
         }
         if not wanted and node is None and time is None:
             raise InvalidArgumentError(argument="at", problem="needs something to look for")
-        if time is not None and time.tzinfo is None:
-            raise InvalidArgumentError(argument="time", problem="needs a time zone")
+        time = checked_time("time", time)
+        if step is not None:
+            checked_integer("step", step)
+        for argument, text in (("checkpoint_id", checkpoint_id), ("name", name), ("node", node)):
+            checked_text(argument, text)
         found: Step | None = None
         for candidate in self:
             if (
@@ -232,6 +243,7 @@ async def aname_checkpoint(
         NameTakenError: another checkpoint of the thread has this name.
     """
     address, saver = Address.of(config), saver_of(graph)
+    checked_text("name", name)
     place = address.session_id, address.stored_ns, address.checkpoint_id
     try:
         rows = await saver.db.fetch(_STATEMENTS["name_checkpoint"], *place, name)

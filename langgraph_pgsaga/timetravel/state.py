@@ -12,6 +12,7 @@ from langgraph.checkpoint.base import CheckpointMetadata
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
+from langgraph_pgsaga._arguments import checked_instance, checked_limit
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError
 from langgraph_pgsaga.timetravel import _state_html, _state_text
@@ -207,6 +208,11 @@ async def aupdate_state(
     return await aget_state(graph, moved(given, made))
 
 
+def checked_state(state: State) -> State:
+    """InvalidArgumentError where it is something else."""
+    return checked_instance("state", state, State, "Pass what get_state(graph, config) gives")
+
+
 def config_of(graph: Graph, place: Place) -> RunnableConfig:
     """The config that a place is, or has; InvalidArgumentError where the graph can't use it."""
     saver_of(graph)
@@ -251,7 +257,7 @@ class _Pages:
         self._graph = graph
         self._config = config_of(graph, config)
         self._before = None if before is None else config_of(graph, before)
-        self._left = limit
+        self._left = checked_limit(limit)
         self._page = _FIRST_PAGE
 
     @property

@@ -163,7 +163,7 @@ def test_what_can_not_be_compared(sync_saver: PostgresSaver) -> None:
     state = get_state(graph, thread())
     with pytest.raises(InvalidArgumentError, match="no variant"):
         compare(state, {})
-    with pytest.raises(InvalidArgumentError, match="at least 1"):
+    with pytest.raises(InvalidArgumentError, match="between 1"):
         compare(state, {"a": None}, max_concurrency=0)
     with pytest.raises(CheckpointNotFoundError):
         compare(get_state(graph, thread("empty")), {"a": None})
