@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 T = TypeVar("T")
 
+_STATEMENTS = _sql.load("database")
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _DEFAULT_APPLICATION_NAME = "langgraph_pgsaga"
@@ -194,25 +195,33 @@ class Database:
 
         return await self._repeating(run)
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]], *, repeat: bool = True) -> T:
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, once: bool = False) -> T:
         """The result of `work(connection)` in one read-committed transaction.
 
-        Each statement of it sees what was committed before that statement.
-        `repeat=False` says that a second run isn't the same as one, so nothing is
-        repeated once the work has begun.
+        Each statement of it sees what was committed before that statement. `once` says that
+        a second run isn't the same as one: where the answer to a commit was lost, the server
+        is asked first whether it had committed. That takes a round trip more.
         """
+        committing: list[tuple[str, T]] = []
 
         async def transaction(connection: Connection) -> T:
+            if committing and await _is_committed(connection, committing[-1][0]):
+                return committing[-1][1]
+            committing.clear()
             try:
                 async with connection.transaction(isolation="read_committed"):
-                    return await work(connection)
+                    number = await _fetch_value(connection, "begin_transaction") if once else ""
+                    result = await work(connection)
+                    if once:
+                        committing.append((number, result))
+                    return result
             except PgSagaError as error:
                 # `fetch` translated it inside the work: whether to repeat is told by the original.
                 if isinstance(error.__cause__, DRIVER_ERRORS):
                     raise error.__cause__ from None
                 raise
 
-        return await self._repeating(transaction, repeat=repeat)
+        return await self._repeating(transaction)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -398,9 +407,7 @@ class Database:
         self._connected_once = True
         return connection
 
-    async def _repeating(
-        self, work: Callable[[Connection], Awaitable[T]], *, repeat: bool = True
-    ) -> T:
+    async def _repeating(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         deadline: float | None = None  # counts from the first failure
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -415,7 +422,7 @@ class Database:
                 if lost and self._closed:
                     raise ClosedError from error
                 deadline = deadline or time.monotonic() + self._retry_seconds
-                again = (lost or is_repeatable(error)) and (repeat or not begun)
+                again = lost or is_repeatable(error)
                 if not (again and self._connected_once) or time.monotonic() + pause > deadline:
                     raise translated(error, self.dsn) from chainable(error)
             except AttributeError as error:
@@ -440,6 +447,18 @@ def _set_socket_options(
         with socket.socket(end.family, end.type, fileno=os.dup(end.fileno())) as own:
             for option in options:
                 own.setsockopt(*option)
+
+
+async def _fetch_value(connection: Connection, statement: str, *args: Any) -> Any:
+    return await connection.fetchval(_STATEMENTS[statement].text, *args)
+
+
+async def _is_committed(connection: Connection, transaction: str) -> bool:
+    """What became of a transaction whose connection was lost while it was committed."""
+    outcome = await _fetch_value(connection, "get_outcome", transaction)
+    if outcome == "in progress":  # as long as the server hasn't noticed the loss: asked again
+        raise ConnectionResetError("it isn't known yet whether a lost transaction was committed")
+    return bool(outcome == "committed")
 
 
 def _is_identifier(name: object) -> bool:
@@ -471,7 +490,9 @@ class _Borrowed:
             # end of the stream. Not expire_connections() for all: asyncpg then closes
             # them in tasks of its own, whose errors nobody hears.
             connection.terminate()
-        await self._pool.release(connection)
+        # What goes wrong here ends the connection, and changes nothing of what the block did.
+        with suppress(*CALL_ERRORS):
+            await self._pool.release(connection)
 
 
 _live: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -105,8 +105,7 @@ async def copy_thread(
             await _collect(database, conn, target_id)
 
     with suppress(_NothingToCopyError):
-        # Repeated after a commit whose answer was lost, it would find its own copy.
-        await database.run(work, repeat=False)
+        await database.run(work, once=True)
 
 
 def _run_id(given: Any) -> str:

@@ -84,7 +84,7 @@ class Sessions:
         async def work(conn: Connection) -> list[asyncpg.Record]:
             return await self.db.fetch(_STATEMENTS["create_session"], *arguments, conn=conn)
 
-        rows = await (self.db.run(work, repeat=False) if conn is None else work(conn))
+        rows = await (self.db.run(work, once=True) if conn is None else work(conn))
         if not rows:
             raise SessionExistsError(thread_id=name)
         return Session.from_row(rows[0])

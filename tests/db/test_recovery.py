@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypedDict
 import asyncpg
 import psutil  # type: ignore[import-untyped]
 import pytest
+from asyncpg.transaction import Transaction
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
@@ -31,8 +32,11 @@ from langgraph_pgsaga.errors import (
     PoolTimeoutError,
     ReadOnlyServerError,
     ServerConnectionError,
+    SessionExistsError,
+    ThreadExistsError,
     UnstorableValueError,
 )
+from langgraph_pgsaga.sessions import Sessions
 
 pytestmark = pytest.mark.anyio
 
@@ -400,6 +404,72 @@ async def test_a_server_that_never_answers_is_no_full_pool(dsn: str) -> None:
             with pytest.raises(ServerConnectionError, match="no answer in time"):
                 async with saver.db.transaction():
                     pytest.fail("there is no server")
+
+
+# Transactions whose answer is lost
+
+
+@pytest.fixture(params=["not committed", "committed", "still going on"])
+def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Where the list has something in it, the next commit loses its connection, and empties it."""
+    commits: list[str] = []
+    end = Transaction.__aexit__
+
+    async def lose(self: Any, kind: Any, error: Any, traceback: Any) -> Any:
+        if kind is not None or not commits:
+            return await end(self, kind, error, traceback)
+        commits.clear()
+        connection = self._connection
+        if request.param == "committed":
+            await end(self, kind, error, traceback)
+        elif request.param == "still going on":
+            # The server doesn't notice that its client is gone while it is at something.
+            busy.append(asyncio.ensure_future(connection.execute("select pg_sleep(0.7)")))
+            await asyncio.sleep(0)
+        connection.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("cut")
+
+    busy: list[asyncio.Future[Any]] = []
+    monkeypatch.setattr(Transaction, "__aexit__", lose)
+    yield commits
+    for ended in busy:
+        assert ended.exception()
+
+
+async def test_a_copy_whose_answer_is_lost_is_made_once(dsn: str, cut: list[str]) -> None:
+    """Whether or not it had been committed: the thread is copied, and nothing is raised."""
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        source, target = _new_threads(2)
+        await _graph(saver).ainvoke(QUESTION, _config(source))
+        cut.append("the next commit")
+        await saver.acopy_thread(source, target)
+        assert not cut
+        await _all_finished(saver, [source, target])
+        with pytest.raises(ThreadExistsError):
+            await saver.acopy_thread(source, target)
+
+
+async def test_a_session_whose_answer_is_lost_is_created_once(dsn: str, cut: list[str]) -> None:
+    """The same for a session: it isn't taken for somebody else's."""
+    async with Database(dsn) as db:
+        sessions = Sessions(db)
+        await sessions.get("t")
+        cut.append("the next commit")
+        made = await sessions.create("t", user_id="ann")
+        assert not cut
+        assert (made.thread_id, made.user_id) == ("t", "ann")
+        with pytest.raises(SessionExistsError):
+            await sessions.create("t")
+
+
+async def test_a_copy_survives_terminated_backends(dsn: str) -> None:
+    """A connection that was lost while it was idle is replaced for a copy as for any call."""
+    async with PostgresSaver.from_conn_string(dsn) as saver, _admin(dsn) as conn:
+        source, target = _new_threads(2)
+        await _graph(saver).ainvoke(QUESTION, _config(source))
+        assert await conn.fetchval(BACKENDS.format("count(pg_terminate_backend(pid))"))
+        await saver.acopy_thread(source, target)
+        await _all_finished(saver, [target])
 
 
 # Calls that are cancelled
