@@ -12,8 +12,10 @@ import asyncpg
 from langgraph_pgsaga import _catalogue, _sql, migrate
 from langgraph_pgsaga.database import Connection, Database
 from langgraph_pgsaga.errors import (
+    InvalidArgumentError,
     MigrationError,
     MissingMigrationsError,
+    OtherTablesError,
     ServerConnectionError,
     ServerError,
 )
@@ -276,23 +278,41 @@ async def _slots(database: Database) -> list[Check]:
 async def _migrations(database: Database) -> list[Check]:
     try:
         found = await migrate.status(database)
-    except MigrationError as error:
+    except OtherTablesError as error:
+        return [_fail("migrations", str(error), "on the command line it is --schema")]
+    except (MigrationError, InvalidArgumentError) as error:
         advice = "restore what was changed, or use the right version"
         return [_fail("migrations", str(error), advice)]
-    pending = [status.migration.name for status in found if status.applied_at is None]
+    newer = [status.name for status in found if status.migration is None]
+    pending = [status.name for status in found if status.applied_at is None]
     advice = "run `pgsaga migrate up`"
     if len(pending) == len(found):
         where = "the search_path" if database.schema is None else f"schema {database.schema!r}"
         return [_fail("migrations", f"there are no tables in {where}", advice)]
     if pending:
         return [_fail("migrations", f"pending: {', '.join(pending)}", advice)]
+    if newer:
+        told = f"a newer release applied {_listed(iter(newer))}, still serving this one"
+        return [_ok("migrations", told)]
     return [_ok("migrations", f"all {len(found)} are applied")]
+
+
+async def _schemas(database: Database) -> list[Check]:
+    used, every = await migrate.schemas(database)
+    others = _listed(name for name in every if name != used)
+    if others and database.schema is None:
+        advice = f"pass schema={used!r}: a change of the search_path could lead to the others"
+        found = f"the search_path finds {used}; there are tables in {others}, too"
+        return [_warn("schema", found, advice)]
+    return [_ok("schema", used + (f"; there are tables in {others}, too" if others else ""))]
 
 
 async def _objects(database: Database) -> list[Check]:
     told = _catalogue.differences(await _catalogue.found(database))
     if not told:
         return [_ok("objects", "all that the migrations made is there")]
+    if any(status.migration is None for status in await migrate.status(database)):
+        return [_ok("objects", "not compared: they are a newer release's")]
     advice = "make it again by its statement in migrations/, or restore it from a backup"
     if all(text.endswith(_catalogue.INVALID) for text in told):
         advice = "its building failed: reindex index concurrently"
@@ -364,6 +384,7 @@ _GENERAL: tuple[tuple[tuple[str, ...], Look], ...] = (
     (("idle slots",), _slots),
 )
 _OF_TABLES: tuple[tuple[tuple[str, ...], Look], ...] = (
+    (("schema",), _schemas),
     (("objects",), _objects),
     (("size", "dead rows", "HOT updates"), _tables),
     (("sessions",), _sessions),

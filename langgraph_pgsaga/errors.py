@@ -28,7 +28,8 @@
     ├── MigrationError
     │   ├── MissingMigrationsError    the tables aren't there yet
     │   ├── ChangedMigrationError     an applied file's text is no longer the same
-    │   └── UnknownMigrationError     the database has a migration this package doesn't
+    │   ├── UnknownMigrationError     the database has a migration this package doesn't
+    │   └── OtherTablesError          another schema of the database has the tables
     ├── SerializationError
     │   ├── UnstorableValueError      refused when written: it couldn't be loaded again
     │   ├── BlockedTypeError          refused when loaded: the type isn't allowed
@@ -306,14 +307,38 @@ class ChangedMigrationError(MigrationError):
 
 @dataclass(kw_only=True, eq=False)
 class UnknownMigrationError(MigrationError):
-    """The database has a migration whose file this package doesn't have."""
+    """The database has a migration that this release hasn't, and that doesn't serve it.
+
+    `release` is the one that applied it, as far as that was recorded.
+    """
 
     name: str
+    release: str | None = None
 
     def __str__(self) -> str:
+        needed = f"{self.release} or later" if self.release else "the version that made it"
         return (
-            f"the database has migration {self.name}, whose file is missing here. "
-            "Upgrade langgraph_pgsaga to the version that made it, or restore the file"
+            f"the database has migration {self.name}, whose file is missing here, and which "
+            f"doesn't serve this release. Upgrade langgraph_pgsaga to {needed}, or restore the file"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class OtherTablesError(MigrationError):
+    """No schema was named, and the tables aren't on the search_path but in other schemas.
+
+    New ones would be empty, and look as if everything was lost. Nothing was made.
+    """
+
+    schemas: tuple[str, ...]
+    new_schema: str
+
+    def __str__(self) -> str:
+        there = " and ".join(repr(name) for name in self.schemas[:3])
+        return (
+            f"no schema on the search_path has the tables, but {there} has. Pass "
+            f"schema={self.schemas[0]!r} to use those, or schema={self.new_schema!r} to make new, "
+            "empty ones on purpose"
         )
 
 

@@ -2,12 +2,15 @@
 
 Many processes may start `migrate` at once: the first applies, the others wait and
 find nothing to do. The lock is the transaction's, so this works through a pooler
-too. Files are never edited once released: a changed or missing one is an error.
+too. Files are never edited once released: a changed or missing one is an error,
+but for those of a newer release that say that they still serve this one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,12 +18,24 @@ from pathlib import Path
 
 import asyncpg
 
-from langgraph_pgsaga import _sql
+from langgraph_pgsaga import __version__, _sql
 from langgraph_pgsaga.database import Connection, Database
-from langgraph_pgsaga.errors import ChangedMigrationError, MigrationError, UnknownMigrationError
+from langgraph_pgsaga.errors import (
+    ChangedMigrationError,
+    InvalidArgumentError,
+    MigrationError,
+    OtherTablesError,
+    UnknownMigrationError,
+)
 
+_log = logging.getLogger("langgraph_pgsaga.migrate")
 _STATEMENTS = _sql.load("migrate")
-_LOCK_NAMESPACE = "langgraph_pgsaga migrations"
+_SERVES = re.compile(r"-- serves: (\d{4})\n")
+# One runner at a time per database: processes that name a schema and such that find the
+# same one by the search_path must not run side by side.
+_LOCK_KEY = int.from_bytes(
+    hashlib.sha256(b"langgraph_pgsaga migrations").digest()[:8], "big", signed=True
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +50,22 @@ class Migration:
     def sha256(self) -> str:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
+    @property
+    def serves(self) -> int | None:
+        """The lowest number that a release's newest migration may have for it to work still."""
+        line = _SERVES.match(self.sql)
+        return int(line[1]) if line else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationStatus:
-    """A migration and when it was applied; None means pending."""
+    """A migration and when it was applied; None means pending.
 
-    migration: Migration
+    Where `migration` is None, it is a newer release's, which still serves this one.
+    """
+
+    name: str
+    migration: Migration | None
     applied_at: datetime | None
 
 
@@ -64,9 +89,12 @@ async def migrate(
 ) -> list[Migration]:
     """Applies what is pending and returns it; `on_applied` hears of each as it commits.
 
+    Where no schema is named, that is done where the search_path finds the tables.
+
     Raises:
         ChangedMigrationError: an applied file has another text now.
         UnknownMigrationError: the database has a migration that has no file here.
+        OtherTablesError: the tables are elsewhere, and new ones would be empty.
     """
     wanted = load_migrations() if migrations is None else migrations
     applied: list[Migration] = []
@@ -87,91 +115,163 @@ async def status(
 ) -> list[MigrationStatus]:
     """Every migration of the package, applied or pending, after checking the applied ones.
 
+    Those of a newer release that still serve this one come last.
+
     Raises:
-        ChangedMigrationError, UnknownMigrationError: as `migrate`.
+        ChangedMigrationError, UnknownMigrationError, OtherTablesError: as `migrate`.
     """
     wanted = load_migrations() if migrations is None else migrations
 
     async def read(conn: Connection) -> dict[int, asyncpg.Record]:
-        return await _applied(database, conn, wanted)
+        return await _applied(database, conn, wanted, await _schema(database, conn))
 
     rows = await database.run(read)
-    return [
+    here = {m.version: m for m in wanted}
+    found = [
         MigrationStatus(
-            migration=m, applied_at=rows[m.version]["applied_at"] if m.version in rows else None
+            name=m.name,
+            migration=m,
+            applied_at=rows[m.version]["applied_at"] if m.version in rows else None,
         )
         for m in wanted
     ]
+    newer = [row for version, row in rows.items() if version not in here]
+    return found + [
+        MigrationStatus(name=row["name"], migration=None, applied_at=row["applied_at"])
+        for row in newer
+    ]
+
+
+async def schemas(database: Database) -> tuple[str, list[str]]:
+    """The schema whose tables count, and every schema that has tables.
+
+    Raises:
+        OtherTablesError: as `migrate`.
+    """
+
+    async def read(conn: Connection) -> tuple[str, list[str]]:
+        (row,) = await conn.fetch(database.text(_STATEMENTS["find_schemas"]))
+        return await _schema(database, conn), row["every"]
+
+    return await database.run(read)
 
 
 async def pending_sql(database: Database) -> str:
     """The SQL that `migrate` would run now, for review or for running by hand with psql."""
-    pending = [s.migration for s in await status(database) if s.applied_at is None]
+    found = await status(database)
+    pending = [s.migration for s in found if s.migration and s.applied_at is None]
     if not pending:
         return ""
 
     async def prepare(conn: Connection) -> list[str]:
-        return await _preparation(database, conn)
+        schema = await _schema(database, conn)
+        parts = await _preparation(conn, schema)
+        for m in pending:
+            parts.append(f"-- {m.name}\n{_sql.render(m.sql, schema).rstrip().rstrip(';')}")
+            parts += [_written(text, schema, args) for text, args in _records(m)]
+        return parts
 
     parts = [f"{text};" for text in await database.run(prepare)]
-    for m in pending:
-        parts.append(f"-- {m.name}\n{_sql.render(m.sql, database.schema).rstrip()}")
-        record = database.text(_STATEMENTS["insert_migration"])
-        for number, value in enumerate((m.version, m.name, m.sha256), start=1):
-            record = record.replace(f"${number}", f"'{value}'")
-        parts.append(f"{record};")
     return "\n\n".join(["begin;", *parts, "commit;"]) + "\n"
 
 
 async def _apply_next(
     database: Database, conn: Connection, wanted: Sequence[Migration]
 ) -> Migration | None:
-    lock = _STATEMENTS["lock_migrations"]
-    await conn.fetch(database.text(lock), _lock_key(database.schema))
-    rows = await _applied(database, conn, wanted)
+    await conn.fetch(database.text(_STATEMENTS["lock_migrations"]), _LOCK_KEY)
+    schema = await _schema(database, conn)
+    rows = await _applied(database, conn, wanted, schema)
+    newer = [row["name"] for version, row in rows.items() if version > _newest(wanted)]
     migration = next((m for m in wanted if m.version not in rows), None)
     if migration is None:
+        if newer:
+            _log.warning("a newer release applied %s, still serving this one", ", ".join(newer))
         return None
-    for text in await _preparation(database, conn):
+    if newer:
+        raise UnknownMigrationError(name=newer[0])
+    if not rows:
+        await _tell_others(conn, schema)
+    for text in await _preparation(conn, schema):
         await conn.execute(text)
-    await conn.execute(_sql.render(migration.sql, database.schema))
-    insert = database.text(_STATEMENTS["insert_migration"])
-    await conn.execute(insert, migration.version, migration.name, migration.sha256)
+    await conn.execute(_sql.render(migration.sql, schema))
+    for text, args in _records(migration):
+        await conn.execute(_sql.render(text, schema), *args)
     return migration
 
 
+async def _schema(database: Database, conn: Connection) -> str:
+    """Where the tables are, or are to be made."""
+    if database.schema is not None:
+        return database.schema
+    (row,) = await conn.fetch(database.text(_STATEMENTS["find_schemas"]))
+    if found := row["found"]:
+        return str(found)
+    if creation := row["creation"]:
+        if row["every"]:
+            raise OtherTablesError(schemas=tuple(row["every"]), new_schema=creation)
+        return str(creation)
+    problem = "the search_path names none that is there; pass schema=..., or make it first"
+    raise InvalidArgumentError(argument="schema", problem=problem)
+
+
+async def _tell_others(conn: Connection, schema: str) -> None:
+    (row,) = await conn.fetch(_STATEMENTS["find_schemas"].text)
+    if others := [name for name in row["every"] if name != schema]:
+        _log.warning("making new tables in schema %r, beside those in %r", schema, others[:3])
+
+
+def _newest(migrations: Sequence[Migration]) -> int:
+    return max(m.version for m in migrations)
+
+
 async def _applied(
-    database: Database, conn: Connection, wanted: Sequence[Migration]
+    database: Database, conn: Connection, wanted: Sequence[Migration], schema: str
 ) -> dict[int, asyncpg.Record]:
-    table = _sql.render("{schema}.pgsaga_migrations", database.schema)
-    exists = _STATEMENTS["exists_migrations_table"]
-    if not await conn.fetchval(database.text(exists), table):
+    exists = database.text(_STATEMENTS["exists_migrations_table"])
+    if not await conn.fetchval(exists, _sql.render("{schema}.pgsaga_migrations", schema)):
         return {}
-    rows = await conn.fetch(database.text(_STATEMENTS["select_migrations"]))
+    rows = await conn.fetch(_sql.render(_STATEMENTS["select_migrations"].text, schema))
     by_version = {m.version: m for m in wanted}
     for row in rows:
-        if problem := _mismatch(row, by_version.get(row["version"])):
+        migration = by_version.get(row["version"])
+        if problem := _mismatch(row, migration, newest=_newest(wanted)):
             raise problem
     return {row["version"]: row for row in rows}
 
 
-def _mismatch(row: asyncpg.Record, migration: Migration | None) -> MigrationError | None:
+def _mismatch(
+    row: asyncpg.Record, migration: Migration | None, *, newest: int
+) -> MigrationError | None:
+    if migration is None and (row["serves"] or row["version"]) <= newest < row["version"]:
+        return None
     if migration is None or migration.name != row["name"]:
-        return UnknownMigrationError(name=row["name"])
+        return UnknownMigrationError(name=row["name"], release=row["release"])
     if migration.sha256 != row["sha256"]:
         return ChangedMigrationError(name=row["name"])
     return None
 
 
-async def _preparation(database: Database, conn: Connection) -> list[str]:
-    table = database.text(_STATEMENTS["create_migrations_table"])
-    exists = database.text(_STATEMENTS["exists_schema"])
-    if database.schema is None or await conn.fetchval(exists, database.schema):
-        return [table]
-    schema = _STATEMENTS["create_schema"].text
-    return [schema.replace("{schema_name}", _sql.quote_identifier(database.schema)), table]
+async def _preparation(conn: Connection, schema: str) -> list[str]:
+    name = _sql.quote_identifier(schema)
+    texts = [_STATEMENTS["set_search_path"].text.replace("{schema_name}", name)]
+    if not await conn.fetchval(_STATEMENTS["exists_schema"].text, schema):
+        texts.insert(0, _STATEMENTS["create_schema"].text.replace("{schema_name}", name))
+    return [*texts, _sql.render(_STATEMENTS["create_migrations_table"].text, schema)]
 
 
-def _lock_key(schema: str | None) -> int:
-    digest = hashlib.sha256(f"{_LOCK_NAMESPACE} {schema or ''}".encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
+def _records(migration: Migration) -> list[tuple[str, tuple[object, ...]]]:
+    """The statements that record a migration, with their arguments."""
+    insert, update = (_STATEMENTS[f"{verb}_migration"].text for verb in ("insert", "update"))
+    records: list[tuple[str, tuple[object, ...]]] = [
+        (insert, (migration.version, migration.name, migration.sha256))
+    ]
+    if migration.serves is not None:
+        records.append((update, (migration.version, migration.serves, __version__)))
+    return records
+
+
+def _written(text: str, schema: str, args: Sequence[object]) -> str:
+    """A statement with its arguments, which are our own, as literals."""
+    # Before the schema's name goes in, which may have a $1 of its own.
+    literal = re.sub(r"\$(\d)", lambda place: f"'{args[int(place[1]) - 1]}'", text)
+    return _sql.render(literal, schema)

@@ -39,7 +39,7 @@ def status(dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> Non
 
     with opened(dsn, schema) as database:
         found = database.portal.call(migrate.status, database)
-    rows = [(s.migration.name, s.applied_at) for s in found]
+    rows = [(s.name, s.applied_at) for s in found]
     if as_json:
         write_json([{"name": name, "applied_at": at} for name, at in rows])
     else:

@@ -24,6 +24,34 @@ create table if not exists {schema}.pgsaga_migrations (
 -- columns: pg_advisory_xact_lock void
 select pg_advisory_xact_lock($1::bigint);
 
+-- name: find_schemas
+-- Where the search_path finds the tables, where it would have new ones made, and which
+-- schemas have them that this role may use.
+-- columns: found text, creation text, every text[]
+select
+  (
+    select n.nspname::text
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.oid = to_regclass('pgsaga_migrations')
+  ) as found,
+  current_schema()::text as creation,
+  array(
+    select n.nspname::text
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.relname = 'pgsaga_migrations'
+      and c.relkind = 'r'
+      and c.relpersistence <> 't'
+      and has_schema_privilege(n.oid, 'usage')
+    order by n.nspname
+  ) as every;
+
+-- name: set_search_path
+-- Until the transaction ends: what a migration makes finds PostgreSQL's own functions, and
+-- nothing of the same name that somebody made on the search_path.
+set local search_path to {schema_name}, pg_temp;
+
 -- name: exists_migrations_table
 -- Whether anything was ever applied here.
 -- params: table_name text
@@ -31,14 +59,25 @@ select pg_advisory_xact_lock($1::bigint);
 select to_regclass($1::text) is not null as is_there;
 
 -- name: select_migrations
--- What was applied, in order.
--- columns: version integer, name text, sha256 text, applied_at timestamp with time zone
-select version, name, sha256, applied_at
-from {schema}.pgsaga_migrations
-order by version;
+-- What was applied, in order. The last two are columns since migration 0006.
+-- columns: version integer, name text, sha256 text, applied_at timestamp with time zone,
+--   serves integer, release text
+select
+  m.version, m.name, m.sha256, m.applied_at,
+  (to_jsonb(m) ->> 'serves')::integer as serves,
+  to_jsonb(m) ->> 'release' as release
+from {schema}.pgsaga_migrations m
+order by m.version;
 
 -- name: insert_migration
 -- Records a file in the transaction that applied it.
 -- params: version integer, name text, sha256 text
 insert into {schema}.pgsaga_migrations (version, name, sha256)
 values ($1, $2, $3);
+
+-- name: update_migration
+-- Records which releases it still serves, for files that say so.
+-- params: version integer, serves integer, release text
+update {schema}.pgsaga_migrations
+set serves = $2, release = $3
+where version = $1;

@@ -10,16 +10,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
-from langgraph_pgsaga import Database, PostgresSaver, _catalogue
-from langgraph_pgsaga.errors import ChangedMigrationError, ServerError, UnknownMigrationError
+from langgraph_pgsaga import Database, PostgresSaver, __version__, _catalogue
+from langgraph_pgsaga.doctor import CheckStatus, diagnose
+from langgraph_pgsaga.errors import (
+    ChangedMigrationError,
+    InvalidArgumentError,
+    OtherTablesError,
+    ServerError,
+    UnknownMigrationError,
+)
 from langgraph_pgsaga.migrate import Migration, load_migrations, migrate, pending_sql, status
+from tests.conftest import execute
 from tests.db._debian_server import debian_server, find_programs
 from tests.db._puts import config_of
 from tests.db.test_schema import catalogue_of, fetch
@@ -79,25 +87,34 @@ def with_user(dsn: str, user: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}@{hosts}"))
 
 
-@pytest.mark.parametrize("schema", ["", ODD_SCHEMA], ids=["none", "odd"])
+@pytest.mark.parametrize(
+    ("schema", "newer"),
+    [("", []), (ODD_SCHEMA, []), ("", ["serves"])],
+    ids=["none", "odd", "two releases"],
+)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")
-def test_ten_processes_at_once_all_succeed(empty_dsn: str, schema: str) -> None:
-    """Each setup() on an empty database ends well, and every file was applied once."""
+def test_ten_processes_at_once_all_succeed(empty_dsn: str, schema: str, newer: list[str]) -> None:
+    """Each setup() on an empty database ends well, and every file was applied once.
+
+    Also where half of them are of a newer release that still serves the others.
+    """
     done = subprocess.run(
-        [sys.executable, str(SETUP), empty_dsn, schema],
+        [sys.executable, str(SETUP), empty_dsn, schema, *newer],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert (done.stdout.strip(), done.stderr, done.returncode) == ("10", "", 0)
+    told = [line for line in done.stderr.splitlines() if "still serving this one" not in line]
+    assert (done.stdout.strip(), told, done.returncode) == ("10", [], 0)
     tables = tables_of(empty_dsn)
     assert {name for name, _ in tables} == {schema or "public"}
     assert "agent_states" in {table for _, table in tables}
     quoted = schema.replace('"', '""') or "public"
     applied = fetch(empty_dsn, f'select name from "{quoted}".pgsaga_migrations order by version')
-    assert [row["name"] for row in applied] == [m.name for m in load_migrations()]
+    here = [m.name for m in load_migrations()]
+    assert [row["name"] for row in applied] == here + [f"{len(here) + 1:04}_newer" for _ in newer]
 
 
 _BLOCKED = """
@@ -164,15 +181,121 @@ async def test_a_changed_file_is_named(empty_dsn: str) -> None:
 
 async def test_a_missing_file_is_named(empty_dsn: str) -> None:
     """A database from a later version, or with a renamed file, isn't touched by an older one."""
-    later = Migration(version=9999, name="9999_later", sql="create table later (a int)")
+    later = newer_migration()
     async with Database(empty_dsn) as db:
         await migrate(db, migrations=[*load_migrations(), later])
         for call in (migrate, status):
-            with pytest.raises(UnknownMigrationError, match="9999_later"):
+            with pytest.raises(UnknownMigrationError, match=later.name):
                 await call(db)
-        renamed = [*load_migrations(), replace(later, name="9999_other")]
-        with pytest.raises(UnknownMigrationError, match="9999_later"):
+        renamed = [*load_migrations(), replace(later, name=later.name + "s")]
+        with pytest.raises(UnknownMigrationError, match=later.name):
             await migrate(db, migrations=renamed)
+
+
+def newer_migration(serves: str = "", number: int = 1) -> Migration:
+    """That of a newer release, `number` after the newest here."""
+    version = load_migrations()[-1].version + number
+    sql = f"{serves}create table {{schema}}.later{number} (a int);"
+    return Migration(version=version, name=f"{version:04}_later", sql=sql)
+
+
+def serving(version: int) -> str:
+    return f"-- serves: {version:04}\n"
+
+
+async def test_a_release_that_is_still_served_starts(
+    empty_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a newer schema whose files say so setup logs and goes on, and a graph runs."""
+    here = load_migrations()
+    newest = here[-1].version
+    newer = [newer_migration(serving(newest)), newer_migration(serving(newest - 1), 2)]
+    async with Database(empty_dsn) as db:
+        await migrate(db, migrations=[*here, *newer])
+        for migrations in (here, [*here, newer[0]]):
+            assert await migrate(db, migrations=migrations) == []
+            assert newer[1].name in caplog.messages[-1]
+        found = await status(db)
+        assert [(s.name, s.migration) for s in found[-2:]] == [(m.name, None) for m in newer]
+        assert all(s.applied_at for s in found)
+        assert await pending_sql(db) == ""
+        checks = {check.name: check for check in (await diagnose(db)).checks}
+        assert newer[0].name in checks["migrations"].found
+        assert checks["objects"].status is CheckStatus.OK
+    with PostgresSaver.from_conn_string(empty_dsn) as saver:
+        await asyncio.to_thread(run_a_graph, saver)
+
+
+async def test_a_release_that_is_not_served_any_more_is_told_which_is(empty_dsn: str) -> None:
+    """As soon as one newer file doesn't serve it; the error names the release that applied it."""
+    here = load_migrations()
+    newest = here[-1].version
+    newer = [newer_migration(serving(newest)), newer_migration(serving(newest + 1), 2)]
+    async with Database(empty_dsn) as db:
+        await migrate(db, migrations=[*here, *newer])
+        with pytest.raises(UnknownMigrationError, match=f"{__version__} or later") as caught:
+            await migrate(db)
+        assert caught.value.name == newer[1].name
+        assert await migrate(db, migrations=[*here, newer[0]]) == []
+
+
+async def test_a_database_without_the_columns_gets_them(empty_dsn: str) -> None:
+    """One from before records said what they serve is read, and migrated, as it is."""
+    here = load_migrations()
+    async with Database(empty_dsn) as db:
+        await migrate(db, migrations=here[:5])
+        assert len([s for s in await status(db) if s.applied_at]) == 5
+        assert await migrate(db) == here[5:]
+        # And those before them still start.
+        assert await migrate(db, migrations=here[:5]) == []
+        with pytest.raises(UnknownMigrationError):
+            await migrate(db, migrations=here[:3])
+
+
+def test_files_say_whom_they_serve() -> None:
+    """From the sixth on each says so in its first line: itself or one before it."""
+    for migration in load_migrations()[5:]:
+        assert migration.serves, f"{migration.name} needs a first line like -- serves: 0005"
+        assert migration.serves <= migration.version
+
+
+def with_settings(dsn: str, **settings: str) -> str:
+    return f"{dsn}&{urlencode(settings)}"
+
+
+async def test_a_second_set_of_tables_is_not_made_by_chance(empty_dsn: str) -> None:
+    """When the search_path leads elsewhere the error names both schemas; naming one is enough."""
+    elsewhere = with_settings(empty_dsn, search_path="app")
+    async with Database(empty_dsn) as db, Database(elsewhere) as moved:
+        await migrate(db)
+        with pytest.raises(InvalidArgumentError, match="search_path"):
+            await migrate(moved)
+        await execute(empty_dsn, "create schema app")
+        for call in (migrate, status, pending_sql):
+            with pytest.raises(OtherTablesError, match=r"'public'.*schema='app'"):
+                await call(moved)
+        check = next(c for c in (await diagnose(moved)).checks if c.name == "migrations")
+        assert "schema='public'" in check.found
+    assert "app" not in {schema for schema, _ in await asyncio.to_thread(tables_of, empty_dsn)}
+    async with Database(elsewhere, schema="public") as same:
+        assert await migrate(same) == []
+    async with Database(elsewhere, schema="app") as own:
+        assert await migrate(own) == load_migrations()
+    async with Database(empty_dsn) as db:
+        check = next(c for c in (await diagnose(db)).checks if c.name == "schema")
+        assert check.status is CheckStatus.WARN
+        assert "public" in check.found
+        assert "app" in check.found
+
+
+async def test_pending_files_go_where_the_tables_are(empty_dsn: str) -> None:
+    """Also once there is a schema before it on the search_path, which new objects would go to."""
+    path = with_settings(empty_dsn, search_path="app, public")
+    async with Database(path) as db:
+        await migrate(db, migrations=load_migrations()[:3])
+        await execute(empty_dsn, "create schema app")
+        assert await migrate(db) == load_migrations()[3:]
+    assert {schema for schema, _ in await asyncio.to_thread(tables_of, empty_dsn)} == {"public"}
 
 
 async def test_a_failing_file_leaves_nothing(empty_dsn: str) -> None:
@@ -240,6 +363,15 @@ def test_the_printed_sql_makes_a_schema_too(empty_dsn: str) -> None:
     fetch_script(empty_dsn, script)
     assert {name for name, _ in tables_of(empty_dsn)} == {ODD_SCHEMA}
     assert _migrated(empty_dsn, ODD_SCHEMA) == []
+
+
+@pytest.mark.parametrize("schema", ["a$1b", "a$$b$2", "a'b", "a\nb--", "a\\:b{schema}."])
+def test_a_schemas_name_is_no_part_of_the_printed_sql(empty_dsn: str, schema: str) -> None:
+    """Whatever a name has that means something to SQL, to psql or to us."""
+    psql = [str(find_programs() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_dsn]
+    subprocess.run(psql, input=_pending(empty_dsn, schema), text=True, check=True)
+    assert {name for name, _ in tables_of(empty_dsn)} == {schema}
+    assert _migrated(empty_dsn, schema) == []
 
 
 def fetch_script(dsn: str, script: str) -> None:

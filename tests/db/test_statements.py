@@ -16,7 +16,7 @@ _SYSTEMS = sorted(
     for f in resources.files("langgraph_pgsaga").joinpath("sql").iterdir()
     if f.name.endswith(".sql")
 )
-_NOT_PREPARABLE = {"create_schema"}
+_NOT_PREPARABLE = {"create_schema", "set_search_path"}
 
 
 def _sql_type(name: str, kind: str) -> str:
