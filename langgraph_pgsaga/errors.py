@@ -325,19 +325,18 @@ class UnknownMigrationError(MigrationError):
 
 @dataclass(kw_only=True, eq=False)
 class OtherTablesError(MigrationError):
-    """No schema was named, and the tables aren't on the search_path but in other schemas.
+    """No schema was named, and the tables aren't on the search_path but in another schema.
 
     New ones would be empty, and look as if everything was lost. Nothing was made.
     """
 
-    schemas: tuple[str, ...]
+    schema: str
     new_schema: str
 
     def __str__(self) -> str:
-        there = " and ".join(repr(name) for name in self.schemas[:3])
         return (
-            f"no schema on the search_path has the tables, but {there} has. Pass "
-            f"schema={self.schemas[0]!r} to use those, or schema={self.new_schema!r} to make new, "
+            f"no schema on the search_path has the tables, but {self.schema!r} has. Pass "
+            f"schema={self.schema!r} to use those, or schema={self.new_schema!r} to make new, "
             "empty ones on purpose"
         )
 

@@ -208,7 +208,7 @@ async def _schema(database: Database, conn: Connection) -> str:
         return str(found)
     if creation := row["creation"]:
         if row["every"]:
-            raise OtherTablesError(schemas=tuple(row["every"]), new_schema=creation)
+            raise OtherTablesError(schema=row["every"][0], new_schema=creation)
         return str(creation)
     problem = "the search_path names none that is there; pass schema=..., or make it first"
     raise InvalidArgumentError(argument="schema", problem=problem)
@@ -217,7 +217,7 @@ async def _schema(database: Database, conn: Connection) -> str:
 async def _tell_others(conn: Connection, schema: str) -> None:
     (row,) = await conn.fetch(_STATEMENTS["find_schemas"].text)
     if others := [name for name in row["every"] if name != schema]:
-        _log.warning("making new tables in schema %r, beside those in %r", schema, others[:3])
+        _log.info("making new tables in schema %r, beside those in %r", schema, others[:3])
 
 
 def _newest(migrations: Sequence[Migration]) -> int:
