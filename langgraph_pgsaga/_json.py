@@ -32,6 +32,12 @@ def load(text: str) -> Any:
     return orjson.loads(text)
 
 
+def load_object(text: str) -> dict[str, Any]:
+    """The object of JSON text; an empty one where somebody stored something else."""
+    found = load(text)
+    return found if isinstance(found, dict) else {}
+
+
 def dump_exact(value: Any) -> str | None:
     """JSON text that loads to an equal value after a stay in jsonb; None if there is none."""
     if not _is_exact(value):

@@ -9,6 +9,7 @@ import asyncpg
 
 from langgraph_pgsaga.errors import (
     AuthenticationError,
+    CorruptValueError,
     MissingDatabaseError,
     MissingMigrationsError,
     PgSagaError,
@@ -23,8 +24,10 @@ DRIVER_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-# With the network's, and what encoding an argument raises: a call's, rather than a caller's own.
-CALL_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, OSError, EOFError, UnicodeEncodeError)
+# What encoding an argument raises, and decoding an answer: a time that Python doesn't have.
+ARGUMENT_ERRORS: tuple[type[Exception], ...] = (UnicodeEncodeError, OverflowError)
+# With the network's: a call's, rather than a caller's own.
+CALL_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, OSError, EOFError, *ARGUMENT_ERRORS)
 
 _LOGIN_REFUSED = {"28000", "28P01"}
 _DATABASE_MISSING = {"3D000"}
@@ -87,6 +90,9 @@ def translated(error: BaseException, dsn: str) -> PgSagaError:
     """The error to raise `from error`. `dsn` must be redacted already."""
     if _quotes_a_parameter(error):
         return UnstorableValueError(where="a parameter", problem="PostgreSQL has no such value")
+    if isinstance(error, OverflowError):
+        problem = "it is in none of the years 1 to 9999"
+        return CorruptValueError(what="a stored time", problem=problem)
     if isinstance(error, asyncpg.PostgresError):
         return _of_server(error, dsn)
     if is_connection_loss(error):

@@ -23,6 +23,7 @@ from langgraph_pgsaga._arguments import checked_integer, checked_seconds, requir
 from langgraph_pgsaga._pool import LoopPool, Pool
 from langgraph_pgsaga._portal import Portal
 from langgraph_pgsaga._server_errors import (
+    ARGUMENT_ERRORS,
     CALL_ERRORS,
     DRIVER_ERRORS,
     chainable,
@@ -185,7 +186,7 @@ class Database:
         """
         text = self.text(statement)
         if conn is not None:
-            with self._translating(UnicodeEncodeError):
+            with self._translating(*ARGUMENT_ERRORS):
                 rows: list[asyncpg.Record] = await conn.fetch(text, *args)
                 return rows
 

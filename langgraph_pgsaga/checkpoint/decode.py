@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -20,14 +21,16 @@ from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 from langgraph_pgsaga import _json
 from langgraph_pgsaga.checkpoint import pieces
 from langgraph_pgsaga.checkpoint.address import checkpoint_config
-from langgraph_pgsaga.checkpoint.codec import Codec, Encoded
-from langgraph_pgsaga.checkpoint.encode import MESSAGES, MESSAGES_SNAPSHOT
+from langgraph_pgsaga.checkpoint.codec import LARGEST_PAYLOAD_BYTES, Codec, Encoded
+from langgraph_pgsaga.checkpoint.encode import MESSAGES, MESSAGES_SNAPSHOT, MOST_REPEATED
 from langgraph_pgsaga.checkpoint.session_memory import KnownSession
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import CorruptValueError
 
 # What `put` encodes together where jsonb can't hold it.
 _EXACT_PARTS = {"checkpoint", "metadata", "checkpoint_ns"}
+_VERSION_TYPES = frozenset({str, int, float})
+_INT = frozenset({int})
 
 
 class StoredValue(NamedTuple):
@@ -62,12 +65,31 @@ class StoredWrite(NamedTuple):
     value: StoredValue
 
 
+Runs: TypeAlias = list[tuple[int, int]]
+
+
 class Messages:
     """A session's messages by number. Each list made of them has objects of its own."""
 
     def __init__(self, codec: MessageCodec, stored: Mapping[int, StoredMessage]) -> None:
         self._codec = codec
         self._stored = stored
+
+    def numbers(self, message_runs: Sequence[Any]) -> list[int]:
+        """The numbers in the runs, in order: [1, 3, 7, 7] is 1, 2, 3, 7.
+
+        Raises:
+            CorruptValueError: there are more of them, or of what they name, than is ever stored.
+        """
+        runs = runs_of(message_runs)
+        if sum(last - first + 1 for first, last in runs) > len(self._stored) + MOST_REPEATED:
+            raise _corrupt_list("it names more messages than the thread has")
+        numbers = [number for first, last in runs for number in range(first, last + 1)]
+        if any(run[1] >= following[0] for run, following in pairwise(runs)):
+            found = (self._stored[number] for number in numbers if number in self._stored)
+            if sum(len(message.data) for message in found) > LARGEST_PAYLOAD_BYTES:
+                raise _corrupt_list("it repeats its messages until they are too large")
+        return numbers
 
     def encoded(self, numbers: Iterable[int]) -> list[bytes]:
         """Their bytes, in order; KeyError where one isn't there."""
@@ -104,18 +126,58 @@ class SharedMessages(Messages):
 def decode_state(
     codec: Codec, state_data: str, metadata: str, exact_type: str | None, exact: bytes | None
 ) -> StateData:
-    """The columns of agent_states that `put` encoded."""
-    data: dict[str, Any] = _json.load(state_data)
-    inline = data.pop("channel_values")
+    """The columns of agent_states that `put` encoded.
+
+    Raises:
+        CorruptValueError: it didn't, or they were altered.
+    """
+    data = _mapping(_json.load(state_data))
+    inline = _mapping(data.pop("channel_values", None), "channel_values")
     if codec.encrypts and (inline or exact is None):
         problem = "it isn't encrypted, but this saver's serializer encrypts"
         raise CorruptValueError(what="a stored checkpoint", problem=problem)
     if exact_type is None or exact is None:
-        return StateData(data, _json.load(metadata), inline, None)
+        return _checked(StateData(data, _json.load(metadata), inline, None))
     whole = codec.load(exact_type, exact)
     if not isinstance(whole, dict) or not whole.keys() >= _EXACT_PARTS:
         raise CorruptValueError(what="a stored checkpoint", problem="a part of it is missing")
-    return StateData(whole["checkpoint"], whole["metadata"], inline, whole["checkpoint_ns"])
+    namespace = whole["checkpoint_ns"]
+    if not isinstance(namespace, str):
+        raise _corrupt_state("checkpoint_ns")
+    return _checked(StateData(whole["checkpoint"], whole["metadata"], inline, namespace))
+
+
+def _checked(state: StateData) -> StateData:
+    """The state, whose parts are what LangGraph and the rest of this package count on."""
+    _mapping(state.metadata, "metadata")
+    checkpoint = _mapping(state.checkpoint)
+    versions = _mapping(checkpoint.get("channel_versions"), "channel_versions")
+    if not _VERSION_TYPES.issuperset(map(type, versions.values())):
+        raise _corrupt_state("channel_versions")
+    for seen in _mapping(checkpoint.get("versions_seen", {}), "versions_seen").values():
+        _mapping(seen, "versions_seen")
+    if not isinstance(checkpoint.get("id"), str):
+        raise _corrupt_state("id")
+    try:
+        int(checkpoint.get("v") or 1)
+    except (TypeError, ValueError):
+        raise _corrupt_state("v") from None
+    return state
+
+
+def _mapping(value: Any, part: str = "state_data") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _corrupt_state(part)
+    return value
+
+
+def _corrupt_state(part: str) -> CorruptValueError:
+    return CorruptValueError(what="a stored checkpoint", problem=f"its {part} was altered")
+
+
+def inline_values(state_data: str) -> dict[str, Any]:
+    """The values that stand in a checkpoint's row."""
+    return _mapping(_mapping(_json.load(state_data)).get("channel_values"), "channel_values")
 
 
 def decode_value(codec: Codec, stored: StoredValue, messages: Messages) -> Any:
@@ -128,12 +190,12 @@ def decode_value(codec: Codec, stored: StoredValue, messages: Messages) -> Any:
     type_, payload, runs = stored
     try:
         if runs is not None and type_ in (MESSAGES, MESSAGES_SNAPSHOT):
-            value = messages.objects(run_numbers(runs))
+            value = messages.objects(messages.numbers(runs))
             return _DeltaSnapshot(value) if type_ == MESSAGES_SNAPSHOT else value
-        parts = None if runs is None else messages.encoded(run_numbers(runs))
+        parts = None if runs is None else messages.encoded(messages.numbers(runs))
     except KeyError as missing:
         problem = f"message {missing.args[0]} of the thread isn't there any more"
-        raise CorruptValueError(what="a list of messages", problem=problem) from None
+        raise _corrupt_list(problem) from None
     if payload is None:
         raise CorruptValueError(what="a large value", problem="a part of it isn't there any more")
     encoded = codec.open(type_, payload)
@@ -150,10 +212,21 @@ def _filled(skeleton: bytes, parts: list[bytes]) -> bytes:
         raise CorruptValueError(what="a value with messages", problem=problem) from error
 
 
-def run_numbers(message_runs: list[int]) -> Iterable[int]:
-    """The message numbers of runs, in order: [1, 3, 7, 7] is 1, 2, 3, 7."""
-    for first, last in zip(message_runs[::2], message_runs[1::2], strict=True):
-        yield from range(first, last + 1)
+def runs_of(message_runs: Sequence[Any]) -> Runs:
+    """The first and last numbers of the runs: [1, 3, 7, 7] is (1, 3) and (7, 7).
+
+    Raises:
+        CorruptValueError: they are none.
+    """
+    is_sound = _INT.issuperset(map(type, message_runs)) and len(message_runs) % 2 == 0
+    runs = list(zip(message_runs[::2], message_runs[1::2], strict=True)) if is_sound else []
+    if not runs or any(not 1 <= first <= last for first, last in runs):
+        raise _corrupt_list("its runs aren't pairs of ascending numbers")
+    return runs
+
+
+def _corrupt_list(problem: str) -> CorruptValueError:
+    return CorruptValueError(what="a list of messages", problem=problem)
 
 
 def decode_writes(

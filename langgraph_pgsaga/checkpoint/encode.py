@@ -34,6 +34,9 @@ MESSAGES_SNAPSHOT = "messages snapshot"
 _INLINE_CHARACTERS = 256
 # Payloads from here on are stored once per session, by their hash.
 BLOB_BYTES = 2048
+# Messages of a list that stand in it before, at most: a list that repeats more of them is
+# stored as a whole, so that what says otherwise is forged.
+MOST_REPEATED = pieces.MOST_LOOKED_AT
 # What an encoded call takes beside its payloads, about.
 _CALL_BYTES = 2000
 
@@ -226,6 +229,8 @@ def _encode_value(
     if not (codec.codec.splits_messages and readable.is_message_list(inner)):
         return _encode_other(codec, f"the value of channel {channel!r}", value)
     messages = _stored_messages(codec, f"a message of channel {channel!r}", inner)
+    if _is_repetitive(messages):
+        return _encode_other(codec, f"the value of channel {channel!r}", value)
     for stored, message in zip(messages, inner, strict=True):
         if stored.digest not in numbers:
             codec.show(stored, message)
@@ -236,7 +241,8 @@ def _encode_value(
 def _encode_written(codec: MessageCodec, channel: str, value: Any) -> EncodedValue:
     if codec.codec.splits_messages and readable.is_message_list(value):
         messages = _stored_messages(codec, f"a message written to channel {channel!r}", value)
-        return EncodedValue(messages=messages, list_type=MESSAGES)
+        if not _is_repetitive(messages):
+            return EncodedValue(messages=messages, list_type=MESSAGES)
     return _encode_other(codec, f"a write to channel {channel!r}", value)
 
 
@@ -256,6 +262,11 @@ def _stored_messages(
 ) -> list[StoredMessage]:
     stored = codec.stored
     return [stored(message, where) for message in messages]
+
+
+def _is_repetitive(messages: Sequence[StoredMessage]) -> bool:
+    count = len(messages)
+    return count > MOST_REPEATED and count - len({m.digest for m in messages}) > MOST_REPEATED
 
 
 def _inline_values(codec: Codec, checkpoint: Checkpoint) -> dict[str, Any]:

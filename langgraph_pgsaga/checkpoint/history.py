@@ -19,6 +19,7 @@ from langgraph_pgsaga import _json, _sql
 from langgraph_pgsaga.checkpoint.address import Address, optional_checkpoint_id
 from langgraph_pgsaga.checkpoint.codec import Codec
 from langgraph_pgsaga.checkpoint.decode import (
+    Runs,
     SharedMessages,
     StateData,
     StoredValue,
@@ -28,8 +29,9 @@ from langgraph_pgsaga.checkpoint.decode import (
     decode_state,
     decode_value,
     decode_writes,
+    inline_values,
     needs_pending_sends,
-    run_numbers,
+    runs_of,
 )
 from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
@@ -58,6 +60,7 @@ class Contents:
         self._codec = codec
         self._stored: dict[ValueKey, StoredValue | None] = {}
         self._messages: dict[UUID, dict[int, StoredMessage]] = {}
+        self._fetched: dict[UUID, Runs] = {}
         self._shared: dict[UUID, SharedMessages] = {}
 
     async def fetch(self, keys: Sequence[ValueKey]) -> None:
@@ -75,19 +78,21 @@ class Contents:
 
     async def fetch_messages(self, runs: Iterable[tuple[UUID, list[int] | None]]) -> None:
         """Fetches what of the runs of each session isn't here yet."""
-        missing: dict[UUID, set[int]] = {}
+        wanted: dict[UUID, Runs] = {}
         for session_id, found in runs:
-            if found:
-                have = self._messages.setdefault(session_id, {})
-                wanted = missing.setdefault(session_id, set())
-                wanted.update(n for n in run_numbers(found) if n not in have)
-        rows = [(session, *run) for session, numbers in missing.items() for run in _runs(numbers)]
+            if found is not None:
+                wanted.setdefault(session_id, []).extend(runs_of(found))
+        rows = []
+        for session_id, asked in wanted.items():
+            fetched = self._fetched.get(session_id, [])
+            rows += [(session_id, *run) for run in _without(_united(asked), fetched)]
+            self._fetched[session_id] = _united([*fetched, *asked])
         if not rows:
             return
         columns = [list(column) for column in zip(*rows, strict=True)]
         for row in await self._database.fetch(_STATEMENTS["select_messages"], *columns):
             stored = self._codec.of_row(row["payload_type"], row["payload"])
-            self._messages[row["session_id"]][row["message_no"]] = stored
+            self._messages.setdefault(row["session_id"], {})[row["message_no"]] = stored
 
     def messages(self, session_id: UUID) -> SharedMessages:
         """The session's messages, as far as they were fetched."""
@@ -303,11 +308,11 @@ async def _seeds(
     keys: list[ValueKey] = []
     for row in walk:
         for channel in row["found_channels"]:
-            state: dict[str, Any] = _json.load(row["state_data"])
-            if channel in state["channel_values"] and not codec.codec.encrypts:
-                seeds[channel] = state["channel_values"][channel]
+            inline = inline_values(row["state_data"])
+            if channel in inline and not codec.codec.encrypts:
+                seeds[channel] = inline[channel]
             else:
-                version = str(state["channel_versions"][channel])
+                version = str(_json.load(row["state_data"])["channel_versions"][channel])
                 keys.append(ValueKey(address.session_id, address.stored_ns, channel, version))
     contents = Contents(database, codec)
     await contents.fetch(keys)
@@ -352,11 +357,31 @@ def _place(row: asyncpg.Record | None) -> tuple[str | None, str | None, UUID | N
     return row["checkpoint_id"], row["checkpoint_ns"], row["session_id"]
 
 
-def _runs(numbers: set[int]) -> list[tuple[int, int]]:
-    runs: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
+def _united(runs: Runs) -> Runs:
+    """The runs in ascending order, those that meet or overlap as one."""
+    found: Runs = []
+    for first, last in sorted(runs):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = found[-1][0], max(last, found[-1][1])
         else:
-            runs.append((number, number))
-    return runs
+            found.append((first, last))
+    return found
+
+
+def _without(runs: Runs, others: Runs) -> Runs:
+    """What of the runs is in none of the others; both are united."""
+    found: Runs = []
+    left = iter(others)
+    other = next(left, None)
+    for first, last in runs:
+        begin = first
+        while other is not None and other[0] <= last:
+            if begin < other[0]:
+                found.append((begin, other[0] - 1))
+            begin = max(begin, other[1] + 1)
+            if other[1] > last:
+                break
+            other = next(left, None)
+        if begin <= last:
+            found.append((begin, last))
+    return found

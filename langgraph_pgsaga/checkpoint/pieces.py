@@ -20,7 +20,7 @@ from langgraph.types import Send
 Encode: TypeAlias = Callable[[Any], bytes]
 
 # Objects looked at for messages, and how deep they are nested.
-_MOST_LOOKED_AT = 5_000
+MOST_LOOKED_AT = 5_000
 _DEEPEST = 12
 # Messages that aren't where they are expected: each costs a search through the rest.
 _MOST_MISSED = 8
@@ -40,7 +40,7 @@ _DEEPEST_CUT = 4
 def messages_in(value: Any) -> list[BaseMessage]:
     """The messages inside plain containers, Sends and dataclasses, in the order of encoding."""
     found: list[BaseMessage] = []
-    left = _MOST_LOOKED_AT
+    left = MOST_LOOKED_AT
     waiting: list[tuple[Any, int]] = [(value, 0)]
     while waiting and left:
         item, depth = waiting.pop()

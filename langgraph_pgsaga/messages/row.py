@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from langgraph_pgsaga import _json
+from langgraph_pgsaga._times import aware
 
 # Around what a search found, in a snippet. No snippet has them anywhere else, and escaping
 # for HTML leaves them alone: escape the snippet first, then replace them by tags.
@@ -46,8 +47,8 @@ class MessageRow:
             message_type=row["message_type"],
             role=row["role"],
             content=row["content"],
-            metadata=_json.load(row["metadata"]),
-            created_at=row["created_at"],
+            metadata=_json.load_object(row["metadata"]),
+            created_at=aware(row["created_at"]),
         )
 
 

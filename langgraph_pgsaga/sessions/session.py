@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from langgraph_pgsaga import _json
+from langgraph_pgsaga._times import aware
 
 SessionOrder: TypeAlias = Literal["activity", "priority", "created"]
 
@@ -58,7 +59,9 @@ class Session:
         """The session of a row that has these columns."""
         given = dict(row)
         given["status"] = SessionStatus(row["status"])
-        given["metadata"] = _json.load(row["metadata"])
+        given["metadata"] = _json.load_object(row["metadata"])
+        for name in ("created_at", "last_activity_at", "expires_at"):
+            given[name] = row[name] and aware(row[name])
         return cls(**given)
 
 

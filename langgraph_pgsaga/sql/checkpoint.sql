@@ -288,7 +288,11 @@ held_values as materialized (
     c.channel, v.type, v.message_runs,
     coalesce(v.payload, {schema}.pgsaga_joined_blobs($1, v.blob_hashes)) as payload
   from wanted s
-  cross join lateral jsonb_each_text(s.state_data -> 'channel_versions') c (channel, version)
+  -- Forged versions, which are no object, are told of by who decodes the state.
+  cross join lateral jsonb_each_text(
+    case when jsonb_typeof(s.state_data -> 'channel_versions') = 'object'
+      then s.state_data -> 'channel_versions' end
+  ) c (channel, version)
   cross join lateral (
     select a.type, a.payload, a.blob_hashes, a.message_runs
     from {schema}.agent_state_values a
@@ -330,18 +334,28 @@ union all
 select 'message', null, null, null, m.message_no, m.payload_type, m.payload, null, null, null,
   null
 from (
-  select distinct u.first_no, a.message_runs[(u.i + 1)::integer] as last_no
+  -- Each message once, however often the runs have it: from behind the runs before on.
+  select
+    u.first_no, u.last_no,
+    max(u.last_no) over (
+      order by u.first_no rows between unbounded preceding and 1 preceding
+    ) as sent_no
   from (
-    select v.message_runs from held_values v union all select w.message_runs from held_writes w
-  ) a
-  cross join lateral unnest(a.message_runs) with ordinality u (first_no, i)
-  where u.i % 2 = 1
+    select distinct u.first_no, u.last_no
+    from (
+      select v.message_runs from held_values v union all select w.message_runs from held_writes w
+    ) a
+    cross join lateral unnest(a.message_runs, a.message_runs[2:]) with ordinality
+      u (first_no, last_no, i)
+    where u.i % 2 = 1
+  ) u
 ) r
 cross join session e
 cross join lateral (
   select a.message_no, a.payload_type, a.payload from {schema}.agent_messages a
   where a.session_id = $1
-    and a.message_no between greatest(r.first_no, e.held + 1) and r.last_no
+    and a.message_no >= greatest(r.first_no, e.held + 1)
+    and a.message_no > coalesce(r.sent_no, 0) and a.message_no <= r.last_no
   order by a.message_no
 ) m;
 

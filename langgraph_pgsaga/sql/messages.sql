@@ -31,9 +31,13 @@ limit $8;
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, types text[], roles text[], since timestamp with time zone, until timestamp with time zone, text text, after_no integer, page bigint, with_payload boolean
 -- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
 with runs as materialized (
-  select v.message_runs[run.i] as first_no, v.message_runs[run.i + 1] as last_no
+  select distinct run.first_no, run.last_no
   from {schema}.agent_states s
-  cross join lateral jsonb_each_text(s.state_data -> 'channel_versions') c (channel, version)
+  -- Forged versions, which are no object, name nothing.
+  cross join lateral jsonb_each_text(
+    case when jsonb_typeof(s.state_data -> 'channel_versions') = 'object'
+      then s.state_data -> 'channel_versions' end
+  ) c (channel, version)
   cross join lateral (
     select a.message_runs
     from {schema}.agent_state_values a
@@ -41,25 +45,31 @@ with runs as materialized (
       and a.channel = c.channel and a.version = c.version
     limit 1
   ) v
-  cross join lateral generate_series(1, cardinality(v.message_runs), 2) run (i)
-  where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3
+  cross join lateral unnest(v.message_runs, v.message_runs[2:]) with ordinality
+    run (first_no, last_no, i)
+  where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3 and run.i % 2 = 1
 ),
-visible as materialized (
-  select distinct n.message_no
+-- Each message once: a run is that of the runs from behind those before it on.
+apart as materialized (
+  select
+    r.first_no, r.last_no,
+    max(r.last_no) over (
+      order by r.first_no rows between unbounded preceding and 1 preceding
+    ) as seen_no
   from runs r
-  cross join lateral generate_series(greatest(r.first_no, coalesce($9, 0) + 1), r.last_no)
-    n (message_no)
 )
 select
   m.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
   m.role, m.content, m.metadata, m.created_at,
   case when $11 then m.payload_type end as payload_type,
   case when $11 then m.payload end as payload
-from visible v
+from apart r
 cross join lateral (
   select a.* from {schema}.agent_messages a
-  where a.session_id = $1 and a.message_no = v.message_no
-  limit 1
+  where a.session_id = $1
+    and a.message_no >= r.first_no and a.message_no > coalesce(r.seen_no, 0)
+    and a.message_no > coalesce($9, 0) and a.message_no <= r.last_no
+  order by a.message_no
 ) m
 join {schema}.agent_sessions t on t.session_id = m.session_id
 where ($4::text[] is null or m.message_type = any($4))

@@ -19,6 +19,7 @@ from langgraph_pgsaga._arguments import (
     checked_text,
     checked_time,
 )
+from langgraph_pgsaga._times import aware
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.decode import StateData, decode_state
@@ -331,14 +332,15 @@ class _Pages:
         metadata: Mapping[str, Any] = state.metadata
         checkpoint_id = row["checkpoint_id"]
         before = parent.checkpoint if parent else {}
-        written = state.checkpoint.get("ts")
+        step, source = metadata.get("step"), metadata.get("source")
         return Step(
             config=self._address.config(checkpoint_id),
             checkpoint_id=checkpoint_id,
             parent_checkpoint_id=row["parent_checkpoint_id"],
-            step=metadata.get("step"),
-            source=metadata.get("source"),
-            created_at=datetime.fromisoformat(written) if isinstance(written, str) else None,
+            # Whoever puts a checkpoint may say anything there.
+            step=step if type(step) is int else None,
+            source=source if isinstance(source, str) else None,
+            created_at=_time_of(state.checkpoint.get("ts")),
             name=row["checkpoint_name"],
             nodes=_nodes(before, state.checkpoint),
             changed=_changed(before, state.checkpoint),
@@ -381,6 +383,13 @@ def _line(step: Step) -> str:
         f"“{cells.name}”" if cells.name else "",
     ]
     return _text.one_line("; ".join(filter(None, parts)))
+
+
+def _time_of(written: Any) -> datetime | None:
+    try:
+        return aware(datetime.fromisoformat(written))
+    except (TypeError, ValueError):
+        return None
 
 
 def _nodes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,309 @@
+"""Rows that somebody damaged or forged: whoever reads them gets a typed error, or what is
+there, and soon."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, NamedTuple, TypeAlias
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.types import Send
+
+from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.errors import PgSagaError
+from langgraph_pgsaga.sync import Messages, Sessions
+from langgraph_pgsaga.timetravel import branches, history
+from tests._tables import SESSION_TABLES
+from tests.conftest import execute, with_database
+from tests.db._puts import config_of, put
+
+# Far more than any of the calls takes, far less than what forged rows once made of them.
+_SECONDS = 5.0
+_MEGABYTES = 200
+
+
+class Damaged(NamedTuple):
+    """A database in which the thread `t` is damaged, and `sound` isn't."""
+
+    dsn: str
+    saver: PostgresSaver
+    first_id: str
+    last_id: str
+
+
+def damage(dsn: str, *statements: str) -> None:
+    """What a forger does: no constraint of ours is in the way but those of the tables."""
+    asyncio.run(execute(dsn, *statements))
+
+
+def a_thread(saver: PostgresSaver, thread_id: str) -> tuple[str, str]:
+    """Two checkpoints with every kind of row; their ids."""
+    human, answer = HumanMessage("hello", id="1"), AIMessage("hello yourself", id="2")
+    rows = {f"key {n}": f"{n} " * 300 for n in range(40)}
+    first = put(saver, config_of(thread_id), {"messages": [human], "c": 1, "rows": rows})
+    values = {"messages": [human, answer], "note": {"at": answer, "n": [1]}, "rows": rows}
+    last = put(saver, first, values, {"step": 1})
+    saver.put_writes(last, [("messages", [answer]), ("note", Send("n", {"m": answer}))], "task")
+    saver.put_writes(first, [("messages", [answer])], "task")
+    return tuple(config["configurable"]["checkpoint_id"] for config in (first, last))
+
+
+@pytest.fixture(scope="module")
+def source(server_dsn: str, template_database: str) -> Iterator[tuple[str, PostgresSaver]]:
+    """A database with a sound thread, whose copies are damaged, and its saver."""
+    name = f"pgsaga_damaged_{os.getpid()}"
+    asyncio.run(execute(server_dsn, f'create database "{name}" template "{template_database}"'))
+    limit = f"alter database \"{name}\" set statement_timeout = '{_SECONDS} s'"
+    asyncio.run(execute(server_dsn, limit))
+    dsn = with_database(server_dsn, name)
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        a_thread(saver, "sound")
+        yield dsn, saver
+    asyncio.run(execute(server_dsn, f'drop database "{name}" with (force)'))
+
+
+@pytest.fixture
+def damaged(source: tuple[str, PostgresSaver]) -> Iterator[Damaged]:
+    dsn, saver = source
+    saver.copy_thread("sound", "t")
+    config = config_of("t")
+    ids = [one.config["configurable"]["checkpoint_id"] for one in saver.list(config)]
+    saver.get_tuple(config)
+    yield Damaged(dsn, saver, ids[1], ids[0])
+    damage(dsn, *(f"delete from {table} where {T}" for table in SESSION_TABLES))
+
+
+T = "session_id = pgsaga_session_id('t')"
+
+
+def of_runs(runs: str) -> tuple[str, ...]:
+    """The runs of all values and writes of the thread."""
+    return tuple(
+        f"update {table} set message_runs = {runs} where {T} and message_runs is not null"
+        for table in ("agent_state_values", "agent_state_writes")
+    )
+
+
+def of_state(column: str, value: str) -> tuple[str, ...]:
+    return (f"update agent_states set {column} = {value} where {T}",)
+
+
+def of_part(key: str, value: str) -> tuple[str, ...]:
+    return of_state("state_data", f"jsonb_set(state_data, '{{{key}}}', $${value}$$)")
+
+
+def of_session(column: str, value: str) -> tuple[str, ...]:
+    return (f"update agent_sessions set {column} = {value} where {T}",)
+
+
+def of_message(column: str, value: str) -> tuple[str, ...]:
+    return (f"update agent_messages set {column} = {value} where {T} and message_no = 1",)
+
+
+# As many as make the server or the reader work for minutes where each is looked at.
+MANY_RUNS = "(select array_agg(1 + i % 2) from generate_series(0, 99999) i)"
+NESTED_RUNS = """(
+  select array_agg(case when i % 2 = 1 then 1 else 2147483647 - i end)
+  from generate_series(1, 50000) i
+)"""
+RUNS = {
+    "of an odd number": "'{1}'",
+    "of none": "'{}'",
+    "to nothing": "'{1,null}'",
+    "from nothing": "'{null,2}'",
+    "below zero": "'{-5,2}'",
+    "from zero": "'{0,1}'",
+    "backwards": "'{2,1}'",
+    "far too long": "'{1,2147483647}'",
+    "at the end of integers": "'{2147483647,2147483647}'",
+    "overlapping": "'{1,2,1,2,2,2}'",
+    "in rows": "'{{1,2},{1,2}}'",
+    "with other bounds": "'[0:1]={1,2}'",
+    "over and over": MANY_RUNS,
+    "one in another": NESTED_RUNS,
+}
+JSON = {
+    "null": "null",
+    "a number": "5",
+    "text": '"x"',
+    "a list": "[1, [2]]",
+    "an object": '{"a": [1], "messages": {"b": 1}}',
+}
+PARTS = ("channel_versions", "channel_values", "versions_seen", "v", "ts", "id")
+CONTENTS = {
+    "of an unknown type": "type = 'x'",
+    "of no type": "type = ''",
+    "torn": "payload = substr(payload, 2)",
+    "of a byte with runs": "payload = '\\x01', blob_hashes = null, message_runs = '{1,2}'",
+    "of bytes for messages": (
+        "type = 'messages', message_runs = null, payload = '\\x90', blob_hashes = null"
+    ),
+}
+HASHES = {
+    "none": "'{}'",
+    "null": "'{null}'",
+    "unknown": "array['\\x00'::bytea]",
+    "repeated": "array(select blob_hashes[1] from generate_series(1, 300000))",
+    "in rows": "array[blob_hashes, blob_hashes]",
+}
+MESSAGE_COLUMNS = {
+    "payload": "'\\xc1'",
+    "payload_type": "'x'",
+    "message_type": "'nobody'",
+    "role": "''",
+    "parent_message_no": "1",
+    "message_id": "null",
+    "message_no": "2147483647",
+    "content": "repeat('x', 3000000)",
+}
+STATE_COLUMNS = {
+    "exact": "'\\xc1', exact_type = 'msgpack'",
+    "parent_checkpoint_id": "''",
+    "checkpoint_id": "checkpoint_id || repeat('x', 500)",
+    "checkpoint_ns": "'a|b:c|' || repeat('n', 700)",
+    "checkpoint_name": "checkpoint_id || repeat('n', 500)",
+}
+SESSION_COLUMNS = {
+    "message_count": "-5",
+    "message_epoch": "-9223372036854775808",
+    "priority": "-2147483648",
+    "thread_id": "'other'",
+    "user_id": "repeat('u', 100000)",
+    "lease_expires_at": "'infinity'",
+}
+ONE = f"where {T} and channel = 'messages'"
+WRITE_COLUMNS = {
+    "idx": "-2147483648",
+    "task_path": "repeat('~', 100000)",
+    "task_id": "''",
+    "channel": "'__pregel_tasks'",
+}
+Damages: TypeAlias = Iterator[tuple[str, tuple[str, ...]]]
+
+
+def of_shapes() -> Damages:
+    """Runs, and JSON of another shape than ours."""
+    for name, runs in RUNS.items():
+        yield f"runs {name}", of_runs(runs)
+    for name, value in JSON.items():
+        yield f"state_data is {name}", of_state("state_data", f"$${value}$$")
+        yield f"metadata is {name}", of_state("metadata", f"$${value}$$")
+        yield f"session metadata is {name}", of_session("metadata", f"$${value}$$")
+        yield f"message metadata is {name}", of_message("metadata", f"$${value}$$")
+        for key in PARTS:
+            yield f"{key} is {name}", of_part(key, value)
+        for key in ("step", "source", "parents", "counters_since_delta_snapshot"):
+            change = f"jsonb_set(metadata, '{{{key}}}', $${value}$$)"
+            yield f"metadata's {key} is {name}", of_state("metadata", change)
+    for key in PARTS:
+        yield f"no {key}", of_state("state_data", f"state_data - '{key}'")
+    for v in ("1e300", '"4"', "-1", "3.5", "1"):
+        yield f"v is {v}", of_part("v", v)
+
+
+def of_times() -> Damages:
+    for ts in ("infinity", "2026-01-01T00:00:00", "99999-01-01T00:00:00+00:00"):
+        yield f"ts is {ts}", of_part("ts", f'"{ts}"')
+    for moment in ("infinity", "-infinity", "10000-01-01", "4713-01-02 BC"):
+        for column in ("created_at", "last_activity_at", "expires_at"):
+            yield f"{column} of the session is {moment}", of_session(column, f"'{moment}'")
+        yield f"a message of {moment}", of_message("created_at", f"'{moment}'")
+        yield f"a state of {moment}", of_state("created_at", f"'{moment}'")
+
+
+def of_contents() -> Damages:
+    """Values, writes and what they refer to."""
+    for table in ("agent_state_values", "agent_state_writes"):
+        for name, change in CONTENTS.items():
+            yield f"{table} {name}", (f"update {table} set {change} where {T}",)
+    for name, hashes in HASHES.items():
+        change = f"blob_hashes = {hashes} where {T} and blob_hashes is not null"
+        yield f"hashes {name}", (f"update agent_state_values set {change}",)
+    for table in SESSION_TABLES:
+        yield f"{table} gone", (f"delete from {table} where {T}",)
+    yield "a message gone", (f"delete from agent_messages where {T} and message_no = 1",)
+
+
+def of_columns() -> Damages:
+    for column, value in MESSAGE_COLUMNS.items():
+        yield f"a message's {column}", of_message(column, value)
+    for column, value in STATE_COLUMNS.items():
+        yield f"a state's {column}", of_state(column, value)
+    for column, value in SESSION_COLUMNS.items():
+        yield f"the session's {column}", of_session(column, value)
+    for column, value in WRITE_COLUMNS.items():
+        yield f"a write's {column}", (f"update agent_state_writes set {column} = {value} {ONE}",)
+    ring = f"update agent_messages set parent_message_no = 3 - message_no where {T}"
+    yield "parents in a ring", (ring,)
+
+
+DAMAGES = dict(chain(of_shapes(), of_times(), of_contents(), of_columns()))
+
+
+def readings(d: Damaged) -> dict[str, Callable[[], Any]]:
+    """Every way in which a thread is read."""
+    saver, messages, sessions = d.saver, Messages(d.saver), Sessions(d.saver.db)
+    config = config_of("t")
+    at = config_of("t", checkpoint_id=d.last_id)
+    fresh = PostgresSaver(saver.db)
+    steps = history(saver, config)
+    return {
+        "get_tuple": lambda: fresh.get_tuple(config),
+        "get_tuple by id": lambda: fresh.get_tuple(at),
+        "get_tuple remembered": lambda: saver.get_tuple(config),
+        "list": lambda: list(saver.list(config)),
+        "list all": lambda: list(saver.list(None)),
+        "list by metadata": lambda: list(saver.list(None, filter={"step": 0})),
+        "delta history": lambda: saver.get_delta_channel_history(
+            config=at, channels=["messages", "rows", "note"]
+        ),
+        "conversation": lambda: messages.conversation("t"),
+        "rows": lambda: messages.rows("t"),
+        "rows of all": messages.rows,
+        "rows of a branch": lambda: messages.rows("t", branch=d.last_id),
+        "search": lambda: messages.search("hello"),
+        "tree": lambda: str(messages.tree("t")),
+        "export": lambda: messages.export(io.StringIO()),
+        "full export": lambda: messages.export(io.StringIO(), full=True),
+        "session": lambda: sessions.get("t"),
+        "sessions": lambda: sessions.list(order="priority"),
+        "sessions by words": lambda: sessions.list(text="hello"),
+        "history": lambda: (str(history(saver, config)), history(saver, config)._repr_html_()),
+        "branches": lambda: (str(branches(saver, config)), branches(saver, config)._repr_html_()),
+        "at": lambda: history(saver, config).at(step=1),
+        "values": lambda: [steps.values(step) for step in steps[:2]],
+    }
+
+
+def bounded(
+    name: str, call: Callable[[], Any], *errors: type[BaseException]
+) -> BaseException | None:
+    """What the call raises of `errors`; it takes neither long nor much."""
+    began, size = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    failed: BaseException | None = None
+    try:
+        call()
+    except errors as error:
+        failed = error
+    seconds = time.monotonic() - began
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - size) / 1024
+    assert seconds < _SECONDS, f"{name} took {seconds:.1f} s"
+    assert grown < _MEGABYTES, f"{name} took {grown:.0f} MB"
+    return failed
+
+
+@pytest.mark.parametrize("statements", DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_a_typed_error_or_an_honest_answer(
+    damaged: Damaged, statements: tuple[str, ...]
+) -> None:
+    """In every way of reading, in time and memory that the damage doesn't rule."""
+    damage(damaged.dsn, *statements)
+    for name, call in readings(damaged).items():
+        bounded(name, call, PgSagaError)
