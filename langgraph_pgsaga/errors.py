@@ -22,6 +22,7 @@
     ├── ServerError                   the server refused a statement (sqlstate)
     │   ├── ReadOnlyServerError       a standby, or a database set to take no writes
     │   └── ServerConnectionError     the server can't be reached, or went away
+    │       ├── LockLostError         the connection that kept others out went away
     │       ├── AuthenticationError   wrong user or password
     │       ├── MissingDatabaseError  the database doesn't exist
     │       └── PoolTimeoutError      no connection became free in time
@@ -259,6 +260,17 @@ class MissingDatabaseError(ServerConnectionError):
         return (
             f"PostgreSQL at {self.dsn}: {self.detail}. "
             "Create the database first (createdb), or correct its name in the DSN"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class LockLostError(ServerConnectionError):
+    """The connection whose lock kept other takers of a thread out was lost. It ends there."""
+
+    def __str__(self) -> str:
+        return (
+            f"the connection to {self.dsn} that kept other imports out was lost: {self.detail}. "
+            "Import again: it goes on from what is stored"
         )
 
 

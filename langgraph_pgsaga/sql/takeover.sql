@@ -9,14 +9,87 @@
 -- columns: pg_advisory_xact_lock void
 select pg_advisory_xact_lock(hashtextextended('pgsaga takeover ' || $1::uuid::text, 0));
 
--- name: mark_taken_over
--- The thread is whole here up to this checkpoint of the other saver. The mark goes with the
--- session's row when the thread is deleted; a copy of the thread has none.
--- params: session_id uuid, checkpoint_id text
-update {schema}.agent_sessions
-set taken_over_to = $2
-where session_id = $1
-  and taken_over_to is distinct from $2;
+-- name: lift_limits
+-- Time-outs that would end the transaction which holds the lock, or its wait for it, count for
+-- statements of an application. An import holds the lock for as long as it takes.
+-- columns: set_config text
+select set_config(s.name, '0', true)
+from pg_settings s
+where s.name in (
+  'idle_in_transaction_session_timeout', 'lock_timeout', 'statement_timeout', 'transaction_timeout'
+);
+
+-- name: check_takeover
+-- Answers while the connection is there, and with it the lock.
+-- columns: is_there boolean
+select true as is_there;
+
+-- name: set_times
+-- Checkpoints, and the messages that they have, were stored when the source stored them: the
+-- messages with the first checkpoint that has them. Times only go back.
+-- params: session_id uuid, checkpoint_nss text[], checkpoint_ids text[],
+--   times timestamp with time zone[]
+with session as materialized (
+  select s.session_id from {schema}.agent_sessions s where s.session_id = $1 for update
+),
+given as materialized (
+  select c.session_id, i.checkpoint_ns, i.checkpoint_id, i.time
+  from session c
+  cross join unnest($2::text[], $3::text[], $4::timestamptz[])
+    i (checkpoint_ns, checkpoint_id, time)
+),
+states as (
+  update {schema}.agent_states s
+  set created_at = g.time
+  from given g
+  where s.session_id = $1 and s.checkpoint_ns = g.checkpoint_ns
+    and s.checkpoint_id = g.checkpoint_id and s.created_at > g.time
+),
+held as materialized (
+  select s.checkpoint_ns, c.channel, c.version, min(g.time) as time
+  from given g
+  cross join lateral (
+    select a.checkpoint_ns, a.state_data from {schema}.agent_states a
+    where a.session_id = $1 and a.checkpoint_ns = g.checkpoint_ns
+      and a.checkpoint_id = g.checkpoint_id
+    limit 1
+  ) s
+  cross join lateral jsonb_each_text(s.state_data -> 'channel_versions') c (channel, version)
+  group by s.checkpoint_ns, c.channel, c.version
+),
+said as materialized (
+  select m.message_no, min(h.time) as time
+  from held h
+  join {schema}.agent_state_values v
+    on v.session_id = $1 and v.checkpoint_ns = h.checkpoint_ns
+    and v.channel = h.channel and v.version = h.version
+  cross join lateral generate_series(1, cardinality(v.message_runs), 2) run (i)
+  join {schema}.agent_messages m
+    on m.session_id = $1 and m.created_at > h.time
+    and m.message_no between v.message_runs[run.i] and v.message_runs[run.i + 1]
+  group by m.message_no
+)
+update {schema}.agent_messages m
+set created_at = d.time
+from said d
+where m.session_id = $1 and m.message_no = d.message_no;
+
+-- name: end_takeover
+-- The session is as old as its first checkpoint, and was active last with its last one, or,
+-- with is_active, is so now. With taken_over_to the thread is whole here up to this checkpoint of the
+-- other saver. That mark goes with the session's row when the thread is deleted; a copy of the
+-- thread has none.
+-- params: session_id uuid, taken_over_to text, is_active boolean
+update {schema}.agent_sessions t set
+  taken_over_to = coalesce($2, t.taken_over_to),
+  created_at = least(t.created_at, o.first_at),
+  last_activity_at = case when $3 then now() else coalesce(o.last_at, t.last_activity_at) end
+from (
+  select min(s.created_at) as first_at, max(s.created_at) as last_at
+  from {schema}.agent_states s
+  where s.session_id = $1
+) o
+where t.session_id = $1;
 
 -- name: select_taken_over
 -- Up to which checkpoint the thread was taken over, and whether it has newer ones here; no

@@ -30,7 +30,7 @@ from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, thread_id_text
 from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
 from langgraph_pgsaga.takeover.source import Saver, SourceReader, key_of, thread_of
-from langgraph_pgsaga.takeover.threads import TakenOver, import_threads
+from langgraph_pgsaga.takeover.threads import TakenOver, take_active
 
 T = TypeVar("T")
 _PAGE = 50
@@ -98,8 +98,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
             return
         async with self._lock(thread_id):
             if not await self._is_new(thread_id):
-                report = await import_threads(self.old, self.new, thread_ids=[thread_id])
-                report.raise_first()
+                await take_active(self._reader, self.new, thread_id)
             self._remember(thread_id)
 
     def _lock(self, thread_id: str) -> asyncio.Lock:

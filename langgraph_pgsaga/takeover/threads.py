@@ -7,6 +7,7 @@ import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -14,14 +15,21 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import WRITES_IDX_MAP, ChannelVersions, CheckpointTuple
 
 from langgraph_pgsaga import _sql
-from langgraph_pgsaga._arguments import checked_instance, checked_integer, checked_items
+from langgraph_pgsaga._arguments import (
+    checked_instance,
+    checked_integer,
+    checked_items,
+    checked_time,
+)
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, session_id_of, thread_id_text
 from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
-from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.database import Connection, Database
 from langgraph_pgsaga.errors import (
     BlockingCallError,
     ClosedError,
+    InvalidArgumentError,
+    LockLostError,
     MigrationError,
     PgSagaError,
     ReadOnlyServerError,
@@ -44,7 +52,9 @@ from langgraph_pgsaga.takeover.source import (
 
 T = TypeVar("T")
 _STATEMENTS = _sql.load("takeover")
+_BATCH = 50
 _CLOSE_SECONDS = 5.0
+_KEEP_SECONDS = 10.0
 _SESSION_KEYS = ("user_id", "agent_type", "priority")
 # These are the server's or the caller's trouble, not a thread's: the import ends with them.
 _FATAL = (
@@ -61,7 +71,7 @@ async def import_threads(
     target: PostgresSaver,
     *,
     thread_ids: Iterable[str] | None = None,
-    batch: int = 50,
+    batch: int = _BATCH,
     dry_run: bool = False,
     on_progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportReport:
@@ -100,10 +110,21 @@ async def import_threads(
     progress = _Progress(len(threads), on_progress)
     reports: list[ThreadReport] = []
     for thread_id in threads:
-        taking = _Takeover(reader, target, thread_id, batch, progress, dry_run=dry_run)
-        reports.append(await taking.run())
+        taking = _Takeover(reader, target, thread_id, batch, progress)
+        reports.append(await (taking.try_out() if dry_run else taking.run()))
         progress.threads_done += 1
     return ImportReport(threads=tuple(reports), dry_run=dry_run)
+
+
+async def take_active(reader: SourceReader, target: PostgresSaver, thread_id: str) -> None:
+    """`import_threads` of one that is about to be written to, and so counts as active now.
+
+    Raises:
+        TakeoverError, UnstorableValueError: the thread isn't whole in the target.
+    """
+    taking = _Takeover(reader, target, thread_id, _BATCH, _Progress(1, None))
+    report = await taking.run(is_active=True)
+    ImportReport(threads=(report,), dry_run=False).raise_first()
 
 
 class _Progress:
@@ -156,21 +177,72 @@ class TakenOver:
         return cls(**dict(rows[0])) if rows else None
 
 
-@asynccontextmanager
-async def _locked(database: Database, session_id: UUID) -> AsyncIterator[None]:
-    """Keeps other takers of the thread out, in whatever process.
+class _Lock:
+    """Keeps other takers of a thread out, in whatever process, while its transaction is open.
 
-    On a connection of its own: the pool may have but one, and the block needs that.
+    On a connection of its own: the pool may have but one, and the import needs that.
     """
-    conn = await database.connect()
-    try:
-        with database._translating(OSError):
-            await conn.transaction().start()
-        await database.fetch(_STATEMENTS["lock_takeover"], session_id, conn=conn)
-        yield
-    finally:
-        with suppress(Exception):  # lost or closed, the transaction ends
-            await conn.close(timeout=_CLOSE_SECONDS)
+
+    def __init__(self, database: Database, conn: Connection) -> None:
+        self._database = database
+        self._conn = conn
+        self._transaction = conn.transaction()
+        # A connection does one thing at a time.
+        self._one_at_a_time = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, database: Database, session_id: UUID) -> AsyncIterator[_Lock]:
+        """Waits for the lock, and holds it to the end of the block or until `end`."""
+        conn = await database.connect()
+        try:
+            lock = cls(database, conn)
+            await lock._begin(session_id)
+            keeping = asyncio.create_task(lock._keep())
+            try:
+                yield lock
+            finally:
+                keeping.cancel()
+        finally:
+            with suppress(Exception):  # lost or closed, the transaction ends
+                await conn.close(timeout=_CLOSE_SECONDS)
+
+    async def check(self) -> None:
+        """LockLostError where the lock is lost."""
+        await self._fetch("check_takeover")
+
+    async def end(self, session_id: UUID, taken_over_to: str | None, *, is_active: bool) -> None:
+        """Stores what came of it, which only the lock's holder can, and gives the lock back."""
+        await self._fetch("end_takeover", session_id, taken_over_to, is_active)
+        with self._telling():
+            await self._transaction.commit()
+
+    async def _begin(self, session_id: UUID) -> None:
+        with self._telling():
+            await self._transaction.start()
+        await self._fetch("lift_limits")
+        await self._fetch("lock_takeover", session_id)
+
+    async def _keep(self) -> None:
+        """What stands between here and the server may close a connection that is silent."""
+        with suppress(LockLostError):  # the next check says so
+            while True:
+                await asyncio.sleep(_KEEP_SECONDS)
+                await self.check()
+
+    async def _fetch(self, name: str, *arguments: Any) -> None:
+        with self._telling():
+            async with self._one_at_a_time:
+                await self._database.fetch(_STATEMENTS[name], *arguments, conn=self._conn)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            with self._database._translating(OSError):
+                yield
+        except ServerConnectionError as error:
+            sqlstate, detail = error.sqlstate, error.detail
+            raise LockLostError(dsn=error.dsn, sqlstate=sqlstate, detail=detail) from error
 
 
 class _Takeover:
@@ -183,8 +255,6 @@ class _Takeover:
         thread_id: str,
         batch: int,
         progress: _Progress,
-        *,
-        dry_run: bool,
     ) -> None:
         self._reader = reader
         self._target = _anew(target)
@@ -192,29 +262,45 @@ class _Takeover:
         self._thread_id = thread_id
         self._batch = batch
         self._progress = progress
-        self._dry_run = dry_run
+        # None where nothing is to be stored.
+        self._lock: _Lock | None = None
         self._versions: set[tuple[str, str, str]] = set()
         self._checkpoints = self._stored = self._writes = 0
         self._errors: list[PgSagaError] = []
         self._newest: CheckpointKey | None = None
+        self._came_to = ""
 
-    async def run(self) -> ThreadReport:
+    async def run(self, *, is_active: bool = False) -> ThreadReport:
         """Imports the thread; what goes wrong with it stands in the report."""
-        try:
+        with self._reporting():
             session_id = session_id_of(thread_id_text(self._thread_id))
-            if self._dry_run:
-                await self._take()
-            else:
-                async with _locked(self._target.db, session_id):
+            async with _Lock.of(self._target.db, session_id) as self._lock:
+                with self._reporting():
                     await self._take()
-                    if self._newest and not self._errors:
-                        await self._target.db.fetch(
-                            _STATEMENTS["mark_taken_over"], session_id, self._newest.checkpoint_id
-                        )
+                is_whole = self._newest is not None and not self._errors
+                came_to = self._newest.checkpoint_id if self._newest and is_whole else None
+                if self._stored or (is_whole and came_to != self._came_to):
+                    await self._lock.end(session_id, came_to, is_active=is_active)
+        return self._report()
+
+    async def try_out(self) -> ThreadReport:
+        """Finds out what `run` would do."""
+        with self._reporting():
+            thread_id_text(self._thread_id)
+            await self._take()
+        return self._report()
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """What is wrong with the thread doesn't end the import of the others."""
+        try:
+            yield
         except _FATAL:
             raise
         except PgSagaError as error:
             self._errors.append(error)
+
+    def _report(self) -> ThreadReport:
         return ThreadReport(
             thread_id=self._thread_id,
             checkpoints=self._checkpoints,
@@ -230,7 +316,7 @@ class _Takeover:
             seen, self._newest = keys, keys[-1] if keys else None
             self._checkpoints = len(keys)
             await self._take_keys(keys)
-            if self._dry_run or self._errors or self._newest is None:
+            if self._lock is None or self._errors or self._newest is None:
                 return
             with self._reading():
                 newest = await self._reader.newest(self._thread_id)
@@ -261,7 +347,7 @@ class _Takeover:
         here = set(await self._keys(SourceReader(self._stored_here)))
         # What came over already and isn't here was pruned or deleted since.
         came = await TakenOver.of(self._target.db, self._thread_id)
-        came_to = came.checkpoint_id if came else ""
+        self._came_to = came_to = came.checkpoint_id if came else ""
         common = [key for key in keys if key in here]
         missing = [key for key in keys if key not in here and key.checkpoint_id > came_to]
         went_on = len(here) > len(common)
@@ -294,8 +380,11 @@ class _Takeover:
         that lack writes. Once the thread has gone on here, its writes are its own.
         """
         has_more, behind = False, []
-        for key in keys:
-            expected, found = await self._read(key), await self._read_back(key)
+        whole = [await self._read(key) for key in keys]
+        if self._lock is not None and not was_whole:  # it was interrupted before it told them
+            await self._set_times(whole)
+        for key, expected in zip(keys, whole, strict=True):
+            found = await self._read_back(key)
             if found is None:
                 continue
             if was_whole and found.parent_config is None and _parent_key(expected) not in here:
@@ -317,11 +406,13 @@ class _Takeover:
         new = [one for one in found if key_of(one) not in here]
         self._stored += len(new)
         self._writes += sum(len(one.pending_writes or ()) for one in found)
-        if self._dry_run:
+        if self._lock is None:
             self._try(found)
             return
+        await self._lock.check()
         await _all(self._write(one) for one in found)
         await _all(self._put(one) for one in new)
+        await self._set_times(found)
         for expected in found:
             self._check(expected, await self._read_back(key_of(expected)))
 
@@ -375,6 +466,20 @@ class _Takeover:
         for task_id, task_path, writes in _tasks(found):
             await self._target.aput_writes(config, writes, task_id, task_path)
 
+    async def _set_times(self, found: Sequence[CheckpointTuple]) -> None:
+        """Of those whose time can be told; the others are of now."""
+        given = [
+            (address.stored_ns, one.checkpoint["id"], time)
+            for one in found
+            if (time := _time_of(one)) is not None
+            for address in [Address.of(one.config)]
+        ]
+        if given:
+            namespaces, ids, times = map(list, zip(*given, strict=True))
+            session_id = session_id_of(self._thread_id)
+            statement = _STATEMENTS["set_times"]
+            await self._target.db.fetch(statement, session_id, namespaces, ids, times)
+
     def _try(self, found: Sequence[CheckpointTuple]) -> None:
         """Encodes everything as for storing it."""
         codec = self._target._codec
@@ -417,6 +522,14 @@ def _anew(target: PostgresSaver) -> PostgresSaver:
     clone._owns_db = False
     clone._begin(target._codec.codec, target._leases.of_blocks())
     return clone
+
+
+def _time_of(found: CheckpointTuple) -> datetime | None:
+    """When the source stored it, if it tells."""
+    try:
+        return checked_time("ts", datetime.fromisoformat(found.checkpoint["ts"]))
+    except (InvalidArgumentError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _parent_key(found: CheckpointTuple) -> CheckpointKey | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from langgraph.types import Command
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import BlockingCallError, ThreadDivergedError, ThreadExistsError
-from langgraph_pgsaga.sessions import Sessions
+from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from tests._graphs import Saver
 from tests.db import _histories as histories
@@ -306,6 +307,21 @@ async def test_a_thread_that_went_on_here_is_not_asked_for_in_the_old_saver(
     found = await ReadThroughSaver(saver, old).aget_tuple(config_of("t"))
     assert found is not None
     assert key(found) == key(newest)
+
+
+async def test_a_thread_that_is_moved_by_a_write_is_active(
+    old: Saver, saver: PostgresSaver
+) -> None:
+    """A sweep of idle sessions doesn't take it away between its move and that write."""
+    await histories.talk(histories.chat(old), config_of("t"))
+    (newest, *_) = await all_of(old)
+    checkpoint: Any = {**newest.checkpoint, "ts": "2024-05-01T12:00:00+00:00"}
+    await old.aput(newest.parent_config or config_of("t"), checkpoint, newest.metadata, {})
+    both = ReadThroughSaver(saver, old)
+    await both._move("t")
+    await Sessions(saver.db).sweep([RetentionPolicy(max_idle=timedelta(hours=1))])
+    await both.aput_writes(newest.config, [("messages", [])], "task")
+    assert list(map(key, await all_of(saver))) == list(map(key, await all_of(old)))
 
 
 async def test_metadata_that_is_replaced_doesnt_bring_the_old_thread_back(
