@@ -33,9 +33,11 @@
     │   └── OtherTablesError          another schema of the database has the tables
     ├── SerializationError
     │   ├── UnstorableValueError      refused when written: it couldn't be loaded again
-    │   ├── BlockedTypeError          refused when loaded: the type isn't allowed
-    │   ├── MissingTypeError          the type's module or name isn't there any more
-    │   └── CorruptValueError         the stored bytes can't be decoded
+    │   └── UnloadableValueError      a stored value may not, or can't, be loaded, and where it is
+    │       ├── BlockedTypeError      its type isn't allowed
+    │       ├── MissingTypeError      its type's module or name isn't there
+    │       ├── ChangedClassError     its class has changed since, and no longer fits
+    │       └── CorruptValueError     its bytes can't be decoded
     └── EmbeddedServerError           the development server can't be used
 
 Messages name what was wrong, with the value, and what to do. They never hold
@@ -47,7 +49,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 
 def _rebuild(cls: Callable[..., PgSagaError], attributes: dict[str, Any]) -> PgSagaError:
@@ -370,13 +372,58 @@ class UnstorableValueError(SerializationError):
 
 
 @dataclass(kw_only=True, eq=False)
-class BlockedTypeError(SerializationError):
+class UnloadableValueError(SerializationError):
+    """A stored value may not, or can't, be loaded.
+
+    The attributes say where it is, as far as that is known: `path` leads to it within the
+    value of `channel`, in Python's notation (`['items'][2].plan`).
+    """
+
+    thread_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_id: str | None = None
+    channel: str | None = None
+    path: str = ""
+
+    def at(self, **place: Any) -> Self:
+        """This error, which now says where, too; what it says already stays."""
+        for name, value in place.items():
+            if not getattr(self, name):
+                setattr(self, name, value)
+        return self
+
+    def __str__(self) -> str:
+        return f"{self._place()}{self._problem()}"
+
+    def _problem(self) -> str:
+        return "a stored value can't be loaded"
+
+    def _place(self) -> str:
+        named = {
+            "thread": self.thread_id,
+            "namespace": self.checkpoint_ns,
+            "checkpoint": self.checkpoint_id,
+            "channel": self.channel,
+        }
+        parts = [f"{name} {value!r}" for name, value in named.items() if value]
+        if self.path:
+            parts.append(f"at {self.path}")
+        return f"{', '.join(parts)}: " if parts else ""
+
+
+_LENIENTLY = (
+    "A saver with lenient=True loads a placeholder in its place, and lets update_state replace it"
+)
+
+
+@dataclass(kw_only=True, eq=False)
+class BlockedTypeError(UnloadableValueError):
     """A stored value names a type that isn't allowed here."""
 
     module: str
     name: str
 
-    def __str__(self) -> str:
+    def _problem(self) -> str:
         return (
             f"a stored value wants to become {self.module}.{self.name}, which isn't allowed. "
             f"If it is a type of yours, pass allow=[{self.name}] (the class itself) to the saver"
@@ -384,28 +431,53 @@ class BlockedTypeError(SerializationError):
 
 
 @dataclass(kw_only=True, eq=False)
-class MissingTypeError(SerializationError):
+class MissingTypeError(UnloadableValueError):
     """A stored value names a type that this process hasn't imported or no longer has."""
 
     module: str
     name: str
 
-    def __str__(self) -> str:
+    def _problem(self) -> str:
+        needs = f"a stored value needs {self.module}.{self.name}, which"
+        if "<locals>" in self.name:
+            function = self.name.partition(".<locals>")[0]
+            return (
+                f"{needs} is defined inside a function that didn't run here, or whose class is "
+                f"gone. Call {function}() first, or define the class at the top level of its "
+                f"module. {_LENIENTLY}"
+            )
         return (
-            f"a stored value needs {self.module}.{self.name}, which isn't loaded here. "
-            f"Import {self.module} before the graph runs, or, if the class was renamed or "
-            "moved, keep its old name as an alias"
+            f"{needs} isn't loaded here. Import {self.module} before the graph runs, or, if the "
+            f"class was renamed or moved, keep its old name as an alias. {_LENIENTLY}"
         )
 
 
 @dataclass(kw_only=True, eq=False)
-class CorruptValueError(SerializationError):
+class ChangedClassError(UnloadableValueError):
+    """The class of a stored value has changed since, so that the value no longer fits it.
+
+    `problem` names fields, never what is in them.
+    """
+
+    module: str
+    name: str
+    problem: str
+
+    def _problem(self) -> str:
+        return (
+            f"{self.module}.{self.name} has changed since a value of it was stored: "
+            f"{self.problem}. {_LENIENTLY}"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class CorruptValueError(UnloadableValueError):
     """Stored bytes that can't be decoded. `problem` never holds the bytes themselves."""
 
     what: str
     problem: str
 
-    def __str__(self) -> str:
+    def _problem(self) -> str:
         return f"{self.what} can't be loaded: {self.problem}"
 
 

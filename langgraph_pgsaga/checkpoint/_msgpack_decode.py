@@ -11,11 +11,13 @@ Extension codes 0 to 7 are LangGraph's. Those from 100 on are this package's:
 
 Text is never taken as a name to import or a function to call: `_permitted`
 says what a name may become.
+
+The record of a data class has a fourth element: FIELDS, or a mapping with what else is to be
+known of the object (`About`). One without it is LangGraph's, a dump of the object.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import math
 import re
@@ -28,27 +30,31 @@ import ormsgpack
 from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_METHODS
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Send
-from pydantic import BaseModel, RootModel
+from pydantic import RootModel
 
-from langgraph_pgsaga.checkpoint._permitted import TypeRules
+from langgraph_pgsaga.checkpoint._data_classes import WHOLE, About, builder_of
+from langgraph_pgsaga.checkpoint._permitted import TypeRules, is_data_class, key_of
+from langgraph_pgsaga.checkpoint.placeholder import placeholder_of
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
+    ChangedClassError,
     CorruptValueError,
     MissingTypeError,
     SerializationError,
+    UnloadableValueError,
 )
 
 SINGLE, POSITIONAL, KEYWORDS, METHOD, MODEL_V1, MODEL_V2, ARRAY, DELTA = range(8)
 TEXT, BIG_INT, PAIRS, TUPLE, MOMENT, NUMPY_SCALAR = range(100, 106)
 
-# The fourth element of a MODEL_V2: field values as they were, not a dump of them.
+# The fourth element of an object's record: its fields are all there is to it. Where there is
+# more to say, a mapping says it.
 FIELDS = "fields"
+UNSET, MORE, MARK = "unset", "more", "class"
 # Kinds of numpy dtype whose bytes are the whole value.
 NUMPY_KINDS = frozenset("biufcmMSUV")
 
 _OPTION = ormsgpack.OPT_NON_STR_KEYS
-
-Build = Callable[[dict[str, Any]], Any]
 
 
 class Decoder:
@@ -64,7 +70,7 @@ class Decoder:
     def load(self, data: bytes) -> Any:
         """The value in these bytes.
 
-        Raises BlockedTypeError, MissingTypeError or CorruptValueError.
+        Raises UnloadableValueError.
         """
         try:
             return ormsgpack.unpackb(data, ext_hook=self._hook, option=_OPTION)
@@ -100,10 +106,10 @@ class Decoder:
         return module, name, payload, parts[3] if len(parts) == 4 else None
 
     def _single(self, data: bytes) -> Any:
-        module, name, payload, _ = self._named(data)
-        cls = self._resolve(module, name)
+        module, name, payload, tail = self._named(data)
+        cls: type[Any] = self._rules.resolve(module, name, _about(tail).mark)
         if issubclass(cls, Enum):
-            return _guard(module, name, lambda: _enum(cls, payload))
+            return _enum(cls, payload)
         self._demand_listed(module, name)
         if issubclass(cls, (set, frozenset)):
             return _guard(module, name, lambda: cls([frozen(item) for item in payload]))
@@ -121,25 +127,27 @@ class Decoder:
             return _guard(module, name, lambda: Send(*payload[:2], timeout=payload[2]))
         return _guard(module, name, lambda: cls(*payload))
 
-    def _keywords(self, data: bytes) -> Any:
-        module, name, payload, marker = self._named(data)
-        cls = self._resolve(module, name)
+    def _object(self, data: bytes) -> Any:
+        module, name, fields, tail = self._named(data)
+        about = WHOLE if tail == FIELDS else _about(tail)
+        is_dump = tail != FIELDS and type(tail) is not dict
+        names = fields if type(fields) is dict else ()
+        cls: type[Any] = self._rules.resolve(module, name, about.mark, names)
         if issubclass(cls, Enum):
             # Called with names, an enum makes a class.
-            raise _wrong(module, name, "an enum is stored by its value, this isn't")
-        if marker != FIELDS and issubclass(cls, RootModel):
-            # A dumped root model is its root.
-            payload = {"root": payload}
-        if not isinstance(payload, dict):
+            raise _changed(module, name, "it is an enum now")
+        # A dumped root model is its root.
+        if type(fields) is not dict and not (is_dump and issubclass(cls, RootModel)):
             raise _wrong(module, name, "its fields aren't a mapping")
-        build = _BUILDERS.get(cls)
-        if build is None:
-            build = _BUILDERS[cls] = _builder(cls)
+        builder = builder_of(cls)
         try:
-            return build(payload)
+            return builder.from_dump(fields) if is_dump else builder.build(fields, about)
+        except ChangedClassError:
+            raise
         except Exception as exc:
             problem = f"{type(exc).__name__} when built from its stored fields"
-        raise _wrong(module, name, problem)
+        # Outside of the handler, so that the error drags no other along.
+        raise (_changed if is_data_class(cls) else _wrong)(module, name, problem)
 
     def _method(self, data: bytes) -> Any:
         module, name, payload, method = self._named(data)
@@ -199,16 +207,16 @@ class Decoder:
     def _demand_listed(self, module: str, name: str) -> None:
         """Only data classes are built on the strength of being imported, by field."""
         if not self._rules.is_listed(module, name):
-            raise _wrong(module, name, "a data class is stored by its fields, this isn't")
+            raise _changed(module, name, "it is stored by its fields now")
 
 
 _HANDLERS: dict[int, Callable[[Decoder, bytes], Any]] = {
     SINGLE: Decoder._single,
     POSITIONAL: Decoder._positional,
-    KEYWORDS: Decoder._keywords,
+    KEYWORDS: Decoder._object,
     METHOD: Decoder._method,
-    MODEL_V1: Decoder._keywords,
-    MODEL_V2: Decoder._keywords,
+    MODEL_V1: Decoder._object,
+    MODEL_V2: Decoder._object,
     ARRAY: Decoder._array,
     DELTA: Decoder._delta,
     TEXT: Decoder._text,
@@ -218,9 +226,6 @@ _HANDLERS: dict[int, Callable[[Decoder, bytes], Any]] = {
     MOMENT: Decoder._moment,
     NUMPY_SCALAR: Decoder._numpy_scalar,
 }
-
-# How each class met is built from its fields; says nothing on whether it may be.
-_BUILDERS: dict[type, Build] = {}
 
 
 def frozen(value: Any) -> Any:
@@ -236,6 +241,10 @@ def _wrong(module: str, name: str, problem: str) -> CorruptValueError:
     return CorruptValueError(what=f"a stored {module}.{name}", problem=problem)
 
 
+def _changed(module: str, name: str, problem: str) -> ChangedClassError:
+    return ChangedClassError(module=module, name=name, problem=problem)
+
+
 def _guard(module: str, name: str, build: Callable[[], Any]) -> Any:
     """Build, and tell of a failure without the payload that its text may hold."""
     try:
@@ -246,11 +255,26 @@ def _guard(module: str, name: str, build: Callable[[], Any]) -> Any:
     raise _wrong(module, name, problem)
 
 
+def _about(tail: object) -> About:
+    if type(tail) is not dict:
+        return WHOLE
+    mark = tail.get(MARK)
+    return About(
+        unset=frozenset(name for name in tail.get(UNSET, ()) if type(name) is str),
+        has_more=tail.get(MORE) is True,
+        mark=mark if type(mark) is bytes else None,
+    )
+
+
 def _enum(cls: type[Any], payload: Any) -> Any:
     try:
-        return cls(payload)
-    except ValueError:
-        return cls(frozen(payload))
+        try:
+            return cls(payload)
+        except ValueError:
+            return cls(frozen(payload))
+    except Exception:
+        problem = "no member has the stored value. Keep the member, or add _missing_() to the enum"
+    raise _changed(*key_of(cls), problem)
 
 
 def _pattern(payload: list[Any]) -> re.Pattern[Any]:
@@ -258,77 +282,6 @@ def _pattern(payload: list[Any]) -> re.Pattern[Any]:
         compiled: re.Pattern[Any] = _guard("re", "Pattern", lambda: re.compile(*payload))
         return compiled
     raise _wrong("re", "Pattern", "it isn't made of a text and flags")
-
-
-def _builder(cls: type[Any]) -> Build:
-    if issubclass(cls, BaseModel):
-        return _model_builder(cls)
-    if dataclasses.is_dataclass(cls):
-        return _dataclass_builder(cls)
-    if hasattr(cls, "__fields__") and hasattr(cls, "construct"):
-        return lambda fields: _first_of(fields, cls, cls.construct)
-    return lambda fields: cls(**fields)
-
-
-def _first_of(fields: dict[str, Any], *ways: Callable[..., Any]) -> Any:
-    """The first way's result; each is asked only if those before it failed."""
-    for way in ways[:-1]:
-        try:
-            return way(**fields)
-        except Exception:  # noqa: S112 - the next way is the answer to any failure
-            continue
-    return ways[-1](**fields)
-
-
-def _model_builder(cls: type[BaseModel]) -> Build:
-    """By validation; where that refuses what was once valid, without."""
-
-    def by_name(**fields: Any) -> Any:
-        return cls.model_validate(fields, by_name=True, by_alias=False)
-
-    names, aliases = _model_names(cls)
-    ways: list[Callable[..., Any]] = [cls, cls.model_construct]
-    if aliases:
-        # A model with an __init__ of its own would lose by_name on the way.
-        own_init = getattr(cls, "__pydantic_custom_init__", False)
-        ways = [cls.model_construct] if own_init else [by_name, *ways]
-    if cls.model_config.get("extra") == "allow" or issubclass(cls, RootModel):
-        return lambda fields: _first_of(fields, *ways)
-    known = names | aliases
-
-    def build(fields: dict[str, Any]) -> Any:
-        if not known.issuperset(fields):
-            # Computed fields of a dump, or fields the class no longer has.
-            fields = {name: value for name, value in fields.items() if name in known}
-        return _first_of(fields, *ways)
-
-    return build
-
-
-def _model_names(cls: type[BaseModel]) -> tuple[frozenset[str], frozenset[str]]:
-    aliases: set[str] = set()
-    for field in cls.model_fields.values():
-        found = (field.alias, field.validation_alias, field.serialization_alias)
-        aliases.update(alias for alias in found if isinstance(alias, str))
-        if field.validation_alias is not None and not isinstance(field.validation_alias, str):
-            aliases.add("")  # a path or a choice: only by name
-    return frozenset(cls.model_fields), frozenset(aliases)
-
-
-def _dataclass_builder(cls: type[Any]) -> Build:
-    late = frozenset(f.name for f in dataclasses.fields(cls) if not f.init)
-    own_init = not cls.__dataclass_params__.init
-    if not late or own_init:
-        return lambda fields: cls(**fields)
-
-    def build(fields: dict[str, Any]) -> Any:
-        made = cls(**{name: value for name, value in fields.items() if name not in late})
-        for name in late.intersection(fields):
-            # Frozen classes allow no other way.
-            object.__setattr__(made, name, fields[name])
-        return made
-
-    return build
 
 
 def _numpy() -> Any:
@@ -344,3 +297,46 @@ def _dtype(np: Any, name: object) -> Any:
     if dtype is None or dtype.kind not in NUMPY_KINDS or dtype.hasobject:
         raise _wrong("numpy", "ndarray", "its dtype isn't plain data")
     return dtype
+
+
+class LenientDecoder(Decoder):
+    """Gives a placeholder for each part that may not, or can't, be loaded, if its bytes are sound.
+
+    It remembers what it decoded last: a refused object's parts, which are decoded once.
+    """
+
+    __slots__ = ("_decoded",)
+
+    _refusals: tuple[type[UnloadableValueError], ...] = (
+        BlockedTypeError,
+        MissingTypeError,
+        ChangedClassError,
+    )
+
+    def load(self, data: bytes) -> Any:
+        """The value in these bytes."""
+        self._decoded: Any = super().load(data)
+        return self._decoded
+
+    def _hook(self, code: int, data: bytes) -> Any:
+        self._decoded = None
+        try:
+            return super()._hook(code, data)
+        except self._refusals as exc:
+            self._failure = None
+            reason = str(exc)
+        # An object is refused after its own parts were decoded, and before any others are.
+        return placeholder_of(code, data, self._decoded, reason)
+
+
+def decoder_of(rules: TypeRules) -> Decoder:
+    """A decoder under these rules."""
+    return LenientDecoder(rules) if rules.lenient else Decoder(rules)
+
+
+class FailureFinder(LenientDecoder):
+    """Gives a placeholder for each part that fails, whatever the reason."""
+
+    __slots__ = ()
+
+    _refusals = (UnloadableValueError,)

@@ -16,17 +16,13 @@ neither a timezone nor a ZoneInfo becomes its offset.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections import deque
-from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
 import ormsgpack
 from ormsgpack import Ext
-from pydantic import BaseModel
 
-from langgraph_pgsaga.checkpoint._msgpack_decode import PAIRS, TEXT, Decoder
+from langgraph_pgsaga.checkpoint._msgpack_decode import PAIRS, TEXT, decoder_of
 from langgraph_pgsaga.checkpoint._msgpack_forms import (
     EXACT,
     PLAIN,
@@ -36,12 +32,14 @@ from langgraph_pgsaga.checkpoint._msgpack_forms import (
     writer_for,
 )
 from langgraph_pgsaga.checkpoint._permitted import TypeRules
+from langgraph_pgsaga.checkpoint._places import path_where
 from langgraph_pgsaga.errors import SerializationError, UnstorableValueError
 
 # Objects in objects. Loading nests as deep, on a stack that may be used already.
 MAX_OBJECT_DEPTH = 100
 # Plain containers in plain containers: ormsgpack's own limit is a little above.
 MAX_CONTAINER_DEPTH = 250
+_MOST_CLASSES = 2000
 
 
 class _WalkNeededError(Exception):
@@ -86,6 +84,11 @@ class Encoder:
         self._depth = 0
         self._failure: BaseException | None = None
         self.culprit: Any = None
+
+    @property
+    def is_lenient(self) -> bool:
+        """Whether placeholders may be written."""
+        return self._writers.rules.lenient
 
     def pack(self, value: Any, option: int = EXACT) -> bytes:
         """The msgpack of a part; the default keeps the tuples in it."""
@@ -145,17 +148,17 @@ class Encoder:
         written = write(self, value)
         if isinstance(written, Ext):
             self.try_load(written, cls)
+        if len(self._writers.known) >= _MOST_CLASSES:  # of functions that make classes
+            self._writers.known.clear()
         self._writers.known[cls] = write
         return written
 
-    def try_load(self, written: Ext, cls: type) -> None:
-        """Refuse what was written if it can't be loaded."""
+    def try_load(self, written: Ext, cls: type) -> Any:
+        """What loading gives; refuse what was written if it can't be loaded."""
         try:
-            Decoder(self._writers.rules).load(ormsgpack.packb(written))
+            return decoder_of(self._writers.rules).load(ormsgpack.packb(written))
         except SerializationError as exc:
             problem = f"{shown(cls)} can't be loaded again: {exc}"
-        else:
-            return
         raise UnstorableValueError(where="the value", problem=problem)
 
     def _prepared(self, value: Any, option: int, depth: int) -> Any:
@@ -211,42 +214,7 @@ def _is_plain_key(key: Any) -> bool:
     return kind in SCALARS
 
 
-# --- where in the value ---------------------------------------------------------
-
-_MAX_SEARCHED = 10_000
-_MAX_PATH = 200
-
-
 def _with_place(exc: UnstorableValueError, root: Any, culprit: Any) -> UnstorableValueError:
     """The error with the path to its cause, made of names only, never of values."""
-    if culprit is None:
-        return exc
-    for found, path in _places(root):
-        if found is culprit and 0 < len(path) <= _MAX_PATH:
-            return UnstorableValueError(where=f"value{path}", problem=exc.problem)
-    return exc
-
-
-def _places(root: Any) -> Iterator[tuple[Any, str]]:
-    """Everything inside, breadth first, with the path to it."""
-    waiting: deque[tuple[Any, str]] = deque([(root, "")])
-    for _ in range(_MAX_SEARCHED):
-        if not waiting:
-            return
-        value, path = waiting.popleft()
-        yield value, path
-        waiting.extend((part, path + step) for part, step in _parts(value))
-
-
-def _parts(value: Any) -> Iterator[tuple[Any, str]]:
-    if isinstance(value, dict):
-        yield from ((item, _step(key)) for key, item in value.items())
-    elif isinstance(value, (list, tuple, deque)):
-        yield from ((item, f"[{index}]") for index, item in enumerate(value))
-    elif isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
-        fields = getattr(value, "__dict__", {})
-        yield from ((item, f".{name}") for name, item in fields.items())
-
-
-def _step(key: Any) -> str:
-    return f"[{key!r}]" if type(key) is str and key.isidentifier() and len(key) <= 40 else "[...]"
+    path = "" if culprit is None else path_where(root, lambda found: found is culprit)
+    return UnstorableValueError(where=f"value{path}", problem=exc.problem) if path else exc

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import functools
+import inspect
 import ipaddress
 import pathlib
 import re
 import sys
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -27,27 +29,36 @@ from langgraph.types import Send
 from ormsgpack import Ext
 from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
 
+from langgraph_pgsaga.checkpoint import _live_classes
 from langgraph_pgsaga.checkpoint._msgpack_decode import (
     ARRAY,
     BIG_INT,
     DELTA,
     FIELDS,
     KEYWORDS,
+    MARK,
     METHOD,
     MODEL_V1,
     MODEL_V2,
     MOMENT,
+    MORE,
     NUMPY_KINDS,
     NUMPY_SCALAR,
     POSITIONAL,
     SINGLE,
     TUPLE,
+    UNSET,
 )
 from langgraph_pgsaga.checkpoint._permitted import (
     TypeRules,
     is_named_tuple,
     key_of,
     v1_model,
+)
+from langgraph_pgsaga.checkpoint.placeholder import (
+    Placeholder,
+    PlaceholderMessage,
+    is_unchanged,
 )
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
@@ -74,6 +85,8 @@ Maker: TypeAlias = Callable[[type[Any]], Writer]
 
 def writer_for(cls: type[Any], rules: TypeRules) -> Writer:
     """How instances of the class are written, if they may be loaded again."""
+    if cls is Placeholder or cls is PlaceholderMessage:
+        return _placeholder
     make, is_named = _form(cls)
     if is_named:
         _demand_loadable(cls, rules)
@@ -116,17 +129,14 @@ def shown(cls: type) -> str:
 def _demand_loadable(cls: type[Any], rules: TypeRules) -> None:
     if cls is re.Pattern:
         return
-    module, name = key_of(cls)
     try:
-        found = rules.resolve(module, name)
+        found = rules.found_for(cls)
     except BlockedTypeError:
         why = "isn't a known type, nor a data class that may be loaded"
-        todo = f"Pass allow=[{name}] (the class itself) to the saver"
+        todo = f"Pass allow=[{cls.__qualname__}] (the class itself) to the saver"
     except MissingTypeError:
         why = "can't be found by its name"
         todo = "Move the class to the top level of its module"
-        if "<locals>" in name:
-            why = "is defined inside a function, where loading can't find it"
     else:
         if found is cls:
             return
@@ -146,16 +156,20 @@ def _named(code: int, parts: Callable[[Any], Any], tail: str | None = None) -> M
 
 
 def _write_named(
-    code: int, key: tuple[str, str], parts: Callable[[Any], Any], tail: str | None = None
+    code: int, key: tuple[str, str], parts: Callable[[Any], Any], tail: Any = None
 ) -> Writer:
     end = b"" if tail is None else ormsgpack.packb(tail)
-    head = b"\x94" if end else b"\x93"  # an array of four, or of three
-    head += ormsgpack.packb(key[0]) + ormsgpack.packb(key[1])
+    head = _head(key, with_tail=bool(end))
 
     def write(encoder: Encoder, value: Any) -> Ext:
         return Ext(code, head + encoder.pack(parts(value)) + end)
 
     return write
+
+
+def _head(key: tuple[str, str], *, with_tail: bool) -> bytes:
+    array = b"\x94" if with_tail else b"\x93"  # of four, or of three
+    return array + ormsgpack.packb(key[0]) + ormsgpack.packb(key[1])
 
 
 def _bare(code: int, parts: Callable[[Any], Any], option: int = EXACT) -> Maker:
@@ -185,8 +199,56 @@ def _collection(cls: type[Any]) -> Writer:
     return write
 
 
+def _write_fields(
+    code: int, cls: type[Any], parts: Callable[[Any], dict[str, Any]], names: frozenset[str]
+) -> Writer:
+    """An object by its fields, each as it is: no dump, so nothing loses its type.
+
+    `parts` gives those that have a value.
+    """
+    head = _head(key_of(cls), with_tail=True)
+    mark = _live_classes.mark_of(cls)
+    whole = _tail(mark)
+
+    def write(encoder: Encoder, value: Any) -> Ext:
+        fields = parts(value)
+        end = whole
+        if not names <= fields.keys() or _has_more(value, names):
+            end = _tail(mark, names - fields.keys(), more=_has_more(value, names))
+        return Ext(code, head + encoder.pack(fields) + end)
+
+    return write
+
+
+def _tail(mark: bytes | None, unset: Collection[str] = (), *, more: bool = False) -> bytes:
+    """The fourth element of an object's record."""
+    about: dict[str, Any] = {}
+    if mark is not None:
+        about[MARK] = mark
+    if unset:
+        about[UNSET] = sorted(unset)
+    if more:
+        about[MORE] = True
+    return ormsgpack.packb(about or FIELDS)
+
+
+def _has_more(value: Any, names: frozenset[str]) -> bool:
+    """Whether an object has attributes beside its fields, which its class made, or may again."""
+    state = getattr(value, "__dict__", None)
+    if not state or names.issuperset(state) or isinstance(value, BaseModel):
+        # What else a model has, it has by its class.
+        return False
+    cls = type(value)
+    return any(name not in names and not _is_derived(cls, name) for name in state)
+
+
+def _is_derived(cls: type, name: str) -> bool:
+    if name == "__orig_class__":  # typing's, of a generic class
+        return True
+    return isinstance(inspect.getattr_static(cls, name, None), functools.cached_property)
+
+
 def _model(cls: type[BaseModel]) -> Writer:
-    """A model by its own fields, each as it is: no dump, so nothing loses its type."""
     kept = [name for name, field in cls.model_fields.items() if field.exclude is not True]
     names, count = frozenset(kept), len(cls.model_fields)
 
@@ -196,7 +258,7 @@ def _model(cls: type[BaseModel]) -> Writer:
             return fields
         return {k: v for k, v in fields.items() if k in names} | (extra or {})
 
-    return _write_named(MODEL_V2, key_of(cls), parts, FIELDS)
+    return _write_fields(MODEL_V2, cls, parts, names)
 
 
 def _dataclass(cls: type[Any]) -> Writer:
@@ -207,7 +269,54 @@ def _dataclass(cls: type[Any]) -> Writer:
         found = ((name, getattr(value, name, dataclasses.MISSING)) for name in names)
         return {name: item for name, item in found if item is not dataclasses.MISSING}
 
-    return _write_named(KEYWORDS, key_of(cls), parts)
+    return _write_fields(KEYWORDS, cls, parts, frozenset(names))
+
+
+def _named_tuple(cls: type[Any]) -> Writer:
+    names: tuple[str, ...] = cls._fields
+    return _write_fields(
+        KEYWORDS, cls, lambda value: dict(zip(names, value, strict=True)), frozenset(names)
+    )
+
+
+def _model_v1(cls: type[Any]) -> Writer:
+    return _write_fields(
+        MODEL_V1, cls, lambda value: dict(value.__dict__), frozenset(cls.__fields__)
+    )
+
+
+def _enum(cls: type[Enum]) -> Writer:
+    """A member by its value, if that leads back to it."""
+    mark = _live_classes.mark_of(cls)
+    tail = None if mark is None else {MARK: mark}
+    write = _write_named(SINGLE, key_of(cls), lambda value: value._value_, tail)
+    sure: set[int] = set()
+
+    def write_member(encoder: Encoder, value: Enum) -> Ext:
+        written: Ext = write(encoder, value)
+        if type(value._value_) not in (str, int) and id(value) not in sure:
+            if encoder.try_load(written, type(value)) is not value:
+                problem = f"{shown(type(value))} doesn't give back each member for its value"
+                raise UnstorableValueError(where="the value", problem=problem)
+            sure.add(id(value))
+        return written
+
+    return write_member
+
+
+def _placeholder(encoder: Encoder, value: Placeholder | PlaceholderMessage) -> Ext:
+    """As what it came from."""
+    problem = "it is a placeholder for a value that wasn't loaded, which "
+    if not encoder.is_lenient:
+        problem += "only a saver with lenient=True stores again"
+    elif value.stored is None:
+        problem += "didn't come from a saver"
+    else:
+        written = Ext(*value.stored)
+        if is_unchanged(value, encoder.try_load(written, type(value))):
+            return written
+        problem += "was changed meanwhile. Put a value of your own in its place"
+    raise UnstorableValueError(where="the value", problem=problem)
 
 
 def _moment(cls: type[datetime]) -> Writer:
@@ -287,10 +396,6 @@ def _numpy_scalar(cls: type[Any]) -> Writer:
     return _bare(NUMPY_SCALAR, lambda value: [_numpy_dtype(value), value.tobytes()])(cls)
 
 
-def _model_v1(cls: type[Any]) -> Writer:
-    return _write_named(MODEL_V1, key_of(cls), lambda value: dict(value.__dict__))
-
-
 # In the order they are tried. First, classes that are always themselves:
 _NATIVE_FORMS: tuple[tuple[type, Maker], ...] = (
     (tuple, _bare(TUPLE, list)),
@@ -299,11 +404,8 @@ _NATIVE_FORMS: tuple[tuple[type, Maker], ...] = (
 )
 # then what is told by more than one base class:
 _NAMED_TESTS: tuple[tuple[Callable[[type], bool], Maker], ...] = (
-    (lambda cls: issubclass(cls, Enum), _named(SINGLE, lambda value: value.value)),
-    (
-        is_named_tuple,
-        _named(KEYWORDS, lambda value: dict(zip(value._fields, value, strict=True))),
-    ),
+    (lambda cls: issubclass(cls, Enum), _enum),
+    (is_named_tuple, _named_tuple),
     (lambda cls: v1_model() in cls.__mro__, _model_v1),
     (lambda cls: key_of(cls) == ("numpy", "ndarray"), _array),
     (lambda cls: key_of(cls) == ("uuid_utils", "UUID"), _named(SINGLE, lambda v: v.hex)),

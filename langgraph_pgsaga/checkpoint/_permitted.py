@@ -8,7 +8,8 @@ A row names a class by module and qualified name. It may become
    no exception, no runnable) that the application has imported already.
 
 Only 1 and 2 are imported when needed: they are our word and the application's.
-The row's own word never imports a module, and never calls a function.
+The row's own word never imports a module, and never calls a function. A data class that
+its module doesn't name (one made inside a function) is found among the live ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -24,6 +25,7 @@ from langchain_core.runnables import Runnable
 from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES
 from pydantic import BaseModel
 
+from langgraph_pgsaga.checkpoint import _live_classes
 from langgraph_pgsaga.errors import BlockedTypeError, InvalidArgumentError, MissingTypeError
 
 Key: TypeAlias = tuple[str, str]
@@ -88,10 +90,16 @@ def is_data_class(cls: type) -> bool:
 
 
 class TypeRules:
-    """Resolves the names in stored values to classes. Immutable, safe to share."""
+    """Resolves the names in stored values to classes. Immutable, safe to share.
 
-    def __init__(self, allow: Iterable[type | tuple[str, ...]], *, strict: bool) -> None:
+    `lenient`: what these rules refuse is loaded as a placeholder.
+    """
+
+    def __init__(
+        self, allow: Iterable[type | tuple[str, ...]], *, strict: bool, lenient: bool = False
+    ) -> None:
         self.strict = strict
+        self.lenient = lenient
         self.allow = tuple(dict.fromkeys(allow))
         self._keys = frozenset(_allowed_key(entry) for entry in self.allow)
         # Classes found so far; those passed as objects need no looking up.
@@ -99,12 +107,29 @@ class TypeRules:
             key_of(entry): entry for entry in self.allow if isinstance(entry, type)
         }
 
-    def resolve(self, module: str, name: str) -> type:
-        """The class of this name.
+    def resolve(
+        self, module: str, name: str, mark: bytes | None = None, fields: Collection[str] = ()
+    ) -> type:
+        """The class of this name; if it has a mark, no name led to it, and it is found by that.
 
         Raises MissingTypeError if there is none, BlockedTypeError if there is
         something that a stored value may not become.
         """
+        try:
+            return self.named(module, name)
+        except MissingTypeError:
+            found = None if mark is None else _live_classes.find(module, name, mark, fields)
+            if found is None and "[" in name:
+                # A generic model, whose kind isn't in use here: they are equal all the same.
+                return self.resolve(module, name.partition("[")[0])
+            if found is None:
+                raise
+        if not is_data_class(found):
+            raise BlockedTypeError(module=module, name=name)
+        return found
+
+    def named(self, module: str, name: str) -> type:
+        """The class that this name leads to; raises as `resolve`."""
         found = self._found.get((module, name))
         if found is not None:
             return found
@@ -115,6 +140,20 @@ class TypeRules:
         if self.strict:
             raise BlockedTypeError(module=module, name=name)
         return _imported_data_class(module, name)
+
+    def found_for(self, cls: type) -> type:
+        """The class that an instance of this one will become: itself, if all is well.
+
+        Raises as `resolve`.
+        """
+        module, name = key_of(cls)
+        try:
+            return self.named(module, name)
+        except MissingTypeError:
+            if module not in sys.modules or not is_data_class(cls):
+                raise
+        _live_classes.mark(cls)
+        return cls
 
     def is_listed(self, module: str, name: str) -> bool:
         """Whether the class is known or allowed by name.
@@ -130,7 +169,7 @@ class TypeRules:
         new = {_allowed_key(entry) for entry in extra} - self._keys - _KNOWN
         if not new:
             return self
-        return TypeRules((*self.allow, *extra), strict=self.strict)
+        return TypeRules((*self.allow, *extra), strict=self.strict, lenient=self.lenient)
 
 
 def _last(name: str) -> str:
@@ -162,7 +201,7 @@ def _imported_data_class(module: str, name: str) -> type:
     source = sys.modules.get(module)
     if source is None:
         raise MissingTypeError(module=module, name=name)
-    names = _namespace(source)
+    names = _live_classes.namespace_of(source)
     # A generic's name, "Box[a.B]", has dots of its own.
     found = names.get(name)
     if found is None:
@@ -172,15 +211,6 @@ def _imported_data_class(module: str, name: str) -> type:
     if not is_data_class(cls):
         raise BlockedTypeError(module=module, name=name)
     return cls
-
-
-def _namespace(source: object) -> dict[str, Any]:
-    """A module's names, without waking a lazy module or a module's `__getattr__`."""
-    try:
-        names = object.__getattribute__(source, "__dict__")
-    except AttributeError:
-        return {}
-    return names if isinstance(names, dict) else {}
 
 
 def _inside(found: object, rest: str) -> object:

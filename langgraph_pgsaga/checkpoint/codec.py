@@ -106,7 +106,7 @@ class Codec:
         """The value of what `open` gave.
 
         Raises:
-            BlockedTypeError, MissingTypeError, CorruptValueError: it may not or can't be loaded.
+            UnloadableValueError: it may not, or can't, be loaded.
         """
         try:
             return self._serde.loads_typed((encoded.type, encoded.data))

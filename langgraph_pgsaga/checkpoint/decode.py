@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -25,7 +26,7 @@ from langgraph_pgsaga.checkpoint.codec import LARGEST_PAYLOAD_BYTES, Codec, Enco
 from langgraph_pgsaga.checkpoint.encode import MESSAGES, MESSAGES_SNAPSHOT, MOST_REPEATED
 from langgraph_pgsaga.checkpoint.session_memory import KnownSession
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
-from langgraph_pgsaga.errors import CorruptValueError
+from langgraph_pgsaga.errors import CorruptValueError, UnloadableValueError
 
 # What `put` encodes together where jsonb can't hold it.
 _EXACT_PARTS = {"checkpoint", "metadata", "checkpoint_ns"}
@@ -97,8 +98,13 @@ class Messages:
 
     def objects(self, numbers: Iterable[int]) -> list[Any]:
         """The messages, in order; KeyError where one isn't there."""
-        stored, fresh = self._stored, self._codec.fresh
-        return [fresh(stored[number]) for number in numbers]
+        found: list[Any] = []
+        try:
+            found.extend(map(self._codec.fresh, map(self._stored.__getitem__, numbers)))
+        except UnloadableValueError as error:
+            error.path = f"[{len(found)}]{error.path}"
+            raise
+        return found
 
 
 class SharedMessages(Messages):
@@ -112,15 +118,31 @@ class SharedMessages(Messages):
         """One that stands twice in a list is two objects, since nodes and reducers may
         change one of them in place."""
         seen: set[int] = set()
-        found = []
+        found: list[Any] = []
         for number in numbers:
             message = self._objects.get(number)
             if message is None or number in seen:
-                message = self._codec.fresh(self._stored[number])
+                try:
+                    message = self._codec.fresh(self._stored[number])
+                except UnloadableValueError as error:
+                    error.path = f"[{len(found)}]{error.path}"
+                    raise
                 self._objects.setdefault(number, message)
             seen.add(number)
             found.append(message)
         return found
+
+
+@contextmanager
+def placed(thread_id: Any, stored_ns: str, checkpoint_id: str) -> Iterator[None]:
+    """Errors of values that can't be loaded say of which checkpoint these are."""
+    try:
+        yield
+    except UnloadableValueError as error:
+        error.at(
+            thread_id=str(thread_id), checkpoint_ns=stored_ns or None, checkpoint_id=checkpoint_id
+        )
+        raise
 
 
 def decode_state(
@@ -180,13 +202,21 @@ def inline_values(state_data: str) -> dict[str, Any]:
     return _mapping(_mapping(_json.load(state_data)).get("channel_values"), "channel_values")
 
 
-def decode_value(codec: Codec, stored: StoredValue, messages: Messages) -> Any:
+def decode_value(codec: Codec, channel: str, stored: StoredValue, messages: Messages) -> Any:
     """A channel's value; `messages` are the session's.
 
     Raises:
-        CorruptValueError: a message that the runs name isn't there, or a blob.
-        BlockedTypeError, MissingTypeError: as the serializer.
+        UnloadableValueError: as the serializer; a message that the runs name isn't there, or
+            a blob.
     """
+    try:
+        return _decoded(codec, stored, messages)
+    except UnloadableValueError as error:
+        error.at(channel=channel)
+        raise
+
+
+def _decoded(codec: Codec, stored: StoredValue, messages: Messages) -> Any:
     type_, payload, runs = stored
     try:
         if runs is not None and type_ in (MESSAGES, MESSAGES_SNAPSHOT):
@@ -234,7 +264,9 @@ def decode_writes(
 ) -> list[PendingWrite]:
     """Pending writes in the order of writes_sort_key."""
     ordered = sorted(writes, key=lambda w: writes_sort_key(w.task_path, w.task_id, w.idx))
-    return [(w.task_id, w.channel, decode_value(codec, w.value, messages)) for w in ordered]
+    return [
+        (w.task_id, w.channel, decode_value(codec, w.channel, w.value, messages)) for w in ordered
+    ]
 
 
 def checkpoint_tuple(
@@ -298,6 +330,19 @@ def decode_fetched(
     lease_id = state_row["path"] and UUID(state_row["path"])
     if state_row["name"] is None:
         return FetchedCheckpoint(None, lease_id, state_row["last_position"])
+    with placed(thread_id, stored_ns, state_row["name"]):
+        return _decode_fetched(codec, thread_id, stored_ns, state_row, by_kind, known, lease_id)
+
+
+def _decode_fetched(
+    codec: MessageCodec,
+    thread_id: Any,
+    stored_ns: str,
+    state_row: asyncpg.Record,
+    by_kind: Mapping[str, list[asyncpg.Record]],
+    known: KnownSession | None,
+    lease_id: UUID | None,
+) -> FetchedCheckpoint:
     sent = {
         row["no"]: codec.of_row(row["type"], row["payload"]) for row in by_kind.get("message", ())
     }
@@ -305,7 +350,7 @@ def decode_fetched(
     stored = {**known.contents, **sent} if known is not None and is_known else sent
     messages = Messages(codec, stored)
     values = {
-        row["name"]: decode_value(codec.codec, _value_of(row), messages)
+        row["name"]: decode_value(codec.codec, row["name"], _value_of(row), messages)
         for row in by_kind.get("value", ())
     }
     found = checkpoint_tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     decode_writes,
     inline_values,
     needs_pending_sends,
+    placed,
     runs_of,
 )
 from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
@@ -106,7 +108,9 @@ class Contents:
         """The decoded values by channel; keys without a stored value are left out."""
         found = {key: self._stored[key] for key in keys}
         return {
-            key.channel: decode_value(self._codec.codec, stored, self.messages(key.session_id))
+            key.channel: decode_value(
+                self._codec.codec, key.channel, stored, self.messages(key.session_id)
+            )
             for key, stored in found.items()
             if stored is not None
         }
@@ -151,7 +155,7 @@ class CheckpointListing:
         """The next checkpoints; [] when there are no more."""
         while not self._done and (self._left is None or self._left > 0):
             rows = await self._fetch_states()
-            states = [(row, self._decoded(row)) for row in rows]
+            states = [(row, self._decoded_state(row)) for row in rows]
             fitting = [(row, state) for row, state in states if self._fits(row, state)]
             if fitting:
                 return await self._tuples(fitting[: self._left])
@@ -178,10 +182,13 @@ class CheckpointListing:
             return "list_thread", [address.session_id, *place, after_ns]
         return "list_namespace", [address.session_id, self._stored_ns, *place]
 
-    def _decoded(self, row: asyncpg.Record) -> StateData:
-        return decode_state(
-            self._codec.codec, row["state_data"], row["metadata"], row["exact_type"], row["exact"]
-        )
+    def _decoded_state(self, row: asyncpg.Record) -> StateData:
+        columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
+        with self._placed(row):
+            return decode_state(self._codec.codec, *columns)
+
+    def _placed(self, row: asyncpg.Record) -> AbstractContextManager[None]:
+        return placed(self._thread_id(row), row["checkpoint_ns"], row["checkpoint_id"])
 
     def _fits(self, row: asyncpg.Record, state: StateData) -> bool:
         """What the server couldn't see: metadata that isn't, or can't be, stored in clear."""
@@ -203,16 +210,17 @@ class CheckpointListing:
         await self._contents.fetch([key for one in keys for key in one])
         senders = [_parent_key(row) for row, state in found if _has_sender(row, state)]
         writes = await self._writes([*(_state_key(row) for row, _ in found), *senders])
-        return [
-            self._tuple(row, state, self._contents.values(own_keys), writes)
-            for (row, state), own_keys in zip(found, keys, strict=True)
-        ]
+        tuples = []
+        for (row, state), own_keys in zip(found, keys, strict=True):
+            with self._placed(row):
+                tuples.append(self._tuple(row, state, own_keys, writes))
+        return tuples
 
     def _tuple(
         self,
         row: asyncpg.Record,
         state: StateData,
-        values: dict[str, Any],
+        keys: Sequence[ValueKey],
         writes: Mapping[_StateKey, list[StoredWrite]],
     ) -> CheckpointTuple:
         found = checkpoint_tuple(
@@ -221,7 +229,7 @@ class CheckpointListing:
             stored_ns=row["checkpoint_ns"],
             checkpoint_id=row["checkpoint_id"],
             parent_checkpoint_id=row["parent_checkpoint_id"],
-            values=values,
+            values=self._contents.values(keys),
             pending_writes=self._decoded_writes(row, writes.get(_state_key(row), ())),
         )
         if _has_sender(row, state):
@@ -283,7 +291,8 @@ async def delta_channel_history(
     messages = contents.messages(address.session_id)
     for row in rows:
         if row["channel"] in open_at[row["checkpoint_id"]]:
-            value = decode_value(codec.codec, _value_of(row), messages)
+            with placed(address.given_thread_id, address.stored_ns, row["checkpoint_id"]):
+                value = decode_value(codec.codec, row["channel"], _value_of(row), messages)
             writes[row["channel"]].append((row["task_id"], row["channel"], value))
     return {name: _delta_history(writes[name], name, seeds) for name in names}
 
@@ -298,7 +307,8 @@ async def pending_sends(
     contents = Contents(database, codec)
     await contents.fetch_messages((address.session_id, row["message_runs"]) for row in rows)
     messages = contents.messages(address.session_id)
-    return [decode_value(codec.codec, _value_of(row), messages) for row in rows]
+    with placed(address.given_thread_id, address.stored_ns, checkpoint_id):
+        return [decode_value(codec.codec, TASKS, _value_of(row), messages) for row in rows]
 
 
 async def _seeds(
@@ -316,7 +326,8 @@ async def _seeds(
                 keys.append(ValueKey(address.session_id, address.stored_ns, channel, version))
     contents = Contents(database, codec)
     await contents.fetch(keys)
-    return {**seeds, **contents.values(keys)}
+    with placed(address.given_thread_id, address.stored_ns, address.checkpoint_id or ""):
+        return {**seeds, **contents.values(keys)}
 
 
 def _delta_history(

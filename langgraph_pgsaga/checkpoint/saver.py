@@ -88,6 +88,9 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         allow: types (or (module, name) pairs) that stored values may become, beyond
             LangGraph's own and the data classes that the application has imported.
         strict: True leaves only LangGraph's own types and `allow`.
+        lenient: what may not, or can't, be loaded (its class isn't here, isn't allowed or
+            has changed) comes as a Placeholder, so that states can be looked at and
+            `update_state` can put things right. Stored again it is what it was.
         single_writer: each run takes its thread's lease with the first thing it stores,
             and gives it back with the last. Another run meanwhile, or one that was
             overtaken, gets a LeaseError. See `lease`.
@@ -102,6 +105,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         allow: Iterable[type | tuple[str, str]] = (),
         strict: bool = False,
+        lenient: bool = False,
         single_writer: bool = False,
         lease_seconds: float = 60.0,
     ) -> None:
@@ -110,7 +114,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         if serde is not None and not (hasattr(serde, "loads_typed") or hasattr(serde, "loads")):
             problem = f"must be a serializer with dumps_typed and loads_typed, not {shown(serde)}"
             raise InvalidArgumentError(argument="serde", problem=problem)
-        super().__init__(serde=as_safe(serde, allow=allow, strict=strict))
+        super().__init__(serde=as_safe(serde, allow=allow, strict=strict, lenient=lenient))
         checked_seconds("lease_seconds", lease_seconds, least=1)
         self.db = db
         self._owns_db = False
@@ -132,6 +136,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         allow: Iterable[type | tuple[str, str]] = (),
         strict: bool = False,
+        lenient: bool = False,
         single_writer: bool = False,
         lease_seconds: float = 60.0,
         **options: Any,
@@ -145,6 +150,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             serde=serde,
             allow=allow,
             strict=strict,
+            lenient=lenient,
             single_writer=single_writer,
             lease_seconds=lease_seconds,
         )
@@ -159,6 +165,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         allow: Iterable[type | tuple[str, str]] = (),
         strict: bool = False,
+        lenient: bool = False,
         single_writer: bool = False,
         lease_seconds: float = 60.0,
         **options: Any,
@@ -169,6 +176,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             serde=serde,
             allow=allow,
             strict=strict,
+            lenient=lenient,
             single_writer=single_writer,
             lease_seconds=lease_seconds,
         )
@@ -214,8 +222,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
         Raises:
             MissingThreadIdError, InvalidArgumentError: `config` can't be used.
-            BlockedTypeError, MissingTypeError, CorruptValueError: a value may not or
-                can't be loaded.
+            UnloadableValueError: a value may not, or can't, be loaded.
             ServerError and its subclasses.
         """
         address = Address.of(config)

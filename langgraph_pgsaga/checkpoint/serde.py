@@ -15,10 +15,12 @@ from langgraph.checkpoint.serde.base import CipherProtocol, SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from langgraph_pgsaga.checkpoint._msgpack_decode import Decoder
+from langgraph_pgsaga.checkpoint._msgpack_decode import FailureFinder, decoder_of
 from langgraph_pgsaga.checkpoint._msgpack_encode import Writers
 from langgraph_pgsaga.checkpoint._permitted import TypeRules
-from langgraph_pgsaga.errors import BlockedTypeError, CorruptValueError
+from langgraph_pgsaga.checkpoint._places import path_where
+from langgraph_pgsaga.checkpoint.placeholder import is_placeholder
+from langgraph_pgsaga.errors import BlockedTypeError, CorruptValueError, UnloadableValueError
 
 Allow = Iterable[type | tuple[str, ...]]
 
@@ -29,11 +31,12 @@ class SafeSerializer(JsonPlusSerializer):
     A stored value becomes a known type, one of `allow` (classes, or tuples of
     module and name), or, unless `strict`, a dataclass, pydantic model, enum or
     named tuple that the application has imported. Nothing else is imported or
-    called, whatever a row says. Safe to share between threads.
+    called, whatever a row says. `lenient`: what may not, or can't, be loaded comes as
+    a Placeholder, which is stored as what it came from. Safe to share between threads.
     """
 
-    def __init__(self, *, allow: Allow = (), strict: bool = False) -> None:
-        self._use(TypeRules(allow, strict=strict))
+    def __init__(self, *, allow: Allow = (), strict: bool = False, lenient: bool = False) -> None:
+        self._use(TypeRules(allow, strict=strict, lenient=lenient))
 
     def _use(self, rules: TypeRules) -> None:
         super().__init__(
@@ -71,11 +74,15 @@ class SafeSerializer(JsonPlusSerializer):
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """The value of a type tag and bytes.
 
-        Raises BlockedTypeError, MissingTypeError or CorruptValueError.
+        Raises UnloadableValueError.
         """
         tag, payload = data
         if tag == "msgpack":
-            return Decoder(self._rules).load(payload)
+            try:
+                return decoder_of(self._rules).load(payload)
+            except UnloadableValueError as refused:
+                refused.at(path=self._path_of_failure(payload))
+                raise
         load = _PLAIN_TAGS.get(tag)
         if load is None:
             raise CorruptValueError(what=f"a value stored as {tag[:20]!r}", problem=_refusal(tag))
@@ -86,13 +93,24 @@ class SafeSerializer(JsonPlusSerializer):
         rules = self._rules.adding(extra_allowlist)
         return self if rules is self._rules else self._with(rules)
 
+    def _path_of_failure(self, payload: bytes) -> str:
+        try:
+            value = FailureFinder(self._rules).load(payload)
+        except UnloadableValueError:
+            return ""
+        return path_where(value, is_placeholder)
+
     def _with(self, rules: TypeRules) -> SafeSerializer:
         clone = type(self).__new__(type(self))
         clone._use(rules)
         return clone
 
-    def _made_strict(self) -> SafeSerializer:
-        return self if self.strict else self._with(TypeRules(self._rules.allow, strict=True))
+    def _made(self, *, strict: bool, lenient: bool) -> SafeSerializer:
+        rules = self._rules
+        strict, lenient = strict or rules.strict, lenient or rules.lenient
+        if (strict, lenient) == (rules.strict, rules.lenient):
+            return self
+        return self._with(TypeRules(rules.allow, strict=strict, lenient=lenient))
 
 
 class SafeEncryptedSerializer(EncryptedSerializer):
@@ -114,7 +132,11 @@ class SafeEncryptedSerializer(EncryptedSerializer):
 
 
 def as_safe(
-    serde: SerializerProtocol | None, *, allow: Allow = (), strict: bool = False
+    serde: SerializerProtocol | None,
+    *,
+    allow: Allow = (),
+    strict: bool = False,
+    lenient: bool = False,
 ) -> SerializerProtocol:
     """The serializer to use for the one a user passed, or for none.
 
@@ -125,17 +147,17 @@ def as_safe(
     it is.
     """
     if serde is None:
-        return SafeSerializer(allow=allow, strict=strict or STRICT_MSGPACK_ENABLED)
+        strict = strict or STRICT_MSGPACK_ENABLED
+        return SafeSerializer(allow=allow, strict=strict, lenient=lenient)
     if isinstance(serde, SafeSerializer):
-        serde = serde.with_msgpack_allowlist(allow)
-        return serde._made_strict() if strict else serde
+        return serde.with_msgpack_allowlist(allow)._made(strict=strict, lenient=lenient)
     if type(serde) is JsonPlusSerializer and not serde._custom_unpack_ext_hook:
         listed = serde._allowed_msgpack_modules
         if listed is True:
-            return SafeSerializer(allow=allow, strict=strict)
-        return SafeSerializer(allow=(*allow, *(listed or ())), strict=True)
+            return SafeSerializer(allow=allow, strict=strict, lenient=lenient)
+        return SafeSerializer(allow=(*allow, *(listed or ())), strict=True, lenient=lenient)
     if isinstance(serde, EncryptedSerializer) and type(serde) in _ENCRYPTED:
-        inner = as_safe(serde.serde, allow=allow, strict=strict)
+        inner = as_safe(serde.serde, allow=allow, strict=strict, lenient=lenient)
         return SafeEncryptedSerializer(serde.cipher, inner)
     return serde
 

@@ -109,7 +109,7 @@ class MessageCodec:
         """The message, an object of the caller's own.
 
         Raises:
-            BlockedTypeError, MissingTypeError, CorruptValueError: as Codec.decode.
+            UnloadableValueError: as Codec.decode.
         """
         pristine = stored.pristine
         if isinstance(pristine, Snapshot):

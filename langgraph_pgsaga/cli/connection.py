@@ -69,11 +69,10 @@ def opened_saver(
 ) -> Iterator[PostgresSaver]:
     """A saver for looking: types that aren't loaded come as placeholders."""
     from langgraph_pgsaga.checkpoint import PostgresSaver
-    from langgraph_pgsaga.checkpoint.placeholder import PlaceholderSerializer
 
     import_modules(imports)
     with opened(dsn, schema) as database:
-        yield PostgresSaver(database, serde=PlaceholderSerializer())
+        yield PostgresSaver(database, lenient=True)
 
 
 def import_modules(names: Sequence[str] | None) -> None:

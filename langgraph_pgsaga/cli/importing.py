@@ -101,7 +101,6 @@ async def _imported(
     database: Database, kind: str, place: str, *, thread_ids: list[str] | None, **options: Any
 ) -> ImportReport:
     from langgraph_pgsaga.checkpoint import PostgresSaver
-    from langgraph_pgsaga.checkpoint.placeholder import PlaceholderSerializer
     from langgraph_pgsaga.checkpoint.serde import SafeSerializer
     from langgraph_pgsaga.takeover import import_threads
 
@@ -109,7 +108,7 @@ async def _imported(
         async with _SOURCES[kind](place) as saver_with:
             if thread_ids is None:
                 # What can't be loaded then fails its own thread, and not the listing of all.
-                thread_ids = await _threads_of(saver_with(PlaceholderSerializer()))
+                thread_ids = await _threads_of(saver_with(SafeSerializer(lenient=True)))
             return await import_threads(
                 saver_with(SafeSerializer()),
                 PostgresSaver(database),

@@ -32,6 +32,7 @@ from langgraph_pgsaga.errors import (
     CheckpointNotFoundError,
     InvalidArgumentError,
     MissingThreadError,
+    UnloadableValueError,
 )
 from langgraph_pgsaga.messages.query import Query, address_of, check_limit, place_of, searched
 from langgraph_pgsaga.messages.row import MessageHit, MessagePage, MessageRow
@@ -70,7 +71,7 @@ class Messages:
             MissingThreadError, CheckpointNotFoundError: it isn't there.
             InvalidArgumentError: the channel holds something else than messages, or is a
                 delta channel, whose value only its graph can make.
-            BlockedTypeError, MissingTypeError, CorruptValueError: as the saver.
+            UnloadableValueError: as the saver.
         """
         required_text("channel", channel)
         config = checkpoint_config(
@@ -200,7 +201,7 @@ class Messages:
                 langchain_core.load.load takes; encrypted ones are decrypted for it.
 
         Raises:
-            As `rows`; with `full` also BlockedTypeError, MissingTypeError, CorruptValueError.
+            As `rows`; with `full` also UnloadableValueError.
         """
         query = Query.of(thread_id, types, roles, since, until, text, branch, checkpoint_ns)
         if isinstance(file, str | os.PathLike):
@@ -216,11 +217,18 @@ class Messages:
         async for row in self._stream(query, _EXPORT_PAGE, with_payload=full):
             line: dict[str, Any] = _exported(MessageRow.from_row(row))
             if full:
-                stored = self.saver._codec.of_row(row["payload_type"], row["payload"])
-                line["message"] = dumpd(self.saver._codec.fresh(stored))
+                line["message"] = self._dumped(row)
             file.write(_line(line))
             count += 1
         return count
+
+    def _dumped(self, row: asyncpg.Record) -> Any:
+        try:
+            stored = self.saver._codec.of_row(row["payload_type"], row["payload"])
+            return dumpd(self.saver._codec.fresh(stored))
+        except UnloadableValueError as error:
+            error.at(thread_id=row["thread_id"], path=f"message {row['message_no']}")
+            raise
 
     async def _stream(
         self, query: Query, page: int, *, with_payload: bool = False

@@ -22,7 +22,7 @@ from langgraph_pgsaga._arguments import (
 from langgraph_pgsaga._times import aware
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address
-from langgraph_pgsaga.checkpoint.decode import StateData, decode_state
+from langgraph_pgsaga.checkpoint.decode import StateData, decode_state, placed
 from langgraph_pgsaga.checkpoint.history import Contents, ValueKey
 from langgraph_pgsaga.checkpoint.triggers import is_internal, is_trigger, next_nodes
 from langgraph_pgsaga.errors import (
@@ -310,7 +310,9 @@ class _Pages:
 
     def _state(self, row: asyncpg.Record) -> StateData:
         columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
-        return decode_state(self._codec.codec, *columns)
+        address = self._address
+        with placed(address.given_thread_id, address.stored_ns, row["checkpoint_id"]):
+            return decode_state(self._codec.codec, *columns)
 
     def _starters(self, state: StateData) -> list[ValueKey]:
         """The values that say which nodes are next, beside those that stand in the row."""
