@@ -40,8 +40,8 @@
     │       └── CorruptValueError     its bytes can't be decoded
     └── EmbeddedServerError           the development server can't be used
 
-Messages name what was wrong, with the value, and what to do. They never hold
-a password or a payload. Every error can be pickled.
+Messages name what was wrong, with the value (of a long one a part), and what to do. They
+never hold a password or a payload. Every error can be pickled.
 """
 
 from __future__ import annotations
@@ -49,16 +49,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import wraps
 from typing import Any, Self
+
+_LONGEST_PART = 600
 
 
 def _rebuild(cls: Callable[..., PgSagaError], attributes: dict[str, Any]) -> PgSagaError:
     return cls(**attributes)
 
 
+def _of_short_parts(message: Callable[[Any], str]) -> Callable[[Any], str]:
+    @wraps(message)
+    def short_message(error: PgSagaError) -> str:
+        parts = {name: _short(value) for name, value in vars(error).items()}
+        shown = type(error).__new__(type(error))
+        vars(shown).update(parts)
+        return message(shown)
+
+    return short_message
+
+
+def _short(value: Any) -> Any:
+    """The beginning and, since that says what to do, the end of a long text."""
+    if not isinstance(value, str) or len(value) <= _LONGEST_PART:
+        return value
+    return f"{value[: _LONGEST_PART - 200]} ... {value[-200:]}"
+
+
 @dataclass(kw_only=True, eq=False)
 class PgSagaError(Exception):
     """The root: `except PgSagaError` catches everything this package raises."""
+
+    def __init_subclass__(cls) -> None:
+        # What callers gave may be of any length, and so may what quotes it.
+        if "__str__" in vars(cls):
+            cls.__str__ = _of_short_parts(cls.__str__)  # type: ignore[method-assign]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), {f.name: getattr(self, f.name) for f in fields(self)})

@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from langgraph_pgsaga._json import shortened
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
@@ -17,14 +19,16 @@ def duration(text: str) -> timedelta:
     """`30d`, `12h`, `1d12h`: weeks, days, hours, minutes and seconds."""
     parts = _PART.findall(text)
     if not parts or "".join(f"{number}{unit}" for number, unit in parts) != text:
-        raise typer.BadParameter(f"{text!r} is no duration. Write 30d, 12h, 90m or 1d12h")
+        raise typer.BadParameter(
+            f"{shortened(text, 80)!r} is no duration. Write 30d, 12h, 90m or 1d12h"
+        )
     try:
         found = sum(
             (timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta()
         )
         datetime.now(UTC) - found, datetime.now(UTC) + found
     except OverflowError:
-        raise typer.BadParameter(f"{text!r} is too long") from None
+        raise typer.BadParameter(f"{shortened(text, 80)!r} is too long") from None
     return found
 
 
@@ -38,7 +42,8 @@ def moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError, OSError):
-        problem = f"{text!r} is no time. Write 2026-01-31, 2026-01-31T12:00:00+00:00 or 2d (ago)"
+        usual = "2026-01-31, 2026-01-31T12:00:00+00:00 or 2d (ago)"
+        problem = f"{shortened(text, 80)!r} is no time. Write {usual}"
         raise typer.BadParameter(problem) from None
 
 

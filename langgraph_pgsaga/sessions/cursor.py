@@ -58,8 +58,9 @@ class Place:
             InvalidArgumentError,
             TypeError,
             ValueError,
-        ) as error:
-            raise InvalidCursorError(cursor=cursor, problem=problem) from error
+        ):
+            # Not from the error, which may quote all of what was given.
+            raise InvalidCursorError(cursor=cursor, problem=problem) from None
         if of_order != order:
             problem = f"isn't a cursor of a listing by {order}"
         elif place.cursor(order) == cursor:

@@ -78,6 +78,15 @@ def test_messages_hold_what_was_wrong(cls: type[PgSagaError]) -> None:
         assert f"<{field.name}>" in message or field.name == "sqlstate"
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+def test_messages_are_short(cls: type[PgSagaError]) -> None:
+    """However long what somebody gave is, in whatever attribute; the error still has all of it."""
+    values: dict[str, Any] = {f.name: "x" * 10_000_000 for f in dataclasses.fields(cls)}
+    error = cls(**values)
+    assert len(str(error)) < 5000
+    assert all(len(getattr(error, name)) == 10_000_000 for name in values)
+
+
 def test_the_docstring_shows_the_tree() -> None:
     """The tree at the head of the module has every class, below its base."""
     parents: list[str] = []
