@@ -27,6 +27,9 @@ class ShownMessage(NamedTuple):
     metadata: str
 
 
+_HIDDEN = ShownMessage(None, "", "", "", "{}")
+
+
 class StoredMessage:
     """A version of a message: its bytes before encryption, and what stands for them.
 
@@ -124,9 +127,11 @@ class MessageCodec:
 
     def show(self, stored: StoredMessage, message: BaseMessage | None = None) -> ShownMessage:
         """The readable columns; `message` is the stored one as an object, if it's at hand."""
+        if stored.shown is None and not self.codec.readable:
+            stored.shown = _HIDDEN
         if stored.shown is None:
             message = message if message is not None else self.codec.decode(stored.encoded)
-            stored.shown = _shown(message, is_clear=self.codec.readable)
+            stored.shown = _shown(message)
         return stored.shown
 
     def _with_digest(self, encoded: Encoded) -> StoredMessage:
@@ -138,13 +143,10 @@ class MessageCodec:
         self._seen[seen.key] = seen
 
 
-def _shown(message: BaseMessage, *, is_clear: bool) -> ShownMessage:
-    type_ = _json.clean_text(message.type)
-    if not is_clear:
-        return ShownMessage(None, type_, "", "", "{}")
+def _shown(message: BaseMessage) -> ShownMessage:
     return ShownMessage(
         _json.clean_text(message.id) if message.id else None,
-        type_,
+        _json.clean_text(message.type),
         readable.role_of(message),
         readable.text_of(message),
         _json.dump(readable.metadata_of(message)),

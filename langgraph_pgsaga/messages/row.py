@@ -23,8 +23,8 @@ class MessageRow:
 
     `message_no` counts the thread's stored versions. `parent_message_no` is the message
     before it in its list when it was stored. `content` is text for reading, cut after a
-    million characters, and empty (as are message_id, role and metadata) where the saver
-    encrypts.
+    million characters, and empty (as are message_id, message_type, role and metadata) where
+    the saver encrypts.
     """
 
     thread_id: str

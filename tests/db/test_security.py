@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -29,6 +30,8 @@ from langgraph_pgsaga.errors import (
     MissingTypeError,
     UnstorableValueError,
 )
+from langgraph_pgsaga.sync import Sessions
+from langgraph_pgsaga.timetravel import name_checkpoint
 from tests.conftest import execute
 from tests.db._puts import config_of, put, stored
 from tests.db.test_schema import fetch
@@ -360,6 +363,110 @@ def test_nothing_is_in_clear_under_encryption(dsn: str, encrypting: PostgresSave
     run_chat(encrypting)
     assert len(fetch(dsn, "select 1 from agent_messages")) == 8
     assert leaks(dsn) == set()
+
+
+class Shouted(AIMessage):
+    """A message whose type is a field, as any user's may be."""
+
+    type: str = SECRET  # type: ignore[assignment]
+
+
+class Places:
+    """A secret of its own for each place where a user or an application may put one."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self) -> str:
+        self._count += 1
+        return f"{SECRET}-{self._count}"
+
+
+def run_everywhere(saver: PostgresSaver) -> None:
+    """A graph with subgraphs, and a session, that have a secret in every name and value."""
+    place = Places()
+    node, subgraph, channel, thread_id = place(), place(), place(), place()
+    fields = {"messages": Annotated[list[AnyMessage], add_messages], channel: Any, "big": Any}
+    state: Any = TypedDict("State", fields, total=False)  # type: ignore[misc]
+
+    def work(_: Any) -> Any:
+        message = Shouted(
+            content=place(), id=place(), name=place(), additional_kwargs={place(): place()}
+        )
+        chat = ChatMessage(content=place(), role=place())
+        return {"messages": [message, chat], channel: place(), "big": [place()] * 500}
+
+    def ask(_: Any) -> Any:
+        return {channel: interrupt({place(): place()})}
+
+    inner: Any = StateGraph(state)
+    middle: Any = StateGraph(state)
+    outer: Any = StateGraph(state)
+    asking = inner.add_node(node, ask).add_edge(START, node).compile()
+    calling = middle.add_node(subgraph, asking).add_edge(START, subgraph).compile()
+    outer.add_node(node, work).add_node(subgraph, calling)
+    graph = outer.add_edge(START, node).add_edge(node, subgraph).compile(checkpointer=saver)
+    config: Any = {
+        "configurable": {"thread_id": thread_id, "tenant": place()},
+        "metadata": {place(): place(), "user_id": place(), "agent_type": place(), "priority": 7},
+        "tags": [place()],
+        "run_name": place(),
+    }
+    graph.invoke({"messages": [HumanMessage(place())], channel: place()}, config)
+    name_checkpoint(graph, config, place())
+    graph.invoke(Command(resume=place()), config)
+    Sessions(saver.db).update(thread_id, metadata={place(): place()})
+
+
+def documented_columns() -> list[set[tuple[str, str]]]:
+    """The columns of the page's table: as given, made, and not in clear."""
+    page = (ROOT / "docs" / "saver.md").read_text("utf-8")
+    table = page.partition("| in clear, as it was given |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1:5] for line in table.splitlines() if line.startswith("| agent_")]
+    return [
+        {
+            (row[0].strip(), name)
+            for row in rows
+            for name in re.sub(r"\(.*?\)", "", row[number]).replace(",", " ").split()
+        }
+        for number in (1, 2, 3)
+    ]
+
+
+def columns_of(dsn: str) -> set[tuple[str, str]]:
+    rows = fetch(
+        dsn,
+        "select c.relname, a.attname from pg_attribute a"
+        " join pg_class c on c.oid = a.attrelid and c.relkind = 'r' and a.attnum > 0"
+        " and not a.attisdropped"
+        " where c.relnamespace = 'public'::regnamespace and c.relname like 'agent%'",
+    )
+    return {(row[0], row[1]) for row in rows}
+
+
+def columns_with(dsn: str, text: str) -> set[tuple[str, str]]:
+    """The columns in which the text is found, as it is or as bytes in hexadecimal."""
+    forms = (text, text.encode().hex())
+    return {
+        (table, column)
+        for table, column in columns_of(dsn)
+        for row in fetch(dsn, f'select string_agg("{column}"::text, chr(10)) from {table}')
+        if any(form in (row[0] or "") for form in forms)
+    }
+
+
+def test_what_stands_in_clear_under_encryption_is_documented(
+    dsn: str, encrypting: PostgresSaver
+) -> None:
+    """The page lists every column, and those with a secret are those that it says."""
+    run_everywhere(encrypting)
+    given, made, sealed = documented_columns()
+    assert given | made | sealed == columns_of(dsn)
+    assert columns_with(dsn, SECRET) == given - {("agent_sessions", "priority")}
+    assert fetch(dsn, "select priority from agent_sessions")[0][0] == 7
+    empty = {"message_id": None, "message_type": "", "role": "", "content": "", "metadata": "{}"}
+    rows = fetch(dsn, f"select distinct {', '.join(empty)} from agent_messages")
+    assert [dict(row) for row in rows] == [empty]
 
 
 def test_a_forged_clear_value_is_refused(dsn: str, encrypting: PostgresSaver) -> None:
