@@ -52,7 +52,7 @@ from datetime import datetime
 from functools import wraps
 from typing import Any, Self
 
-_LONGEST_PART = 600
+_LONGEST_PART = 500
 
 
 def _rebuild(cls: Callable[..., PgSagaError], attributes: dict[str, Any]) -> PgSagaError:
