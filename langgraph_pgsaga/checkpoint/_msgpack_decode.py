@@ -19,8 +19,6 @@ known of the object (`About`). One without it is LangGraph's, a dump of the obje
 from __future__ import annotations
 
 import importlib
-import math
-import re
 from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
@@ -29,10 +27,16 @@ from typing import Any
 import ormsgpack
 from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_METHODS
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
-from langgraph.types import Send
 from pydantic import RootModel
 
+from langgraph_pgsaga.checkpoint import _msgpack_known as known
 from langgraph_pgsaga.checkpoint._data_classes import WHOLE, About, builder_of
+from langgraph_pgsaga.checkpoint._msgpack_depth import (
+    MAX_LOADED_DEPTH,
+    UNCHECKED_DEPTH,
+    most_containers,
+    nests_deeper,
+)
 from langgraph_pgsaga.checkpoint._permitted import TypeRules, is_data_class, key_of
 from langgraph_pgsaga.checkpoint.placeholder import placeholder_of
 from langgraph_pgsaga.errors import (
@@ -51,8 +55,10 @@ TEXT, BIG_INT, PAIRS, TUPLE, MOMENT, NUMPY_SCALAR = range(100, 106)
 # more to say, a mapping says it.
 FIELDS = "fields"
 UNSET, MORE, MARK = "unset", "more", "class"
-# Kinds of numpy dtype whose bytes are the whole value.
-NUMPY_KINDS = frozenset("biufcmMSUV")
+# An object's bytes are copied out of those of the object around it: all that are open at
+# once may take this, and so many times what was given.
+_OPEN_BYTES = 256_000_000
+_OPEN_TIMES = 8
 
 _OPTION = ormsgpack.OPT_NON_STR_KEYS
 
@@ -61,17 +67,21 @@ class Decoder:
     """Decodes one value: `load` once, then forget it. It holds the error that
     ormsgpack would hide."""
 
-    __slots__ = ("_failure", "_rules")
+    __slots__ = ("_depth", "_failure", "_most_open", "_open", "_rules")
 
     def __init__(self, rules: TypeRules) -> None:
         self._rules = rules
         self._failure: BaseException | None = None
+        # Objects that are being loaded, one in the other, and their bytes.
+        self._depth = self._open = self._most_open = 0
 
     def load(self, data: bytes) -> Any:
         """The value in these bytes.
 
         Raises UnloadableValueError.
         """
+        if not self._depth:
+            self._most_open = _OPEN_BYTES + _OPEN_TIMES * len(data)
         try:
             return ormsgpack.unpackb(data, ext_hook=self._hook, option=_OPTION)
         except ormsgpack.MsgpackDecodeError:
@@ -85,7 +95,11 @@ class Decoder:
         raise _corrupt(f"a part of it isn't well formed ({type(failure).__name__})")
 
     def _hook(self, code: int, data: bytes) -> Any:
+        self._depth += 1
+        self._open += len(data)
         try:
+            if self._depth > UNCHECKED_DEPTH or self._open > self._most_open:
+                self._check_nesting(data)
             handler = _HANDLERS.get(code)
             if handler is None:
                 raise _corrupt(
@@ -95,6 +109,18 @@ class Decoder:
         except BaseException as exc:
             self._failure = exc
             raise
+        finally:
+            self._depth -= 1
+            self._open -= len(data)
+
+    def _check_nesting(self, data: bytes) -> None:
+        """Refuse what would fill the stack, or the memory, before it is decoded."""
+        if (
+            self._depth > MAX_LOADED_DEPTH
+            or self._open > self._most_open
+            or nests_deeper(data, most_containers(self._depth))
+        ):
+            raise _corrupt("it nests too deeply")
 
     def _named(self, data: bytes) -> tuple[str, str, Any, Any]:
         parts = self.load(data)
@@ -110,22 +136,26 @@ class Decoder:
         cls: type[Any] = self._rules.resolve(module, name, _about(tail).mark)
         if issubclass(cls, Enum):
             return _enum(cls, payload)
-        self._demand_listed(module, name)
-        if issubclass(cls, (set, frozenset)):
-            return _guard(module, name, lambda: cls([frozen(item) for item in payload]))
-        return _guard(module, name, lambda: cls(payload))
+        return self._made(known.single(cls), cls, module, name, payload)
 
     def _positional(self, data: bytes) -> Any:
         module, name, payload, _ = self._named(data)
         if not isinstance(payload, list):
             raise _wrong(module, name, "its arguments aren't a list")
         if (module, name) == ("re", "compile"):
-            return _pattern(payload)
+            if len(payload) != 2:
+                raise _wrong("re", "Pattern", "it isn't made of a text and flags")
+            return _guard("re", "Pattern", lambda: known.pattern(*payload))
         cls = self._resolve(module, name)
+        return self._made(known.positional(cls), cls, module, name, payload)
+
+    def _made(
+        self, make: known.Make | None, cls: type[Any], module: str, name: str, payload: Any
+    ) -> Any:
         self._demand_listed(module, name)
-        if cls is Send and len(payload) == 3:
-            return _guard(module, name, lambda: Send(*payload[:2], timeout=payload[2]))
-        return _guard(module, name, lambda: cls(*payload))
+        if make is None:
+            raise _wrong(module, name, "it is never stored in this form")
+        return _guard(module, name, lambda: make(cls, payload))
 
     def _object(self, data: bytes) -> Any:
         module, name, fields, tail = self._named(data)
@@ -139,6 +169,10 @@ class Decoder:
         # A dumped root model is its root.
         if type(fields) is not dict and not (is_dump and issubclass(cls, RootModel)):
             raise _wrong(module, name, "its fields aren't a mapping")
+        if make := known.by_name(cls):
+            return _guard(module, name, lambda: make(cls, fields))
+        if not known.has_fields(cls):
+            raise _wrong(module, name, "it is never stored in this form")
         builder = builder_of(cls)
         try:
             return builder.from_dump(fields) if is_dump else builder.build(fields, about)
@@ -153,52 +187,51 @@ class Decoder:
         module, name, payload, method = self._named(data)
         if (module, name, method) not in SAFE_MSGPACK_METHODS:
             raise BlockedTypeError(module=module, name=f"{name}.{method}")
+        if type(payload) is not str:
+            raise _wrong(module, name, "it isn't stored as text")
         return _guard(module, name, lambda: datetime.fromisoformat(payload))
 
     def _array(self, data: bytes) -> Any:
         dtype, shape, order, buffer = self.load(data)
         np = _numpy()
-        kind = _dtype(np, dtype)
-        shape = tuple(shape)
-        if kind.itemsize * math.prod(shape) != len(buffer) or min(shape, default=0) < 0:
-            raise _wrong("numpy", "ndarray", "its size and its bytes don't agree")
-        # bytearray: what numpy lays over immutable bytes can't be written to.
-        return np.ndarray(shape, dtype=kind, buffer=bytearray(buffer), order=order)
+        make = known.array
+        return _guard("numpy", "ndarray", lambda: make(np, dtype, shape, order, buffer))
 
     def _numpy_scalar(self, data: bytes) -> Any:
         dtype, buffer = self.load(data)
-        if not isinstance(buffer, bytes):
-            raise _wrong("numpy", "generic", "it isn't made of bytes")
         np = _numpy()
-        return np.ndarray((), dtype=_dtype(np, dtype), buffer=buffer)[()]
+        return _guard("numpy", "generic", lambda: known.numpy_scalar(np, dtype, buffer))
 
     def _delta(self, data: bytes) -> Any:
         return _DeltaSnapshot(self.load(data))
 
     def _text(self, data: bytes) -> str:
-        return str(self.load(data), "utf-8", "surrogatepass")
+        return str(self._bytes(data), "utf-8", "surrogatepass")
 
     def _big_int(self, data: bytes) -> int:
-        return int.from_bytes(self.load(data), "big", signed=True)
+        return int.from_bytes(self._bytes(data), "big", signed=True)
+
+    def _bytes(self, data: bytes) -> bytes:
+        found = self.load(data)
+        if type(found) is not bytes:
+            raise _corrupt("a text or number isn't made of bytes")
+        return found
 
     def _pairs(self, data: bytes) -> dict[Any, Any]:
         keys, values = self.load(data)
-        return dict(zip(map(frozen, keys), values, strict=True))
+        return dict(zip(known.hashable(keys), values, strict=True))
 
     def _tuple(self, data: bytes) -> tuple[Any, ...]:
-        return tuple(self.load(data))
+        found = self.load(data)
+        if type(found) is not list:
+            raise _corrupt("a tuple isn't made of a list")
+        return tuple(found)
 
     def _moment(self, data: bytes) -> datetime:
-        module, name, numbers, tzinfo, fold = self.load(data)
+        module, name, numbers, zone, fold = self.load(data)
         cls = self._resolve(module, name)
         self._demand_listed(module, name)
-        if not issubclass(cls, datetime):
-            raise _wrong(module, name, "it isn't a datetime")
-        made: datetime = _guard(
-            module,
-            name,
-            lambda: cls(*numbers[:7], tzinfo=tzinfo, fold=fold),  # type: ignore[misc]
-        )
+        made: datetime = _guard(module, name, lambda: known.moment(cls, numbers, zone, fold))
         return made
 
     def _resolve(self, module: str, name: str) -> type[Any]:
@@ -226,11 +259,6 @@ _HANDLERS: dict[int, Callable[[Decoder, bytes], Any]] = {
     MOMENT: Decoder._moment,
     NUMPY_SCALAR: Decoder._numpy_scalar,
 }
-
-
-def frozen(value: Any) -> Any:
-    """What stood for a tuple in a place that needs something hashable."""
-    return tuple(map(frozen, value)) if type(value) is list else value
 
 
 def _corrupt(problem: str) -> CorruptValueError:
@@ -271,17 +299,10 @@ def _enum(cls: type[Any], payload: Any) -> Any:
         try:
             return cls(payload)
         except ValueError:
-            return cls(frozen(payload))
+            return cls(known.frozen(payload))
     except Exception:
         problem = "no member has the stored value. Keep the member, or add _missing_() to the enum"
     raise _changed(*key_of(cls), problem)
-
-
-def _pattern(payload: list[Any]) -> re.Pattern[Any]:
-    if len(payload) == 2 and isinstance(payload[0], (str, bytes)) and type(payload[1]) is int:
-        compiled: re.Pattern[Any] = _guard("re", "Pattern", lambda: re.compile(*payload))
-        return compiled
-    raise _wrong("re", "Pattern", "it isn't made of a text and flags")
 
 
 def _numpy() -> Any:
@@ -289,14 +310,6 @@ def _numpy() -> Any:
         return importlib.import_module("numpy")
     except ImportError as exc:
         raise MissingTypeError(module="numpy", name="ndarray") from exc
-
-
-def _dtype(np: Any, name: object) -> Any:
-    """The dtype, never one of pointers: those would be taken from the row."""
-    dtype = np.dtype(name) if isinstance(name, str) else None
-    if dtype is None or dtype.kind not in NUMPY_KINDS or dtype.hasobject:
-        raise _wrong("numpy", "ndarray", "its dtype isn't plain data")
-    return dtype
 
 
 class LenientDecoder(Decoder):

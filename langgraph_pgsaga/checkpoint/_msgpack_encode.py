@@ -16,6 +16,7 @@ neither a timezone nor a ZoneInfo becomes its offset.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
@@ -23,6 +24,12 @@ import ormsgpack
 from ormsgpack import Ext
 
 from langgraph_pgsaga.checkpoint._msgpack_decode import PAIRS, TEXT, decoder_of
+from langgraph_pgsaga.checkpoint._msgpack_depth import (
+    DEEP,
+    MAX_CONTAINER_DEPTH,
+    MAX_OBJECT_DEPTH,
+    most_containers,
+)
 from langgraph_pgsaga.checkpoint._msgpack_forms import (
     EXACT,
     PLAIN,
@@ -35,10 +42,6 @@ from langgraph_pgsaga.checkpoint._permitted import TypeRules
 from langgraph_pgsaga.checkpoint._places import path_where
 from langgraph_pgsaga.errors import SerializationError, UnstorableValueError
 
-# Objects in objects. Loading nests as deep, on a stack that may be used already.
-MAX_OBJECT_DEPTH = 100
-# Plain containers in plain containers: ormsgpack's own limit is a little above.
-MAX_CONTAINER_DEPTH = 250
 _MOST_CLASSES = 2000
 
 
@@ -92,6 +95,8 @@ class Encoder:
 
     def pack(self, value: Any, option: int = EXACT) -> bytes:
         """The msgpack of a part; the default keeps the tuples in it."""
+        if self._depth > DEEP and _nests_deeper(value, most_containers(self._depth)):
+            raise UnstorableValueError(where="the value", problem=_TOO_DEEP)
         if self._walk:
             with contextlib.suppress(ormsgpack.MsgpackEncodeError):
                 # Most parts hold no objects; asking about one would end this.
@@ -200,6 +205,23 @@ def _text(value: str) -> str | Ext:
     except UnicodeEncodeError:
         return Ext(TEXT, ormsgpack.packb(value.encode("utf-8", "surrogatepass")))
     return value
+
+
+def _nests_deeper(value: Any, most: int) -> bool:
+    """Whether more containers than this stand in one another, objects not entered."""
+    waiting = [(value, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        inner: Iterable[Any] | None = None
+        if isinstance(part, list | tuple):
+            inner = part
+        elif isinstance(part, dict) and all(map(_is_plain_key, part)):
+            inner = part.values()
+        if inner is not None:
+            if depth == most:
+                return True
+            waiting.extend((one, depth + 1) for one in inner)
+    return False
 
 
 def _is_plain_key(key: Any) -> bool:

@@ -42,13 +42,13 @@ from langgraph_pgsaga.checkpoint._msgpack_decode import (
     MODEL_V2,
     MOMENT,
     MORE,
-    NUMPY_KINDS,
     NUMPY_SCALAR,
     POSITIONAL,
     SINGLE,
     TUPLE,
     UNSET,
 )
+from langgraph_pgsaga.checkpoint._msgpack_known import NUMPY_KINDS, is_costly_pattern
 from langgraph_pgsaga.checkpoint._permitted import (
     TypeRules,
     is_named_tuple,
@@ -357,6 +357,14 @@ def _zone_key(value: ZoneInfo) -> str:
     return value.key
 
 
+def _pattern(value: re.Pattern[Any]) -> list[Any]:
+    if is_costly_pattern(value.pattern):
+        raise UnstorableValueError(
+            where="the value", problem="it takes too long to compile the pattern again"
+        )
+    return [value.pattern, value.flags & ~int(re.DEBUG)]
+
+
 def _send(value: Send) -> list[Any]:
     timeout = getattr(value, "timeout", None)
     return [value.node, value.arg] if timeout is None else [value.node, value.arg, timeout]
@@ -377,7 +385,8 @@ def _repr(value: BaseException) -> str:
 
 def _numpy_dtype(value: Any) -> str:
     name: str = value.dtype.str
-    if value.dtype.kind in NUMPY_KINDS and sys.modules["numpy"].dtype(name) == value.dtype:
+    is_plain = value.dtype.kind in NUMPY_KINDS and value.dtype.itemsize > 0
+    if is_plain and sys.modules["numpy"].dtype(name) == value.dtype:
         return name
     raise UnstorableValueError(
         where="the value", problem=f"numpy data of dtype {value.dtype} can't be loaded again"
@@ -426,7 +435,7 @@ _NAMED_FORMS: tuple[tuple[Any, Maker], ...] = (
     (complex, _named(POSITIONAL, lambda value: [value.real, value.imag])),
     (slice, _named(POSITIONAL, lambda value: [value.start, value.stop, value.step])),
     (pathlib.PurePath, _named(POSITIONAL, lambda value: list(value.parts))),
-    (re.Pattern, _named(POSITIONAL, lambda value: [value.pattern, value.flags])),
+    (re.Pattern, _named(POSITIONAL, _pattern)),
     ((ipaddress.IPv4Address, ipaddress.IPv4Network), _named(SINGLE, str)),
     ((ipaddress.IPv6Address, ipaddress.IPv6Network), _named(SINGLE, str)),
     (AnyUrl, _named(SINGLE, str)),

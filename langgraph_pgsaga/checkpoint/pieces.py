@@ -101,6 +101,8 @@ def fill(skeleton: bytes, parts: Sequence[bytes]) -> bytes:
     lengths = ormsgpack.unpackb(skeleton[_LENGTH_BYTES:begin])
     if not isinstance(lengths, list) or len(lengths) != len(parts):
         raise ValueError("as many gaps as parts are needed")
+    if any(type(length) is not int or length < 0 for length in lengths):
+        raise ValueError("what stands before a gap has a length")
     pieces: list[bytes] = []
     for length, part in zip(lengths, parts, strict=True):
         pieces += (skeleton[begin : begin + length], part)

@@ -177,6 +177,9 @@ def test_parts_that_are_not_there_are_left_out() -> None:
         (b"\0\0\0\2\x91\x02abef", []),
         (b"\0\0\0\1\x05ab", [b"x"]),
         (b"\0\0\0\2\xc1", [b"x"]),
+        (b"\0\0\0\2\x91\xffab", [b"x"]),
+        (b"\0\0\0\3\x92\x02\xfeab", [b"x", b"y"]),
+        (b"\0\0\0\2\x91\xc3ab", [b"x"]),
         (b"", []),
     ],
 )
