@@ -58,6 +58,80 @@ def is_same(left: Any, right: Any) -> bool:
     return True
 
 
+class Numbers:
+    """Numbers for values: equal for the same values, and only for these."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, list[tuple[Any, int]]] = {}
+        self._count = 0
+
+    def of(self, value: Any) -> int:
+        """The number of the value, a new one where none of before is the same."""
+        alike = self._found.setdefault(_rough(value), [])
+        for known, number in alike:
+            if is_same(known, value):
+                return number
+        self._count += 1
+        alike.append((value, self._count))
+        return self._count
+
+
+def key_of(value: Any) -> Any:
+    """Something equal for the same hashable values, and only for these: for keys of dicts."""
+    kind = type(value)
+    if isinstance(value, float):
+        return kind, "nan" if math.isnan(value) else (value, math.copysign(1, value))
+    if isinstance(value, tuple):
+        return kind, tuple(map(key_of, value))
+    if isinstance(value, frozenset):
+        return kind, frozenset(map(key_of, value))
+    return kind, value
+
+
+# How deep and how far `_rough` looks.
+_DEEPEST, _MOST_PARTS = 3, 16
+
+
+def _rough(value: Any, depth: int = 0) -> Any:
+    """Something hashable that is equal for the same values, and seldom for others."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return kind, value
+    if isinstance(value, float):
+        return kind, None if math.isnan(value) else value
+    if depth == _DEEPEST:
+        return kind
+    if isinstance(value, list | tuple):
+        return kind, len(value), *(_rough(part, depth + 1) for part in value[:_MOST_PARTS])
+    if isinstance(value, dict | set | frozenset | deque):
+        return kind, len(value), _rough_parts(value, depth) if isinstance(value, dict) else None
+    if isinstance(value, BaseModel):
+        return kind, _rough_parts(value.__dict__, depth)
+    if dataclasses.is_dataclass(value):
+        parts = {
+            field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)
+        }
+        return kind, _rough_parts(parts, depth)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and kind is numpy.ndarray:
+        some = value.flat[:_MOST_PARTS].tolist()
+        return kind, value.shape, *(_rough(part, depth + 1) for part in some)
+    compares: Any = kind.__eq__
+    if compares is object.__eq__ or kind.__hash__ is None:
+        return kind
+    try:
+        return kind, hash(value)
+    except Exception:  # whatever a hash may raise
+        return kind
+
+
+def _rough_parts(parts: Mapping[Any, Any], depth: int) -> Any:
+    """Of a mapping whose order doesn't count."""
+    if len(parts) > _MOST_PARTS or not all(type(name) is str for name in parts):
+        return None
+    return frozenset((name, _rough(part, depth + 1)) for name, part in parts.items())
+
+
 def _pairs(one: Any, other: Any) -> Pairs | None:
     """What has to be the same for two of one type to be the same; None where they aren't."""
     if isinstance(one, float):
@@ -72,7 +146,7 @@ def _pairs(one: Any, other: Any) -> Pairs | None:
         )
         return zip(one, other, strict=True) if is_alike else None
     if isinstance(one, set | frozenset):
-        return _found({_key(item) for item in one} == {_key(item) for item in other})
+        return _found({key_of(item) for item in one} == {key_of(item) for item in other})
     if isinstance(one, BaseModel):
         return zip(_model_parts(one), _model_parts(other), strict=True)
     if isinstance(one, type):
@@ -101,23 +175,11 @@ def _pairs_of_dicts(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> Pairs |
     if len(one) != len(other):
         return None
     if not {type(key) for key in one} | {type(key) for key in other} <= {str}:
-        one = {_key(key): value for key, value in one.items()}
-        other = {_key(key): value for key, value in other.items()}
+        one = {key_of(key): value for key, value in one.items()}
+        other = {key_of(key): value for key, value in other.items()}
     if one.keys() != other.keys():
         return None
     return [(value, other[key]) for key, value in one.items()]
-
-
-def _key(value: Any) -> Any:
-    """Something equal for the same hashable values, and only for these."""
-    kind = type(value)
-    if isinstance(value, float):
-        return kind, "nan" if math.isnan(value) else (value, math.copysign(1, value))
-    if isinstance(value, tuple):
-        return kind, tuple(map(_key, value))
-    if isinstance(value, frozenset):
-        return kind, frozenset(map(_key, value))
-    return kind, value
 
 
 def _model_parts(model: BaseModel) -> tuple[Any, ...]:

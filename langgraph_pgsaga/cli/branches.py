@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langgraph_pgsaga._text import shown, shown_block
 from langgraph_pgsaga.cli import checkpoints
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened_saver
 from langgraph_pgsaga.cli.history import plain_step
 from langgraph_pgsaga.cli.options import Json, Namespace, ThreadId
-from langgraph_pgsaga.cli.output import note, shown, shown_block, write_json, write_line
+from langgraph_pgsaga.cli.output import note, write_json, write_line
 
 if TYPE_CHECKING:
     from langgraph_pgsaga.timetravel import Branch, BranchTree

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -20,14 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 import typer
 
+from langgraph_pgsaga._text import safe_json, shown
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-# C0 and C1, what ends a line, what turns the direction of text, and lone surrogates.
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-_LINE_BREAKS = {"\n": "\\n", "\t": "\\t"}
 # A table is as wide as what is in it, where no window limits it.
 _UNLIMITED_WIDTH = 1_000_000
 _LINE_EVERY_SECONDS = 2.0
@@ -42,18 +38,6 @@ class ExitCode(IntEnum):
     ATTENTION = 3
     INTERRUPTED = 130
     BROKEN_PIPE = 141
-
-
-def shown_block(text: str) -> str:
-    """`text` with what a terminal would obey written as escapes; lines stay lines."""
-    return _CONTROL.sub(_escape, text)
-
-
-def shown(text: str, longest: int | None = None) -> str:
-    """`text` as one line, safe to print; beyond `longest` characters an ellipsis."""
-    if longest is not None and len(text) > longest:
-        text = f"{text[: longest - 1]}…"
-    return re.sub("[\n\t]", lambda match: _LINE_BREAKS[match[0]], shown_block(text))
 
 
 def shown_time(moment: datetime | None) -> str:
@@ -84,7 +68,7 @@ def write_line(text: str = "") -> None:
 
 def write_json(value: Any) -> None:
     """Prints a JSON document. Times become ISO 8601."""
-    write_line(_safe_json(json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)))
+    write_line(safe_json(json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)))
 
 
 def json_lines_out() -> TextIO:
@@ -178,7 +162,7 @@ def progress() -> Iterator[Tell]:
 
 class _JsonLinesOut(io.TextIOBase):
     def write(self, text: str) -> int:
-        write(_safe_json(text))
+        write(safe_json(text))
         return len(text)
 
 
@@ -199,16 +183,6 @@ class _Bar:
 
     def __call__(self, text: str, done: int | None = None, total: int | None = None) -> None:
         self._bar.update(self._task, description=shown(text, 60), completed=done or 0, total=total)
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def _safe_json(text: str) -> str:
-    # Inside of strings alone there can be such characters, so these escapes mean the same.
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _json_default(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from langgraph_pgsaga._text import shown
 from langgraph_pgsaga.cli import values
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
 from langgraph_pgsaga.cli.options import After, DryRun, Json, ThreadId, Yes
@@ -16,7 +17,6 @@ from langgraph_pgsaga.cli.output import (
     confirm,
     counted,
     note,
-    shown,
     shown_time,
     write_json,
     write_line,

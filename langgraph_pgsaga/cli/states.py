@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langgraph_pgsaga._text import shown
 from langgraph_pgsaga.cli import checkpoints, values
 from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, opened_saver
 from langgraph_pgsaga.cli.history import plain_step
 from langgraph_pgsaga.cli.options import Json, Namespace, ThreadId
-from langgraph_pgsaga.cli.output import shown, shown_time, write, write_json, write_line
+from langgraph_pgsaga.cli.output import shown_time, write, write_json, write_line
 from langgraph_pgsaga.errors import CheckpointNotFoundError
 
 if TYPE_CHECKING:

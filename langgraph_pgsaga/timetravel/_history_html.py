@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
+from langgraph_pgsaga._text import shown_html
 from langgraph_pgsaga.timetravel import _page
 
 _HEADS = ("step", "source", "time", "ran", "changed", "next", "branch", "name")
@@ -46,7 +46,7 @@ def table(rows: Sequence[Cells], has_more: bool) -> str:
 
 
 def _row(cells: Cells) -> str:
-    shown = [_branch(c) if isinstance(c, int) else escape(c) for c in cells]
+    shown = [_branch(c) if isinstance(c, int) else shown_html(c) for c in cells]
     return '<tr class="step">' + "".join(f"<td>{cell}</td>" for cell in shown) + "</tr>"
 
 

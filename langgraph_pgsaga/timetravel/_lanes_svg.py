@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from langgraph_pgsaga._text import shown_html
 from langgraph_pgsaga.timetravel import _page
 from langgraph_pgsaga.timetravel._lanes import Row
 
@@ -58,17 +59,17 @@ def _marks(place: int, row: Row, left: int) -> Iterator[str]:
     x, y, colour = _x(row.lane), _y(place), _colour(row.branch)
     if row.step is None:
         yield f'<circle cx="{x}" cy="{y}" r="2" fill="{colour}"/>'
-        yield f'<text class="rest" x="{left}" y="{y + 4}">{_page.text(_label(row))}</text>'
+        yield f'<text class="rest" x="{left}" y="{y + 4}">{shown_html(_label(row))}</text>'
         return
     hint = f"{row.step.checkpoint_id}\n{row.step.created_at or ''}"
     hint += f"\nchanged: {', '.join(row.step.changed) or 'nothing'}"
     hint += f"\nnext: {', '.join(row.step.next) or 'nothing'}"
-    title = f"<title>{_page.text(hint)}</title>"
+    title = f"<title>{shown_html(hint)}</title>"
     yield f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}">{title}</circle>'
     branch = ""
     if row.branch:
         branch = f'<tspan dx="10" fill="{colour}">branch {row.branch}</tspan>'
-    label = f"{_page.text(_label(row))}{branch}{title}"
+    label = f"{shown_html(_label(row))}{branch}{title}"
     yield f'<text x="{left}" y="{y + 4}">{label}</text>'
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from html import escape
+from langgraph_pgsaga._text import shown_html
 
 # Of branches, in turn; each is readable on white and on black.
 COLOURS = ("#2a7f62", "#c2691f", "#6b5fc7", "#b03a6f", "#2f7fb5")
 _LONGEST_HEAD = 200
-# All but tabs and line breaks.
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def style(kind: str, *rules: str) -> str:
@@ -30,20 +27,15 @@ def style(kind: str, *rules: str) -> str:
     return "\n".join(["<style>", *common, *own, "</style>"])
 
 
-def text(value: str) -> str:
-    """Escaped, and without what turns the direction of writing or isn't to be seen."""
-    return escape(_UNSEEN.sub("\ufffd", value))
-
-
 def folded(value: str, longest: int, most: int) -> str:
     """A text of more than `longest` characters folded, and of more than `most` cut.
 
     What was cut is counted.
     """
-    shown = text(value[:most])
+    shown = shown_html(value[:most])
     if len(value) > most:
         shown += f'<span class="cut">… {len(value) - most:,} more characters</span>'
     if len(value) <= longest:
         return shown
-    head = text(" ".join(value[:_LONGEST_HEAD].split()))
+    head = shown_html(" ".join(value[:_LONGEST_HEAD].split()))
     return f"<details><summary>{head}…</summary>{shown}</details>"

@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from langgraph_pgsaga._text import shown_html
 from langgraph_pgsaga.checkpoint.messages import is_message_list, role_of, text_of
 from langgraph_pgsaga.timetravel import _page, _state_text
 
@@ -50,11 +51,11 @@ def page(state: _state_text.Shown) -> str:
     parts = [
         _STYLE,
         '<div class="pgsaga-state">',
-        f'<p class="title">{_page.text(state.title)}</p>',
+        f'<p class="title">{shown_html(state.title)}</p>',
     ]
     parts += notes(state)
     for name, messages in talks.items():
-        parts += [f'<p class="title">{_page.text(name)}</p>', conversation(messages)]
+        parts += [f'<p class="title">{shown_html(name)}</p>', conversation(messages)]
     if rest:
         rows = "".join(_row(name, value) for name, value in rest.items())
         parts.append(f'<table class="pgsaga-state">{rows}</table>')
@@ -67,7 +68,7 @@ def notes(state: _state_text.Shown) -> list[str]:
     found += [("", "interrupted: ", _plain(value)) for value in state.interrupts]
     found += [(" failed", f"{name} failed: ", error) for name, error in state.errors]
     return [
-        f'<div class="note{kind}">{_page.text(head)}'
+        f'<div class="note{kind}">{shown_html(head)}'
         f"{_page.folded(body, _FOLDED_VALUE, _CUT_VALUE)}</div>"
         for kind, head, body in found
     ]
@@ -96,7 +97,7 @@ def bubble(message: BaseMessage) -> str:
         label += ", failed"
     body = _page.folded(text_of(message), _FOLDED, _CUT)
     calls = "".join(_calls(message))
-    head = f'<span class="role">{_page.text(label)}</span>'
+    head = f'<span class="role">{shown_html(label)}</span>'
     return f'<div class="{" ".join(kinds)}">{head}{body}{calls}</div>'
 
 
@@ -113,8 +114,8 @@ def _calls(message: BaseMessage) -> Iterable[str]:
 
 
 def _row(name: str, found: Any) -> str:
-    kind = _page.text(_state_text.kind_of(found))
-    return f"<tr><td>{_page.text(name)}</td><td>{kind}</td><td>{value(found)}</td></tr>"
+    kind = shown_html(_state_text.kind_of(found))
+    return f"<tr><td>{shown_html(name)}</td><td>{kind}</td><td>{value(found)}</td></tr>"
 
 
 def _plain(found: Any) -> str:

@@ -7,18 +7,19 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from langgraph_pgsaga._text import shown
 from langgraph_pgsaga.checkpoint.messages import role_of, text_of
+from langgraph_pgsaga.timetravel._apart import first_apart, written
 
 _SIGNS = {"added": "+", "removed": "-", "edited": "~"}
 _LONGEST_LINE = 80
-# What a terminal would obey, and what would break the line.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_SPACES = re.compile("[\t\n\v\f\r]+")
 
 
 def place(path: tuple[str | int, ...]) -> str:
     """A path as one would write it: `files['a.py'][3]`."""
     head, *rest = path or ("state",)
-    return str(head) + "".join(f"[{part!r}]" for part in rest)
+    return str(head) + "".join(f"[{written(part)}]" for part in rest)
 
 
 def sign(kind: str) -> str:
@@ -31,9 +32,18 @@ def change_line(kind: str, path: tuple[str | int, ...], before: Any, after: Any)
     shown = {
         "added": lambda: summary(after),
         "removed": lambda: summary(before),
-        "edited": lambda: f"{summary(before)} → {summary(after)}",
+        "edited": lambda: _edit(before, after),
     }
     return f"{sign(kind)} {one_line(place(path))}: {shown[kind]()}"
+
+
+def _edit(before: Any, after: Any) -> str:
+    old, new = summary(before), summary(after)
+    if old != new:
+        return f"{old} → {new}"
+    apart = first_apart(before, after)
+    old, new = (shortened(text, _LONGEST_LINE) for text in (apart.before, apart.after))
+    return f"{old} → {new}" if not apart.place else f"{one_line(apart.place)}: {old} → {new}"
 
 
 def summary(value: Any, longest: int = _LONGEST_LINE) -> str:
@@ -42,10 +52,7 @@ def summary(value: Any, longest: int = _LONGEST_LINE) -> str:
         return shortened(f"{role_of(value)}: {message_text(value)}", longest)
     if isinstance(value, list) and value and isinstance(value[0], BaseMessage):
         return f"{len(value)} messages"
-    try:
-        return shortened(repr(value), longest)
-    except Exception:  # an integer of thousands of digits, for one
-        return type(value).__name__
+    return shortened(written(value), longest)
 
 
 def message_text(message: BaseMessage) -> str:
@@ -57,8 +64,8 @@ def message_text(message: BaseMessage) -> str:
 
 def _arguments(arguments: Any) -> str:
     if not isinstance(arguments, dict):
-        return repr(arguments)
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        return written(arguments)
+    return ", ".join(f"{name}={written(value)}" for name, value in arguments.items())
 
 
 def shortened(text: str, longest: int) -> str:
@@ -69,5 +76,5 @@ def shortened(text: str, longest: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """Without line breaks and whatever else a terminal would obey."""
-    return _CONTROL.sub(" ", text)
+    """Without line breaks, and whatever else a terminal would obey as escapes."""
+    return shown(_SPACES.sub(" ", text))

@@ -184,7 +184,7 @@ async def _outcome(state: State, variant: Variant, thread_id: str, context: Any)
 def _told(outcome: Outcome) -> str:
     """What became of it, in one line."""
     if outcome.error is not None:
-        error = _text.shortened(repr(outcome.error), _LONGEST_LINE)
+        error = _text.summary(outcome.error, _LONGEST_LINE)
         return f"failed after {outcome.seconds:.2f} s: {error}"
     state = outcome.state
     asked = [_text.summary(i.value, _LONGEST_LINE) for i in state.interrupts] if state else []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, TypeAlias, overload
 
@@ -15,6 +14,7 @@ from langgraph.types import StateSnapshot
 from pydantic import BaseModel
 
 from langgraph_pgsaga._arguments import checked_mapping
+from langgraph_pgsaga._same import Numbers, is_same, key_of
 from langgraph_pgsaga.timetravel import _diff_html, _text
 from langgraph_pgsaga.timetravel.state import State
 
@@ -23,6 +23,8 @@ Comparable: TypeAlias = State | StateSnapshot | CheckpointTuple | Mapping[str, A
 Path: TypeAlias = tuple[str | int, ...]
 # Beyond so many pairs of elements, two lists are compared place by place.
 _MOST_PAIRS = 1_000_000
+# What nests deeper is compared as a whole.
+_DEEPEST = 100
 
 
 class ChangeKind(enum.Enum):
@@ -81,7 +83,7 @@ class Diff(Sequence[Change]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Diff):
             return NotImplemented
-        return bool(key_of(self._changes) == key_of(other._changes))
+        return is_same(self._changes, other._changes)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -126,40 +128,47 @@ def _values(state: Comparable) -> Mapping[str, Any]:
 
 
 def _changes(path: Path, before: Any, after: Any) -> Iterator[Change]:
-    if key_of(before) == key_of(after):
+    if before is after:
         return
-    kinds = type(before), type(after)
-    if kinds == (list, list) and _are_messages(before) and _are_messages(after):
-        yield from _lists(path, before, after, _identity)
-    elif kinds in ((list, list), (tuple, tuple)):
-        yield from _lists(path, before, after, key_of)
-    elif (
-        kinds[0] is kinds[1] and not isinstance(before, BaseMessage) and _parts(before) is not None
-    ):
-        yield from _mappings(path, _parts(before) or {}, _parts(after) or {})
-    else:
-        yield Change(kind=ChangeKind.EDITED, path=path, before=before, after=after)
+    kind = type(before)
+    parts = _parts(before) if kind is type(after) and len(path) < _DEEPEST else None
+    if parts is not None:
+        found = list(_mappings(path, parts, _parts(after) or {}))
+        yield from found
+        # Objects have more than the parts that they name: attributes of their own.
+        if found or kind is dict or is_same(before, after):
+            return
+    elif (kind is list or kind is tuple) and kind is type(after) and len(path) < _DEEPEST:
+        yield from _lists(path, before, after)
+        return
+    elif is_same(before, after):
+        return
+    yield Change(kind=ChangeKind.EDITED, path=path, before=before, after=after)
 
 
 def _mappings(path: Path, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Iterator[Change]:
-    for key, value in before.items():
-        if key in after:
-            yield from _changes((*path, key), value, after[key])
+    # To a dict 1 is True.
+    earlier = {key_of(key): key for key in before}
+    later = {key_of(key): key for key in after}
+    for kind, key in earlier.items():
+        if kind in later:
+            yield from _changes((*path, key), before[key], after[later[kind]])
         else:
-            yield Change(kind=ChangeKind.REMOVED, path=(*path, key), before=value)
-    for key, value in after.items():
-        if key not in before:
-            yield Change(kind=ChangeKind.ADDED, path=(*path, key), after=value)
+            yield Change(kind=ChangeKind.REMOVED, path=(*path, key), before=before[key])
+    for kind, key in later.items():
+        if kind not in earlier:
+            yield Change(kind=ChangeKind.ADDED, path=(*path, key), after=after[key])
 
 
-def _lists(
-    path: Path, before: Sequence[Any], after: Sequence[Any], identity: Any
-) -> Iterator[Change]:
-    """Elements of equal identity belong together; those in between are paired in order."""
-    keys = [identity(item) for item in before], [identity(item) for item in after]
-    for first, last, new_first, new_last in _blocks(*keys):
-        same = keys[0][first:last] == keys[1][new_first:new_last]
-        pairs = min(last - first, new_last - new_first) if same or identity is key_of else 0
+def _lists(path: Path, before: Sequence[Any], after: Sequence[Any]) -> Iterator[Change]:
+    """Elements that are the same belong together; those in between are paired in order.
+
+    Messages belong together by their ids, too, and aren't paired otherwise.
+    """
+    are_messages = _are_messages(before) and _are_messages(after)
+    for is_equal, first, last, new_first, new_last in _blocks(before, after, are_messages):
+        are_paired = is_equal or not are_messages
+        pairs = min(last - first, new_last - new_first) if are_paired else 0
         for offset in range(pairs):
             place = (*path, new_first + offset)
             yield from _changes(place, before[first + offset], after[new_first + offset])
@@ -169,25 +178,36 @@ def _lists(
             yield Change(kind=ChangeKind.ADDED, path=(*path, index), after=after[index])
 
 
-def _blocks(before: Sequence[Any], after: Sequence[Any]) -> Iterator[tuple[int, int, int, int]]:
-    """Where the lists are equal and where they aren't, in order."""
-    start = _common(before, after)
-    end = _common(before[start:][::-1], after[start:][::-1])
-    yield 0, start, 0, start
-    middle = before[start : len(before) - end], after[start : len(after) - end]
-    if len(middle[0]) * len(middle[1]) > _MOST_PAIRS:
-        yield start, len(before) - end, start, len(after) - end
+def _blocks(
+    before: Sequence[Any], after: Sequence[Any], are_messages: bool
+) -> Iterator[tuple[bool, int, int, int, int]]:
+    """Where the elements belong together and where they don't, in order."""
+    if len(before) == len(after) == 1 and not are_messages:
+        yield False, 0, 1, 0, 1  # as they belong together in any case
+        return
+    are_one = _are_one_message if are_messages else is_same
+    start = _common(before, after, are_one)
+    end = _common(before[start:][::-1], after[start:][::-1], are_one)
+    yield True, 0, start, 0, start
+    old, new = before[start : len(before) - end], after[start : len(after) - end]
+    if min(len(old), len(new)) == 0 or len(old) * len(new) > _MOST_PAIRS:
+        yield False, start, len(before) - end, start, len(after) - end
     else:
-        matcher = SequenceMatcher(None, *middle, autojunk=False)
-        for _, first, last, new_first, new_last in matcher.get_opcodes():
-            yield start + first, start + last, start + new_first, start + new_last
-    yield len(before) - end, len(before), len(after) - end, len(after)
+        numbers = Numbers()
+        keys = [[_key(numbers, item, are_messages) for item in some] for some in (old, new)]
+        matcher: SequenceMatcher[Any] = SequenceMatcher(None, keys[0], keys[1], autojunk=False)
+        for tag, *places in matcher.get_opcodes():
+            first, last, new_first, new_last = (start + place for place in places)
+            yield tag == "equal", first, last, new_first, new_last
+    yield True, len(before) - end, len(before), len(after) - end, len(after)
 
 
-def _common(before: Sequence[Any], after: Sequence[Any]) -> int:
+def _common(
+    before: Sequence[Any], after: Sequence[Any], are_one: Callable[[Any, Any], bool]
+) -> int:
     count = 0
     for one, other in zip(before, after, strict=False):
-        if one != other:
+        if not are_one(one, other):
             break
         count += 1
     return count
@@ -197,12 +217,18 @@ def _are_messages(values: Sequence[Any]) -> bool:
     return all(isinstance(value, BaseMessage) for value in values)
 
 
-def _identity(message: BaseMessage) -> Any:
-    return ("id", message.id) if message.id else key_of(message)
+def _are_one_message(one: BaseMessage, other: BaseMessage) -> bool:
+    return one.id == other.id if one.id or other.id else is_same(one, other)
+
+
+def _key(numbers: Numbers, value: Any, is_message: bool) -> Any:
+    return ("id", value.id) if is_message and value.id else numbers.of(value)
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
-    """What a value is made of, by name; None for what has no named parts."""
+    """What a value is made of, by name; None for what has no named parts, or is one."""
+    if isinstance(value, BaseMessage):
+        return None
     if isinstance(value, Mapping):
         return value
     if isinstance(value, BaseModel):
@@ -210,22 +236,3 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
     return None
-
-
-def key_of(value: Any) -> Any:
-    """Something hashable that is equal for values without a difference, and only for these."""
-    kind = type(value)
-    if kind is float and math.isnan(value):
-        return kind, "nan"
-    if kind in (list, tuple):
-        return kind, tuple(map(key_of, value))
-    if kind in (set, frozenset):
-        return kind, frozenset(map(key_of, value))
-    parts = _parts(value)
-    if parts is not None:
-        return kind, frozenset((key_of(name), key_of(part)) for name, part in parts.items())
-    try:
-        hash(value)
-    except TypeError:
-        return kind, repr(value)
-    return kind, value

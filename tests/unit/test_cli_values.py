@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from langgraph_pgsaga.cli.output import shown, shown_block
+from langgraph_pgsaga._text import shown, shown_block
 from langgraph_pgsaga.cli.values import duration, json_object, moment
 
 

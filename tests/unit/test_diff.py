@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
-from pydantic import BaseModel
+from pydantic import BaseModel, PrivateAttr
 
+from langgraph_pgsaga.checkpoint.placeholder import Placeholder
 from langgraph_pgsaga.timetravel import Change, ChangeKind, diff
 from tests._html import tags_of
 
@@ -47,6 +51,135 @@ def test_channels_come_and_go() -> None:
 def test_a_change_of_type_is_a_change(before: Any, after: Any) -> None:
     """Also where Python holds the two for equal."""
     assert shape(before, after) == [(EDITED, ("x",))]
+
+
+class Odd:
+    """`==` says what it likes; without it, what the object holds counts."""
+
+    def __init__(self, held: Any, answer: Any = NotImplemented) -> None:
+        self.held = held
+        self.answer = answer
+
+    def __eq__(self, other: object) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "<an odd one>"
+
+
+class Secretive(BaseModel):
+    name: str = "a"
+    _own: int = PrivateAttr(default=0)
+
+
+def secretive(own: int) -> Secretive:
+    made = Secretive()
+    made._own = own
+    return made
+
+
+def array(**changes: Any) -> Any:
+    found = np.linspace(0, 1, 1536)
+    for index, value in changes.items():
+        found[int(index[1:])] = value
+    return found
+
+
+def ring(leaf: Any) -> Any:
+    found: dict[str, Any] = {"leaf": leaf}
+    found["again"] = [found]
+    return found
+
+
+def nest(depth: int, leaf: Any) -> Any:
+    for level in range(depth):
+        leaf = [leaf] if level % 2 else {"in": leaf}
+    return leaf
+
+
+APART: dict[str, tuple[Any, Any, str]] = {
+    "an element of an array": (array(), array(n700=7.0), "[700]: "),
+    "a shape": (np.zeros((2, 800)), np.zeros((800, 2)), ""),
+    "a dtype": (np.zeros(2000), np.zeros(2000, np.float32), "dtype=float32"),
+    "an array of objects": (np.array([1, "a"], object), np.array([True, "a"], object), ""),
+    "an array in a dict": ({"v": array()}, {"v": array(n1535=0.5)}, "x['v']: [1535]: "),
+    "a kind of number": (np.float64(1), 1.0, "np.float64(1.0) → 1.0"),
+    "a kind that is written alike": (IntEnum("N", "ONE").ONE, 1, ""),  # type: ignore[attr-defined]
+    "minus zero": (0.0, -0.0, "0.0 → -0.0"),
+    "a late letter": ("y" * 5000 + "a", "y" * 5000 + "b", "[4990:]: 'yyyyyyyyyya' → "),
+    "the end": ("z" * 500, "z" * 501, "[490:]: "),
+    "late bytes": (b"y" * 900 + b"a", b"y" * 900 + b"b", "[890:]: b'"),
+    "a key": ({1: "a"}, {True: "a"}, "- x[1]: 'a'"),
+    "what an object holds": (Odd(1), Odd(2), ".held: 1 → 2"),
+    "whose == raises": (Odd(1, ValueError()), Odd(2, ValueError()), ".held: 1 → 2"),
+    "whose == has no answer": (Odd(1, array()), Odd(2, array()), ".held: 1 → 2"),
+    "a private attribute": (secretive(1), secretive(2), "._own: 1 → 2"),
+    "what a message carries": (
+        AIMessage("a", id="1", additional_kwargs={"v": array()}),
+        AIMessage("a", id="1", additional_kwargs={"v": array(n3=9.0)}),
+        ".additional_kwargs['v'][3]: ",
+    ),
+    "a placeholder": (
+        Placeholder(type_name="a.B", content=array()),
+        Placeholder(type_name="a.B", content=array(n5=9.0)),
+        "x['content']: [5]: ",
+    ),
+    "an exception": (ValueError("a"), ValueError("b"), "ValueError('a') → ValueError('b')"),
+    "in a ring": (ring(1), ring(2), "x['leaf']: 1 → 2"),
+    "far inside": (nest(500, 1), nest(500, 2), ""),
+    "an element of a set": ({1, 2}, {True, 2}, "{1, 2} → {True, 2}"),
+    "in a long list of arrays": (
+        [array(n1=float(n)) for n in range(300)],
+        [array(n1=float(n)) for n in range(1, 301)],
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "shown"), APART.values(), ids=APART)
+def test_what_differs_is_a_change_and_shows_where(before: Any, after: Any, shown: str) -> None:
+    """Also where the two are written alike, or can't be compared: in text and in HTML."""
+    found = diff({"x": before}, {"x": after})
+    assert found
+    assert found == diff({"x": before}, {"x": after})
+    assert shown in str(found)
+    for line in str(found).splitlines():
+        old, arrow, new = line.partition(" → ")
+        assert not arrow or not old.endswith(f": {new}"), line
+    html = found._repr_html_()
+    assert "<ins>" in html or ChangeKind.EDITED not in {change.kind for change in found}
+
+
+SAME: dict[str, tuple[Any, Any]] = {
+    "arrays": (array(n1=float("nan")), array(n1=float("nan"))),
+    "order of keys": ({"a": 1, "b": array()}, {"b": array(), "a": 1}),
+    "objects": (Odd([1]), Odd([1])),
+    "an == that says yes": (Odd(1, answer=True), Odd(2, answer=True)),
+    "rings": (ring(1), ring(1)),
+    "far inside": (nest(500, [1.5]), nest(500, [1.5])),
+    "exceptions": (ValueError("a", 1), ValueError("a", 1)),
+    "models": (secretive(1), secretive(1)),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), SAME.values(), ids=SAME)
+def test_what_is_the_same_is_no_change(before: Any, after: Any) -> None:
+    """By content where there is no `==` that says so."""
+    assert str(diff({"x": before, "y": [before]}, {"x": after, "y": [after]})) == "no changes"
+
+
+def test_wide_and_deep_values_take_no_quadratic_time() -> None:
+    """A hundred thousand elements, and a hundred levels over them, are looked at once each."""
+    wide = [*range(100_000)]
+    began = time.monotonic()
+    for make in (lambda v: v, lambda v: nest(100, v), lambda v: dict.fromkeys(map(str, v), 1)):
+        before, after = make(wide), make([*wide[:500], -1, *wide[501:]])
+        assert diff({"x": before}, {"x": after})
+    assert time.monotonic() - began < 15
 
 
 def test_a_message_is_found_again_by_its_id() -> None:
