@@ -27,6 +27,8 @@ class Portal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopped = False
+        # What later calls wait for.
+        self._begun: asyncio.Task[Any] | None = None
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """The result of `await function(*args, **kwargs)` in the portal's loop.
@@ -41,6 +43,8 @@ class Portal:
             raise BlockingCallError(call=function.__qualname__)
 
         async def run() -> T:
+            if self._begun is not None:
+                await asyncio.wait([self._begun])
             return await function(*args, **kwargs)
 
         future = self._submit(run())
@@ -61,6 +65,29 @@ class Portal:
             ClosedError: the portal was stopped.
         """
         self._submit(function())
+
+    def begin(self, function: Callable[[], Awaitable[None]]) -> concurrent.futures.Future[None]:
+        """Begins `function()` in the portal's loop; calls that come after it wait for its end.
+
+        Raises:
+            ClosedError: the portal was stopped; from the future, where it was so meanwhile.
+        """
+
+        async def run() -> None:
+            before, self._begun = self._begun, asyncio.current_task()
+            try:
+                if before is not None:
+                    await asyncio.wait([before])
+                await function()
+            except asyncio.CancelledError as error:
+                if not self._stopped:
+                    raise
+                raise ClosedError from error
+            finally:
+                if self._begun is asyncio.current_task():
+                    self._begun = None
+
+        return self._submit(run())
 
     def stop(self) -> None:
         """Ends the thread and its loop, cancelling what still runs there."""

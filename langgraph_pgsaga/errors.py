@@ -328,7 +328,7 @@ class MissingMigrationsError(MigrationError):
     def __str__(self) -> str:
         return (
             f"{self.detail} in {self.dsn}: the schema isn't there or isn't up to date. "
-            "Call saver.setup() (await saver.asetup()), or run `pgsaga migrate up`"
+            "Call saver.setup() (in async code: await saver.setup()), or run `pgsaga migrate up`"
         )
 
 

@@ -178,7 +178,7 @@ async def pending_sql(database: Database) -> str:
 async def _apply_next(
     database: Database, conn: Connection, wanted: Sequence[Migration]
 ) -> Migration | None:
-    await conn.fetch(database.text(_STATEMENTS["lock_migrations"]), _LOCK_KEY)
+    await _lock(conn)
     schema = await _schema(database, conn)
     rows = await _applied(database, conn, wanted, schema)
     newer = [row["name"] for version, row in rows.items() if version > _newest(wanted)]
@@ -197,6 +197,15 @@ async def _apply_next(
     for text, args in _records(migration):
         await conn.execute(_sql.render(text, schema), *args)
     return migration
+
+
+async def _lock(conn: Connection) -> None:
+    """Waits for other runners for as long as they take. Of a role's or database's time-outs only
+    lock_timeout counts for the migrations themselves: waiting for a table holds off others."""
+    limits = await conn.fetch(_STATEMENTS["lift_limits"].text)
+    before = next(row["before"] for row in limits if row["name"] == "lock_timeout")
+    await conn.fetch(_STATEMENTS["lock_migrations"].text, _LOCK_KEY)
+    await conn.fetch(_STATEMENTS["limit_locks"].text, before)
 
 
 async def _schema(database: Database, conn: Connection) -> str:

@@ -7,6 +7,7 @@ import copy
 import os
 from collections.abc import (
     AsyncIterator,
+    Awaitable,
     Collection,
     Iterable,
     Iterator,
@@ -38,6 +39,7 @@ from langgraph_pgsaga._arguments import (
     required_text,
     shown,
 )
+from langgraph_pgsaga._begun import Begun, Done
 from langgraph_pgsaga.checkpoint import history, retention
 from langgraph_pgsaga.checkpoint.address import Address, ThreadId, optional_checkpoint_id
 from langgraph_pgsaga.checkpoint.codec import Codec
@@ -185,9 +187,19 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
     # Life
 
-    def setup(self) -> None:
-        """Makes or updates the tables. Safe to call at every start, by many processes at once."""
-        self.db.portal.call(self.asetup)
+    def setup(self) -> Awaitable[None]:
+        """Makes or updates the tables. Safe to call at every start, by many processes at once.
+
+        In a running event loop it doesn't block: `await saver.setup()`, as one would with
+        AsyncPostgresSaver. The work begins at once, in the background, and sync calls that
+        follow wait for it; one that is never awaited warns, and logs what failed.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self.db.portal.call(self.asetup)
+            return Done()
+        return Begun("saver.setup", self.db.portal.begin(self.asetup))
 
     async def asetup(self) -> None:
         """`setup` for async callers."""

@@ -18,6 +18,22 @@ create table if not exists {schema}.pgsaga_migrations (
   applied_at timestamptz not null default now()
 );
 
+-- name: lift_limits
+-- Time-outs that would end a transaction which holds an advisory lock, or its wait for one, are
+-- meant for an application's statements. Each with what it was; to the end of the transaction.
+-- columns: name text, before text, set_config text
+select s.name, s.setting as before, set_config(s.name, '0', true)
+from pg_catalog.pg_settings s
+where s.name in (
+  'idle_in_transaction_session_timeout', 'lock_timeout', 'statement_timeout', 'transaction_timeout'
+);
+
+-- name: limit_locks
+-- How long a statement of the transaction may wait for a lock of a table, in milliseconds.
+-- params: lock_timeout text
+-- columns: set_config text
+select set_config('lock_timeout', $1, true);
+
 -- name: lock_migrations
 -- One runner at a time per database and schema, until the transaction ends.
 -- params: key bigint

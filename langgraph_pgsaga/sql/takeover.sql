@@ -9,16 +9,6 @@
 -- columns: pg_advisory_xact_lock void
 select pg_advisory_xact_lock(hashtextextended('pgsaga takeover ' || $1::uuid::text, 0));
 
--- name: lift_limits
--- Time-outs that would end the transaction which holds the lock, or its wait for it, count for
--- statements of an application. An import holds the lock for as long as it takes.
--- columns: set_config text
-select set_config(s.name, '0', true)
-from pg_settings s
-where s.name in (
-  'idle_in_transaction_session_timeout', 'lock_timeout', 'statement_timeout', 'transaction_timeout'
-);
-
 -- name: check_takeover
 -- Answers while the connection is there, and with it the lock.
 -- columns: is_there boolean

@@ -52,6 +52,7 @@ from langgraph_pgsaga.takeover.source import (
 
 T = TypeVar("T")
 _STATEMENTS = _sql.load("takeover")
+_LIFT_LIMITS = _sql.load("migrate")["lift_limits"]
 _BATCH = 50
 _CLOSE_SECONDS = 5.0
 _KEEP_SECONDS = 10.0
@@ -220,7 +221,8 @@ class _Lock:
     async def _begin(self, session_id: UUID) -> None:
         with self._telling():
             await self._transaction.start()
-        await self._fetch("lift_limits")
+        with self._telling():
+            await self._database.fetch(_LIFT_LIMITS, conn=self._conn)
         await self._fetch("lock_takeover", session_id)
 
     async def _keep(self) -> None:

@@ -124,7 +124,7 @@ def test_missing_migrations_are_told_by_every_call(
         pytest.raises(MissingMigrationsError) as caught,
     ):
         attempt(call, saver)
-    for hint in ("saver.setup()", "asetup", "pgsaga migrate up", "agent_s"):
+    for hint in ("saver.setup()", "await saver.setup()", "pgsaga migrate up", "agent_s"):
         assert hint in str(caught.value)
 
 
@@ -155,7 +155,8 @@ def test_a_closed_saver_cannot_set_up(template_empty: str) -> None:
     saver = PostgresSaver.from_conn_string(template_empty)
     saver.close()
     saver.close()
-    for call in (lambda s: s.setup(), lambda s: s.asetup()):
+    calls: list[Call] = [lambda s: s.setup(), lambda s: s.asetup()]
+    for call in calls:
         with pytest.raises(ClosedError):
             attempt(call, saver)
 

@@ -26,7 +26,14 @@ from langgraph_pgsaga.errors import (
     ServerError,
     UnknownMigrationError,
 )
-from langgraph_pgsaga.migrate import Migration, load_migrations, migrate, pending_sql, status
+from langgraph_pgsaga.migrate import (
+    _LOCK_KEY,
+    Migration,
+    load_migrations,
+    migrate,
+    pending_sql,
+    status,
+)
 from tests.conftest import execute
 from tests.db._debian_server import debian_server, find_programs
 from tests.db._puts import config_of
@@ -142,6 +149,39 @@ async def test_a_second_runner_waits_for_the_first(empty_dsn: str) -> None:
         await gate.execute("select pg_advisory_unlock(77)")
         assert await asyncio.gather(*runs) == [[slow], []]
     await gate.close()
+
+
+async def test_time_outs_of_the_application_dont_end_it(empty_dsn: str) -> None:
+    """A runner waits for another, and a migration runs, for as long as it takes; only waiting for a
+    table, which holds off others, goes by lock_timeout. What a pool's connection had stays."""
+    name = urlsplit(empty_dsn).path.lstrip("/")
+    text = (
+        "select pg_sleep(0.3); create table noted as select current_setting('lock_timeout') as it"
+    )
+    slow = Migration(version=1, name="0001_slow", sql=text)
+    gate = await asyncpg.connect(empty_dsn)
+    for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        await gate.execute(f"alter database \"{name}\" set {limit} = '200ms'")
+    await gate.execute(f"select pg_advisory_lock({_LOCK_KEY})")
+    async with Database(empty_dsn) as db:
+        running = asyncio.create_task(migrate(db, migrations=[slow]))
+        await _waits_long(gate)
+        assert not running.done()
+        await gate.execute(f"select pg_advisory_unlock({_LOCK_KEY})")
+        assert await running == [slow]
+        async with db.transaction() as conn:
+            assert await conn.fetchval("select it from noted") == "200ms"
+            assert await conn.fetchval("show statement_timeout") == "200ms"
+    await gate.close()
+
+
+async def _waits_long(gate: asyncpg.Connection[Any]) -> None:
+    async with asyncio.timeout(30):
+        while not await gate.fetchval(
+            "select exists (select from pg_stat_activity where datname = current_database() "
+            "and wait_event = 'advisory' and clock_timestamp() - query_start > interval '0.5 s')"
+        ):
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("schema", ["own", ODD_SCHEMA, 'q"'], ids=["own", "odd", "quote"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import TYPE_CHECKING, assert_type
 
 from langchain_core.runnables import RunnableConfig
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     def sync_side(saver: PostgresSaver, config: RunnableConfig) -> None:
         with saver as entered:
             assert_type(entered, PostgresSaver)
-        assert_type(saver.setup(), None)
+        assert_type(saver.setup(), Awaitable[None])
         assert_type(saver.get(config), Checkpoint | None)
         assert_type(saver.get_tuple(config), CheckpointTuple | None)
         assert_type(saver.list(config, limit=1), Iterator[CheckpointTuple])
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         async with saver as entered:
             assert_type(entered, PostgresSaver)
         assert_type(await saver.asetup(), None)
+        assert_type(await saver.setup(), None)
         assert_type(await saver.aget_tuple(config), CheckpointTuple | None)
         assert_type(saver.alist(config), AsyncIterator[CheckpointTuple])
         assert_type(saver.aget_iter(config), AsyncIterator[CheckpointTuple])
