@@ -14,7 +14,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -203,6 +203,20 @@ class Database:
         a second run isn't the same as one: where the answer to a commit was lost, the server
         is asked first whether it had committed. That takes a round trip more.
         """
+        return await self._run(work, isolation="read_committed", readonly=False, once=once)
+
+    async def snapshot(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """The result of `work(connection)`, whose statements only read, and see one moment."""
+        return await self._run(work, isolation="repeatable_read", readonly=True, once=False)
+
+    async def _run(
+        self,
+        work: Callable[[Connection], Awaitable[T]],
+        *,
+        isolation: Literal["read_committed", "repeatable_read"],
+        readonly: bool,
+        once: bool,
+    ) -> T:
         committing: list[tuple[str, T]] = []
 
         async def transaction(connection: Connection) -> T:
@@ -210,7 +224,7 @@ class Database:
                 return committing[-1][1]
             committing.clear()
             try:
-                async with connection.transaction(isolation="read_committed"):
+                async with connection.transaction(isolation=isolation, readonly=readonly):
                     number = await _fetch_value(connection, "begin_transaction") if once else ""
                     result = await work(connection)
                     if once:

@@ -12,6 +12,7 @@
     │   ├── ThreadLeasedError         somebody else may
     │   └── LeaseLostError            it could, until somebody else did
     ├── CheckpointNotFoundError       the thread has no checkpoint like the one asked for
+    │   └── CheckpointDeletedError    it had, when it was read
     ├── NameTakenError                another checkpoint of the thread has the name
     ├── TakeoverError                 a thread can't be taken over from another saver
     │   ├── ThreadDivergedError       here and there it went on, each its own way
@@ -566,6 +567,20 @@ class CheckpointNotFoundError(PgSagaError):
         return (
             f"thread {self.thread_id!r} has no such checkpoint. "
             "list(history(graph, config)) shows those it has"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class CheckpointDeletedError(CheckpointNotFoundError):
+    """A checkpoint that this process read, or wrote, was deleted since, or what it is built on."""
+
+    checkpoint_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"checkpoint {self.checkpoint_id!r} of thread {self.thread_id!r}, or what it is built "
+            "on, was deleted since it was read here (by prune, sweep or delete_for_runs): nothing "
+            "can be read or stored below it. Begin with the thread's latest state"
         )
 
 

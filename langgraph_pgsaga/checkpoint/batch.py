@@ -21,7 +21,7 @@ from langgraph_pgsaga.checkpoint.encode import (
     session_columns,
 )
 from langgraph_pgsaga.checkpoint.lease import ANY_LEASE, NO_LEASE, Lease, LeaseColumns
-from langgraph_pgsaga.checkpoint.session_memory import KnownSession, SessionMemory
+from langgraph_pgsaga.checkpoint.session_memory import KnownSession, SessionMemory, StateKey
 from langgraph_pgsaga.checkpoint.standing import Standing
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 
@@ -40,10 +40,13 @@ class SessionPart:
     is_new: bool
     known: Mapping[bytes, int]
     known_hashes: Set[bytes]
+    known_states: Mapping[StateKey, int]
     lease: Lease | None
     lease_id: UUID | None = None
     new_states: int = 0
-    placed_states: int = 0
+    stored_states: list[StateKey] = field(default_factory=list)
+    # The oldest under which a parent of these was seen; None where none was.
+    deletion_count: int | None = None
     may_claim: bool = False
     status: str | None = None
     fresh: dict[bytes, int] = field(default_factory=dict)
@@ -62,6 +65,7 @@ class SessionPart:
             is_new=known is None,
             known=known.numbers if known else {},
             known_hashes=known.hashes if known else frozenset(),
+            known_states=known.states if known else {},
             lease=call.standing.lease,
         )
 
@@ -70,6 +74,14 @@ class SessionPart:
         self.lease = self.lease or standing.lease
         self.may_claim = self.may_claim or standing.may_claim
         self.status = standing.status or self.status
+
+    def add_state(self, put: EncodedPut) -> None:
+        """The put is stored below its parent only while that is known to be there."""
+        self.stored_states.append((put.stored_ns, put.checkpoint_id))
+        seen = self.known_states.get(put.parent_key) if put.parent_key else None
+        if seen is not None:
+            known = self.deletion_count
+            self.deletion_count = seen if known is None else min(seen, known)
 
     def lease_columns(self) -> LeaseColumns:
         """What it is going to be written under."""
@@ -177,7 +189,7 @@ class Batch:
         count = part.message_count if part.fresh else None
         name = part.session_id, part.thread_id
         numbers = part.epoch, count, len(part.fresh), part.is_new
-        order = part.new_states, None
+        order = part.new_states, part.deletion_count
         return *name, *columns, *numbers, part.status, *part.lease_columns(), *order
 
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
@@ -212,8 +224,8 @@ class Batch:
 
     def _add_put(self, part: SessionPart, put: EncodedPut) -> None:
         key = put.session_id, put.stored_ns
-        part.placed_states += 1
-        followers = part.new_states - part.placed_states
+        part.add_state(put)
+        followers = part.new_states - len(part.stored_states)
         self.states.append((*key, put.checkpoint_id, *put.state, followers))
         for channel, version, value in put.values:
             self.values.append((*key, channel, version, *self._row(part, value)))

@@ -293,20 +293,26 @@ def checkpoint_tuple(
     )
 
 
+class FetchedSession(NamedTuple):
+    """How a session stood when its checkpoint was read."""
+
+    epoch: int
+    message_count: int
+    deletion_count: int
+
+
 class FetchedCheckpoint(NamedTuple):
     """What get_checkpoint found; `messages` are those it sent, by number.
 
     The others are the session's, None where its row is gone: `lease_id` is the lease that it
     was written under last, `last_position` the highest position that one of its checkpoints
-    got.
+    got; `session` isn't there without a checkpoint either.
     """
 
     found: CheckpointTuple | None
     lease_id: UUID | None
     last_position: int | None
-    epoch: int | None = None
-    message_count: int | None = None
-    deletion_count: int | None = None
+    session: FetchedSession | None = None
     messages: Mapping[int, StoredMessage] = MappingProxyType({})
 
 
@@ -370,9 +376,9 @@ def _decode_fetched(
             codec.codec, map(_write_of, by_kind.get("write", ())), messages
         ),
     )
-    message_count, deletion_count = state_row["message_runs"]
-    session = state_row["last_position"], state_row["no"], message_count, deletion_count
-    return FetchedCheckpoint(found, lease_id, *session, sent)
+    epoch, counts = state_row["no"], state_row["message_runs"]
+    session = None if epoch is None else FetchedSession(epoch, *counts)
+    return FetchedCheckpoint(found, lease_id, state_row["last_position"], session, sent)
 
 
 def _value_of(row: asyncpg.Record) -> StoredValue:

@@ -22,6 +22,7 @@ from langgraph_pgsaga.checkpoint import messages as readable
 from langgraph_pgsaga.checkpoint import pieces
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.codec import LARGEST_PAYLOAD_BYTES, Codec
+from langgraph_pgsaga.checkpoint.session_memory import StateKey
 from langgraph_pgsaga.checkpoint.standing import NO_STANDING, Standing
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import UnstorableValueError
@@ -113,6 +114,12 @@ class EncodedPut(NamedTuple):
         return self.session_id, self.stored_ns, self.checkpoint_id
 
     @property
+    def parent_key(self) -> StateKey | None:
+        """The checkpoint that it is put below."""
+        parent_id = self.state.parent_checkpoint_id
+        return None if parent_id is None else (self.stored_ns, parent_id)
+
+    @property
     def messages(self) -> Iterable[StoredMessage]:
         """Those of the message lists: they are stored, if they aren't yet."""
         for _, _, value in self.values:
@@ -138,6 +145,11 @@ class EncodedWrites(NamedTuple):
     def key(self) -> tuple[Any, ...]:
         """Two calls of one key may not be in one statement."""
         return self.session_id, self.stored_ns, self.checkpoint_id, self.task_id
+
+    @property
+    def parent_key(self) -> StateKey | None:
+        """None: writes may come before their checkpoint, and are seen with it only."""
+        return None
 
     @property
     def messages(self) -> Iterable[StoredMessage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -36,8 +37,10 @@ from langgraph_pgsaga.checkpoint.decode import (
     runs_of,
 )
 from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
+from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
-from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.database import Connection, Database
+from langgraph_pgsaga.errors import CheckpointDeletedError, CorruptValueError
 
 _STATEMENTS = _sql.load("history")
 _HOT = _sql.load("checkpoint")
@@ -54,6 +57,26 @@ class ValueKey(NamedTuple):
     version: str
 
 
+class _Before(NamedTuple):
+    """The checkpoint before which a listing begins; of which thread, if that is known."""
+
+    session_id: UUID | None
+    stored_ns: str
+    checkpoint_id: str
+
+    @classmethod
+    def of(cls, config: RunnableConfig, listed: Address | None) -> _Before | None:
+        """None where the config names no checkpoint."""
+        checkpoint_id = optional_checkpoint_id(config)
+        if checkpoint_id is None:
+            return None
+        if listed is None and "thread_id" in (config.get("configurable") or {}):
+            listed = Address.of(config)
+        if listed is None:
+            return cls(None, "", checkpoint_id)
+        return cls(listed.session_id, listed.stored_ns, checkpoint_id)
+
+
 class Contents:
     """Values and messages of any number of checkpoints, each fetched and decoded once."""
 
@@ -64,37 +87,55 @@ class Contents:
         self._messages: dict[UUID, dict[int, StoredMessage]] = {}
         self._fetched: dict[UUID, Runs] = {}
         self._shared: dict[UUID, SharedMessages] = {}
+        self._epochs: dict[UUID, int] = {}
 
-    async def fetch(self, keys: Sequence[ValueKey]) -> None:
+    def expect(self, session_id: UUID, epoch: int) -> None:
+        """Forgets what is here of the session, unless it is from under the same epoch."""
+        if self._epochs.setdefault(session_id, epoch) != epoch:
+            self._epochs[session_id] = epoch
+            self._stored = {k: v for k, v in self._stored.items() if k.session_id != session_id}
+            self._messages.pop(session_id, None)
+            self._fetched.pop(session_id, None)
+            self._shared.pop(session_id, None)
+
+    async def fetch(self, keys: Sequence[ValueKey], conn: Connection) -> None:
         """Fetches what of `keys`, and of the messages they name, isn't here yet."""
         missing = list(dict.fromkeys(k for k in keys if k not in self._stored))
         if not missing:
             return
-        self._stored.update(dict.fromkeys(missing))
         columns = [list(column) for column in zip(*missing, strict=True)]
-        rows = await self._database.fetch(_STATEMENTS["select_values"], *columns)
+        rows = await self._database.fetch(_STATEMENTS["select_values"], *columns, conn=conn)
+        await self.fetch_messages(((row["session_id"], row["message_runs"]) for row in rows), conn)
+        self._stored.update(dict.fromkeys(missing))
         for row in rows:
             key = ValueKey(row["session_id"], row["checkpoint_ns"], row["channel"], row["version"])
             self._stored[key] = _value_of(row)
-        await self.fetch_messages((row["session_id"], row["message_runs"]) for row in rows)
 
-    async def fetch_messages(self, runs: Iterable[tuple[UUID, list[int] | None]]) -> None:
+    async def fetch_messages(
+        self, runs: Iterable[tuple[UUID, list[int] | None]], conn: Connection
+    ) -> None:
         """Fetches what of the runs of each session isn't here yet."""
         wanted: dict[UUID, Runs] = {}
         for session_id, found in runs:
             if found is not None:
                 wanted.setdefault(session_id, []).extend(runs_of(found))
-        rows = []
-        for session_id, asked in wanted.items():
-            fetched = self._fetched.get(session_id, [])
-            rows += [(session_id, *run) for run in _without(_united(asked), fetched)]
-            self._fetched[session_id] = _united([*fetched, *asked])
-        if not rows:
-            return
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        for row in await self._database.fetch(_STATEMENTS["select_messages"], *columns):
-            stored = self._codec.of_row(row["payload_type"], row["payload"])
-            self._messages.setdefault(row["session_id"], {})[row["message_no"]] = stored
+        united = {
+            session_id: _united([*self._fetched.get(session_id, []), *asked])
+            for session_id, asked in wanted.items()
+        }
+        rows = [
+            (session_id, *run)
+            for session_id, asked in wanted.items()
+            for run in _without(_united(asked), self._fetched.get(session_id, []))
+        ]
+        if rows:
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            statement = _STATEMENTS["select_messages"]
+            for row in await self._database.fetch(statement, *columns, conn=conn):
+                stored = self._codec.of_row(row["payload_type"], row["payload"])
+                self._messages.setdefault(row["session_id"], {})[row["message_no"]] = stored
+        # Only now: what fails before is fetched again.
+        self._fetched.update(united)
 
     def messages(self, session_id: UUID) -> SharedMessages:
         """The session's messages, as far as they were fetched."""
@@ -116,18 +157,38 @@ class Contents:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """How far a listing is: below this position, or at it behind this session.
+
+    `before_id` is that of a checkpoint that isn't stored: then ids must be lower.
+    """
+
+    position: int | None = None
+    session_id: UUID | None = None
+    before_id: str | None = None
+
+
+class _Page(NamedTuple):
+    tuples: list[CheckpointTuple]
+    place: _Place
+    is_last: bool
+
+
 class CheckpointListing:
     """`list`: the checkpoints that fit, newest first, fetched page by page.
 
-    No connection is held between pages. A checkpoint saved meanwhile is newer than
-    those still to come, so none of these is missed or given twice. Messages that
-    several checkpoints of the listing share are the same objects in each.
+    A page is what was there at one moment. No connection is held between pages. A
+    checkpoint saved meanwhile is newer than those still to come, so none of these is missed
+    or given twice. Messages that several checkpoints of the listing share are the same
+    objects in each.
     """
 
     def __init__(
         self,
         database: Database,
         codec: MessageCodec,
+        memory: SessionMemory,
         config: RunnableConfig | None,
         *,
         filter: Mapping[str, Any] | None,
@@ -137,6 +198,7 @@ class CheckpointListing:
     ) -> None:
         self._database = database
         self._codec = codec
+        self._memory = memory
         self._first_version = first_version
         self._address = Address.of(config) if config else None
         given_ns = (config.get("configurable") or {}).get("checkpoint_ns") if config else None
@@ -144,43 +206,75 @@ class CheckpointListing:
         self._filter = dict(filter or {})
         self._filter_is_exact = _json.dump_exact(self._filter) is not None
         self._clear_filter = _clear_filter(codec.codec, self._filter)
-        self._before = optional_checkpoint_id(before) if before else None
+        self._before = _Before.of(before, self._address) if before else None
         self._left = limit
-        self._page = _FIRST_PAGE
-        self._last: asyncpg.Record | None = None
+        self._size = _FIRST_PAGE
+        self._place: _Place | None = None
         self._done = False
         self._contents = Contents(database, codec)
 
     async def next_page(self) -> list[CheckpointTuple]:
         """The next checkpoints; [] when there are no more."""
         while not self._done and (self._left is None or self._left > 0):
-            rows = await self._fetch_states()
-            states = [(row, self._decoded_state(row)) for row in rows]
-            fitting = [(row, state) for row, state in states if self._fits(row, state)]
-            if fitting:
-                return await self._tuples(fitting[: self._left])
+            page = await self._database.snapshot(self._fetch_page)
+            self._place, self._done = page.place, page.is_last
+            self._size = min(self._size * 2, _LARGEST_PAGE)
+            if page.tuples:
+                self._left = None if self._left is None else self._left - len(page.tuples)
+                return page.tuples
         return []
 
-    async def _fetch_states(self) -> list[asyncpg.Record]:
-        size = self._page if self._left is None else min(self._page, self._left)
-        name, arguments = self._statement()
-        rows = await self._database.fetch(_STATEMENTS[name], *arguments, size)
-        self._done = len(rows) < size
-        self._last = rows[-1] if rows else None
-        self._page = min(self._page * 2, _LARGEST_PAGE)
-        return rows
+    async def _fetch_page(self, conn: Connection) -> _Page:
+        """May be called again where the connection was lost, so it only adds contents."""
+        size = self._size if self._left is None else min(self._size, self._left)
+        place = self._place or await self._first_place(conn)
+        name, arguments = self._statement(place)
+        rows = await self._database.fetch(_STATEMENTS[name], *arguments, size, conn=conn)
+        for row in rows:
+            self._contents.expect(row["session_id"], row["message_epoch"])
+        states = [(row, self._decoded_state(row)) for row in rows]
+        fitting = [(row, state) for row, state in states if self._fits(row, state)]
+        tuples = await self._tuples(fitting[: self._left], conn) if fitting else []
+        self._remember(rows)
+        if rows:
+            last = rows[-1]["position"], rows[-1]["session_id"]
+            place = replace(place, position=last[0], session_id=last[1])
+        return _Page(tuples, place, len(rows) < size)
 
-    def _statement(self) -> tuple[str, list[Any]]:
+    async def _first_place(self, conn: Connection) -> _Place:
+        before = self._before
+        if before is None:
+            return _Place()
+        if before.session_id is None:
+            return _Place(before_id=before.checkpoint_id)
+        key = before.session_id, self._stored_ns or before.stored_ns, before.checkpoint_id
+        (row,) = await self._database.fetch(_STATEMENTS["find_place"], *key, conn=conn)
+        if row["position"] is None:
+            return _Place(before_id=before.checkpoint_id)
+        return _Place(position=row["position"])
+
+    def _remember(self, rows: Sequence[asyncpg.Record]) -> None:
+        """What was listed of one thread was read: it can be told from what never was there."""
+        if self._address is not None and rows:
+            self._memory.learn(
+                self._address.session_id,
+                rows[0]["message_epoch"],
+                rows[0]["message_count"],
+                (),
+                states=[(row["checkpoint_ns"], row["checkpoint_id"]) for row in rows],
+                deletion_count=rows[0]["deletion_count"],
+            )
+
+    def _statement(self, place: _Place) -> tuple[str, list[Any]]:
         """The listing that fits what is given, and its arguments but the page's size."""
-        after_id, after_ns, after_session = _place(self._last)
-        metadata, before, address = self._clear_filter, self._before, self._address
+        metadata, address = self._clear_filter, self._address
         if address is None:
-            place = [before, after_id, after_ns, after_session]
-            return ("list_by_metadata", [metadata, *place]) if metadata else ("list_all", place)
-        place = [address.checkpoint_id, metadata, before, after_id]
+            start = [place.before_id, place.position, place.session_id]
+            return ("list_by_metadata", [metadata, *start]) if metadata else ("list_all", start)
+        start = [address.checkpoint_id, metadata, place.before_id, place.position]
         if self._stored_ns is None:
-            return "list_thread", [address.session_id, *place, after_ns]
-        return "list_namespace", [address.session_id, self._stored_ns, *place]
+            return "list_thread", [address.session_id, *start]
+        return "list_namespace", [address.session_id, self._stored_ns, *start]
 
     def _decoded_state(self, row: asyncpg.Record) -> StateData:
         columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
@@ -196,9 +290,9 @@ class CheckpointListing:
             return True
         return _json.contains(state.metadata, self._filter)
 
-    async def _tuples(self, found: list[tuple[asyncpg.Record, StateData]]) -> list[CheckpointTuple]:
-        if self._left is not None:
-            self._left -= len(found)
+    async def _tuples(
+        self, found: list[tuple[asyncpg.Record, StateData]], conn: Connection
+    ) -> list[CheckpointTuple]:
         keys = [
             [
                 ValueKey(row["session_id"], row["checkpoint_ns"], channel, str(version))
@@ -207,9 +301,9 @@ class CheckpointListing:
             ]
             for row, state in found
         ]
-        await self._contents.fetch([key for one in keys for key in one])
+        await self._contents.fetch([key for one in keys for key in one], conn)
         senders = [_parent_key(row) for row, state in found if _has_sender(row, state)]
-        writes = await self._writes([*(_state_key(row) for row, _ in found), *senders])
+        writes = await self._writes([*(_state_key(row) for row, _ in found), *senders], conn)
         tuples = []
         for (row, state), own_keys in zip(found, keys, strict=True):
             with self._placed(row):
@@ -246,11 +340,14 @@ class CheckpointListing:
     def _thread_id(self, row: asyncpg.Record) -> Any:
         return self._address.given_thread_id if self._address else row["thread_id"]
 
-    async def _writes(self, states: Iterable[_StateKey]) -> dict[_StateKey, list[StoredWrite]]:
+    async def _writes(
+        self, states: Iterable[_StateKey], conn: Connection
+    ) -> dict[_StateKey, list[StoredWrite]]:
         columns = [list(column) for column in zip(*dict.fromkeys(states), strict=True)]
         found: dict[_StateKey, list[StoredWrite]] = {}
-        rows = await self._database.fetch(_STATEMENTS["select_writes"], *columns)
-        await self._contents.fetch_messages((r["session_id"], r["message_runs"]) for r in rows)
+        rows = await self._database.fetch(_STATEMENTS["select_writes"], *columns, conn=conn)
+        runs = ((row["session_id"], row["message_runs"]) for row in rows)
+        await self._contents.fetch_messages(runs, conn)
         for row in rows:
             place = row["task_path"], row["task_id"], row["idx"], row["channel"]
             write = StoredWrite(*place, _value_of(row))
@@ -259,60 +356,112 @@ class CheckpointListing:
 
 
 async def delta_channel_history(
-    database: Database, codec: MessageCodec, address: Address, channels: Sequence[str]
+    database: Database,
+    codec: MessageCodec,
+    memory: SessionMemory,
+    address: Address,
+    channels: Sequence[str],
 ) -> dict[str, DeltaChannelHistory]:
     """What each channel's ancestors wrote, oldest first, back to its nearest stored value.
 
     The contract is BaseCheckpointSaver.get_delta_channel_history's. Takes three or
-    four statements, however long the way is.
+    four statements, however long the way is, which see one moment.
+
+    Raises:
+        CheckpointDeletedError: the checkpoint was deleted since it was read by this process,
+            or may be what it is built on.
+        CorruptValueError: a checkpoint is its own ancestor.
     """
-    if not channels:
-        return {}
     names = list(dict.fromkeys(channels))
-    walk = await database.fetch(
-        _STATEMENTS["walk_delta_channels"],
-        address.session_id,
-        address.stored_ns,
-        address.checkpoint_id,
-        names,
+    if not names:
+        return {}
+    known = memory.known(address.session_id)
+    key = address.stored_ns, address.checkpoint_id or ""
+
+    async def work(conn: Connection) -> dict[str, DeltaChannelHistory]:
+        walk = await database.fetch(
+            _STATEMENTS["walk_delta_channels"],
+            address.session_id,
+            address.stored_ns,
+            address.checkpoint_id,
+            names,
+            conn=conn,
+        )
+        _check_walk(address, walk, known.states.get(key) if known else None)
+        seeds = await _seeds(database, codec, address, walk, conn)
+        writes = await _channel_writes(database, codec, address, walk, names, conn)
+        return {name: _delta_history(writes[name], name, seeds) for name in names}
+
+    return await database.snapshot(work)
+
+
+def _check_walk(address: Address, walk: list[asyncpg.Record], seen: int | None) -> None:
+    """`seen` is the session's deletion_count of when the checkpoint was there."""
+    first, last = walk[0], walk[-1]
+    if last["is_again"]:
+        what = f"checkpoint {last['checkpoint_id']!r} of thread {address.thread_id!r}"
+        raise CorruptValueError(what=what, problem="it is its own ancestor")
+    # Where an ancestor is gone, its child is a root: the walk then ends without a value.
+    is_cut = first["deletion_count"] != seen and set(last["open_channels"]) > set(
+        last["found_channels"]
     )
-    seeds = await _seeds(database, codec, address, walk)
-    open_at = {row["checkpoint_id"]: set(row["open_channels"]) for row in walk}
-    writes: dict[str, list[PendingWrite]] = {name: [] for name in names}
+    if seen is not None and (first["checkpoint_id"] is None or is_cut):
+        raise CheckpointDeletedError(
+            thread_id=address.thread_id, checkpoint_id=address.checkpoint_id or ""
+        )
+
+
+async def _channel_writes(
+    database: Database,
+    codec: MessageCodec,
+    address: Address,
+    walk: list[asyncpg.Record],
+    names: list[str],
+    conn: Connection,
+) -> dict[str, list[PendingWrite]]:
+    """What was written to each channel at the checkpoints of the walk, oldest first."""
+    ancestors = walk[1:]
+    open_at = {row["checkpoint_id"]: set(row["open_channels"]) for row in ancestors}
     rows = await database.fetch(
         _STATEMENTS["select_channel_writes"],
         address.session_id,
         address.stored_ns,
-        [row["checkpoint_id"] for row in reversed(walk)],
+        [row["checkpoint_id"] for row in reversed(ancestors)],
         names,
+        conn=conn,
     )
     contents = Contents(database, codec)
-    await contents.fetch_messages((address.session_id, row["message_runs"]) for row in rows)
+    await contents.fetch_messages(((address.session_id, row["message_runs"]) for row in rows), conn)
     messages = contents.messages(address.session_id)
+    writes: dict[str, list[PendingWrite]] = {name: [] for name in names}
     for row in rows:
         if row["channel"] in open_at[row["checkpoint_id"]]:
             with placed(address.given_thread_id, address.stored_ns, row["checkpoint_id"]):
                 value = decode_value(codec.codec, row["channel"], _value_of(row), messages)
             writes[row["channel"]].append((row["task_id"], row["channel"], value))
-    return {name: _delta_history(writes[name], name, seeds) for name in names}
+    return writes
 
 
 async def pending_sends(
-    database: Database, codec: MessageCodec, address: Address, checkpoint_id: str
+    database: Database, codec: MessageCodec, address: Address, checkpoint_id: str, conn: Connection
 ) -> list[Any]:
     """The Sends among a checkpoint's writes, in order."""
-    rows = await database.fetch(
-        _HOT["select_pending_sends"], address.session_id, address.stored_ns, checkpoint_id, TASKS
-    )
+    key = address.session_id, address.stored_ns, checkpoint_id, TASKS
+    rows = await database.fetch(_HOT["select_pending_sends"], *key, conn=conn)
     contents = Contents(database, codec)
-    await contents.fetch_messages((address.session_id, row["message_runs"]) for row in rows)
+    runs = ((address.session_id, row["message_runs"]) for row in rows)
+    await contents.fetch_messages(runs, conn)
     messages = contents.messages(address.session_id)
     with placed(address.given_thread_id, address.stored_ns, checkpoint_id):
         return [decode_value(codec.codec, TASKS, _value_of(row), messages) for row in rows]
 
 
 async def _seeds(
-    database: Database, codec: MessageCodec, address: Address, walk: list[asyncpg.Record]
+    database: Database,
+    codec: MessageCodec,
+    address: Address,
+    walk: list[asyncpg.Record],
+    conn: Connection,
 ) -> dict[str, Any]:
     seeds: dict[str, Any] = {}
     keys: list[ValueKey] = []
@@ -325,7 +474,7 @@ async def _seeds(
                 version = str(_json.load(row["state_data"])["channel_versions"][channel])
                 keys.append(ValueKey(address.session_id, address.stored_ns, channel, version))
     contents = Contents(database, codec)
-    await contents.fetch(keys)
+    await contents.fetch(keys, conn)
     with placed(address.given_thread_id, address.stored_ns, address.checkpoint_id or ""):
         return {**seeds, **contents.values(keys)}
 
@@ -359,13 +508,6 @@ def _parent_key(row: asyncpg.Record) -> _StateKey:
 def _has_sender(row: asyncpg.Record, state: StateData) -> bool:
     """Whether the parent's writes may hold Sends of this checkpoint."""
     return bool(row["parent_checkpoint_id"]) and needs_pending_sends(state.checkpoint)
-
-
-def _place(row: asyncpg.Record | None) -> tuple[str | None, str | None, UUID | None]:
-    """Where the row stands in the order of the listings."""
-    if row is None:
-        return None, None, None
-    return row["checkpoint_id"], row["checkpoint_ns"], row["session_id"]
 
 
 def _united(runs: Runs) -> Runs:

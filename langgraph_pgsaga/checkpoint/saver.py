@@ -15,7 +15,6 @@ from collections.abc import (
     Sequence,
 )
 from typing import Any
-from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -63,7 +62,7 @@ from langgraph_pgsaga.checkpoint.standing import Standings
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
-from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.database import Connection, Database
 from langgraph_pgsaga.errors import InvalidArgumentError
 
 _STATEMENTS = _sql.load("checkpoint")
@@ -243,6 +242,17 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         return fetched.found if fetched else None
 
     async def _fetch(self, address: Address) -> FetchedCheckpoint | None:
+        fetched = await self._fetch_state(address)
+        if fetched is not None and fetched.found is not None:
+            if _has_sends_of_parent(fetched.found):
+                # Its own state and its parent's writes, as of one moment.
+                fetched = await self.db.snapshot(lambda conn: self._fetch_old(address, conn))
+            self._remember(address, fetched)
+        return fetched
+
+    async def _fetch_state(
+        self, address: Address, *, conn: Connection | None = None
+    ) -> FetchedCheckpoint | None:
         known = self._memory.known(address.session_id)
         rows = await self.db.fetch(
             _STATEMENTS["get_checkpoint"],
@@ -251,13 +261,19 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             address.checkpoint_id,
             known.epoch if known else None,
             known.held if known else None,
+            conn=conn,
         )
-        fetched = decode_fetched(
-            self._codec, address.given_thread_id, address.stored_ns, rows, known
-        )
-        if fetched is not None and fetched.found is not None:
-            self._remember(address.session_id, fetched)
-            await self._add_pending_sends(address, fetched.found)
+        return decode_fetched(self._codec, address.given_thread_id, address.stored_ns, rows, known)
+
+    async def _fetch_old(self, address: Address, conn: Connection) -> FetchedCheckpoint | None:
+        """A checkpoint of a format before 4, which kept its Sends as writes of its parent."""
+        fetched = await self._fetch_state(address, conn=conn)
+        found = fetched.found if fetched else None
+        parent = found.parent_config if found and _has_sends_of_parent(found) else None
+        if found is not None and parent is not None:
+            parent_id = parent["configurable"]["checkpoint_id"]
+            sends = await history.pending_sends(self.db, self._codec, address, parent_id, conn)
+            add_pending_sends(found.checkpoint, sends, self.get_next_version(None, None))
         return fetched
 
     def _begin_run(self, address: Address, fetched: FetchedCheckpoint | None) -> None:
@@ -272,23 +288,19 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             base_lease_id=fetched.lease_id if fetched else None,
         )
 
-    def _remember(self, session_id: UUID, fetched: FetchedCheckpoint) -> None:
-        if fetched.epoch is None or fetched.message_count is None:
-            return  # the session's row is gone: what is here was written without it
-        sent = fetched.messages.items()
-        numbers = ((message.digest, number) for number, message in sent)
-        self._memory.learn(session_id, fetched.epoch, fetched.message_count, numbers)
-        self._memory.hold(session_id, fetched.epoch, sent)
-
-    async def _add_pending_sends(self, address: Address, found: CheckpointTuple) -> None:
-        """Checkpoints of formats before 4 kept their Sends as writes of their parent."""
-        parent = found.parent_config
-        if parent is None or not needs_pending_sends(found.checkpoint):
-            return
-        sends = await history.pending_sends(
-            self.db, self._codec, address, parent["configurable"]["checkpoint_id"]
+    def _remember(self, address: Address, fetched: FetchedCheckpoint | None) -> None:
+        if fetched is None or fetched.found is None or fetched.session is None:
+            return  # without its row, what is here was written without it
+        session, sent = fetched.session, fetched.messages.items()
+        self._memory.learn(
+            address.session_id,
+            session.epoch,
+            session.message_count,
+            ((message.digest, number) for number, message in sent),
+            states=[(address.stored_ns, fetched.found.config["configurable"]["checkpoint_id"])],
+            deletion_count=session.deletion_count,
         )
-        add_pending_sends(found.checkpoint, sends, self.get_next_version(None, None))
+        self._memory.hold(address.session_id, session.epoch, sent)
 
     async def aget_iter(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]:
         """The checkpoint of `aget_tuple`, or nothing."""
@@ -310,7 +322,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             config: the thread; with a namespace, that one only (else all of the
                 thread's); with a checkpoint id, that one only. None is all threads.
             filter: metadata that must be contained, as PostgreSQL's `@>` has it.
-            before: only checkpoints with a lower id than this config's.
+            before: only checkpoints written before the one that this config names (of
+                whatever namespace of the thread), or, where that isn't stored, with lower ids.
             limit: how many at most.
         """
         listing = self._listing(config, filter, before, limit)
@@ -331,6 +344,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         return history.CheckpointListing(
             self.db,
             self._codec,
+            self._memory,
             config,
             filter=None if filter_ is None else checked_mapping("filter", filter_),
             before=before,
@@ -341,9 +355,16 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        """Per channel its writes since, and its value at, the nearest ancestor that stored one."""
+        """Per channel its writes since, and its value at, the nearest ancestor that stored one.
+
+        Raises:
+            CheckpointDeletedError: the checkpoint was deleted since this saver read it, or
+                what it is built on.
+        """
         names = checked_texts("channels", channels)
-        return await history.delta_channel_history(self.db, self._codec, Address.of(config), names)
+        return await history.delta_channel_history(
+            self.db, self._codec, self._memory, Address.of(config), names
+        )
 
     # Writing
 
@@ -358,6 +379,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
         Raises:
             UnstorableValueError: a value couldn't be loaded again; nothing was stored.
+            CheckpointDeletedError: its parent was deleted since this saver read or wrote it.
+            ThreadDeletedError, LeaseError: the thread was deleted, or somebody else's.
             ServerError and its subclasses.
         """
         address = Address.of(config)
@@ -618,3 +641,7 @@ def _check_writes(writes: Any, task_id: str, task_path: str) -> None:
 
 def _is_write(write: Any) -> bool:
     return isinstance(write, tuple | list) and len(write) == 2 and isinstance(write[0], str)
+
+
+def _has_sends_of_parent(found: CheckpointTuple) -> bool:
+    return found.parent_config is not None and needs_pending_sends(found.checkpoint)

@@ -8,7 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from langgraph_pgsaga.checkpoint.stored_message import StoredMessage
@@ -17,6 +17,8 @@ _MOST_NUMBERS = 500_000
 _MOST_CONTENT_BYTES = 64_000_000
 # What a remembered session takes beside its messages, in numbers.
 _SESSION_NUMBERS = 10
+# A checkpoint of a session: its namespace as it is stored, and its id.
+StateKey: TypeAlias = tuple[str, str]
 
 
 # Of an epoch, the bits that change while it stays the same session.
@@ -29,10 +31,12 @@ def is_same_session(epoch: int, other: int) -> bool:
 
 
 class KnownSession(NamedTuple):
-    """A session as this process knows it; all of it is good under `epoch` only.
+    """A session as this process knows it, good under `epoch` only.
 
     `message_count` is the highest number given out as far as known. `contents` are the
-    messages themselves, from 1 to `held` without a gap.
+    messages themselves, from 1 to `held` without a gap. `states` are the checkpoints that
+    this process read or wrote: each with the session's deletion_count of when it was there.
+    They are good for as long as it is the same session.
     """
 
     epoch: int
@@ -41,6 +45,7 @@ class KnownSession(NamedTuple):
     hashes: Set[bytes]
     contents: Mapping[int, StoredMessage]
     held: int
+    states: Mapping[StateKey, int]
 
 
 @dataclass(slots=True)
@@ -52,10 +57,11 @@ class _Session:
     contents: dict[int, StoredMessage] = field(default_factory=dict)
     held: int = 0
     content_bytes: int = 0
+    states: dict[StateKey, int] = field(default_factory=dict)
 
     @property
     def weight(self) -> int:
-        return _SESSION_NUMBERS + len(self.numbers) + len(self.hashes)
+        return _SESSION_NUMBERS + len(self.numbers) + len(self.hashes) + len(self.states)
 
 
 class SessionMemory:
@@ -65,8 +71,8 @@ class SessionMemory:
     several threads.
 
     Args:
-        most_numbers: how many message numbers and hashes of blobs are remembered, of all
-            sessions; a session itself counts as ten.
+        most_numbers: how many message numbers, hashes of blobs and checkpoints are
+            remembered, of all sessions; a session itself counts as ten.
         most_content_bytes: what the remembered messages take, about.
     """
 
@@ -102,6 +108,7 @@ class SessionMemory:
                 hashes=session.hashes,
                 contents=session.contents,
                 held=session.held,
+                states=session.states,
             )
 
     def learn(
@@ -111,10 +118,13 @@ class SessionMemory:
         message_count: int,
         found: Iterable[tuple[bytes, int]],
         hashes: Iterable[bytes] = (),
+        states: Iterable[StateKey] = (),
+        deletion_count: int = 0,
     ) -> None:
-        """Adds numbers by digest, and hashes of stored blobs.
+        """Adds numbers by digest, hashes of stored blobs, and checkpoints that are there.
 
-        What was learned under another epoch is forgotten first.
+        What was learned under another epoch is forgotten first; of the same session not the
+        checkpoints: that they were there is what tells a deleted one from one that never was.
         """
         with self._lock:
             session = self._entered(session_id, epoch)
@@ -122,6 +132,7 @@ class SessionMemory:
             self._numbers -= session.weight
             session.numbers.update(found)
             session.hashes.update(hashes)
+            session.states.update(dict.fromkeys(states, deletion_count))
             self._numbers += session.weight
             self._use(session_id)
             while self._numbers > self._most_numbers:
@@ -164,8 +175,10 @@ class SessionMemory:
     def _entered(self, session_id: UUID, epoch: int) -> _Session:
         session = self._sessions.get(session_id)
         if session is None or session.epoch != epoch:
+            is_same = session is not None and is_same_session(session.epoch, epoch)
+            states = session.states if session is not None and is_same else {}
             self._drop(session_id)
-            session = self._sessions[session_id] = _Session(epoch)
+            session = self._sessions[session_id] = _Session(epoch, states=states)
             self._numbers += session.weight
         return session
 

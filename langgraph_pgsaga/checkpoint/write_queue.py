@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -19,6 +19,7 @@ from langgraph_pgsaga.checkpoint.session_memory import SessionMemory, is_same_se
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.database import Connection, Database
 from langgraph_pgsaga.errors import (
+    CheckpointDeletedError,
     ClosedError,
     ServerConnectionError,
     ServerError,
@@ -248,7 +249,7 @@ class _Lane:
         """The same in one transaction that holds the session, where it is there."""
         call = queued.call
 
-        async def work(conn: Connection) -> tuple[Batch, set[UUID]]:
+        async def work(conn: Connection) -> tuple[Batch, dict[UUID, int]]:
             # By a statement of its own: the next one sees all that those before it stored.
             await self._database.fetch(_RETENTION["lock_session"], call.session_id, conn=conn)
             await self._find_session(call, conn=conn)
@@ -267,19 +268,29 @@ class _Lane:
         """Learns what numbering the call's messages takes.
 
         Raises:
-            ThreadDeletedError, ThreadLeasedError, LeaseLostError: the call may not write.
+            ThreadDeletedError, CheckpointDeletedError, ThreadLeasedError, LeaseLostError:
+                the call may not write.
         """
         session_id = call.session_id
         digests = list({message.digest for message in call.messages})
-        statement = _STATEMENTS["find_session"]
-        rows = await self._database.fetch(statement, session_id, digests, conn=conn)
+        parent = call.parent_key
+        rows = await self._database.fetch(
+            _STATEMENTS["find_session"], session_id, digests, *(parent or (None, None)), conn=conn
+        )
         self._check_standing(call, rows[0] if rows else None)
         if not rows:
             self._memory.forget(session_id)
             return
         row = rows[0]
         found = zip(row["digests"] or (), row["message_nos"] or (), strict=True)
-        self._memory.learn(session_id, row["message_epoch"], row["message_count"], found)
+        self._memory.learn(
+            session_id,
+            row["message_epoch"],
+            row["message_count"],
+            found,
+            states=[parent] if parent and row["has_parent"] else (),
+            deletion_count=row["deletion_count"],
+        )
 
     def _check_standing(self, call: EncodedCall, row: asyncpg.Record | None) -> None:
         """Raises where the call may not write to the session as find_session found it."""
@@ -295,29 +306,39 @@ class _Lane:
             refused = refusal(call.thread_id, standing.lease, standing.may_claim, row)
             if refused is not None and not no_matter:
                 raise refused
+            # Begun anew, the thread has none of the checkpoints of before.
+            parent = None if known is None or is_another else call.parent_key
+            if parent and known and parent in known.states and not row["has_parent"]:
+                raise CheckpointDeletedError(thread_id=call.thread_id, checkpoint_id=parent[1])
 
     async def _store(self, taken: Sequence[_Queued]) -> list[_Queued]:
         """Stores the calls, and answers those whose session wasn't as expected."""
         batch = Batch.of(self._codec, [queued.call for queued in taken], self._memory)
         return self._acknowledge(taken, batch, await self._execute(batch))
 
-    async def _execute(self, batch: Batch, *, conn: Connection | None = None) -> set[UUID]:
-        """The sessions that were as expected."""
+    async def _execute(self, batch: Batch, *, conn: Connection | None = None) -> dict[UUID, int]:
+        """The sessions that were as expected, with their deletion_count."""
         statement = _STATEMENTS[batch.statement]
         rows = await self._database.fetch(statement, *batch.arguments(), conn=conn)
-        return {row["session_id"] for row in rows}
+        return {row["session_id"]: row["deletion_count"] for row in rows}
 
     def _acknowledge(
-        self, taken: Sequence[_Queued], batch: Batch, live: set[UUID]
+        self, taken: Sequence[_Queued], batch: Batch, live: Mapping[UUID, int]
     ) -> list[_Queued]:
         """What is committed is remembered and answered; the result are the others."""
-        stale = batch.sessions.keys() - live
+        stale = batch.sessions.keys() - live.keys()
         for part in batch.sessions.values():
             if part.session_id not in stale:
                 part.note_stored()
                 count = part.message_count + len(part.fresh)
                 self._memory.learn(
-                    part.session_id, part.epoch, count, part.fresh.items(), part.fresh_hashes
+                    part.session_id,
+                    part.epoch,
+                    count,
+                    part.fresh.items(),
+                    part.fresh_hashes,
+                    part.stored_states,
+                    live[part.session_id],
                 )
                 self._memory.hold(part.session_id, part.epoch, part.stored)
                 for _, message in part.stored:

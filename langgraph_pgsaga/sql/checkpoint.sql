@@ -235,14 +235,19 @@ where w.session_id = $1
 
 -- name: find_session
 -- What numbering a session's messages takes: its epoch, its message_count, and which of
--- the digests it has; and its lease, which may keep a call from it. One row; none where
--- the session isn't there.
--- params: session_id uuid, digests bytea[]
+-- the digests it has; and what may keep a call from it: its lease, and that the checkpoint
+-- it is put below isn't there any more. One row; none where the session isn't there.
+-- params: session_id uuid, digests bytea[], checkpoint_ns text, parent_id text
 -- columns: message_epoch bigint, message_count integer, digests bytea[], message_nos integer[],
+--   deletion_count integer, has_parent boolean,
 --   lease_id uuid, lease_holder text, lease_expires_at timestamp with time zone,
 --   is_leased boolean
 select
-  s.message_epoch, s.message_count, h.digests, h.message_nos,
+  s.message_epoch, s.message_count, h.digests, h.message_nos, s.deletion_count,
+  exists (
+    select from {schema}.agent_states p
+    where p.session_id = $1 and p.checkpoint_ns = $3 and p.checkpoint_id = $4
+  ) as has_parent,
   s.lease_id, s.lease_holder, s.lease_expires_at,
   coalesce(s.lease_expires_at > now(), false) as is_leased
 from {schema}.agent_sessions s

@@ -1,76 +1,159 @@
 -- Reading many checkpoints: pages of states, then what of their contents isn't there yet.
 
--- The four listings: newest first, each the next page after the checkpoint that
--- (after_id, after_ns, after_session) name, or the first where after_id is null. Apart
--- from those two, a filter that is null doesn't filter. They are four because the index
--- that serves them differs, and a generic plan can't choose at run time.
+-- name: find_place
+-- Where in its thread's order a checkpoint of whatever namespace stands: of the given one, or
+-- the root graph's, or else the first. One row; null where it isn't there.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text
+-- columns: position bigint
+with recursive namespaces as (
+  (
+    select s.checkpoint_ns from {schema}.agent_states s
+    where s.session_id = $1
+    order by s.checkpoint_ns
+    limit 1
+  )
+  union all
+  select next.checkpoint_ns
+  from namespaces n
+  cross join lateral (
+    select s.checkpoint_ns from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_ns > n.checkpoint_ns
+    order by s.checkpoint_ns
+    limit 1
+  ) next
+)
+select coalesce(
+  (
+    select s.position from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3
+  ),
+  (
+    select s.position from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_ns = '' and s.checkpoint_id = $3
+  ),
+  (
+    select min(s.position)
+    from namespaces n
+    cross join lateral (
+      select a.position from {schema}.agent_states a
+      where a.session_id = $1 and a.checkpoint_ns = n.checkpoint_ns and a.checkpoint_id = $3
+      limit 1
+    ) s
+  )
+) as position;
+
+-- The four listings: newest first, by position. Each is the next page below a place: the
+-- position before_position, and of that (where the listing is of all threads) the sessions
+-- after after_session; the first page where it is null. Apart from that, a filter that is
+-- null doesn't filter. They are four because the index that serves them differs, and a
+-- generic plan can't choose at run time.
 
 -- name: list_namespace
 -- The checkpoints of a thread's namespace.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, after_id text, page bigint
--- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, before_position bigint, page bigint
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
-  s.state_data, s.metadata, s.exact_type, s.exact
+  s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
+  t.message_count, t.deletion_count
 from {schema}.agent_states s
 join {schema}.agent_sessions t on t.session_id = s.session_id
 where s.session_id = $1
   and s.checkpoint_ns = $2
   and ($3::text is null or s.checkpoint_id = $3)
   and ($4::jsonb is null or s.metadata @> $4)
-  and s.checkpoint_id < coalesce($5, chr(1114111))
-  and s.checkpoint_id < coalesce($6, chr(1114111))
-order by s.checkpoint_id desc
+  and ($5::text is null or s.checkpoint_id < $5)
+  and s.position > 0
+  and s.position < coalesce($6, 9223372036854775807)
+order by s.position desc
 limit $7;
 
 -- name: list_thread
--- The checkpoints of all of a thread's namespaces.
--- params: session_id uuid, checkpoint_id text, metadata jsonb, before_id text, after_id text, after_ns text, page bigint
--- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+-- The checkpoints of all of a thread's namespaces: of each the next ones, and of those the
+-- highest. An index on the thread's order alone would cost every put as much as this one's
+-- own does.
+-- params: session_id uuid, checkpoint_id text, metadata jsonb, before_id text, before_position bigint, page bigint
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
+with recursive namespaces as (
+  (
+    select s.checkpoint_ns from {schema}.agent_states s
+    where s.session_id = $1
+    order by s.checkpoint_ns
+    limit 1
+  )
+  union all
+  select next.checkpoint_ns
+  from namespaces n
+  cross join lateral (
+    select s.checkpoint_ns from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_ns > n.checkpoint_ns
+    order by s.checkpoint_ns
+    limit 1
+  ) next
+),
+page as (
+  select n.checkpoint_ns, p.checkpoint_id, p.position
+  from namespaces n
+  cross join lateral (
+    select s.checkpoint_id, s.position from {schema}.agent_states s
+    where s.session_id = $1
+      and s.checkpoint_ns = n.checkpoint_ns
+      and ($2::text is null or s.checkpoint_id = $2)
+      and ($3::jsonb is null or s.metadata @> $3)
+      and ($4::text is null or s.checkpoint_id < $4)
+      and s.position > 0
+      and s.position < coalesce($5, 9223372036854775807)
+    order by s.position desc
+    limit $6
+  ) p
+  order by p.position desc
+  limit $6
+)
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
-  s.state_data, s.metadata, s.exact_type, s.exact
-from {schema}.agent_states s
+  s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
+  t.message_count, t.deletion_count
+from page p
+cross join lateral (
+  select a.* from {schema}.agent_states a
+  where a.session_id = $1 and a.checkpoint_ns = p.checkpoint_ns
+    and a.checkpoint_id = p.checkpoint_id
+  limit 1
+) s
 join {schema}.agent_sessions t on t.session_id = s.session_id
-where s.session_id = $1
-  and ($2::text is null or s.checkpoint_id = $2)
-  and ($3::jsonb is null or s.metadata @> $3)
-  and ($4::text is null or s.checkpoint_id < $4)
-  and ($5::text is null or (s.checkpoint_id, s.checkpoint_ns) < ($5, $6::text))
-order by s.checkpoint_id desc, s.checkpoint_ns desc
-limit $7;
+order by s.position desc;
 
 -- name: list_all
 -- The checkpoints of all threads.
--- params: before_id text, after_id text, after_ns text, after_session uuid, page bigint
--- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+-- params: before_id text, before_position bigint, after_session uuid, page bigint
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
-  s.state_data, s.metadata, s.exact_type, s.exact
+  s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
+  t.message_count, t.deletion_count
 from {schema}.agent_states s
 join {schema}.agent_sessions t on t.session_id = s.session_id
-where (s.checkpoint_id || '') <= coalesce($2, chr(1114111))
+where (- s.position) >= - coalesce($2, 9223372036854775807)
   and ($1::text is null or s.checkpoint_id < $1)
-  and ($2::text is null
-    or (s.checkpoint_id, s.checkpoint_ns, s.session_id) < ($2, $3::text, $4::uuid))
-order by (s.checkpoint_id || '') desc, s.checkpoint_ns desc, s.session_id desc
-limit $5;
+  and ($2::bigint is null or s.position < $2 or s.session_id > $3)
+order by (- s.position), s.session_id
+limit $4;
 
 -- name: list_by_metadata
 -- The checkpoints of all threads whose metadata contains the given.
--- params: metadata jsonb, before_id text, after_id text, after_ns text, after_session uuid, page bigint
--- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+-- params: metadata jsonb, before_id text, before_position bigint, after_session uuid, page bigint
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
-  s.state_data, s.metadata, s.exact_type, s.exact
+  s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
+  t.message_count, t.deletion_count
 from {schema}.agent_states s
 join {schema}.agent_sessions t on t.session_id = s.session_id
 where s.metadata @> $1
   and ($2::text is null or s.checkpoint_id < $2)
-  and ($3::text is null
-    or (s.checkpoint_id, s.checkpoint_ns, s.session_id) < ($3, $4::text, $5::uuid))
-order by s.checkpoint_id desc, s.checkpoint_ns desc, s.session_id desc
-limit $6;
+  and ($3::bigint is null or s.position < $3 or (s.position = $3 and s.session_id > $4))
+order by s.position desc, s.session_id
+limit $5;
 
 -- name: select_values
 -- The stored values at the given versions; a version without a value has no row.
@@ -120,31 +203,42 @@ cross join lateral (
 ) w;
 
 -- name: walk_delta_channels
--- The way back from a checkpoint's parent, newest first: per ancestor which of the
--- channels are still looking for a stored value (open_channels) and which of those
--- find it there (inline or in agent_state_values). The walk ends where none is open.
+-- The way back from a checkpoint's parent (without an id: the namespace's latest), newest
+-- first: per ancestor which of the channels are still looking for a stored value
+-- (open_channels) and which of those find it there (inline or in agent_state_values). The
+-- walk ends where none is open, or where it comes to a checkpoint again (is_again): of
+-- each round, one step at least leads to a parent that was written after its child, and
+-- these are remembered. Before it, at depth 0, a row of the checkpoint itself (without an id
+-- where it isn't there) with the session's deletion_count.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, channels text[]
--- columns: depth integer, checkpoint_id text, open_channels text[], found_channels text[], state_data jsonb
+-- columns: depth integer, checkpoint_id text, open_channels text[], found_channels text[], is_again boolean, state_data jsonb, deletion_count integer
 with recursive target as (
-  select s.parent_checkpoint_id
+  select s.checkpoint_id, s.parent_checkpoint_id, s.position
   from {schema}.agent_states s
   where s.session_id = $1 and s.checkpoint_ns = $2
-    and s.checkpoint_id <= coalesce($3, chr(1114111))
-    and s.checkpoint_id = coalesce($3, s.checkpoint_id)
-  order by s.checkpoint_id desc
-  limit 1
+    and s.checkpoint_id = coalesce($3, (
+      select l.checkpoint_id from {schema}.agent_states l
+      where l.session_id = $1 and l.checkpoint_ns = $2 and l.position > 0
+      order by l.position desc
+      limit 1
+    ))
 ),
 walk as (
   select
-    1 as depth, s.checkpoint_id, s.parent_checkpoint_id, $4::text[] as open_channels,
-    f.found_channels
+    1 as depth, s.checkpoint_id, s.parent_checkpoint_id, s.position,
+    $4::text[] as open_channels, f.found_channels,
+    case when s.position >= t.position then array[s.position] else '{}' end as younger,
+    false as is_again
   from target t
   join {schema}.agent_states s
     on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = t.parent_checkpoint_id
   cross join lateral {schema}.pgsaga_stored_channels(s, $4::text[]) f (found_channels)
   union all
   select
-    w.depth + 1, s.checkpoint_id, s.parent_checkpoint_id, o.open_channels, f.found_channels
+    w.depth + 1, s.checkpoint_id, s.parent_checkpoint_id, s.position, o.open_channels,
+    f.found_channels,
+    case when s.position >= w.position then w.younger || s.position else w.younger end,
+    s.position >= w.position and s.position = any(w.younger)
   from walk w
   cross join lateral (
     select array_agg(c) as open_channels
@@ -153,15 +247,22 @@ walk as (
   join {schema}.agent_states s
     on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = w.parent_checkpoint_id
   cross join lateral {schema}.pgsaga_stored_channels(s, o.open_channels) f (found_channels)
-  where o.open_channels is not null
+  where o.open_channels is not null and not w.is_again
 )
 select
-  w.depth, w.checkpoint_id, w.open_channels, w.found_channels,
-  case when w.found_channels <> '{}' then s.state_data end as state_data
+  0 as depth, t.checkpoint_id, $4::text[] as open_channels, '{}' as found_channels,
+  false as is_again, null as state_data, e.deletion_count
+from (select) one
+left join target t on true
+left join {schema}.agent_sessions e on e.session_id = $1
+union all
+select
+  w.depth, w.checkpoint_id, w.open_channels, w.found_channels, w.is_again,
+  case when w.found_channels <> '{}' then s.state_data end as state_data, null
 from walk w
 join {schema}.agent_states s
   on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = w.checkpoint_id
-order by w.depth;
+order by depth;
 
 -- name: select_channel_writes
 -- The writes of the given channels at the given checkpoints, in the order in which

@@ -55,11 +55,11 @@ delete from {schema}.agent_sessions where session_id = $1;
 -- columns: checkpoint_ns text, checkpoint_id text, is_named boolean, sends_parent_id text,
 --   delta_channels text[], root_id text, is_root_saved boolean
 with picked as materialized (
-  select r.checkpoint_ns, r.checkpoint_id
+  select r.checkpoint_ns, r.checkpoint_id, r.position
   from (
     select
-      s.checkpoint_ns, s.checkpoint_id, s.checkpoint_name,
-      row_number() over (partition by s.checkpoint_ns order by s.checkpoint_id desc) as place
+      s.checkpoint_ns, s.checkpoint_id, s.checkpoint_name, s.position,
+      row_number() over (partition by s.checkpoint_ns order by s.position desc) as place
     from {schema}.agent_states s
     where s.session_id = $1
   ) r
@@ -75,8 +75,8 @@ replayed as (
   cross join lateral (
     select s.checkpoint_id from {schema}.agent_states s
     where s.session_id = $1 and s.checkpoint_ns = n.checkpoint_ns
-      and s.checkpoint_id < root.checkpoint_id
-    order by s.checkpoint_id desc
+      and s.position > 0 and s.position < root.position
+    order by s.position desc
     limit 1
   ) before
   where $5::boolean and root.checkpoint_ns = ''
@@ -117,7 +117,7 @@ cross join lateral (
     where jsonb_typeof(h.metadata -> 'counters_since_delta_snapshot') = 'object'
   ) as channels
 ) d
-order by h.checkpoint_ns, h.checkpoint_id desc;
+order by h.checkpoint_ns, h.position desc;
 
 -- name: delete_checkpoints_but
 -- The namespace's checkpoints other than those given, with their writes. Writes whose
@@ -133,6 +133,10 @@ writes as (
   delete from {schema}.agent_state_writes w
   using gone g
   where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = g.checkpoint_id
+),
+counted as (
+  update {schema}.agent_sessions set deletion_count = deletion_count + 1
+  where session_id = $1 and exists (select from gone)
 )
 select count(*) as deleted from gone;
 
@@ -143,6 +147,10 @@ with gone as (
   delete from {schema}.agent_states
   where session_id = $1 and metadata ->> 'run_id' = any($2::text[])
   returning checkpoint_ns, checkpoint_id
+),
+counted as (
+  update {schema}.agent_sessions set deletion_count = deletion_count + 1
+  where session_id = $1 and exists (select from gone)
 )
 delete from {schema}.agent_state_writes w
 using gone g
@@ -247,14 +255,14 @@ select exists (
 -- params: source_id uuid, target_id uuid, thread_id text, until_id text
 with begun as materialized (
   select
-    s.checkpoint_ns, s.checkpoint_id,
+    s.checkpoint_ns, s.checkpoint_id, s.position,
     case s.checkpoint_ns when '' then s.checkpoint_id else s.metadata -> 'parents' ->> '' end
       collate "C" as root_id
   from {schema}.agent_states s
   where s.session_id = $1
 ),
 asking as (
-  select b.checkpoint_ns, max(b.checkpoint_id) as checkpoint_id
+  select b.checkpoint_ns, max(b.position) as position
   from begun b
   join {schema}.agent_state_writes w
     on w.session_id = $1 and w.checkpoint_ns = b.checkpoint_ns
@@ -262,23 +270,32 @@ asking as (
   where b.root_id = $4 and b.checkpoint_ns <> ''
   group by b.checkpoint_ns
 ),
-gone_on as (
-  select exists (
-    select from {schema}.agent_states
-    where session_id = $1 and checkpoint_ns = '' and checkpoint_id > $4
-  ) as is_so
+last as (
+  select
+    u.position,
+    exists (
+      select from begun b where b.checkpoint_ns = '' and b.position > u.position
+    ) as is_past
+  from (
+    -- One row, also where all is copied.
+    select max(b.position) as position
+    from begun b
+    where b.checkpoint_ns = '' and b.checkpoint_id = $4
+  ) u
 ),
 kept as materialized (
   select
     b.checkpoint_ns, b.checkpoint_id,
-    g.is_so and b.root_id = $4 and b.checkpoint_id = coalesce(a.checkpoint_id, $4) as is_open
+    l.is_past and b.root_id = $4 and b.position = coalesce(a.position, l.position) as is_open
   from begun b
-  cross join gone_on g
+  cross join last l
+  left join begun r on r.checkpoint_ns = '' and r.checkpoint_id = b.root_id
   left join asking a on a.checkpoint_ns = b.checkpoint_ns
   where $4 is null
-    or b.root_id < $4
+    -- Of a superstep whose checkpoint was pruned, or isn't saved yet, its own place tells.
+    or (b.root_id is distinct from $4 and coalesce(r.position, b.position) < l.position)
     or (b.root_id = $4 and (
-      not g.is_so or b.checkpoint_ns = '' or b.checkpoint_id <= a.checkpoint_id
+      not l.is_past or b.checkpoint_ns = '' or b.position <= a.position
     ))
 ),
 session as (

@@ -90,8 +90,15 @@ select
   t.taken_over_to as checkpoint_id,
   exists (
     select from {schema}.agent_states s
-    where s.session_id = $1 and s.checkpoint_id > t.taken_over_to
+    where s.session_id = $1 and case
+      when m.position is null then s.checkpoint_id > t.taken_over_to
+      else s.position > m.position
+    end
   ) as went_on
 from {schema}.agent_sessions t
+cross join lateral (
+  select max(s.position) as position from {schema}.agent_states s
+  where s.session_id = $1 and s.checkpoint_id = t.taken_over_to
+) m
 where t.session_id = $1
   and t.taken_over_to is not null;

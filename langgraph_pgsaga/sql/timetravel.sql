@@ -2,11 +2,11 @@
 
 -- name: list_steps
 -- A page of a namespace's checkpoints, newest first, with what is special among their writes.
--- params: session_id uuid, checkpoint_ns text, before_id text, page bigint
--- columns: checkpoint_id text, parent_checkpoint_id text, checkpoint_name text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, marks text[]
+-- params: session_id uuid, checkpoint_ns text, before_position bigint, page bigint
+-- columns: checkpoint_id text, parent_checkpoint_id text, checkpoint_name text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, marks text[]
 select
   s.checkpoint_id, s.parent_checkpoint_id, s.checkpoint_name, s.state_data, s.metadata,
-  s.exact_type, s.exact,
+  s.exact_type, s.exact, s.position,
   array(
     select distinct w.channel
     from {schema}.agent_state_writes w
@@ -16,8 +16,9 @@ select
 from {schema}.agent_states s
 where s.session_id = $1
   and s.checkpoint_ns = $2
-  and s.checkpoint_id < coalesce($3, chr(1114111))
-order by s.checkpoint_id desc
+  and s.position > 0
+  and s.position < coalesce($3, 9223372036854775807)
+order by s.position desc
 limit $4;
 
 -- name: select_states
@@ -36,13 +37,11 @@ update {schema}.agent_states s
 set checkpoint_name = $4
 where s.session_id = $1
   and s.checkpoint_ns = $2
-  and s.checkpoint_id = (
+  and s.checkpoint_id = coalesce($3, (
     select l.checkpoint_id
     from {schema}.agent_states l
-    where l.session_id = $1 and l.checkpoint_ns = $2
-      and l.checkpoint_id <= coalesce($3, chr(1114111))
-    order by l.checkpoint_id desc
+    where l.session_id = $1 and l.checkpoint_ns = $2 and l.position > 0
+    order by l.position desc
     limit 1
-  )
-  and s.checkpoint_id = coalesce($3, s.checkpoint_id)
+  ))
 returning s.checkpoint_id;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import asyncpg
 from langchain_core.runnables import RunnableConfig
@@ -25,6 +25,7 @@ from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.decode import StateData, decode_state, placed
 from langgraph_pgsaga.checkpoint.history import Contents, ValueKey
 from langgraph_pgsaga.checkpoint.triggers import is_internal, is_trigger, next_nodes
+from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import (
     CheckpointNotFoundError,
     InvalidArgumentError,
@@ -266,6 +267,14 @@ def saver_of(graph: Source) -> PostgresSaver:
     return saver
 
 
+class _Page(NamedTuple):
+    """Rows of list_steps; their states and their parents' by id; what says which nodes are next."""
+
+    rows: Sequence[asyncpg.Record]
+    states: Mapping[str, StateData]
+    started: Mapping[str, Mapping[str, Any]]
+
+
 class _Pages:
     """The steps fetched so far, and how to go on."""
 
@@ -275,6 +284,7 @@ class _Pages:
         self._address = address
         self._codec = saver._codec
         self._page = _FIRST_PAGE
+        self._last_position: int | None = None
         self._done = False
         # Children are newer than their parents, so they are seen first.
         self._branches: dict[str, int] = {}
@@ -286,27 +296,29 @@ class _Pages:
     async def fetch(self, count: int | None) -> None:
         """Fetches until there are `count` steps, or all."""
         while not self.has(count):
-            last = self.steps[-1].checkpoint_id if self.steps else None
-            place = self._address.session_id, self._address.stored_ns
-            rows = await self._saver.db.fetch(_STATEMENTS["list_steps"], *place, last, self._page)
-            self._done = len(rows) < self._page
+            page = await self._saver.db.snapshot(self._fetch_page)
+            self._done = len(page.rows) < self._page
             self._page = min(2 * self._page, _LARGEST_PAGE)
-            await self._add(rows)
+            for row in page.rows:
+                self.steps.append(self._step(row, page))
+                self._last_position = row["position"]
 
-    async def _add(self, rows: Sequence[asyncpg.Record]) -> None:
+    async def _fetch_page(self, conn: Connection) -> _Page:
+        """The next steps, with what tells what each changed and led to."""
+        place = self._address.session_id, self._address.stored_ns
+        start = self._last_position, self._page
+        rows = await self._saver.db.fetch(_STATEMENTS["list_steps"], *place, *start, conn=conn)
         states = {row["checkpoint_id"]: self._state(row) for row in rows}
         parents = {row["parent_checkpoint_id"] for row in rows} - states.keys() - {None}
-        place = self._address.session_id, self._address.stored_ns
         if parents:
-            older = await self._saver.db.fetch(_STATEMENTS["select_states"], *place, list(parents))
+            statement = _STATEMENTS["select_states"]
+            older = await self._saver.db.fetch(statement, *place, list(parents), conn=conn)
             states.update({row["checkpoint_id"]: self._state(row) for row in older})
         contents = Contents(self._saver.db, self._codec)
         keys = {row["checkpoint_id"]: self._starters(states[row["checkpoint_id"]]) for row in rows}
-        await contents.fetch([key for some in keys.values() for key in some])
-        for row in rows:
-            started = contents.values(keys[row["checkpoint_id"]])
-            parent = states.get(row["parent_checkpoint_id"])
-            self.steps.append(self._step(row, states[row["checkpoint_id"]], parent, started))
+        await contents.fetch([key for some in keys.values() for key in some], conn)
+        started = {checkpoint_id: contents.values(some) for checkpoint_id, some in keys.items()}
+        return _Page(rows, states, started)
 
     def _state(self, row: asyncpg.Record) -> StateData:
         columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
@@ -324,15 +336,10 @@ class _Pages:
             if channel not in state.inline
         ]
 
-    def _step(
-        self,
-        row: asyncpg.Record,
-        state: StateData,
-        parent: StateData | None,
-        started: Mapping[str, Any],
-    ) -> Step:
-        metadata: Mapping[str, Any] = state.metadata
+    def _step(self, row: asyncpg.Record, page: _Page) -> Step:
         checkpoint_id = row["checkpoint_id"]
+        state, parent = page.states[checkpoint_id], page.states.get(row["parent_checkpoint_id"])
+        metadata: Mapping[str, Any] = state.metadata
         before = parent.checkpoint if parent else {}
         step, source = metadata.get("step"), metadata.get("source")
         return Step(
@@ -346,7 +353,7 @@ class _Pages:
             name=row["checkpoint_name"],
             nodes=_nodes(before, state.checkpoint),
             changed=_changed(before, state.checkpoint),
-            next=next_nodes({**state.inline, **started}),
+            next=next_nodes({**state.inline, **page.started[checkpoint_id]}),
             is_interrupted=INTERRUPT in row["marks"],
             has_error=ERROR in row["marks"],
             branch=self._branch(checkpoint_id, row["parent_checkpoint_id"]),

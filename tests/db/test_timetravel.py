@@ -244,10 +244,10 @@ async def test_a_long_history_is_fetched_as_it_is_asked_for(
     pages = 0
     fetch = saver.db.fetch
 
-    async def counting(statement: Any, *arguments: Any) -> Any:
+    async def counting(statement: Any, *arguments: Any, **options: Any) -> Any:
         nonlocal pages
         pages += statement.name == "list_steps"
-        return await fetch(statement, *arguments)
+        return await fetch(statement, *arguments, **options)
 
     monkeypatch.setattr(saver.db, "fetch", counting)
     steps = history(saver, thread())
