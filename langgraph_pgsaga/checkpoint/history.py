@@ -70,11 +70,13 @@ class _Before(NamedTuple):
         checkpoint_id = optional_checkpoint_id(config)
         if checkpoint_id is None:
             return None
-        if listed is None and "thread_id" in (config.get("configurable") or {}):
-            listed = Address.of(config)
-        if listed is None:
+        given = config.get("configurable") or {}
+        own = Address.of(config) if "thread_id" in given else None
+        address = listed or own
+        if address is None:
             return cls(None, "", checkpoint_id)
-        return cls(listed.session_id, listed.stored_ns, checkpoint_id)
+        named = own if own is not None and "checkpoint_ns" in given else address
+        return cls(address.session_id, named.stored_ns, checkpoint_id)
 
 
 class Contents:
@@ -247,11 +249,10 @@ class CheckpointListing:
             return _Place()
         if before.session_id is None:
             return _Place(before_id=before.checkpoint_id)
-        key = before.session_id, self._stored_ns or before.stored_ns, before.checkpoint_id
-        (row,) = await self._database.fetch(_STATEMENTS["find_place"], *key, conn=conn)
+        (row,) = await self._database.fetch(_STATEMENTS["find_place"], *before, conn=conn)
         if row["position"] is None:
             return _Place(before_id=before.checkpoint_id)
-        return _Place(position=row["position"])
+        return _Place(position=row["position"], session_id=before.session_id)
 
     def _remember(self, rows: Sequence[asyncpg.Record]) -> None:
         """What was listed of one thread was read: it can be told from what never was there."""

@@ -12,9 +12,11 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 T = TypeVar("T")
 Saver: TypeAlias = BaseCheckpointSaver[Any]
 
-# Their listings are in the order of checkpoint ids, whatever thread and namespace these
-# are of, so they can be read page by page. Others order each thread for itself.
-_ORDERED = ("langgraph.checkpoint.postgres", "langgraph.checkpoint.sqlite", "langgraph_pgsaga")
+# Their listings are in one order, whatever thread and namespace the checkpoints are of, so
+# they can be read page by page: that of ids, and that of writing, where `before` is a place.
+# Others order each thread for itself.
+_BY_ID = ("langgraph.checkpoint.postgres", "langgraph.checkpoint.sqlite")
+_BY_PLACE = ("langgraph_pgsaga",)
 
 
 class CheckpointKey(NamedTuple):
@@ -44,7 +46,9 @@ class SourceReader:
 
     def __init__(self, saver: Saver) -> None:
         self.saver = saver
-        self.is_ordered = any(cls.__module__.startswith(_ORDERED) for cls in type(saver).__mro__)
+        modules = [cls.__module__ for cls in type(saver).__mro__]
+        self._is_by_place = any(module.startswith(_BY_PLACE) for module in modules)
+        self.is_ordered = self._is_by_place or any(m.startswith(_BY_ID) for m in modules)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -87,22 +91,22 @@ class SourceReader:
         while self.is_ordered and (limit is None or limit > 0):
             wanted = size if limit is None else min(size, limit)
             found = await self._page(
-                lambda one: (key_of(one).checkpoint_id, project(one)),
+                lambda one: (one.config, key_of(one).checkpoint_id, project(one)),
                 config,
                 filter=filter,
                 before=before,
                 limit=wanted,
             )
             if len(found) < wanted or wanted == limit:
-                yield [one for _, one in found]
+                yield [one for _, _, one in found]
                 return
-            # Another namespace may have the same id, and the page end between the two.
-            whole = [pair for pair in found if pair[0] != found[-1][0]]
+            # By id, another namespace may have the same, and the page end between the two.
+            whole = [one for one in found if self._is_by_place or one[1] != found[-1][1]]
             if not whole:
                 size *= 2
                 continue
-            yield [one for _, one in whole]
-            before = {"configurable": {"checkpoint_id": whole[-1][0]}}
+            yield [one for _, _, one in whole]
+            before = whole[-1][0]
             limit = None if limit is None else limit - len(whole)
         if not self.is_ordered:
             yield await self._page(project, config, filter=filter, before=before, limit=limit)

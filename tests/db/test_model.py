@@ -447,17 +447,21 @@ class Reference:
         self, found: CheckpointTuple, listed: RunnableConfig, before: RunnableConfig
     ) -> bool:
         """Whether it was put before that one of the listed thread, or else has a lower id."""
-        place, checkpoint_id = listed["configurable"], before["configurable"]["checkpoint_id"]
+        thread_id, checkpoint_id = (
+            listed["configurable"]["thread_id"],
+            before["configurable"]["checkpoint_id"],
+        )
         positions = {
             ns: position
-            for (_, ns, other_id), position in self.placed(place["thread_id"])
+            for (_, ns, other_id), position in self.placed(thread_id)
             if other_id == checkpoint_id
         }
         if not positions:
             return bool(found.checkpoint["id"] < checkpoint_id)
-        # No two namespaces of a thread have the same id here.
+        # No two namespaces of a thread have the same id here, but copies of threads have.
         (position,) = positions.values()
-        return self.position(found) < position
+        place = -position, session_id_of(thread_id)
+        return (-self.position(found), _session_of(found)) > place
 
     def _with_sends(self, found: CheckpointTuple) -> CheckpointTuple:
         """Before format 4 the Sends of a checkpoint are its parent's writes.
