@@ -400,8 +400,8 @@ def _check_walk(address: Address, walk: list[asyncpg.Record], seen: int | None) 
     """`seen` is the session's deletion_count of when the checkpoint was there."""
     first, last = walk[0], walk[-1]
     if last["is_again"]:
-        what = f"checkpoint {last['checkpoint_id']!r} of thread {address.thread_id!r}"
-        raise CorruptValueError(what=what, problem="it is its own ancestor")
+        with placed(address.given_thread_id, address.stored_ns, last["checkpoint_id"]):
+            raise CorruptValueError(what="its history", problem="it is its own ancestor")
     # Where an ancestor is gone, its child is a root: the walk then ends without a value.
     is_cut = first["deletion_count"] != seen and set(last["open_channels"]) > set(
         last["found_channels"]

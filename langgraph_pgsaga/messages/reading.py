@@ -28,6 +28,7 @@ from langgraph_pgsaga._arguments import (
 )
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address, ThreadId, checkpoint_config
+from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import (
     CheckpointNotFoundError,
     InvalidArgumentError,
@@ -169,12 +170,16 @@ class Messages:
         Raises:
             MissingThreadError: it isn't there.
         """
-        query = Query.of(thread_id)
-        rows = [MessageRow.from_row(row) async for row in self._stream(query, _PAGE)]
-        address = address_of(thread_id)
-        if not rows and not await self._is_there(address):
-            raise MissingThreadError(thread_id=address.thread_id)
-        return MessageTree.of(address.thread_id, rows)
+        query, address = Query.of(thread_id), address_of(thread_id)
+
+        async def work(conn: Connection) -> list[asyncpg.Record]:
+            rows = [row async for row in self._stream(query, _PAGE, conn=conn)]
+            if not rows and not await self._is_there(address, conn):
+                raise MissingThreadError(thread_id=address.thread_id)
+            return rows
+
+        rows = await self._db.snapshot(work)
+        return MessageTree.of(address.thread_id, [MessageRow.from_row(row) for row in rows])
 
     async def export(
         self,
@@ -194,14 +199,16 @@ class Messages:
 
         A path is replaced as a whole once everything is written (by a file that only its
         owner reads), or left alone where something fails. A text file object is written
-        to as the pages come, and not closed. Rows stored meanwhile may or may not be in it.
+        to as the pages come, and not closed. Rows stored or deleted meanwhile may or may not
+        be in it.
 
         Args:
             full: with LangChain's own form of each message under "message", which
                 langchain_core.load.load takes; encrypted ones are decrypted for it.
 
         Raises:
-            As `rows`; with `full` also UnloadableValueError.
+            As `rows`, also where `branch` is deleted meanwhile; with `full` also
+                UnloadableValueError.
         """
         query = Query.of(thread_id, types, roles, since, until, text, branch, checkpoint_ns)
         if isinstance(file, str | os.PathLike):
@@ -231,11 +238,16 @@ class Messages:
             raise
 
     async def _stream(
-        self, query: Query, page: int, *, with_payload: bool = False
+        self,
+        query: Query,
+        page: int,
+        *,
+        with_payload: bool = False,
+        conn: Connection | None = None,
     ) -> AsyncIterator[asyncpg.Record]:
         place: tuple[UUID, int] | None = None
         while True:
-            found = await self._fetch(query, place, page, with_payload=with_payload)
+            found = await self._fetch(query, place, page, with_payload=with_payload, conn=conn)
             for row in found:
                 yield row
             if len(found) < page:
@@ -249,26 +261,37 @@ class Messages:
         limit: int,
         *,
         with_payload: bool = False,
+        conn: Connection | None = None,
     ) -> list[asyncpg.Record]:
         name, arguments = query.statement(place)
-        rows = await self._db.fetch(_STATEMENTS[name], *arguments, limit, with_payload)
-        if not rows and place is None and query.branch is not None:
-            await self._check_branch(query.branch)
-        return rows
+        statement, branch = _STATEMENTS[name], query.branch
+        if branch is None:
+            return await self._db.fetch(statement, *arguments, limit, with_payload, conn=conn)
 
-    async def _check_branch(self, branch: Address) -> None:
+        async def work(conn: Connection) -> list[asyncpg.Record]:
+            rows = await self._db.fetch(statement, *arguments, limit, with_payload, conn=conn)
+            if len(rows) < limit:
+                # It ends here, or else it is gone.
+                await self._check_branch(branch, conn)
+            return rows
+
+        return await self._db.snapshot(work)
+
+    async def _check_branch(self, branch: Address, conn: Connection) -> None:
         arguments = branch.session_id, branch.stored_ns, branch.checkpoint_id
-        (row,) = await self._db.fetch(_STATEMENTS["exists_checkpoint"], *arguments)
+        (row,) = await self._db.fetch(_STATEMENTS["exists_checkpoint"], *arguments, conn=conn)
         if not row["is_there"]:
-            raise await self._missing(branch)
+            raise await self._missing(branch, conn)
 
-    async def _missing(self, address: Address) -> MissingThreadError | CheckpointNotFoundError:
-        if not await self._is_there(address):
+    async def _missing(
+        self, address: Address, conn: Connection | None = None
+    ) -> MissingThreadError | CheckpointNotFoundError:
+        if not await self._is_there(address, conn):
             return MissingThreadError(thread_id=address.thread_id)
         return CheckpointNotFoundError(thread_id=address.thread_id)
 
-    async def _is_there(self, address: Address) -> bool:
-        (row,) = await self._db.fetch(_STATEMENTS["exists_thread"], address.session_id)
+    async def _is_there(self, address: Address, conn: Connection | None = None) -> bool:
+        (row,) = await self._db.fetch(_STATEMENTS["exists_thread"], address.session_id, conn=conn)
         return bool(row["is_there"])
 
 

@@ -100,6 +100,8 @@ select
   array(
     select c from unnest(d.channels) c
     where c <> all({schema}.pgsaga_stored_channels(h, d.channels))
+      -- One that was never written has no value, and nothing to be rebuilt from.
+      and h.state_data -> 'channel_versions' ? c
   ) as delta_channels,
   h.metadata -> 'parents' ->> '' as root_id,
   exists (

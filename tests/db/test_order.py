@@ -1,0 +1,343 @@
+"""Latest is what was written last, whatever the clocks of hosts say: ids only name."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import id as langgraph_ids
+from langgraph.graph import START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.types import Command, interrupt
+
+from langgraph_pgsaga import Database, PostgresSaver, _sql
+from langgraph_pgsaga.checkpoint.address import session_id_of
+from langgraph_pgsaga.messages import Messages
+from langgraph_pgsaga.migrate import load_migrations
+from langgraph_pgsaga.timetravel import branches, history
+from tests._cli import answer
+from tests.db._puts import checkpoint_of, config_of
+
+THREAD: RunnableConfig = {"configurable": {"thread_id": "t"}}
+
+
+class Host:
+    """Makes LangGraph's ids by the clock of a host that is some seconds off."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def is_off_by(self, seconds: float) -> None:
+        clock = SimpleNamespace(time_ns=lambda: time.time_ns() + int(seconds * 10**9))
+        self._monkeypatch.setattr(langgraph_ids, "time", clock)
+        self._monkeypatch.setattr(langgraph_ids, "_last_v6_timestamp", None)
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(monkeypatch)
+
+
+class Chat(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+def chat(saver: PostgresSaver) -> Any:
+    def reply(state: Chat) -> Any:
+        return {"messages": [AIMessage(f"reply to {state['messages'][-1].content}")]}
+
+    builder = StateGraph(Chat)
+    builder.add_node("reply", reply)
+    builder.add_edge(START, "reply")
+    return builder.compile(checkpointer=saver)
+
+
+def say(graph: Any, text: str) -> None:
+    graph.invoke({"messages": [HumanMessage(text)]}, THREAD)
+
+
+def texts(values: Any) -> list[str]:
+    return [message.content for message in values["messages"]]
+
+
+@pytest.mark.parametrize("offsets", [(0, -10), (3600, 0)], ids=["behind", "ahead then back"])
+def test_a_run_of_a_host_whose_clock_is_off_is_the_latest(
+    sync_saver: PostgresSaver, dsn: str, host: Host, offsets: tuple[int, int]
+) -> None:
+    """Its state is the thread's in LangGraph, time travel, views, messages and commands."""
+    graph = chat(sync_saver)
+    for offset, text in zip(offsets, ("one", "two"), strict=True):
+        host.is_off_by(offset)
+        say(graph, text)
+    said = ["one", "reply to one", "two", "reply to two"]
+
+    latest = graph.get_state(THREAD)
+    assert texts(latest.values) == said
+    states = list(graph.get_state_history(THREAD))
+    assert states[0].config == latest.config
+    ids = [state.config["configurable"]["checkpoint_id"] for state in states]
+    assert ids != sorted(ids, reverse=True)
+    # Each one's parent is the next, as in a thread that one host wrote.
+    assert [s.parent_config for s in states[:-1]] == [s.config for s in states[1:]]
+    assert [s.checkpoint_id for s in history(graph, THREAD)] == ids
+    assert len(branches(graph, THREAD).branches) == 1
+    call = sync_saver.db.portal.call
+    assert texts({"messages": call(Messages(sync_saver).conversation, "t")}) == said
+    shown = call(
+        rows_of, sync_saver.db, "select checkpoint_id from agent_state_history where is_current"
+    )
+    assert [row["checkpoint_id"] for row in shown] == ids[:1]
+    shown = call(
+        rows_of, sync_saver.db, "select content from agent_conversations order by position"
+    )
+    assert [row["content"] for row in shown] == said
+    listed = answer("history", "t", "--dsn", dsn)
+    assert [step["checkpoint_id"] for step in listed["checkpoints"]] == ids
+
+    updated = graph.update_state(THREAD, {"messages": [HumanMessage("by hand")]}, as_node="reply")
+    assert graph.get_state(THREAD).config == updated
+    say(graph, "three")
+    assert texts(graph.get_state(THREAD).values) == [*said, "by hand", "three", "reply to three"]
+
+
+async def rows_of(db: Database, query: str) -> list[Any]:
+    async with db.transaction() as conn:
+        return list(await conn.fetch(query))
+
+
+@pytest.mark.parametrize("is_lasting", [False, True], ids=["of the call", "lasting"])
+def test_a_subgraph_that_another_host_resumes_goes_on(
+    sync_saver: PostgresSaver, host: Host, is_lasting: bool
+) -> None:
+    """Namespaces below the root graph's go by the order of writing, too."""
+
+    def ask(state: Chat) -> Any:
+        return {"messages": [AIMessage(f"{interrupt('what?')}")]}
+
+    child = StateGraph(Chat)
+    child.add_node("greet", lambda state: {"messages": [AIMessage("hello")]})
+    child.add_node("ask", ask)
+    child.add_edge(START, "greet")
+    child.add_edge("greet", "ask")
+    parent = StateGraph(Chat)
+    parent.add_node("child", child.compile(checkpointer=True if is_lasting else None))
+    parent.add_edge(START, "child")
+    graph = parent.compile(checkpointer=sync_saver)
+    for turn in range(2):
+        host.is_off_by(0)
+        graph.invoke({"messages": [HumanMessage(f"turn {turn}", id=f"{turn}")]}, THREAD)
+        host.is_off_by(-10 - 10 * turn)
+        values = graph.invoke(Command(resume=f"answer {turn}"), THREAD)
+        assert texts(values)[-1] == f"answer {turn}"
+    found = list(sync_saver.list(THREAD))
+    positions = {key(one): -place for place, one in enumerate(found)}
+    assert len({one.config["configurable"]["checkpoint_ns"] for one in found}) == (
+        2 if is_lasting else 3
+    )
+    for one in found:
+        if one.parent_config is not None:
+            parent_id = one.parent_config["configurable"]["checkpoint_id"]
+            assert positions[key(one)[0], parent_id] < positions[key(one)]
+    assert graph.get_state(THREAD).next == ()
+
+
+def key(found: Any) -> tuple[str, str]:
+    configurable = found.config["configurable"]
+    return configurable["checkpoint_ns"], configurable["checkpoint_id"]
+
+
+def put_named(
+    saver: PostgresSaver, checkpoint_id: str, parent_id: str | None = None, **place: str
+) -> RunnableConfig:
+    """Puts a checkpoint of this id."""
+    thread_id, namespace = place.get("thread_id", "t"), place.get("namespace", "")
+    checkpoint = checkpoint_of(saver, {"a": [checkpoint_id]})
+    checkpoint["id"] = checkpoint_id
+    more = {} if parent_id is None else {"checkpoint_id": parent_id}
+    config = config_of(thread_id, namespace, **more)
+    own: Any = {"source": "loop", "step": 1, "parents": {}, "like": "a"}
+    return saver.put(config, checkpoint, own, checkpoint["channel_versions"])
+
+
+def ids(found: Iterator[Any]) -> list[str]:
+    return [one.config["configurable"]["checkpoint_id"] for one in found]
+
+
+def test_a_repeated_put_keeps_its_place(sync_saver: PostgresSaver) -> None:
+    """A put that comes again, as after a lost answer, doesn't become the latest."""
+    for checkpoint_id in ("5", "3", "4"):
+        put_named(sync_saver, checkpoint_id)
+    put_named(sync_saver, "5")
+    assert ids(sync_saver.list(config_of("t"))) == ["4", "3", "5"]
+
+
+def test_before_is_by_place_or_by_id(sync_saver: PostgresSaver) -> None:
+    """Before a checkpoint of whatever namespace is what was written before it; before one
+    that isn't stored, what has a lower id."""
+    for checkpoint_id, namespace in [("9", ""), ("2", "n"), ("5", ""), ("1", "n"), ("7", "m")]:
+        put_named(sync_saver, checkpoint_id, namespace=namespace)
+
+    def before(checkpoint_id: str, config: RunnableConfig) -> list[str]:
+        return ids(
+            sync_saver.list(config, before={"configurable": {"checkpoint_id": checkpoint_id}})
+        )
+
+    assert before("5", config_of("t", "")) == ["9"]
+    assert before("5", config_of("t", "n")) == ["2"]
+    assert before("7", config_of("t", "n")) == ["1", "2"]
+    assert before("1", config_of("t", "")) == ["5", "9"]
+    assert before("5", THREAD) == ["2", "9"]
+    assert before("6", THREAD) == ["1", "5", "2"]
+    assert before("6", config_of("t", "")) == ["5"]
+
+
+@pytest.mark.parametrize("filter_", [None, {"like": "a"}])
+def test_all_threads_are_listed_by_the_order_of_writing(
+    sync_saver: PostgresSaver, filter_: Any
+) -> None:
+    """Newest first across threads, and page by page by the last one of each page."""
+    written = [("5", "t1"), ("4", "t2"), ("3", "t1"), ("9", "t2"), ("1", "t3")]
+    for checkpoint_id, thread_id in written:
+        put_named(sync_saver, checkpoint_id, thread_id=thread_id)
+    sync_saver.copy_thread("t1", "t4")  # at the places of the original
+    found = list(sync_saver.list(None, filter=filter_))
+    assert sorted(ids(iter(found))) == ["1", "3", "3", "4", "5", "5", "9"]
+    assert list(dict.fromkeys(ids(iter(found)))) == ["1", "9", "3", "4", "5"]
+    paged: list[Any] = []
+    while page := list(
+        sync_saver.list(None, filter=filter_, before=paged[-1].config if paged else None, limit=1)
+    ):
+        paged += page
+    assert [one.config for one in paged] == [one.config for one in found]
+
+
+def test_copies_and_pruning_go_by_the_order_of_writing(sync_saver: PostgresSaver) -> None:
+    """A copy has the order of its source, `until` is what was written until then, and
+    pruning keeps what was written last."""
+    parent = None
+    for checkpoint_id in ("5", "7", "3", "1", "6"):
+        put_named(sync_saver, checkpoint_id, parent)
+        parent = checkpoint_id
+    sync_saver.copy_thread("t", "whole")
+    assert ids(sync_saver.list(config_of("whole"))) == ["6", "1", "3", "7", "5"]
+    put_named(sync_saver, "2", "6", thread_id="whole")
+    assert ids(sync_saver.list(config_of("whole"), limit=2)) == ["2", "6"]
+    sync_saver.copy_thread("t", "until", until="3")
+    assert ids(sync_saver.list(config_of("until"))) == ["3", "7", "5"]
+    sync_saver.prune(["t"])
+    assert ids(sync_saver.list(config_of("t"))) == ["6"]
+
+
+def test_the_past_of_a_thread_that_was_deleted_is_no_order(sync_saver: PostgresSaver) -> None:
+    """A thread that is begun anew has an order of its own."""
+    put_named(sync_saver, "5")
+    sync_saver.delete_thread("t")
+    for checkpoint_id in ("4", "3"):
+        put_named(sync_saver, checkpoint_id)
+    assert ids(sync_saver.list(config_of("t"))) == ["3", "4"]
+
+
+@pytest.mark.anyio
+async def test_existing_checkpoints_get_the_order_of_their_ids(empty_dsn: str) -> None:
+    """A database of before has the order that its listings had, at the times of storing."""
+    before = [m for m in load_migrations() if m.version < 4]
+    async with Database(empty_dsn) as db:
+        for migration in before:
+            async with db.transaction() as conn:
+                await conn.execute(_sql.render(migration.sql, None))
+        async with db.transaction() as conn:
+            await conn.execute(
+                "insert into agent_sessions (session_id, thread_id) values "
+                "(pgsaga_session_id('t'), 't'), (pgsaga_session_id('empty'), 'empty')"
+            )
+            data = '{"v": 4, "channel_values": {}, "channel_versions": {}}'
+            for namespace, checkpoint_id, second in [
+                ("", "2", 0),
+                ("", "1", 10),
+                ("n", "3", 10),
+                ("", "4", 20),
+            ]:
+                await conn.execute(
+                    "insert into agent_states (session_id, checkpoint_ns, checkpoint_id, "
+                    "state_data, metadata, created_at) values "
+                    "(pgsaga_session_id('t'), $1, $2, $3, '{}', to_timestamp($4::integer))",
+                    namespace,
+                    checkpoint_id,
+                    data,
+                    second,
+                )
+            for migration in load_migrations():
+                if migration.version == 4:
+                    await conn.execute(_sql.render(migration.sql, None))
+            rows = await conn.fetch(
+                "select checkpoint_id, to_timestamp(position / 1000000.0) as at, position, "
+                "(select max(last_position) from agent_sessions) as last "
+                "from agent_states order by position"
+            )
+    assert [row["checkpoint_id"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["at"].second for row in rows] == [10, 10, 10, 20]
+    assert rows[-1]["position"] == rows[-1]["last"]
+
+
+_MANY = 10_000
+
+
+@pytest.mark.parametrize("name", ["list_namespace", "list_thread", "list_all"])
+@pytest.mark.anyio
+async def test_before_is_found_and_read_on_from_by_indexes(saver: PostgresSaver, name: str) -> None:
+    """Of 10,000 checkpoints, a listing of one before another reads a few rows."""
+    config = config_of("t")
+    for _ in range(3):
+        checkpoint = checkpoint_of(saver, {"a": 1})
+        config = await saver.aput(config, checkpoint, {}, checkpoint["channel_versions"])
+    session_id = session_id_of("t")
+    async with saver.db.transaction() as conn:
+        await conn.execute(
+            "insert into agent_states (session_id, checkpoint_ns, checkpoint_id, state_data, "
+            "metadata, position) select session_id, '', 'x' || n, state_data, metadata, "
+            "position + n from agent_states, generate_series(1, $1::integer) n "
+            "where checkpoint_id = $2".replace("$1", str(_MANY)).replace("$2", "$1"),
+            config["configurable"]["checkpoint_id"],
+        )
+        position = await conn.fetchval(
+            "select position from agent_states where checkpoint_id = $1", f"x{_MANY // 2}"
+        )
+        arguments = {
+            "session_id": session_id,
+            "checkpoint_ns": "",
+            "checkpoint_id": f"x{_MANY // 2}",
+            "before_position": position,
+            "page": 1,
+        }
+        for statement in (_sql.load("history")["find_place"], _sql.load("history")[name]):
+            types = ", ".join(sql_type for _, sql_type in statement.params)
+            given = {**arguments, "checkpoint_id": None} if statement.name == name else arguments
+            values = [given.get(param) for param, _ in statement.params]
+            await conn.execute(f"prepare {statement.name} ({types}) as {saver.db.text(statement)}")
+            literals = ", ".join("null" if v is None else f"'{v}'" for v in values)
+            plan = await conn.fetchval(
+                f"explain (analyze, format json) execute {statement.name} ({literals})"
+            )
+            assert rows_read(json.loads(plan)[0]["Plan"]) < 10, plan
+    found = [
+        one
+        async for one in saver.alist(
+            config_of("t"), limit=1, before=config_of("t", checkpoint_id="x5000")
+        )
+    ]
+    assert ids(iter(found)) == ["x4999"]
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """The rows that the scans of a plan read, those that filters took away included."""
+    read = 0
+    if "Scan" in plan["Node Type"] and plan.get("Relation Name") == "agent_states":
+        rows = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+        read = int(rows * plan["Actual Loops"])
+    return read + sum(rows_read(child) for child in plan.get("Plans", ()))
