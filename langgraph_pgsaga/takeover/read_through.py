@@ -85,7 +85,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         newest = await self._reader.newest(thread_id)
         if newest is None:
             return True
-        return came is not None and newest <= came.checkpoint_id
+        return came is not None and not self._reader.is_after(newest, came.checkpoint_id)
 
     def _remember(self, thread_id: str) -> None:
         self._moved[thread_id] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -47,8 +47,8 @@ class SourceReader:
     def __init__(self, saver: Saver) -> None:
         self.saver = saver
         modules = [cls.__module__ for cls in type(saver).__mro__]
-        self._is_by_place = any(module.startswith(_BY_PLACE) for module in modules)
-        self.is_ordered = self._is_by_place or any(m.startswith(_BY_ID) for m in modules)
+        self.is_by_place = any(module.startswith(_BY_PLACE) for module in modules)
+        self.is_ordered = self.is_by_place or any(m.startswith(_BY_ID) for m in modules)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -68,8 +68,16 @@ class SourceReader:
                 pass  # it has but the sync one
         return await asyncio.to_thread(getattr(self.saver, name), *args, **kwargs)
 
+    def in_order(self, keys: Sequence[CheckpointKey]) -> list[CheckpointKey]:
+        """What the saver listed of a thread, oldest first as the saver has it."""
+        return list(reversed(keys)) if self.is_by_place else sorted(keys)
+
+    def is_after(self, checkpoint_id: str, other_id: str) -> bool:
+        """Whether a thread whose newest checkpoint was that other one has gone on."""
+        return checkpoint_id != other_id if self.is_by_place else checkpoint_id > other_id
+
     async def newest(self, thread_id: str) -> str | None:
-        """The thread's highest checkpoint id; None where the saver has nothing of it."""
+        """The thread's newest checkpoint; None where the saver has nothing of it."""
         limit = 1 if self.is_ordered else None
         found = await self._page(key_of, thread_config(thread_id), limit=limit)
         return max(found).checkpoint_id if found else None
@@ -101,7 +109,7 @@ class SourceReader:
                 yield [one for _, _, one in found]
                 return
             # By id, another namespace may have the same, and the page end between the two.
-            whole = [one for one in found if self._is_by_place or one[1] != found[-1][1]]
+            whole = [one for one in found if self.is_by_place or one[1] != found[-1][1]]
             if not whole:
                 size *= 2
                 continue

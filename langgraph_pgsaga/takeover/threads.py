@@ -332,7 +332,7 @@ class _Takeover:
             config = thread_config(self._thread_id)
             async for page in reader.pages(key_of, config, size=self._batch):
                 found += page
-        return sorted(found)
+        return reader.in_order(found)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -351,7 +351,7 @@ class _Takeover:
         came = await TakenOver.of(self._target.db, self._thread_id)
         self._came_to = came_to = came.checkpoint_id if came else ""
         common = [key for key in keys if key in here]
-        missing = [key for key in keys if key not in here and key.checkpoint_id > came_to]
+        missing = [key for key in _after(keys, came_to) if key not in here]
         went_on = len(here) > len(common)
         behind: list[CheckpointKey] = []
         for chunk in _chunks(common, self._batch):
@@ -364,7 +364,8 @@ class _Takeover:
             raise ThreadDivergedError(thread_id=self._thread_id)
         if went_on:
             return
-        for chunk in _chunks(sorted([*missing, *behind]), self._batch):
+        taken = {*missing, *behind}
+        for chunk in _chunks([key for key in keys if key in taken], self._batch):
             await self._take_chunk([await self._read(key) for key in chunk], here)
             self._progress.note(self._thread_id, len(chunk))
 
@@ -532,6 +533,14 @@ def _time_of(found: CheckpointTuple) -> datetime | None:
         return checked_time("ts", datetime.fromisoformat(found.checkpoint["ts"]))
     except (InvalidArgumentError, KeyError, TypeError, ValueError):
         return None
+
+
+def _after(keys: Sequence[CheckpointKey], came_to: str) -> Sequence[CheckpointKey]:
+    """Those of the keys, oldest first, that follow the one up to which the thread came."""
+    ids = [key.checkpoint_id for key in keys]
+    if came_to in ids:
+        return keys[ids.index(came_to) + 1 :]
+    return [key for key in keys if key.checkpoint_id > came_to]
 
 
 def _parent_key(found: CheckpointTuple) -> CheckpointKey | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
 
@@ -12,6 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import id as langgraph_ids
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
@@ -20,6 +21,7 @@ from langgraph_pgsaga import Database, PostgresSaver, _sql
 from langgraph_pgsaga.checkpoint.address import session_id_of
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.migrate import load_migrations
+from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from langgraph_pgsaga.timetravel import branches, history
 from tests._cli import answer
 from tests.db._puts import checkpoint_of, config_of
@@ -232,6 +234,46 @@ def test_copies_and_pruning_go_by_the_order_of_writing(sync_saver: PostgresSaver
     assert ids(sync_saver.list(config_of("until"))) == ["3", "7", "5"]
     sync_saver.prune(["t"])
     assert ids(sync_saver.list(config_of("t"))) == ["6"]
+
+
+@pytest.fixture
+def source_dsn(new_database: Callable[..., str], template_database: str) -> str:
+    return new_database(template_database)
+
+
+@pytest.mark.anyio
+async def test_an_import_has_the_order_of_its_source(saver: PostgresSaver, source_dsn: str) -> None:
+    """Of a saver that goes by the order of writing that one, of the others that of ids; and
+    what the source writes later comes after it."""
+    source = PostgresSaver.from_conn_string(source_dsn)
+    memory = InMemorySaver()
+    for checkpoint_id in ("5", "7", "3", "1", "6"):
+        for old, thread_id in ((source, "by place"), (memory, "by id")):
+            checkpoint = checkpoint_of(saver, {"a": [checkpoint_id]})
+            checkpoint["id"] = checkpoint_id
+            versions = checkpoint["channel_versions"]
+            await old.aput(config_of(thread_id), checkpoint, {"source": "loop"}, versions)
+
+    async def listed(thread_id: str) -> list[str]:
+        return ids(iter([one async for one in saver.alist(config_of(thread_id))]))
+
+    async with source:
+        for batch in (2, 50):
+            report = await import_threads(source, saver, batch=batch)
+            report.raise_first()
+            assert await listed("by place") == ["6", "1", "3", "7", "5"]
+        reading = ReadThroughSaver(saver, source)
+        checkpoint = checkpoint_of(saver, {"a": ["later"]})
+        checkpoint["id"] = "2"
+        place = config_of("by place", checkpoint_id="6")
+        await source.aput(place, checkpoint, {"source": "loop"}, checkpoint["channel_versions"])
+        found = await reading.aget_tuple(config_of("by place"))
+        assert found is not None
+        assert found.checkpoint["id"] == "2"
+        (await import_threads(source, saver)).raise_first()
+        assert await listed("by place") == ["2", "6", "1", "3", "7", "5"]
+    (await import_threads(memory, saver)).raise_first()
+    assert await listed("by id") == ["7", "6", "5", "3", "1"]
 
 
 def test_the_past_of_a_thread_that_was_deleted_is_no_order(sync_saver: PostgresSaver) -> None:
