@@ -10,7 +10,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from langgraph_pgsaga.checkpoint import pieces
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
+from langgraph_pgsaga.checkpoint.serde import SafeSerializer, as_safe
 from langgraph_pgsaga.errors import CorruptValueError, SerializationError, UnstorableValueError
 
 # PostgreSQL refuses messages and fields of 1 GiB; the rest of the statement needs room too.
@@ -38,6 +38,7 @@ class Codec:
     def __init__(self, serde: SerializerProtocol, *, digest_key: bytes | None = None) -> None:
         encrypted = isinstance(serde, EncryptedSerializer)
         self.encrypts = encrypted
+        self._whole_serde = serde
         self._cipher = serde.cipher if isinstance(serde, EncryptedSerializer) else None
         self._serde = serde.serde if isinstance(serde, EncryptedSerializer) else serde
         self.splits_messages = isinstance(self._serde, SafeSerializer)
@@ -45,6 +46,11 @@ class Codec:
         # A plain hash of a short secret can be guessed: where nothing may be readable,
         # digests are keyed, so equal values are recognised within this process only.
         self.digest_key = b"" if self.readable else digest_key or os.urandom(32)
+
+    def lenient(self) -> Codec:
+        """One that loads placeholders for what this one refuses."""
+        serde = as_safe(self._whole_serde, lenient=True)
+        return self if serde is self._whole_serde else Codec(serde, digest_key=self.digest_key)
 
     def encode(self, value: Any, where: str) -> Encoded:
         """`value` as bytes, not encrypted yet; `where` names it in errors.

@@ -84,6 +84,11 @@ class MessageCodec:
 
         self._forget = forget
 
+    def lenient(self) -> MessageCodec:
+        """One that loads placeholders for what this one refuses."""
+        codec = self.codec.lenient()
+        return self if codec is self.codec else MessageCodec(codec)
+
     def stored(self, message: BaseMessage, where: str) -> StoredMessage:
         """The message's stored form; `where` names it in errors.
 

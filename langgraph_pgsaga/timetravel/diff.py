@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from langgraph_pgsaga._arguments import checked_mapping
 from langgraph_pgsaga._same import Numbers, is_same, key_of
+from langgraph_pgsaga.checkpoint.placeholder import Placeholder
 from langgraph_pgsaga.timetravel import _diff_html, _text
 from langgraph_pgsaga.timetravel.state import State
 
@@ -233,6 +234,8 @@ def _parts(value: Any) -> Mapping[Any, Any] | None:
         return value
     if isinstance(value, BaseModel):
         return {**value.__dict__, **(value.__pydantic_extra__ or {})}
+    if isinstance(value, Placeholder):
+        return {"type_name": value.type_name, "content": value.content}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
     return None

@@ -282,7 +282,8 @@ class _Pages:
         self.steps: list[Step] = []
         self._saver = saver
         self._address = address
-        self._codec = saver._codec
+        # Steps hold no values: what can't be loaded of them hides no history.
+        self._codec = saver._codec.lenient()
         self._page = _FIRST_PAGE
         self._last_position: int | None = None
         self._done = False
