@@ -68,7 +68,10 @@ class Builder:
 
     def build(self, fields: Fields, about: About) -> Any:
         """The object of these fields, as they were when it was stored."""
-        if fields.keys() != self.names:
+        if fields.keys() == self.names:
+            if not about.has_more and not self.hides:
+                return self.raw(fields)
+        else:
             if not all(type(name) is str for name in fields):
                 raise self.changed("its fields aren't named by text")
             unknown = frozenset() if self.is_open else frozenset(fields.keys() - self.names)
@@ -306,8 +309,7 @@ class _DataclassBuilder(Builder):
         self._fields = {field.name: field for field in dataclasses.fields(cls)}
         self.names = frozenset(self._fields)
         self._late = frozenset(name for name, field in self._fields.items() if not field.init)
-        # Slots and descriptors are set one by one.
-        self._in_dict = not any(_is_descriptor(cls, name) for name in self._fields)
+        self._in_dict = keeps_in_dict(cls, self._fields)
         config: Mapping[str, Any] = getattr(cls, "__pydantic_config__", None) or {}
         self.ignores_unknown = config.get("extra") == "ignore"
         self.migrates = _has_before_validators(cls)
@@ -319,18 +321,19 @@ class _DataclassBuilder(Builder):
         return self._set_fields(made, {n: fields[n] for n in self._late.intersection(fields)})
 
     def raw(self, fields: Fields) -> Any:
-        return self._set_fields(self.cls.__new__(self.cls), fields)
+        made = self.cls.__new__(self.cls)
+        if self._in_dict:
+            made.__dict__.update(fields)
+            return made
+        return self._set_fields(made, fields)
 
     def with_fields(self, made: Any, fields: Fields) -> Any:
         return self._set_fields(made, {n: v for n, v in fields.items() if n in self.names})
 
     def _set_fields(self, made: Any, fields: Fields) -> Any:
-        if self._in_dict:
-            made.__dict__.update(fields)
-        else:
-            for name, value in fields.items():
-                # Frozen classes allow no other way.
-                _set(made, name, value)
+        for name, value in fields.items():
+            # Frozen classes allow no other way.
+            _set(made, name, value)
         return made
 
     def default(self, name: str, fields: Fields) -> Any:
@@ -371,8 +374,12 @@ def _is_info(value: object) -> bool:
     return isinstance(value, FieldInfo)
 
 
-def _is_descriptor(cls: type, name: str) -> bool:
-    return hasattr(type(inspect.getattr_static(cls, name, None)), "__set__")
+def keeps_in_dict(cls: Any, names: Iterable[str]) -> bool:
+    """Whether objects keep these attributes in their `__dict__`: no slots, no descriptors."""
+    if cls.__getattribute__ is not object.__getattribute__:
+        return False
+    kinds = (type(inspect.getattr_static(cls, name, None)) for name in names)
+    return not any(hasattr(kind, "__set__") for kind in kinds)
 
 
 def _has_before_validators(cls: type) -> bool:

@@ -159,8 +159,9 @@ class Decoder:
 
     def _object(self, data: bytes) -> Any:
         module, name, fields, tail = self._named(data)
-        about = WHOLE if tail == FIELDS else _about(tail)
-        is_dump = tail != FIELDS and type(tail) is not dict
+        is_whole = tail == FIELDS
+        about = WHOLE if is_whole else _about(tail)
+        is_dump = not is_whole and type(tail) is not dict
         names = fields if type(fields) is dict else ()
         cls: type[Any] = self._rules.resolve(module, name, about.mark, names)
         if issubclass(cls, Enum):

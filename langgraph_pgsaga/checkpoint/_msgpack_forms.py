@@ -30,6 +30,7 @@ from ormsgpack import Ext
 from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
 
 from langgraph_pgsaga.checkpoint import _live_classes
+from langgraph_pgsaga.checkpoint._data_classes import keeps_in_dict
 from langgraph_pgsaga.checkpoint._msgpack_decode import (
     ARRAY,
     BIG_INT,
@@ -199,27 +200,6 @@ def _collection(cls: type[Any]) -> Writer:
     return write
 
 
-def _write_fields(
-    code: int, cls: type[Any], parts: Callable[[Any], dict[str, Any]], names: frozenset[str]
-) -> Writer:
-    """An object by its fields, each as it is: no dump, so nothing loses its type.
-
-    `parts` gives those that have a value.
-    """
-    head = _head(key_of(cls), with_tail=True)
-    mark = _live_classes.mark_of(cls)
-    whole = _tail(mark)
-
-    def write(encoder: Encoder, value: Any) -> Ext:
-        fields = parts(value)
-        end = whole
-        if not names <= fields.keys() or _has_more(value, names):
-            end = _tail(mark, names - fields.keys(), more=_has_more(value, names))
-        return Ext(code, head + encoder.pack(fields) + end)
-
-    return write
-
-
 def _tail(mark: bytes | None, unset: Collection[str] = (), *, more: bool = False) -> bytes:
     """The fourth element of an object's record."""
     about: dict[str, Any] = {}
@@ -232,57 +212,83 @@ def _tail(mark: bytes | None, unset: Collection[str] = (), *, more: bool = False
     return ormsgpack.packb(about or FIELDS)
 
 
-def _has_more(value: Any, names: frozenset[str]) -> bool:
-    """Whether an object has attributes beside its fields, which its class made, or may again."""
-    state = getattr(value, "__dict__", None)
-    if not state or names.issuperset(state) or isinstance(value, BaseModel):
-        # What else a model has, it has by its class.
-        return False
-    cls = type(value)
-    return any(name not in names and not _is_derived(cls, name) for name in state)
-
-
-def _is_derived(cls: type, name: str) -> bool:
-    if name == "__orig_class__":  # typing's, of a generic class
-        return True
-    return isinstance(inspect.getattr_static(cls, name, None), functools.cached_property)
-
-
 def _model(cls: type[BaseModel]) -> Writer:
+    """A model by its own fields, each as it is: no dump, so nothing loses its type."""
     kept = [name for name, field in cls.model_fields.items() if field.exclude is not True]
     names, count = frozenset(kept), len(cls.model_fields)
+    head, mark = _head(key_of(cls), with_tail=True), _live_classes.mark_of(cls)
+    whole = _tail(mark)
 
-    def parts(value: BaseModel) -> dict[str, Any]:
+    def write(encoder: Encoder, value: BaseModel) -> Ext:
         fields, extra = value.__dict__, value.__pydantic_extra__
-        if not extra and len(fields) == count and names.issuperset(fields):
-            return fields
-        return {k: v for k, v in fields.items() if k in names} | (extra or {})
+        tail = whole
+        if extra or len(fields) != count or not names.issuperset(fields):
+            fields = {k: v for k, v in fields.items() if k in names} | (extra or {})
+            if not names <= fields.keys():
+                tail = _tail(mark, names - fields.keys())
+        return Ext(MODEL_V2, head + encoder.pack(fields) + tail)
 
-    return _write_fields(MODEL_V2, cls, parts, names)
+    return write
 
 
 def _dataclass(cls: type[Any]) -> Writer:
-    names = [field.name for field in dataclasses.fields(cls)]
+    """A dataclass by its fields, each as it is."""
+    order = [field.name for field in dataclasses.fields(cls)]
+    names = frozenset(order)
+    head, mark = _head(key_of(cls), with_tail=True), _live_classes.mark_of(cls)
+    whole = _tail(mark)
+    in_dict, has_dict = keeps_in_dict(cls, order), bool(cls.__dictoffset__)
 
-    def parts(value: Any) -> dict[str, Any]:
-        # A field that was never set is left out.
-        found = ((name, getattr(value, name, dataclasses.MISSING)) for name in names)
-        return {name: item for name, item in found if item is not dataclasses.MISSING}
+    def write(encoder: Encoder, value: Any) -> Ext:
+        state = value.__dict__ if has_dict else _NOTHING
+        tail = whole
+        if in_dict and state.keys() == names:
+            fields = {name: state[name] for name in order}
+        else:
+            # A field that was never set is left out.
+            found = ((name, getattr(value, name, dataclasses.MISSING)) for name in order)
+            fields = {name: item for name, item in found if item is not dataclasses.MISSING}
+            more = bool(state) and _has_more(value, names)
+            if more or len(fields) != len(order):
+                tail = _tail(mark, names - fields.keys(), more=more)
+        return Ext(KEYWORDS, head + encoder.pack(fields) + tail)
 
-    return _write_fields(KEYWORDS, cls, parts, frozenset(names))
+    return write
+
+
+_NOTHING: dict[str, Any] = {}
+
+
+def _has_more(value: Any, names: frozenset[str]) -> bool:
+    """Whether an object has attributes beside its fields, which its class made."""
+    return any(name not in names and not _is_derived(value, name) for name in value.__dict__)
+
+
+def _is_derived(value: Any, name: str) -> bool:
+    if name == "__orig_class__":  # typing's, of a generic class
+        return True
+    return isinstance(inspect.getattr_static(type(value), name, None), functools.cached_property)
 
 
 def _named_tuple(cls: type[Any]) -> Writer:
     names: tuple[str, ...] = cls._fields
-    return _write_fields(
-        KEYWORDS, cls, lambda value: dict(zip(names, value, strict=True)), frozenset(names)
+    mark = _live_classes.mark_of(cls)
+    tail = FIELDS if mark is None else {MARK: mark}
+    return _write_named(
+        KEYWORDS, key_of(cls), lambda value: dict(zip(names, value, strict=True)), tail
     )
 
 
 def _model_v1(cls: type[Any]) -> Writer:
-    return _write_fields(
-        MODEL_V1, cls, lambda value: dict(value.__dict__), frozenset(cls.__fields__)
-    )
+    names = frozenset(cls.__fields__)
+    head, mark = _head(key_of(cls), with_tail=True), _live_classes.mark_of(cls)
+
+    def write(encoder: Encoder, value: Any) -> Ext:
+        fields = dict(value.__dict__)
+        tail = _tail(mark, names - fields.keys())
+        return Ext(MODEL_V1, head + encoder.pack(fields) + tail)
+
+    return write
 
 
 def _enum(cls: type[Enum]) -> Writer:

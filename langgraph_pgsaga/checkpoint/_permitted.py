@@ -77,6 +77,19 @@ def is_data_class(cls: type) -> bool:
     Exceptions don't count, nor do runnables: a model or tool may connect to
     somewhere as soon as it is made.
     """
+    found = _judged.get(cls)
+    if found is None:
+        if len(_judged) >= _MOST_JUDGED:  # of functions that make classes
+            _judged.clear()
+        found = _judged[cls] = _is_data_class(cls)
+    return found
+
+
+_judged: dict[type, bool] = {}
+_MOST_JUDGED = 2000
+
+
+def _is_data_class(cls: type) -> bool:
     bases = cls.__mro__
     if BaseException in bases or Runnable in bases:
         return False
@@ -115,6 +128,9 @@ class TypeRules:
         Raises MissingTypeError if there is none, BlockedTypeError if there is
         something that a stored value may not become.
         """
+        found = self._found.get((module, name))
+        if found is not None:
+            return found
         try:
             return self.named(module, name)
         except MissingTypeError:

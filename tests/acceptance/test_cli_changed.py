@@ -91,7 +91,8 @@ def test_every_command_shows_it(dsn: str, folder: Path, is_imported: bool) -> No
 def test_import_says_which_thread_needs_what(dsn: str, folder: Path, is_imported: bool) -> None:
     """A thread whose values don't load here is named with what it needs; the others are taken
     over, and nothing of it is stored in another form."""
-    with SqliteSaver.from_conn_string(str(folder / "old.sqlite")) as old:
+    with SqliteSaver.from_conn_string(str(folder / "old.sqlite")) as sqlite:
+        old: Any = sqlite
         shop(old).invoke(values(), {"configurable": {"thread_id": "changed"}})
         shop(old).invoke({"messages": ["hi"]}, {"configurable": {"thread_id": "plain"}})
     (folder / "changed_shop.py").write_text(AFTER)
