@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import marshal
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import orjson
+import ormsgpack
 from langchain_core.messages import BaseMessage
 
 Names = TypeVar("Names", tuple[str, ...], frozenset[str])
 
 # Without references between its parts, so that equal values have equal bytes.
 _MARSHAL_VERSION = 2
+# Everything is refused that isn't of one of msgpack's own types.
+_NATIVE = (
+    ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+)
 _set = object.__setattr__
 
 
@@ -26,7 +36,10 @@ class Snapshot:
     """A message's class, and its fields as bytes.
 
     The bytes are Python's own for plain data, types and all: 1 isn't True, 0.0 isn't -0.0,
-    and what isn't plain (an object, a subclass of str) has none. They stay in memory.
+    and what isn't plain (an object, a subclass of str) has none. One kind of objects is taken
+    for another: whatever shows its memory, as arrays and numpy's scalars do, is written as
+    bytes. So a message with bytes isn't plain either, and where equal bytes are made of
+    another message there is no such object in it. The bytes stay in memory.
     """
 
     __slots__ = ("_class", "_fields", "_fields_set", "_names")
@@ -36,6 +49,7 @@ class Snapshot:
         if message.__pydantic_extra__:
             raise ValueError
         fields = message.__dict__
+        _demand_no_buffers(fields)
         self._class = type(message)
         self._names = _shared(tuple(fields))
         self._fields = marshal.dumps(fields, _MARSHAL_VERSION)
@@ -74,3 +88,15 @@ class Snapshot:
         _set(message, "__pydantic_extra__", {})
         _set(message, "__pydantic_private__", None)
         return message
+
+
+def _demand_no_buffers(fields: dict[str, Any]) -> None:
+    """Raises ValueError for fields with bytes or anything that marshal takes for bytes.
+
+    Of these, ormsgpack takes bytes, bytearray and memoryview only, which orjson doesn't.
+    """
+    try:
+        ormsgpack.packb(fields, None, _NATIVE)
+        orjson.dumps(fields)
+    except TypeError as error:  # both have errors of that class
+        raise ValueError from error

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import array
+import ctypes
+import dataclasses
 import gc
+import mmap
 from collections.abc import Callable
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,6 +163,83 @@ def test_what_is_not_plain_is_encoded_every_time(codec: MessageCodec) -> None:
         codec.stored(said, "here")
     assert count(codec)[0] == 2
     assert Snapshot.of(said) is None
+
+
+class Memory(bytes):
+    """Shows its memory, and is a subclass of bytes."""
+
+
+@dataclasses.dataclass
+class Shown(bytearray):
+    """A dataclass that shows its memory."""
+
+    n: int = 0
+
+
+class Number(np.float64, Enum):  # type: ignore[misc]
+    """A member that shows its memory and has a plain value."""
+
+    HALF = 0.5
+
+    def __new__(cls, value: float) -> Number:
+        made: Number = np.float64.__new__(cls, value)
+        made._value_ = 1
+        return made
+
+
+BUFFERS: list[Callable[[], Any]] = [
+    lambda: b"bytes",
+    lambda: Memory(b"bytes"),
+    lambda: bytearray(b"bytes"),
+    lambda: memoryview(b"bytes"),
+    lambda: array.array("d", [0.5]),
+    lambda: mmap.mmap(-1, 8),
+    ctypes.c_char * 3,
+    lambda: np.array([0.5]),
+    lambda: np.arange(4)[::2],
+    lambda: np.float64(0.5),
+    lambda: np.int64(1),
+    lambda: np.bool_(True),
+    lambda: np.str_("a"),
+    lambda: np.bytes_(b"a"),
+    lambda: np.complex128(1),
+    lambda: np.datetime64("2026-01-01"),
+    lambda: np.void(b"a"),
+    Shown,
+    lambda: Number.HALF,
+    lambda: Ellipsis,
+    lambda: StopIteration,
+    lambda: (lambda: None).__code__,
+    lambda: 1j,
+    lambda: {1},
+]
+
+
+@pytest.mark.parametrize("make", BUFFERS, ids=lambda make: repr(type(make())))
+def test_what_marshal_takes_for_bytes_is_not_plain(make: Callable[[], Any]) -> None:
+    """marshal writes whatever shows its memory as bytes: nothing of that kind has a snapshot."""
+    for said in (
+        ToolMessage("x", tool_call_id="c", artifact=make()),
+        HumanMessage("x", additional_kwargs={"deep": [{"a": make()}]}),
+        AIMessage("x", response_metadata={"a": (make(),)}),
+    ):
+        assert Snapshot.of(said) is None
+
+
+def test_a_value_that_becomes_an_array_of_its_bytes_is_seen(codec: MessageCodec) -> None:
+    """A field that is replaced by something with the same bytes in memory is encoded anew."""
+    vector = np.array([0.5, 1.5])
+    said = ToolMessage("x", tool_call_id="c", artifact=vector.tobytes())
+    before = codec.stored(said, "here")
+    said.artifact = vector
+
+    after = codec.stored(said, "here")
+
+    assert after.data != before.data
+    for _ in range(3):
+        read = codec.fresh(after)
+        assert isinstance(read.artifact, np.ndarray)
+        assert read.artifact.tolist() == [0.5, 1.5]
 
 
 def test_extra_fields_are_seen(codec: MessageCodec) -> None:
