@@ -205,7 +205,7 @@ class CheckpointListing:
         self._address = Address.of(config) if config else None
         given_ns = (config.get("configurable") or {}).get("checkpoint_ns") if config else None
         self._stored_ns = None if given_ns is None or not self._address else self._address.stored_ns
-        self._filter = dict(filter or {})
+        self._filter = {} if filter is None else dict(filter)
         self._filter_is_exact = _json.dump_exact(self._filter) is not None
         self._clear_filter = _clear_filter(codec.codec, self._filter)
         self._before = _Before.of(before, self._address) if before else None

@@ -25,7 +25,7 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
-from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_methods
 
 from langgraph_pgsaga import _sql, migrate
 from langgraph_pgsaga._arguments import (
@@ -115,7 +115,10 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         if serde is not None and not (hasattr(serde, "loads_typed") or hasattr(serde, "loads")):
             problem = f"must be a serializer with dumps_typed and loads_typed, not {shown(serde)}"
             raise InvalidArgumentError(argument="serde", problem=problem)
-        super().__init__(serde=as_safe(serde, allow=allow, strict=strict, lenient=lenient))
+        super().__init__()
+        # Not by way of the base class, which takes a serializer of length 0 for none.
+        safe = as_safe(serde, allow=allow, strict=strict, lenient=lenient)
+        self.serde = maybe_add_typed_methods(safe)
         checked_seconds("lease_seconds", lease_seconds, least=1)
         self.db = db
         self._owns_db = False

@@ -60,7 +60,9 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
     def __init__(self, new: PostgresSaver, old: Saver) -> None:
         checked_instance("new", new, PostgresSaver, "Pass the saver that takes the threads over")
         checked_instance("old", old, BaseCheckpointSaver, "Pass the saver they come from")
-        super().__init__(serde=new.serde)
+        super().__init__()
+        # Not by way of the base class, which takes a serializer of length 0 for none.
+        self.serde = new.serde
         if new.is_single_writer:
             problem = "can't have single_writer: a run begins in the old saver. Use its lease()"
             raise InvalidArgumentError(argument="new", problem=problem)

@@ -18,12 +18,14 @@ from typing import Annotated, Any, TypedDict
 import ormsgpack
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, ChatMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
     CorruptValueError,
@@ -31,6 +33,7 @@ from langgraph_pgsaga.errors import (
     UnstorableValueError,
 )
 from langgraph_pgsaga.sync import Sessions
+from langgraph_pgsaga.takeover import ReadThroughSaver
 from langgraph_pgsaga.timetravel import name_checkpoint
 from tests.conftest import execute
 from tests.db._puts import config_of, put, stored
@@ -60,6 +63,55 @@ def encrypted(key: bytes = KEY) -> EncryptedSerializer:
 def forged(code: int, *parts: Any) -> bytes:
     """An extension of msgpack as LangGraph's serializer would have written it."""
     return ormsgpack.packb(ormsgpack.Ext(code, ormsgpack.packb(parts)))
+
+
+class Empty:
+    """A user's serializer of the kind that counts things, and has none yet."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        return "own", SafeSerializer().dumps_typed(obj)[1][::-1]
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return SafeSerializer().loads_typed(("msgpack", data[1][::-1]))
+
+
+class EmptyCipher:
+    """A user's cipher that says of itself that it is false."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
+        return "xor", bytes(byte ^ 255 for byte in plaintext)
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        return bytes(byte ^ 255 for byte in ciphertext)
+
+
+class EmptyEncrypted(EncryptedSerializer):
+    """A user's own kind, and of length 0."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    "serde",
+    [Empty(), EncryptedSerializer(EmptyCipher()), EmptyEncrypted(EmptyCipher(), SafeSerializer())],
+    ids=["serializer", "cipher", "encrypted"],
+)
+def test_a_serializer_that_counts_as_false_is_used(dsn: str, serde: Any) -> None:
+    """What a user passed as serializer or cipher is used, whatever it says of its own truth."""
+    with PostgresSaver.from_conn_string(dsn, serde=serde) as own:
+        put(own, config_of("t"), {"c": [SECRET] * 500, "m": [HumanMessage(SECRET)]})
+        through = ReadThroughSaver(own, InMemorySaver())
+
+        assert columns_with(dsn, SECRET) == set()
+        assert SECRET.encode() not in through.serde.dumps_typed([SECRET])[1]
+        assert stored(own, config_of("t")).checkpoint["channel_values"]["c"] == [SECRET] * 500
 
 
 # --- forged rows ----------------------------------------------------------------
