@@ -34,13 +34,14 @@ from langgraph_pgsaga.checkpoint._msgpack_forms import (
     EXACT,
     PLAIN,
     SCALARS,
+    InexactValueError,
     Writer,
     shown,
     writer_for,
 )
 from langgraph_pgsaga.checkpoint._permitted import TypeRules
 from langgraph_pgsaga.checkpoint._places import path_where
-from langgraph_pgsaga.errors import SerializationError, UnstorableValueError
+from langgraph_pgsaga.errors import BlockedTypeError, SerializationError, UnstorableValueError
 
 _MOST_CLASSES = 2000
 
@@ -149,7 +150,10 @@ class Encoder:
     def _first(self, value: Any) -> Any:
         """Write an instance of a class met for the first time, and load it again."""
         cls = type(value)
-        write = writer_for(cls, self._writers.rules)
+        try:
+            write = writer_for(cls, self._writers.rules)
+        except BlockedTypeError:
+            raise self._refusal(value) from None
         written = write(self, value)
         if isinstance(written, Ext):
             self.try_load(written, cls)
@@ -157,6 +161,22 @@ class Encoder:
             self._writers.known.clear()
         self._writers.known[cls] = write
         return written
+
+    def _refusal(self, value: Any) -> UnstorableValueError:
+        """Of a class that isn't allowed: says to allow it if that helps."""
+        cls = type(value)
+        try:
+            Encoder(Writers(self._writers.rules.adding([cls])), walk=True).pack(value)
+        except InexactValueError as exc:
+            if exc.cls is cls:
+                return exc
+        except SerializationError:
+            pass  # of a part, which comes next
+        problem = (
+            f"its type {shown(cls)} isn't a known type, nor a data class that may be loaded. "
+            f"Pass allow=[{cls.__qualname__}] (the class itself) to the saver"
+        )
+        return UnstorableValueError(where="the value", problem=problem)
 
     def try_load(self, written: Ext, cls: type) -> Any:
         """What loading gives; refuse what was written if it can't be loaded."""
@@ -239,4 +259,4 @@ def _is_plain_key(key: Any) -> bool:
 def _with_place(exc: UnstorableValueError, root: Any, culprit: Any) -> UnstorableValueError:
     """The error with the path to its cause, made of names only, never of values."""
     path = "" if culprit is None else path_where(root, lambda found: found is culprit)
-    return UnstorableValueError(where=f"value{path}", problem=exc.problem) if path else exc
+    return UnstorableValueError(where=f"value{path}" if path else exc.where, problem=exc.problem)

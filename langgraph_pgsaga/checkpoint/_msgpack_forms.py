@@ -29,6 +29,7 @@ from langgraph.types import Send
 from ormsgpack import Ext
 from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
 
+from langgraph_pgsaga._same import is_same
 from langgraph_pgsaga.checkpoint import _live_classes
 from langgraph_pgsaga.checkpoint._data_classes import keeps_in_dict
 from langgraph_pgsaga.checkpoint._msgpack_decode import (
@@ -52,6 +53,7 @@ from langgraph_pgsaga.checkpoint._msgpack_decode import (
 from langgraph_pgsaga.checkpoint._msgpack_known import NUMPY_KINDS, is_costly_pattern
 from langgraph_pgsaga.checkpoint._permitted import (
     TypeRules,
+    is_known,
     is_named_tuple,
     key_of,
     v1_model,
@@ -62,7 +64,6 @@ from langgraph_pgsaga.checkpoint.placeholder import (
     is_unchanged,
 )
 from langgraph_pgsaga.errors import (
-    BlockedTypeError,
     MissingTypeError,
     UnstorableValueError,
 )
@@ -85,7 +86,10 @@ Maker: TypeAlias = Callable[[type[Any]], Writer]
 
 
 def writer_for(cls: type[Any], rules: TypeRules) -> Writer:
-    """How instances of the class are written, if they may be loaded again."""
+    """How instances of the class are written, if they may be loaded again.
+
+    Raises BlockedTypeError where they may not, UnstorableValueError where they can't.
+    """
     if cls is Placeholder or cls is PlaceholderMessage:
         return _placeholder
     make, is_named = _form(cls)
@@ -105,7 +109,7 @@ def _form(cls: type[Any]) -> tuple[Maker, bool]:
         return _numpy_scalar, False
     for base, make in _NAMED_FORMS:
         if issubclass(cls, base):
-            return make, True
+            return make if is_known(cls) else _checked(make), True
     for base, make in _BASE_FORMS:
         if issubclass(cls, base):
             return make, False
@@ -132,9 +136,6 @@ def _demand_loadable(cls: type[Any], rules: TypeRules) -> None:
         return
     try:
         found = rules.found_for(cls)
-    except BlockedTypeError:
-        why = "isn't a known type, nor a data class that may be loaded"
-        todo = f"Pass allow=[{cls.__qualname__}] (the class itself) to the saver"
     except MissingTypeError:
         why = "can't be found by its name"
         todo = "Move the class to the top level of its module"
@@ -180,6 +181,55 @@ def _bare(code: int, parts: Callable[[Any], Any], option: int = EXACT) -> Maker:
         return Ext(code, encoder.pack(parts(value), option))
 
     return lambda _: write
+
+
+def _checked(make: Maker) -> Maker:
+    """Each value loaded again: a subclass may hold more than the form of its base."""
+
+    def make_checked(cls: type[Any]) -> Writer:
+        write = make(cls)
+
+        def write_checked(encoder: Encoder, value: Any) -> Any:
+            written: Ext = write(encoder, value)
+            try:
+                is_kept = _is_kept(value, encoder.try_load(written, cls))
+            except UnstorableValueError:
+                is_kept = False
+            if is_kept:
+                return written
+            raise InexactValueError(cls)
+
+        return write_checked
+
+    return make_checked
+
+
+class InexactValueError(UnstorableValueError):
+    """The form of the base class doesn't hold all of a value; private to the encoder."""
+
+    def __init__(self, cls: type[Any]) -> None:
+        self.cls = cls
+        problem = (
+            f"its type {shown(cls)} doesn't come back equal. "
+            "Keep what it is made from instead, as text, numbers or a dataclass"
+        )
+        super().__init__(where="the value", problem=problem)
+
+
+def _is_kept(value: Any, found: Any) -> bool:
+    if type(found) is not type(value) or _attributes(found) != _attributes(value):
+        return False
+    try:
+        is_equal = bool(value == found)
+    except Exception:  # whatever an == may raise
+        is_equal = False
+    return is_equal or is_same(value, found)
+
+
+def _attributes(value: Any) -> set[str]:
+    """The names of what was set on the object, beside what its base class holds."""
+    cls = type(value)
+    return {name for name in getattr(value, "__dict__", ()) if not _is_derived(cls, name)}
 
 
 def _base(convert: Callable[[Any], Any]) -> Maker:
@@ -424,10 +474,10 @@ _NAMED_TESTS: tuple[tuple[Callable[[type], bool], Maker], ...] = (
     (lambda cls: v1_model() in cls.__mro__, _model_v1),
     (lambda cls: key_of(cls) == ("numpy", "ndarray"), _array),
     (lambda cls: key_of(cls) == ("uuid_utils", "UUID"), _named(SINGLE, lambda v: v.hex)),
+    (lambda cls: issubclass(cls, BaseModel), _model),
 )
 # then classes whose subclasses are named, so they have to be allowed:
 _NAMED_FORMS: tuple[tuple[Any, Maker], ...] = (
-    (BaseModel, _model),
     ((set, frozenset), _collection),
     (deque, _named(POSITIONAL, lambda value: [list(value), value.maxlen])),
     (datetime, _moment),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import sys
 from collections.abc import Collection, Iterable
 from enum import Enum
@@ -186,6 +187,11 @@ class TypeRules:
         if not new:
             return self
         return TypeRules((*self.allow, *extra), strict=self.strict, lenient=self.lenient)
+
+
+def is_known(cls: type) -> bool:
+    """Whether the class is one of the known types."""
+    return key_of(cls) in _KNOWN or cls is re.Pattern
 
 
 def _last(name: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import enum
+import math
+from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from langchain_core.messages import AIMessage, HumanMessage
@@ -155,6 +158,48 @@ class Draft(AIMessage):
 
 class Tags(set[str]):
     """Not a data class: has to be allowed."""
+
+
+class Stamp(datetime):
+    """A datetime with nanoseconds, as tables have them."""
+
+    nanosecond = 0
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and getattr(other, "nanosecond", 0) == self.nanosecond
+
+    __hash__ = datetime.__hash__
+
+
+class Span(timedelta):
+    """A timedelta with another constructor."""
+
+    def __new__(cls, text: str) -> Span:
+        return super().__new__(cls, seconds=float(text))
+
+
+class Missing(datetime):
+    """One that can't be made, and is no datetime at all."""
+
+    @property
+    def day(self) -> Any:
+        return math.nan
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Labelled(set[str]):
+    label = ""
+
+
+class Money(decimal.Decimal):
+    """Takes part in the number of digits it shows."""
+
+    def __str__(self) -> str:
+        return f"{self:.2f}"
 
 
 class Plain:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from datetime import tzinfo as TzInfo  # noqa: N812 - a class, whatever its name
+from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -742,6 +743,56 @@ def test_allowed_types_come_back(entry: Any) -> None:
         serde = SafeSerializer(allow=[entry], strict=strict)
         assert again(sample.Tags(["a"]), serde) == {"a"}
         assert type(again(sample.Tags(["a"]), serde)) is sample.Tags
+
+
+def stamp(nanosecond: int) -> sample.Stamp:
+    found = sample.Stamp(2026, 1, 1, tzinfo=UTC)
+    found.nanosecond = nanosecond
+    return found
+
+
+def labelled(label: str) -> sample.Labelled:
+    found = sample.Labelled(["a"])
+    if label:
+        found.label = label
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kept", "lost"),
+    [
+        (sample.Stamp(2026, 1, 1, tzinfo=UTC), stamp(5)),
+        (labelled(""), labelled("mine")),
+        (sample.Money("1.25"), sample.Money("1.255")),
+    ],
+    ids=name,
+)
+def test_each_value_of_an_allowed_type_comes_back_equal_or_is_refused(kept: Any, lost: Any) -> None:
+    """Of an allowed subclass, values that its base's form doesn't hold are refused, others not,
+    whichever comes first."""
+    serde = SafeSerializer(allow=[type(kept)])
+
+    for _ in range(2):
+        with pytest.raises(UnstorableValueError, match="doesn't come back equal") as found:
+            serde.dumps_typed({"a": [lost]})
+        assert found.value.where == "value['a'][0]"
+        assert type(found.value) is UnstorableValueError
+        assert again([kept], serde) == [kept]
+        assert type(again(kept, serde)) is type(kept)
+
+
+def test_allow_is_advised_only_where_it_helps() -> None:
+    """The refusal of a type that isn't allowed says to allow it, unless that changes nothing."""
+    for helped in (sample.Stamp(2026, 1, 1), sample.Tags(["a"]), sample.Tags([sample.Stamp.min])):  # type: ignore[list-item]
+        with pytest.raises(UnstorableValueError, match=r"Pass allow=\["):
+            SAFE.dumps_typed(helped)
+    hopeless = [stamp(5), sample.Span("1"), sample.Missing(2026, 1, 1), Fraction(1, 3), object()]
+    for value in hopeless:
+        for allow in ([], [type(value)]):
+            with pytest.raises(UnstorableValueError) as found:
+                SafeSerializer(allow=allow).dumps_typed([value])
+            assert "allow=" not in str(found.value)
+            assert "Keep" in str(found.value)
 
 
 def test_allowlist_of_langgraph_names_nested_classes_shortly() -> None:
