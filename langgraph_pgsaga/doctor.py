@@ -101,7 +101,12 @@ async def _looked(names: Sequence[str], look: Look, database: Database) -> list[
 
 async def _server(database: Database) -> list[Check]:
     row = await _one(database, "describe_server")
-    return [_version(row), _vector(row), _transaction_age(row["transaction_age"])]
+    return [
+        _version(row),
+        _vector(row),
+        _words(row["character_types"]),
+        _transaction_age(row["transaction_age"]),
+    ]
 
 
 def _version(row: asyncpg.Record) -> Check:
@@ -116,6 +121,14 @@ def _version(row: asyncpg.Record) -> Check:
 def _vector(row: asyncpg.Record) -> Check:
     version = row["vector_version"]
     return _ok("pgvector", version or "not installed; nothing here needs it but vectors")
+
+
+def _words(character_types: str) -> Check:
+    if character_types not in ("C", "POSIX"):
+        return _ok("words", f"LC_CTYPE is {character_types}")
+    found = f"LC_CTYPE is {character_types}: a search finds no word next to “ ” « » or —"
+    advice = "carry the rows to a database made with lc_ctype 'C.UTF-8', or that of a language"
+    return _warn("words", found, advice)
 
 
 async def _connections(database: Database) -> list[Check]:
@@ -374,7 +387,7 @@ async def _sessions(database: Database) -> list[Check]:
 
 # The names of the checks that each of them makes.
 _GENERAL: tuple[tuple[tuple[str, ...], Look], ...] = (
-    (("server", "pgvector", "wraparound"), _server),
+    (("server", "pgvector", "words", "wraparound"), _server),
     (("connections",), _connections),
     (("round trip", "pooler"), _connection),
     (tuple(_UNSAFE), _durability),

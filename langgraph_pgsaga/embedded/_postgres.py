@@ -96,27 +96,34 @@ class Postgres:
     def _init_data(self) -> None:
         """Make the cluster, whole or not at all: an initdb cut short leaves only data.new.
 
-        The locale is PostgreSQL's own C.UTF-8, the same on every platform. Without
+        The locale is PostgreSQL's own C.UTF-8, the same on every platform. Only what parts
+        words in full-text search is asked of the system's: with its C, which is what stays
+        where it has no C.UTF-8, quotation marks and dashes beyond ASCII are letters. Without
         --no-sync: that saves 50 ms once, and a crash soon after could cost the data.
         """
         if self._data.exists():
             return
+        code, output = self._initdb("C.UTF-8")
+        if code:
+            code, output = self._initdb("C")
+        if code:
+            raise self._folder.error(f"initdb failed:\n{output}")
+        (self._folder.path / "data.new").rename(self._data)
+
+    def _initdb(self, character_types: str) -> tuple[int, str]:
         fresh = self._folder.path / "data.new"
         if fresh.exists():
             shutil.rmtree(fresh)
         self._folder.make_private(fresh)
         arguments = ["--pgdata=data.new", "--username=postgres", "--encoding=UTF8"]
         arguments += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        arguments += ["--set=max_connections=200"]
+        arguments += [f"--lc-ctype={character_types}", "--set=max_connections=200"]
         if _TCP:
             self._password.write_text(secrets.token_hex(24))
             arguments += ["--auth=scram-sha-256", f"--pwfile={self._password.name}"]
         else:
             arguments += ["--auth-local=trust", "--auth-host=reject"]
-        code, output = self._programs.run("initdb", *arguments)
-        if code:
-            raise self._folder.error(f"initdb failed:\n{output}")
-        fresh.rename(self._data)
+        return self._programs.run("initdb", *arguments)
 
     def _start(self) -> None:
         forget_reused_pid(self._data / "postmaster.pid")

@@ -10,11 +10,10 @@ import asyncpg
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._times import aware
+from langgraph_pgsaga.messages.snippet import snippet_of
 
-# Around what a search found, in a snippet. No snippet has them anywhere else, and escaping
-# for HTML leaves them alone: escape the snippet first, then replace them by tags.
-MATCH_START = "\x02"
-MATCH_END = "\x03"
+# How much of a message a search sees.
+_SEARCHED = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +63,8 @@ class MessagePage:
 class MessageHit:
     """What a search found.
 
-    `rank` is PostgreSQL's ts_rank. `snippet` is an unescaped part of the content, with
-    MATCH_START and MATCH_END around each word that was found.
+    `rank` is PostgreSQL's ts_rank. `snippet` is the content where that is short, else one or
+    two parts of it; unescaped, with MATCH_START and MATCH_END around each word that was found.
     """
 
     message: MessageRow
@@ -79,5 +78,5 @@ class MessageHit:
             message=MessageRow.from_row(row),
             user_id=row["user_id"],
             rank=row["rank"],
-            snippet=row["snippet"],
+            snippet=snippet_of(row["marked"], is_cut=len(row["content"]) > _SEARCHED),
         )

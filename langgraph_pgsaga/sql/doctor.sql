@@ -9,13 +9,14 @@ select pg_backend_pid() as pid;
 -- name: describe_server
 -- The server, its database, and how far transaction ids are from running out.
 -- columns: version text, version_number integer, is_standby boolean, transaction_age integer,
---   vector_version text
+--   vector_version text, character_types text
 select
   current_setting('server_version') as version,
   current_setting('server_version_num')::integer as version_number,
   pg_is_in_recovery() as is_standby,
   age(d.datfrozenxid) as transaction_age,
-  (select e.extversion from pg_extension e where e.extname = 'vector') as vector_version
+  (select e.extversion from pg_extension e where e.extname = 'vector') as vector_version,
+  d.datctype::text as character_types
 from pg_database d
 where d.datname = current_database();
 

@@ -142,13 +142,14 @@ join {schema}.agent_messages m on m.session_id = p.session_id and m.message_no =
 join {schema}.agent_sessions t on t.session_id = m.session_id
 order by m.session_id, m.message_no;
 
--- The two searches: the best hits first, or the newest. Rank and snippet are of what the
--- index sees; the snippet's marks are characters that are taken out of the text before.
+-- The two searches: the best hits first, or the newest. Rank and marked text are of what the
+-- index sees, marked by characters that are taken out of the text before. All of it is marked,
+-- since PostgreSQL's own fragments lose short words, numbers and tags.
 
 -- name: search_messages
 -- The best or newest hits of all threads, or of a user's.
 -- params: text text, best_first boolean, user_id text, page bigint
--- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, user_id text, rank float4, snippet text
+-- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, user_id text, rank float4, marked text
 with hits as materialized (
   select
     m.session_id, m.message_no, m.created_at,
@@ -173,8 +174,8 @@ select
   ts_headline(
     'simple', translate(left(m.content, 50000), chr(2) || chr(3), ''),
     websearch_to_tsquery('simple', $1),
-    'MaxFragments=2, FragmentDelimiter=" … ", StartSel=' || chr(2) || ', StopSel=' || chr(3)
-  ) as snippet
+    'HighlightAll=true, StartSel=' || chr(2) || ', StopSel=' || chr(3)
+  ) as marked
 from best b
 join {schema}.agent_messages m on m.session_id = b.session_id and m.message_no = b.message_no
 order by b.rank desc nulls last, b.created_at desc, b.session_id, b.message_no desc;
@@ -182,7 +183,7 @@ order by b.rank desc nulls last, b.created_at desc, b.session_id, b.message_no d
 -- name: search_thread
 -- The best or newest hits of a thread; none where it isn't the given user's.
 -- params: text text, best_first boolean, user_id text, page bigint, session_id uuid
--- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, user_id text, rank float4, snippet text
+-- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, user_id text, rank float4, marked text
 with hits as materialized (
   select
     m.message_no, m.created_at, t.thread_id, t.user_id,
@@ -205,8 +206,8 @@ select
   ts_headline(
     'simple', translate(left(m.content, 50000), chr(2) || chr(3), ''),
     websearch_to_tsquery('simple', $1),
-    'MaxFragments=2, FragmentDelimiter=" … ", StartSel=' || chr(2) || ', StopSel=' || chr(3)
-  ) as snippet
+    'HighlightAll=true, StartSel=' || chr(2) || ', StopSel=' || chr(3)
+  ) as marked
 from best b
 join {schema}.agent_messages m on m.session_id = $5 and m.message_no = b.message_no
 order by case when $2 then b.rank end desc nulls last, b.created_at desc, b.message_no desc;

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import io
 import json
+import re
 import stat
 import warnings
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, MessagesState, StateGraph
 
 from langgraph_pgsaga import PostgresSaver, sync
+from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import (
     CheckpointNotFoundError,
     InvalidArgumentError,
@@ -360,6 +362,66 @@ async def test_snippets_can_be_escaped(saver: PostgresSaver, messages: Messages)
     assert hit.snippet.endswith(f"{MATCH_START}true{MATCH_END}")
     (hit,) = await messages.search("true", thread_id="t")
     assert hit.snippet.endswith(f"{MATCH_START}true{MATCH_END}")
+
+
+def plain(snippet: str) -> str:
+    return snippet.replace(MATCH_START, "").replace(MATCH_END, "")
+
+
+async def words_are_ascii(conn: Connection) -> bool:
+    query = "select datctype in ('C', 'POSIX') from pg_database where datname = current_database()"
+    return bool(await conn.fetchval(query))
+
+
+def found_in(snippet: str) -> list[str]:
+    return re.findall(f"{MATCH_START}(.*?){MATCH_END}", snippet, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "words"),
+    [
+        ("Can you do it to me at Oslo?", "oslo", ["Oslo"]),
+        ("I'm 3 of 4; is it a go? No.", "go", ["go"]),
+        ("<b>flat</b> &amp; <a href='x'>white</a> x<y", "flat white", ["flat", "white"]),
+        ("well-known, re:zero, v1.2.3 -5 3.14", "known -5", ["known"]),
+        ("see http://example.org/a?b=1 (a@b.no)", "a@b.no", ["a@b.no"]),
+        ("a\n\n  b\tflat \x07\x1b[31m end", "flat", ["flat"]),
+        ("我 想 喝 一 杯 白咖啡\uff0c谢谢", "白咖啡", ["白咖啡"]),
+        ("“Tea” — «чай»—teas", "tea or чай", ["Tea", "чай"]),
+        ("Нет, мне ДВА кофе", "два", ["ДВА"]),
+        ("كوب قهوة من فضلك", "قهوة", ["قهوة"]),
+        ("मुझे एक चाय दो", "एक", ["एक"]),
+        ("tea, TEA and tea", "tea", ["tea", "TEA", "tea"]),
+    ],
+)
+async def test_a_snippet_is_the_text_as_it_is(
+    saver: PostgresSaver, messages: Messages, text: str, asked: str, words: list[str]
+) -> None:
+    """Short words, numbers, tags, punctuation and spaces stay; what was found is marked."""
+    if not text.isascii() and await saver.db.run(words_are_ascii):
+        pytest.skip("the server's LC_CTYPE takes everything beyond ASCII for letters")
+    await put_messages(saver, "t", [HumanMessage(text)])
+    for hits in (await messages.search(asked), await messages.search(asked, thread_id="t")):
+        (hit,) = hits
+        assert plain(hit.snippet) == text
+        assert found_in(hit.snippet) == words
+
+
+async def test_a_long_message_shows_the_parts_that_were_found(
+    saver: PostgresSaver, messages: Messages
+) -> None:
+    """Where the words are together comes before where one of them is; each with its context."""
+    some = "It was a day like any other in the city. " * 20
+    text = f"{some}The flat is on fire. {some}I had a flat white at noon. {some}"
+    await put_messages(saver, "t", [HumanMessage(text)])
+    (hit,) = await messages.search('"flat white"')
+    assert found_in(hit.snippet) == ["flat", "flat", "white"]
+    first, second = plain(hit.snippet).strip("… ").split(" … ")
+    assert "The flat is on fire." in first
+    assert "I had a flat white at noon." in second
+    assert first in text
+    assert second in text
+    assert len(plain(hit.snippet)) < 200
 
 
 HOSTILE = [

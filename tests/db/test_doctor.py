@@ -13,7 +13,7 @@ import pytest
 from langgraph_pgsaga import Database, PostgresSaver, doctor
 from langgraph_pgsaga.doctor import Check, CheckStatus, Diagnosis, diagnose
 from tests._cli import order
-from tests.conftest import execute
+from tests.conftest import execute, with_database
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +61,19 @@ async def test_a_setting_that_loses_states_is_told(dsn: str) -> None:
     await execute(dsn, f'alter database "{name}" set synchronous_commit = off')
     found = await check(dsn, "synchronous_commit")
     assert (found.status, found.found) == (CheckStatus.WARN, "off")
+
+
+async def test_a_database_whose_words_are_ascii_is_told(dsn: str, server_dsn: str) -> None:
+    """With LC_CTYPE C a search misses words next to quotation marks beyond ASCII."""
+    name = f"{urlsplit(dsn).path.removeprefix('/')}_c"
+    make = f"create database {name} template template0 lc_ctype 'C' lc_collate 'C'"
+    await execute(server_dsn, f"{make} encoding 'UTF8'")
+    try:
+        found = await check(with_database(server_dsn, name), "words")
+        assert found.status is CheckStatus.WARN
+        assert found.found.startswith("LC_CTYPE is C:")
+    finally:
+        await execute(server_dsn, f"drop database {name} with (force)")
 
 
 async def test_transactions_that_stay_open_are_named(
