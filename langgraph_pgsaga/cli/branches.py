@@ -10,7 +10,7 @@ from langgraph_pgsaga._text import shown, shown_block
 from langgraph_pgsaga.cli import checkpoints
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened_saver
 from langgraph_pgsaga.cli.history import plain_step
-from langgraph_pgsaga.cli.options import Json, Namespace, ThreadId
+from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, Json, Namespace, ThreadId
 from langgraph_pgsaga.cli.output import note, write_json, write_line
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def fork(
     thread: ThreadId,
     at: Annotated[
         str,
-        typer.Option(metavar="CHECKPOINT", help="An id or its beginning, step, name, or `latest`."),
+        typer.Option(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
     ],
     to: Annotated[
         str | None, typer.Option(metavar="THREAD", help="The new thread; else THREAD-fork.")

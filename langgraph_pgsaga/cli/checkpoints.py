@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.timetravel import History, Step
 
 _SHORTEST_PREFIX = 4
+_MOST_NAMED = 5
 
 
 def history_of(saver: PostgresSaver, thread: str, namespace: str = "") -> History:
@@ -83,12 +84,14 @@ def named(steps: History, thread: str, text: str) -> Step:
         numbered = [s for s in every if s.step == int(text)]
         if numbered:
             return min(numbered, key=lambda s: s.branch)
-    if len(text) < _SHORTEST_PREFIX:
-        raise _missing(f"none is called {text!r}", thread)
-    begun = [s for s in every if s.checkpoint_id.startswith(text)]
+    begun = [s for s in every if s.checkpoint_id.startswith(text)] if text else []
+    if len(text) < _SHORTEST_PREFIX and begun:
+        least = f"the beginning of an id has {_SHORTEST_PREFIX} characters or more"
+        raise _missing(f"none is called {text!r}, and {least}", thread)
     if len(begun) > 1:
-        ids = ", ".join(s.checkpoint_id for s in begun[:3])
-        raise _missing(f"{len(begun)} ids begin with {text!r}: {ids}", thread)
+        ids = ", ".join(s.checkpoint_id for s in begun[:_MOST_NAMED])
+        more = f" and {len(begun) - _MOST_NAMED} more" if len(begun) > _MOST_NAMED else ""
+        raise _missing(f"{len(begun)} ids begin with {text!r}: {ids}{more}", thread)
     if not begun:
         raise _missing(f"none is called {text!r}", thread)
     return begun[0]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from langgraph_pgsaga.cli import values
+from langgraph_pgsaga.cli import checkpoints, values
 from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, opened_saver
-from langgraph_pgsaga.cli.options import After, Json
+from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, After, Json
 from langgraph_pgsaga.cli.output import (
     counted,
     json_lines_out,
@@ -62,7 +62,9 @@ _Text = Annotated[
 ]
 _Branch = Annotated[
     str | None,
-    typer.Option(metavar="ID", help="Only what this checkpoint's state holds."),
+    typer.Option(
+        metavar="CHECKPOINT", help=f"Only what a state of the thread holds. {CHECKPOINT_HELP}"
+    ),
 ]
 _Ns = Annotated[str, typer.Option("--ns", metavar="NAMESPACE", help="The namespace of --branch.")]
 _Limit = Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="How many at most.")]
@@ -111,12 +113,12 @@ def messages(
       pgsaga messages --export - | head
     """
     _check(context, search)
-    filters: dict[str, Any] = {
-        "types": type_ or None, "roles": role or None, "since": since, "until": until,
-        "text": text, "branch": branch, "checkpoint_ns": ns,
-    }  # fmt: skip
     with opened_saver(dsn, schema, imports) as saver:
         reader = _reader(saver, thread)
+        filters: dict[str, Any] = {
+            "types": type_ or None, "roles": role or None, "since": since, "until": until,
+            "text": text, "branch": _branch_of(saver, thread, ns, branch), "checkpoint_ns": ns,
+        }  # fmt: skip
         if search is not None:
             hits = reader.search(search, user_id=user, thread_id=thread, order=order, limit=limit)
             _show_hits(hits, as_json=as_json)
@@ -135,6 +137,8 @@ def _check(context: typer.Context, search: str | None) -> None:
         raise typer.BadParameter(problem, param_hint="--search")
     if search is None and "user" in given:
         raise typer.BadParameter("goes with --search", param_hint="--user")
+    if "branch" in given and "thread" not in given:
+        raise typer.BadParameter("needs a THREAD", param_hint="--branch")
     if "full" in given and "export" not in given:
         raise typer.BadParameter("goes with --export", param_hint="--full")
     if "export" in given and given & {"as_json", "after"}:
@@ -149,6 +153,13 @@ def _reader(saver: PostgresSaver, thread: str | None) -> Messages:
     if thread is not None and Sessions(saver.db).get(thread) is None:
         raise MissingThreadError(thread_id=thread)
     return Messages(saver)
+
+
+def _branch_of(saver: PostgresSaver, thread: str | None, ns: str, named: str | None) -> str | None:
+    """The id of the checkpoint that --branch names."""
+    if thread is None or named is None:
+        return None
+    return checkpoints.named(checkpoints.history_of(saver, thread, ns), thread, named).checkpoint_id
 
 
 def _export(reader: Messages, target: str, query: dict[str, Any]) -> None:
@@ -169,7 +180,7 @@ def _show_page(page: MessagePage, *, as_json: bool) -> None:
         write_json({"messages": found, "next_cursor": page.next_cursor})
         return
     if page.rows:
-        write_table(_COLUMNS, [_cells(row, row.content) for row in page.rows])
+        write_table(_COLUMNS, [_cells(row, _cut(row.content)) for row in page.rows])
     else:
         note("no messages")
     if page.next_cursor:
@@ -213,9 +224,13 @@ def _plain(row: MessageRow) -> dict[str, Any]:
     }
 
 
-def _cells(row: MessageRow, content: str) -> tuple[str, ...]:
+def _cells(row: MessageRow, said: str) -> tuple[str, ...]:
     calls = row.metadata.get("tool_calls")
     names = [str(call.get("name")) for call in calls] if isinstance(calls, list) else []
-    said = " ".join(filter(None, [content, *(f"[calls {name}]" for name in names)]))
-    cut = said if len(said) <= _LONGEST_CELL else f"{said[: _LONGEST_CELL - 1]}…"
-    return (row.thread_id, str(row.message_no), shown_time(row.created_at), row.role, cut)
+    called = _cut(" ".join(f"[calls {name}]" for name in names))
+    text = " ".join(filter(None, [said, called]))
+    return (row.thread_id, str(row.message_no), shown_time(row.created_at), row.role, text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"

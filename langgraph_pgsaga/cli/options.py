@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 ThreadId = Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.")]
+# Of options and arguments that `checkpoints.named` reads.
+CHECKPOINT_HELP = "A checkpoint's id or its beginning, step, name, or `latest`."
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 Namespace = Annotated[
     str, typer.Option("--ns", metavar="NAMESPACE", help="The subgraph's namespace.")

@@ -11,7 +11,7 @@ from langgraph_pgsaga._text import shown
 from langgraph_pgsaga.cli import checkpoints, values
 from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, opened_saver
 from langgraph_pgsaga.cli.history import plain_step
-from langgraph_pgsaga.cli.options import Json, Namespace, ThreadId
+from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, Json, Namespace, ThreadId
 from langgraph_pgsaga.cli.output import shown_time, write, write_json, write_line
 from langgraph_pgsaga.errors import CheckpointNotFoundError
 
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.timetravel import Change, Step
 
-_REFERENCE_HELP = "A checkpoint's id or its beginning, step, name, or `latest`."
-
 
 def show(
     thread: ThreadId,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="The checkpoint's id or its beginning."),
+        typer.Option(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
     ] = None,
     step: Annotated[
         int | None, typer.Option(metavar="N", help="The superstep; -1 is the input.")
@@ -79,8 +77,8 @@ DIFF_SETTINGS = {"ignore_unknown_options": True}
 
 def diff(
     thread: ThreadId,
-    before: Annotated[str, typer.Argument(metavar="BEFORE", help=_REFERENCE_HELP)],
-    after: Annotated[str, typer.Argument(metavar="AFTER", help=_REFERENCE_HELP)] = "latest",
+    before: Annotated[str, typer.Argument(metavar="BEFORE", help=CHECKPOINT_HELP)],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help=CHECKPOINT_HELP)] = "latest",
     other_thread: Annotated[
         str | None, typer.Option(metavar="THREAD", help="The later state is this thread's.")
     ] = None,

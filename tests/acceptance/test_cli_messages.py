@@ -101,12 +101,14 @@ def test_a_reader_that_stops_reading_ends_the_command_quietly(dsn: str) -> None:
         (["--export", "x", "--json"], 2, "JSON Lines"),
         (["--export", "/no/such/folder/x"], 2, "can't be written"),
         (["--limit", "9999"], 2, "--limit"),
-        (["--branch", "x"], 1, "branch"),
+        (["--branch", "x"], 2, "needs a THREAD"),
+        (["order-1", "--branch", "99"], 1, "none is called '99'"),
         (["--after", "x"], 1, "after"),
     ],
 )
 def test_mistakes_are_told(dsn: str, args: list[str], code: int, says: str) -> None:
     """Options that say nothing together, and what isn't there."""
+    order(dsn, "order-1", "tea")
     done = pgsaga("messages", *args, "--dsn", dsn)
     assert done.returncode == code
     assert says in done.stderr

@@ -86,20 +86,39 @@ def test_show_finds_the_state_that_is_asked_for(dsn: str, option: list[str], ste
     assert answer("show", "order-1", *option, "--dsn", dsn)["step"] == step
 
 
-def test_a_checkpoint_is_known_by_a_unique_beginning(dsn: str) -> None:
-    """The beginning of an id is enough where no other begins so; else both are named."""
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["show", "order-1", "--checkpoint"],
+        ["messages", "order-1", "--branch"],
+        ["diff", "order-1"],
+        ["fork", "order-1", "--to", "copy", "--at"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_checkpoint_is_known_by_a_unique_beginning(dsn: str, command: list[str]) -> None:
+    """Of an id, in every command; else the candidates are named. Steps and names do, too."""
     order(dsn, "order-1", "tea", "coffee")
-    ids = [s["checkpoint_id"] for s in answer("history", "order-1", "--dsn", dsn)["checkpoints"]]
+    name_step(dsn, "order-1", 2, "first")
+    steps = answer("history", "order-1", "--dsn", dsn)["checkpoints"]
+    ids = [step["checkpoint_id"] for step in steps]
+    wanted = next(step["checkpoint_id"] for step in steps if step["step"] == 2)
     beginning = next(
-        ids[0][:length]
+        wanted[:length]
         for length in range(4, 37)
-        if not any(other.startswith(ids[0][:length]) for other in ids[1:])
+        if not any(other.startswith(wanted[:length]) for other in ids if other != wanted)
     )
-    found = answer("show", "order-1", "--checkpoint", beginning, "--dsn", dsn)
-    assert found["checkpoint_id"] == ids[0]
-    many = pgsaga("show", "order-1", "--checkpoint", ids[0][:4], "--dsn", dsn)
+    whole = answer(*command, wanted, "--dsn", dsn)
+    for name in (beginning, "first", "2"):
+        if command[0] == "fork":
+            output("sessions", "delete", "copy", "--yes", "--dsn", dsn)
+        assert answer(*command, name, "--dsn", dsn) == whole
+    assert wanted in json.dumps(whole) or len(whole["messages"]) == 3
+    many = pgsaga(*command, wanted[:4], "--dsn", dsn)
     assert many.returncode == 1
-    assert "ids begin with" in many.stderr
+    assert f"{len(ids)} ids begin with '{wanted[:4]}'" in many.stderr
+    assert all(one in many.stderr for one in ids[:5])
+    assert f"and {len(ids) - 5} more" in many.stderr
 
 
 def test_diff_shows_what_changed(dsn: str) -> None:
