@@ -24,7 +24,7 @@ from langgraph_pgsaga.cli import (
     states,
     sweep,
 )
-from langgraph_pgsaga.cli.output import ExitCode, note, write_line
+from langgraph_pgsaga.cli.output import ExitCode, give_up_stdout, note, open_streams, write_line
 from langgraph_pgsaga.errors import PgSagaError
 
 app = typer.Typer(
@@ -70,11 +70,25 @@ def _root(
 
 def main() -> None:
     """The console script: errors of the package are one line on stderr and exit code 1."""
-    for stream in (sys.stdout, sys.stderr):
-        # A text that the terminal's encoding lacks is no reason to fail.
-        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    open_streams()
     try:
         app(prog_name="pgsaga")
     except PgSagaError as error:
-        note(f"pgsaga: {error}")
-        sys.exit(ExitCode.ERROR)
+        sys.exit(_told(error))
+    except OSError as error:
+        give_up_stdout()
+        is_output = error.filename is None
+        sys.exit(_told(f"the output can't be written: {error}" if is_output else error))
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except SystemExit as end:
+        # Typer's own help, of which nobody reads the rest.
+        if isinstance(end.__context__, BrokenPipeError):
+            give_up_stdout()
+            sys.exit(ExitCode.BROKEN_PIPE)
+        raise
+
+
+def _told(error: object) -> ExitCode:
+    note(f"pgsaga: {error}")
+    return ExitCode.ERROR

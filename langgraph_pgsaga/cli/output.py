@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
@@ -24,6 +25,13 @@ from langgraph_pgsaga._text import safe_json, shown
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+_IN_ASCII = str.maketrans(
+    {
+        **dict.fromkeys("─—", "-"), **dict.fromkeys("├└┼╰╯┴┤", "+"), "│": "|", "┊": ":", "●": "*",
+        "…": "...", "→": "->", "»": ">>", "«": "<<", "“": '"', "”": '"',
+    }
+)  # fmt: skip
 # A table is as wide as what is in it, where no window limits it.
 _UNLIMITED_WIDTH = 1_000_000
 _LINE_EVERY_SECONDS = 2.0
@@ -50,14 +58,32 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
+def open_streams() -> None:
+    """Makes stdout and stderr such that no text fails for its characters, nor for their lack."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8"))
+        # A text that the terminal's encoding lacks is no reason to fail.
+        getattr(getattr(sys, name), "reconfigure", lambda **_: None)(errors="backslashreplace")
+
+
+def give_up_stdout() -> None:
+    """What couldn't be written is dropped: the interpreter would try again at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def write(text: str) -> None:
-    """Prints a whole piece of output; who stopped reading it ends the command quietly."""
+    """Prints a whole piece of output; who stopped reading it ends the command quietly.
+
+    Raises OSError where it can't be written, which `main` tells.
+    """
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(_in_its_encoding(text))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Or the interpreter would complain when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
         raise typer.Exit(ExitCode.BROKEN_PIPE) from None
 
 
@@ -68,7 +94,7 @@ def write_line(text: str = "") -> None:
 
 def write_json(value: Any) -> None:
     """Prints a JSON document. Times become ISO 8601."""
-    write_line(safe_json(json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)))
+    write_line(_json_out(json.dumps(value, ensure_ascii=False, indent=2, default=_json_default)))
 
 
 def json_lines_out() -> TextIO:
@@ -107,8 +133,9 @@ def write_table(
 
 
 def note(text: str) -> None:
-    """A line for people on stderr, beside what is printed."""
-    print(shown(text), file=sys.stderr, flush=True)
+    """A line for people on stderr, beside what is printed; lost where nobody can read it."""
+    with suppress(OSError):
+        print(shown(text), file=sys.stderr, flush=True)
 
 
 def needs_question(*, yes: bool) -> bool:
@@ -116,7 +143,7 @@ def needs_question(*, yes: bool) -> bool:
 
     Where there is no terminal to ask at, `--yes` must have been given.
     """
-    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not yes and not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise typer.BadParameter("nobody is there to ask. Pass --yes to go on", param_hint="--yes")
     return not yes
 
@@ -162,7 +189,7 @@ def progress() -> Iterator[Tell]:
 
 class _JsonLinesOut(io.TextIOBase):
     def write(self, text: str) -> int:
-        write(safe_json(text))
+        write(_json_out(text))
         return len(text)
 
 
@@ -183,6 +210,27 @@ class _Bar:
 
     def __call__(self, text: str, done: int | None = None, total: int | None = None) -> None:
         self._bar.update(self._task, description=shown(text, 60), completed=done or 0, total=total)
+
+
+def _fits(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _in_its_encoding(text: str) -> str:
+    """With our own drawing and punctuation in ASCII where stdout can't have it."""
+    return text if _fits(text) else text.translate(_IN_ASCII)
+
+
+def _json_out(text: str) -> str:
+    """JSON text that stdout can have, and that gives no orders."""
+    text = safe_json(text)
+    if _fits(text):
+        return text
+    return _BEYOND_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def _json_default(value: Any) -> Any:

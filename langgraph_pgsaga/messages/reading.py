@@ -341,7 +341,15 @@ def _file_path(file: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[TextIO]:
-    """A new file beside `path` that takes its place when the block ends, if it ends well."""
+    """A new file beside `path` that takes its place when the block ends, if it ends well.
+
+    A link stays, and what it leads to is replaced. A pipe or a device is written to.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+        return
+    path = path.resolve()
     number, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
     try:
         with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:

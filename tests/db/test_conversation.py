@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import io
 import json
+import os
 import re
 import stat
 import warnings
@@ -697,3 +698,28 @@ async def test_the_search_reads_its_index(saver: PostgresSaver, messages: Messag
             break
         assert asyncio.get_running_loop().time() < deadline, "the index was not read"
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes and links")
+async def test_an_export_replaces_files_only(
+    saver: PostgresSaver, messages: Messages, tmp_path: Path
+) -> None:
+    """What a link leads to is replaced; a pipe (or a device) is written to, and stays one."""
+    await say(saver, "hi")
+    link, file, pipe = tmp_path / "link", tmp_path / "file", tmp_path / "pipe"
+    file.write_text("old")
+    link.symlink_to(file)
+    assert await messages.export(link) == 2
+    assert link.is_symlink()
+    os.mkfifo(pipe)
+    reading = asyncio.ensure_future(asyncio.to_thread(pipe.read_text))
+    assert await asyncio.to_thread(sync_export, saver, pipe) == 2
+    assert await reading == file.read_text()
+    assert pipe.is_fifo()
+    with pytest.raises(IsADirectoryError):
+        await messages.export(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["file", "link", "pipe"]  # noqa: PTH208
+
+
+def sync_export(saver: PostgresSaver, path: Path) -> int:
+    return sync.Messages(saver).export(path)
