@@ -6,7 +6,8 @@ import typer
 
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
 from langgraph_pgsaga.cli.options import Json
-from langgraph_pgsaga.cli.output import ExitCode, write_json, write_table
+from langgraph_pgsaga.cli.output import ExitCode, write_json
+from langgraph_pgsaga.cli.table import write_table
 
 
 def doctor(dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> None:

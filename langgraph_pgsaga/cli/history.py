@@ -12,7 +12,8 @@ import typer
 from langgraph_pgsaga.cli.checkpoints import history_of
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened_saver
 from langgraph_pgsaga.cli.options import Json, Namespace, ThreadId
-from langgraph_pgsaga.cli.output import note, shown_time, write_json, write_table
+from langgraph_pgsaga.cli.output import note, shown_time, write_json
+from langgraph_pgsaga.cli.table import write_table
 
 if TYPE_CHECKING:
     from langgraph_pgsaga.timetravel import Step
@@ -52,7 +53,7 @@ def history(
         write_json({**document, "checkpoints": list(map(plain_step, found))})
         return
     if found:
-        write_table(_COLUMNS, map(_cells, found), unfolded=("step", "time (UTC)", "checkpoint"))
+        write_table(_COLUMNS, map(_cells, found))
     else:
         note("no checkpoints")
     if has_more:

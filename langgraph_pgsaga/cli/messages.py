@@ -18,8 +18,8 @@ from langgraph_pgsaga.cli.output import (
     note,
     shown_time,
     write_json,
-    write_table,
 )
+from langgraph_pgsaga.cli.table import write_table
 from langgraph_pgsaga.errors import MissingThreadError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import typer
 
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
 from langgraph_pgsaga.cli.options import Json
-from langgraph_pgsaga.cli.output import ExitCode, write, write_json, write_line, write_table
+from langgraph_pgsaga.cli.output import ExitCode, write, write_json, write_line
+from langgraph_pgsaga.cli.table import write_table
 
 app = typer.Typer(help="Make and update the tables.", no_args_is_help=True)
 

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for programs, progress on stderr.
+"""What the commands print: lines for people, JSON for programs, progress on stderr.
 
 Whatever was stored may hold anything, so nothing of it reaches a terminal before `shown`
 or `shown_block` took out what a terminal would obey.
@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -32,8 +32,6 @@ _IN_ASCII = str.maketrans(
         "…": "...", "→": "->", "»": ">>", "«": "<<", "“": '"', "”": '"',
     }
 )  # fmt: skip
-# A table is as wide as what is in it, where no window limits it.
-_UNLIMITED_WIDTH = 1_000_000
 _LINE_EVERY_SECONDS = 2.0
 
 
@@ -100,36 +98,6 @@ def write_json(value: Any) -> None:
 def json_lines_out() -> TextIO:
     """Stdout as a file for JSON Lines."""
     return cast("TextIO", _JsonLinesOut())
-
-
-def write_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, unfolded: Collection[str] = ()
-) -> None:
-    """Prints a table: whole when it goes to a file, and folded into a terminal's width.
-
-    Columns that are `unfolded` stay on one line as long as the terminal has room for them.
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name in unfolded)
-    for row in rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
-    is_terminal = sys.stdout.isatty()
-    console = Console(
-        file=io.StringIO(),
-        force_terminal=is_terminal,
-        width=None if is_terminal else _UNLIMITED_WIDTH,
-        legacy_windows=False,
-    )
-    with console.capture() as captured:
-        console.print(table)
-    lines = captured.get().splitlines()
-    write("".join(f"{line.rstrip()}\n" for line in lines))
 
 
 def note(text: str) -> None:

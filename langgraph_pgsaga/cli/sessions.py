@@ -20,8 +20,8 @@ from langgraph_pgsaga.cli.output import (
     shown_time,
     write_json,
     write_line,
-    write_table,
 )
+from langgraph_pgsaga.cli.table import write_table
 from langgraph_pgsaga.errors import MissingThreadError
 
 if TYPE_CHECKING:
