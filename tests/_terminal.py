@@ -14,14 +14,16 @@ from tests._cli import NO_DSN
 _SECONDS = 60.0
 
 
-def at_terminal(*args: str, answers: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Runs pgsaga in a pseudo-terminal of 80 columns; its exit code and all that it showed.
+def at_terminal(
+    *args: str, answers: Mapping[str, str] | None = None, columns: int = 80
+) -> tuple[int, str]:
+    """Runs pgsaga in a pseudo-terminal; its exit code and all that it showed.
 
     `answers` says what is typed once a text is shown.
     """
     pid, terminal = pty.fork()
     if pid == 0:
-        environment = {**NO_DSN, "TERM": "xterm", "COLUMNS": "80"}
+        environment = {**NO_DSN, "TERM": "xterm", "COLUMNS": str(columns)}
         os.execve(sys.executable, [sys.executable, "-m", "langgraph_pgsaga", *args], environment)
     shown, waiting = "", dict(answers or {})
     deadline = time.monotonic() + _SECONDS

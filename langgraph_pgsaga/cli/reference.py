@@ -22,9 +22,10 @@ server where there is none. Put passwords in `PGPASSWORD` or `~/.pgpass`: other 
 machine may see a command's arguments. A pooler in transaction mode may stand in between.
 
 **What it prints.** Tables for people; with `--json` one JSON document for programs, whose field
-names stay and whose times are ISO 8601. Tables are as wide as the terminal, and never cut where
-the output goes to a file. Progress, notes and errors go to stderr. Control characters in what was
-stored are written as escapes, so nothing stored can give orders to a terminal.
+names stay and whose times are ISO 8601. Tables fold their cells on a terminal, or are a list for
+each row where it is too narrow; nothing is folded where the output goes to a file. Progress, notes
+and errors go to stderr. Control characters in what was stored are written as escapes, so nothing
+stored can give orders to a terminal.
 
 **Exit codes.**
 

@@ -58,6 +58,24 @@ def test_a_table_fits_the_terminal_and_loses_nothing(dsn: str) -> None:
         assert found["checkpoint_id"] == step["checkpoint_id"]
 
 
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_shows_whole_words(dsn: str, columns: int) -> None:
+    """No column is too narrow for its words; where there is no room a row is a list of lines."""
+    order(dsn, "order-1", "Can you do it to me at Oslo?")
+    for command in (["sessions", "list"], ["history", "order-1"], ["messages"], ["doctor"]):
+        _, shown = at_terminal(*command, "--dsn", dsn, columns=columns)
+        lines = [_STYLE.sub("", line) for line in shown.split("\r\n")]
+        assert max(map(len, lines)) <= columns
+        words = {word for line in lines for word in line.split()}
+        whole = {
+            "sessions": {"order-1", "ann", "shop", "completed"},
+            "history": {"loop", "add_up", "messages", "__start__"},
+            "messages": {"order-1", "assistant", "Oslo?"},
+            "doctor": {"synchronous_commit", "full_page_writes", "transaction"},
+        }[command[0]]
+        assert whole <= words, shown
+
+
 def test_nothing_stored_gives_orders_to_the_terminal(dsn: str) -> None:
     """The only escape sequences are the styles of tables."""
     order(dsn, "\x1b[2Jevil", HOSTILE, note={"k": HOSTILE})
