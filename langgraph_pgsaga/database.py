@@ -13,7 +13,6 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import asyncpg
@@ -154,15 +153,16 @@ class Database:
 
         Args:
             path: the server's folder, made if it isn't there; None takes the
-                environment's PGSAGA_EMBEDDED_PATH, else `.pgsaga`.
+                environment's PGSAGA_EMBEDDED_PATH, else `.pgsaga` (where no server can
+                have that, a folder elsewhere, which is logged).
             options: those of the constructor.
 
         Raises:
             EmbeddedServerError: the folder can't be used, or the `embedded` extra is missing.
         """
-        from langgraph_pgsaga.embedded import EmbeddedServer, default_path
+        from langgraph_pgsaga.embedded import EmbeddedServer
 
-        server = EmbeddedServer.start(Path(path) if path is not None else default_path())
+        server = EmbeddedServer.start_default() if path is None else EmbeddedServer.start(path)
         try:
             database = cls(server.dsn, **options)
         except BaseException:

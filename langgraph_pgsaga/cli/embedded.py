@@ -43,21 +43,23 @@ def serve_embedded(
       pgsaga serve-embedded
       pgsaga serve-embedded --path /srv/agents/.pgsaga
     """
-    from langgraph_pgsaga.embedded import EmbeddedServer, default_path
+    from langgraph_pgsaga.embedded import EmbeddedServer
 
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopping.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Ctrl-C is for the foreground: a shell's script has it ignored in its background jobs.
+    is_foreground = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM) if is_foreground else (signal.SIGTERM,):
         signal.signal(number, stop)
-    with EmbeddedServer.start(path or default_path()) as server:
+    with EmbeddedServer.start(path) if path else EmbeddedServer.start_default() as server:
         if as_json:
             write_json({"dsn": server.dsn, "path": str(server.path)})
         else:
             write_line(server.dsn)
-        note("it runs until Ctrl-C")
+        note("it runs until Ctrl-C" if is_foreground else "it runs until SIGTERM")
         _wait(server, stopping)
     note("it goes on for other processes" if _runs(server) else "stopped")
 

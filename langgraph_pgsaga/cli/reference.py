@@ -17,7 +17,8 @@ _HEAD = """\
 `pgsaga COMMAND --help` prints; `make docs` writes this page.
 
 **Which database.** `--dsn`, else the environment's `PGSAGA_DSN`, else the embedded server in
-`.pgsaga` (or `PGSAGA_EMBEDDED_PATH`). Only `migrate up` and `serve-embedded` make an embedded
+`.pgsaga` (or `PGSAGA_EMBEDDED_PATH`; where no server can have `.pgsaga`, a folder elsewhere, see
+[the database](database.md)). Only `migrate up` and `serve-embedded` make an embedded
 server where there is none. Put passwords in `PGPASSWORD` or `~/.pgpass`: other users of the
 machine may see a command's arguments. A pooler in transaction mode may stand in between.
 

@@ -24,9 +24,11 @@ The folder may be used by the processes of one machine (or container) at a time.
 
 **As root**, which PostgreSQL refuses, the server runs as the system user `pgsaga`, created on
 first use. That user has to reach the folder: below a private one such as /root the start is
-refused. Modes and owners change only on files and folders made here.
+refused, unless nobody chose it: the default is then elsewhere (see `default_path`). Modes and
+owners change only on files and folders made here.
 """
 
-from langgraph_pgsaga.embedded.server import EmbeddedServer, default_path
+from langgraph_pgsaga.embedded._default import default_path
+from langgraph_pgsaga.embedded.server import EmbeddedServer
 
 __all__ = ["EmbeddedServer", "default_path"]

@@ -49,6 +49,21 @@ class Account:
         return os.fsdecode(result.stdout) or None
 
 
+def likely_account() -> Account | None:
+    """The account for root as far as one can tell without making it; None for everyone else."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return None
+    import pwd
+
+    for name in (ACCOUNT, "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(uid=entry.pw_uid, gid=entry.pw_gid)
+    return Account(uid=65534, gid=65534)
+
+
 def server_account(path: Path) -> Account | None:
     """The account for root, made if need be; None for everyone else. `path` is for the error."""
     if sys.platform == "win32" or os.geteuid() != 0:

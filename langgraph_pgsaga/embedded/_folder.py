@@ -97,7 +97,7 @@ class Folder:
             self.require_reach(self.path)
             (self.path / _MARKER).touch()  # before the lock, as only a marked folder has files
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_parents()
         self.require_reach(self.path.parent)
         fresh = Path(tempfile.mkdtemp(prefix=".pgsaga-new-", dir=self.path.parent))
         try:
@@ -108,6 +108,14 @@ class Folder:
             shutil.rmtree(fresh)
             if not (self.path / _MARKER).exists():
                 raise
+
+    def _make_parents(self) -> None:
+        """Those that aren't there, such that the server's user may enter whatever the umask."""
+        missing = [folder for folder in self.path.parents if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            if self.account:
+                folder.chmod(0o755)
 
     def lay_out(self) -> None:
         """Make what the server needs in it and isn't there yet. Call it under the lock."""

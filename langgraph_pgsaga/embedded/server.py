@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import subprocess
 import sys
@@ -11,16 +12,14 @@ from pathlib import Path
 from types import TracebackType
 
 from langgraph_pgsaga.embedded._account import server_account
+from langgraph_pgsaga.embedded._default import default_path, is_elsewhere
 from langgraph_pgsaga.embedded._folder import Folder, refuse_unfit
 from langgraph_pgsaga.embedded._postgres import Postgres
 from langgraph_pgsaga.embedded._processes import Users, exclusive
 from langgraph_pgsaga.embedded._programs import find_programs, reachable_programs
 from langgraph_pgsaga.errors import EmbeddedServerError
 
-
-def default_path() -> Path:
-    """`PGSAGA_EMBEDDED_PATH`, else `.pgsaga` in the current directory."""
-    return Path(os.environ.get("PGSAGA_EMBEDDED_PATH", ".pgsaga"))
+_log = logging.getLogger("langgraph_pgsaga.embedded")
 
 
 class EmbeddedServer:
@@ -53,6 +52,16 @@ class EmbeddedServer:
         except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
             problem = f"{error}. Correct that, or choose another path"
             raise EmbeddedServerError(path=os.fspath(path), problem=problem) from error
+
+    @classmethod
+    def start_default(cls) -> EmbeddedServer:
+        """`start` of `default_path`; one that is elsewhere is named in the log when it is made."""
+        path = default_path()
+        is_new = not path.exists()
+        server = cls.start(path)
+        if is_new and is_elsewhere(path):
+            _log.warning("a server can't have .pgsaga in this folder: its data is in %s", path)
+        return server
 
     @classmethod
     def _start(cls, path: Path) -> EmbeddedServer:

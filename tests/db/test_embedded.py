@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from langgraph_pgsaga.embedded import EmbeddedServer, default_path
+from langgraph_pgsaga.embedded import EmbeddedServer, _default, default_path
 from langgraph_pgsaga.errors import EmbeddedServerError
 from tests._folders import is_alive, public_folder
 
@@ -198,12 +198,78 @@ def test_the_environment_does_not_redirect_it(made: Path, monkeypatch: pytest.Mo
         assert run_sql(server.dsn, "select 1") == 1
 
 
-def test_default_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """.pgsaga, unless PGSAGA_EMBEDDED_PATH says otherwise."""
+@pytest.fixture
+def in_folder(base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is the current one, without a path in the environment."""
     monkeypatch.delenv("PGSAGA_EMBEDDED_PATH", raising=False)
+    monkeypatch.setattr(_default, "_ROOTS_STATE", base / "state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(base / "state"))
+    folder = base / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_default_path(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """.pgsaga, unless PGSAGA_EMBEDDED_PATH says otherwise."""
     assert default_path() == Path(".pgsaga")
     monkeypatch.setenv("PGSAGA_EMBEDDED_PATH", "/var/lib/pgsaga")
     assert default_path() == Path("/var/lib/pgsaga")
+
+
+@root_only
+def test_the_default_is_elsewhere_in_a_private_folder(
+    in_folder: Path,
+    base: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As root below a private folder: the same each time, told once, another for each folder."""
+    in_folder.chmod(0o700)
+    with EmbeddedServer.start_default() as server:
+        assert server.path.parent == base / "state"
+        run_sql(server.dsn, "create table note as select 'kept' as text")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"a server can't have .pgsaga in this folder: its data is in {server.path}"
+    ]
+    with EmbeddedServer.start_default() as again:
+        assert again.path == server.path
+        assert run_sql(again.dsn, "select text from note") == "kept"
+    in_folder.chmod(0o755)
+    assert default_path() == server.path, "what is there is found again"
+    assert len(caplog.records) == 1
+    assert list(in_folder.iterdir()) == []
+    (in_folder / "other").mkdir()
+    monkeypatch.chdir(in_folder / "other")
+    assert default_path() == Path(".pgsaga")
+
+
+@root_only
+def test_a_chosen_path_in_a_private_folder_is_refused(in_folder: Path) -> None:
+    """Only where nobody chose is another folder taken."""
+    in_folder.chmod(0o700)
+    assert "may not enter" in problem_at(in_folder / "chosen")
+
+
+@root_only
+def test_folders_on_the_way_can_be_entered_whatever_the_umask(base: Path) -> None:
+    """Those that are made here, for the user that the server runs as."""
+    before = os.umask(0o077)
+    try:
+        with EmbeddedServer.start(base / "a" / "b" / "db") as server:
+            assert run_sql(server.dsn, "select 1") == 1
+    finally:
+        os.umask(before)
+
+
+def test_the_default_is_elsewhere_where_nothing_can_be_written(
+    in_folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that this user may only read, it is below the user's state folder."""
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != in_folder)
+    assert default_path().parent.is_relative_to(base / "state")
+    (in_folder / ".pgsaga").mkdir()
+    assert default_path() == Path(".pgsaga"), "what is there is used"
 
 
 # Processes
