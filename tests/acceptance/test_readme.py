@@ -77,26 +77,28 @@ def test_the_example_runs_and_its_rows_can_be_read(server_folder: Path, tmp_path
             await conn.close()
         return [tuple(row)[:3] for row in rows]
 
-    assert asyncio.run(read()) == [
-        ("order-1", "user", "two flat whites"),
-        ("order-1", "assistant", "Ordered."),
-    ]
+    turn = [("order-1", "user", "two flat whites"), ("order-1", "assistant", "Ordered.")]
+    assert asyncio.run(read()) == turn
+    assert run_python(example, server_folder, tmp_path) == printed
+    assert asyncio.run(read()) == turn * 2
 
 
 def test_the_mistake_is_found(server_folder: Path, tmp_path: Path) -> None:
-    """The second example names the step, and what changed in it."""
+    """The second example names the step, and what changed in it, however often it is run."""
     _, example = blocks("python")[1]
-    assert run_python(example, server_folder, tmp_path).splitlines() == [
-        "step 137, answer",
-        "+ done[136]: 'ticket 137'",
-        "~ refunded: 122400 → 212400",
-    ]
+    for _ in range(2):
+        assert run_python(example, server_folder, tmp_path).splitlines() == [
+            "step 137, answer",
+            "+ done[136]: 'ticket 137'",
+            "~ refunded: 122400 → 212400",
+        ]
 
 
 @pytest.mark.parametrize(("name", "source"), blocks("python")[2:], ids=lambda v: str(v)[:20])
 def test_other_examples_run(name: str, source: str, server_folder: Path, tmp_path: Path) -> None:
-    """Every other Python block runs without a word on stderr."""
-    run_python(source, server_folder, tmp_path)
+    """Every other Python block runs without a word on stderr, and again on what it left."""
+    for _ in range(2):
+        run_python(source, server_folder, tmp_path)
 
 
 def command_lines() -> list[str]:
