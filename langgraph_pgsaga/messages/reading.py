@@ -203,8 +203,9 @@ class Messages:
         be in it.
 
         Args:
-            full: with LangChain's own form of each message under "message", which
-                langchain_core.load.load takes; encrypted ones are decrypted for it.
+            full: with LangChain's own form of each message under "message", decrypted. Its
+                load makes an equal message of one of LangChain's classes that holds what
+                JSON holds; objects (in an artifact, say) are there as their repr only.
 
         Raises:
             As `rows`, also where `branch` is deleted meanwhile; with `full` also

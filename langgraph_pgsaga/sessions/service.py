@@ -64,7 +64,8 @@ class Sessions:
     ) -> Session:
         """A new, active session; runs of the thread then use it.
 
-        Not repeated once it was sent: after a lost connection it may be there.
+        Where the connection is lost, the server is asked whether it was committed before it
+        is repeated; without `conn`, that is.
 
         Raises:
             SessionExistsError: the thread has one.
@@ -142,8 +143,8 @@ class Sessions:
     async def delete(self, thread_id: ThreadId, *, conn: Connection | None = None) -> None:
         """Deletes the thread from every table. A thread that isn't there is no error.
 
-        A run of the thread that goes on meanwhile makes the session anew, with what it
-        saves from then on.
+        A run of the thread that goes on meanwhile gets a ThreadDeletedError, and brings
+        nothing back.
         """
         await retention.delete_thread(self.db, thread_id, conn=conn)
 

@@ -18,7 +18,13 @@ from typing import Any, Literal
 import pytest
 from langchain_core._api import LangChainBetaWarning
 from langchain_core.load import load
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    RemoveMessage,
+    ToolMessage,
+)
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, MessagesState, StateGraph
@@ -90,7 +96,9 @@ def loaded(line: str) -> Any:
     """The message of a full export's line."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LangChainBetaWarning)
-        return load(json.loads(line)["message"], allowed_objects=[HumanMessage, AIMessage])
+        return load(
+            json.loads(line)["message"], allowed_objects=[HumanMessage, AIMessage, ToolMessage]
+        )
 
 
 @pytest.fixture
@@ -699,6 +707,24 @@ async def test_the_search_reads_its_index(saver: PostgresSaver, messages: Messag
             break
         assert asyncio.get_running_loop().time() < deadline, "the index was not read"
         await asyncio.sleep(0.05)
+
+
+async def test_what_a_full_export_keeps_of_values(saver: PostgresSaver, messages: Messages) -> None:
+    """Equal messages where JSON has the values; of other objects the repr, which load refuses."""
+    kept = [{"a": [1, 2.5, None, "x"]}, 2**70, {"lc": 1, "type": "constructor"}]
+    lost = [b"ab", datetime(2026, 1, 31, tzinfo=UTC), {1, 2}]
+    values = [*kept, (1, 2), {1: "a"}, *lost]
+    said = [ToolMessage("t", tool_call_id="1", artifact=value) for value in values]
+    await put_messages(saver, "t", [*said])
+    out = io.StringIO()
+    await messages.export(out, full=True)
+    lines = out.getvalue().splitlines()
+    assert [loaded(line).artifact for line in lines[:5]] == [*kept, [1, 2], {"1": "a"}]
+    assert [loaded(line) for line in lines[:3]] == said[:3]
+    for line in lines[5:]:
+        assert json.loads(line)["message"]["kwargs"]["artifact"]["repr"]
+        with pytest.raises(NotImplementedError):
+            loaded(line)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes and links")
