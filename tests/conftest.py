@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -20,13 +19,12 @@ import pytest
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.embedded import EmbeddedServer
 from langgraph_pgsaga.migrate import migrate
+from tests._environment import forget_the_machine
 from tests._folders import public_folder
 
 _counter = itertools.count(1)
 
-# A shell's script has Ctrl-C ignored in its background jobs, and their children inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+forget_the_machine()
 
 
 @pytest.fixture(scope="session")
