@@ -21,11 +21,14 @@ from tests._cli import NO_DSN, pgsaga
 COMMAND = [sys.executable, "-m", "langgraph_pgsaga", "serve-embedded"]
 
 
+IN_BACKGROUND = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+
+
 @contextmanager
-def served(folder: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(folder: Path, *wrapper: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The running command and the first line that it printed."""
     with subprocess.Popen(
-        [*COMMAND, "--path", str(folder), *args],
+        [*wrapper, *COMMAND, "--path", str(folder)],
         env=NO_DSN,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -57,6 +60,18 @@ def test_it_prints_its_dsn_and_stops_when_told(public_tmp: Path, number: signal.
     assert process.returncode == 0
     assert said.splitlines() == ["it runs until Ctrl-C", "stopped"]
     assert not asyncio.run(answers(dsn))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_ctrl_c_that_is_ignored_stays_so(public_tmp: Path) -> None:
+    """In a job that a script put into the background, Ctrl-C isn't for it; SIGTERM is."""
+    with served(public_tmp / "served-ignoring", *IN_BACKGROUND) as (process, dsn):
+        process.send_signal(signal.SIGINT)
+        assert asyncio.run(answers(dsn))
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert said.splitlines() == ["it runs until SIGTERM", "stopped"]
 
 
 def test_others_keep_it_running(public_tmp: Path) -> None:
