@@ -7,7 +7,8 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 
-from langgraph_pgsaga.cli.output import shown, write
+from langgraph_pgsaga._text import shown
+from langgraph_pgsaga.cli.output import write
 
 _GAP = 3
 # Of a word, as much is kept on one line: a status, a date, the beginning of an id.
