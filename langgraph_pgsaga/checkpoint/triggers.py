@@ -22,6 +22,22 @@ def is_internal(channel: str) -> bool:
     return channel.startswith((_BRANCH_TO, _JOIN, "__"))
 
 
+# Channels that hold the whole of a state that has no named parts, and how it is called: of
+# the functional API what the entrypoint returned, and what it kept for its next call.
+_WHOLE = {"__root__": "state", "__end__": "state", "__previous__": "previous"}
+
+
+def shown_name(channel: str) -> str | None:
+    """What the channel is called as a part of the graph's state; None for LangGraph's own."""
+    return None if is_internal(channel) and channel not in _WHOLE else _WHOLE.get(channel, channel)
+
+
+def own_values(channel_values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a checkpoint that are the graph's state, by name."""
+    names = {channel: shown_name(channel) for channel in channel_values}
+    return {name: channel_values[channel] for channel, name in names.items() if name is not None}
+
+
 def is_known(versions: Mapping[str, Any]) -> bool:
     """Whether a graph with these channels starts its nodes by such channels only.
 

@@ -136,12 +136,10 @@ def _values(found: CheckpointTuple) -> dict[str, Any]:
     """The graph's own channels."""
     from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
-    internal = ("branch:to:", "join:", "__")
-    return {
-        name: value.value if isinstance(value, _DeltaSnapshot) else value
-        for name, value in found.checkpoint["channel_values"].items()
-        if not name.startswith(internal)
-    }
+    from langgraph_pgsaga.checkpoint.triggers import own_values
+
+    values = own_values(found.checkpoint["channel_values"])
+    return {n: v.value if isinstance(v, _DeltaSnapshot) else v for n, v in values.items()}
 
 
 def _deltas(found: CheckpointTuple) -> list[str]:

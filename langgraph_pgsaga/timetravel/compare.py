@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command
 
 from langgraph_pgsaga._arguments import checked_instance, checked_integer, checked_mapping
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.timetravel import _compare_html, _text
 from langgraph_pgsaga.timetravel.diff import Diff, diff
-from langgraph_pgsaga.timetravel.fork import afork, areplay, latest_of, until_of
+from langgraph_pgsaga.timetravel.fork import afork, areplay, command_of, latest_of, until_of
 from langgraph_pgsaga.timetravel.history import saver_of
 from langgraph_pgsaga.timetravel.state import State, aget_state, checked_state, shown_of
 
@@ -25,7 +26,10 @@ _LONGEST_LINE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A way to go on: `values` and `as_node` as `fork` takes them, `input` as `replay`."""
+    """A way to go on: `values` and `as_node` as `fork` takes them, `input` as `replay`.
+
+    A Command for values is the input.
+    """
 
     values: Any = None
     as_node: str | None = None
@@ -134,8 +138,8 @@ async def acompare(
 
     Args:
         state: where all of them begin.
-        variants: by name, the values as `fork` takes them (None for the state as it is),
-            or a Variant.
+        variants: by name, the values as `fork` takes them (None for the state as it is), a
+            Command (as `Command(resume=...)`, an answer) or a Variant.
         max_concurrency: how many run at a time; None for all.
         context: LangGraph's, of all runs.
 
@@ -170,15 +174,26 @@ async def _outcome(state: State, variant: Variant, thread_id: str, context: Any)
     found: State | None = None
     error: Exception | None = None
     try:
-        begun = await afork(state, variant.values, as_node=variant.as_node, thread_id=thread_id)
+        values, given = _parts(state, variant, thread_id)
+        begun = await afork(state, values, as_node=variant.as_node, thread_id=thread_id)
         started = time.monotonic()
-        found = await areplay(begun, variant.input, context=context)
+        found = await areplay(begun, given, context=context)
     except Exception as raised:
         error = raised
     seconds = 0.0 if started is None else time.monotonic() - started
     if started is not None and found is None:
         found = await aget_state(state.graph, config)
     return Outcome(state=found, error=error, seconds=seconds, config=config)
+
+
+def _parts(state: State, variant: Variant, thread_id: str) -> tuple[Any, Any]:
+    """What to fork with, and what to run on with."""
+    if not isinstance(variant.values, Command):
+        return variant.values, variant.input
+    if variant.input is not None:
+        problem = "goes with values. A Command is the input itself"
+        raise InvalidArgumentError(argument="input", problem=problem)
+    return None, command_of(state, variant.values, variant.as_node, thread_id)
 
 
 def _told(outcome: Outcome) -> str:

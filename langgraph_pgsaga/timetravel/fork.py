@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -38,13 +39,20 @@ def fork(
     just like that, answers of tasks that are done and open questions included, also those
     asked inside subgraphs. From an earlier one the tasks run again.
 
+    A Command for `values` runs what was begun so, as `replay` does, and gives the state in
+    which that run ended: `Command(resume=...)` answers the state's question.
+
     Raises:
         CheckpointNotFoundError: `state` has no checkpoint, or it was deleted.
         ThreadExistsError: `thread_id` holds state already.
-        InvalidArgumentError: a new thread can't begin with the state of a subgraph.
+        InvalidArgumentError: a new thread can't begin with the state of a subgraph, or the
+            Command can't be used.
         InvalidUpdateError: LangGraph's, of values without a clear `as_node`; a new thread
             is then there all the same, as it was copied.
     """
+    if isinstance(values, Command):
+        command = command_of(state, values, as_node, thread_id)
+        return replay(fork(state, thread_id=thread_id), command)
     until = until_of(state, thread_id)
     is_copy = values is None and as_node is None
     if thread_id is None:
@@ -59,6 +67,9 @@ async def afork(
     state: State, values: Any = None, *, as_node: str | None = None, thread_id: str | None = None
 ) -> State:
     """`fork` for async callers."""
+    if isinstance(values, Command):
+        command = command_of(state, values, as_node, thread_id)
+        return await areplay(await afork(state, thread_id=thread_id), command)
     until = until_of(state, thread_id)
     is_copy = values is None and as_node is None
     if thread_id is None:
@@ -139,3 +150,27 @@ def until_of(state: State, thread_id: str | None) -> str:
         problem = "is of a subgraph. Fork the state of the graph around it"
         raise InvalidArgumentError(argument="state", problem=problem)
     return address.checkpoint_id
+
+
+def command_of(
+    state: State, command: Command[Any], as_node: str | None, thread_id: str | None
+) -> Command[Any]:
+    """The Command as a fork of the state takes it.
+
+    Raises:
+        InvalidArgumentError: it can't be told what it is to do there.
+    """
+    if as_node is not None:
+        problem = "goes with values. A Command is the graph's input, and no node's"
+        raise InvalidArgumentError(argument="as_node", problem=problem)
+    if command.graph is not None:
+        problem = "a Command for another graph is for nodes. Fork the state of that graph"
+        raise InvalidArgumentError(argument="values", problem=problem)
+    asked = {question.id: question for question in state.interrupts}
+    resume = command.resume
+    if thread_id is not None or not isinstance(resume, dict) or not resume.keys() <= asked.keys():
+        return command
+    if len(asked) > 1 or not resume:
+        problem = "in a branch the questions have new ids. Pass thread_id, where they keep them"
+        raise InvalidArgumentError(argument="values", problem=problem)
+    return replace(command, resume=next(iter(resume.values())))

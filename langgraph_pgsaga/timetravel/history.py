@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, overload
 import asyncpg
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
-from langgraph.graph.state import CompiledStateGraph
+from langgraph.pregel import Pregel
 
 from langgraph_pgsaga import _sql
 from langgraph_pgsaga._arguments import (
@@ -24,7 +24,7 @@ from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.decode import StateData, decode_state, placed
 from langgraph_pgsaga.checkpoint.history import Contents, ValueKey
-from langgraph_pgsaga.checkpoint.triggers import is_internal, is_trigger, next_nodes
+from langgraph_pgsaga.checkpoint.triggers import is_trigger, next_nodes, own_values, shown_name
 from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import (
     CheckpointNotFoundError,
@@ -34,13 +34,15 @@ from langgraph_pgsaga.errors import (
 )
 from langgraph_pgsaga.timetravel import _history_html, _text
 
-# A compiled graph, or the saver alone.
-Source: TypeAlias = CompiledStateGraph[Any, Any, Any, Any] | PostgresSaver
+# A compiled graph, also that of an entrypoint. Or the saver alone.
+Graph: TypeAlias = Pregel[Any, Any, Any, Any]
+Source: TypeAlias = Graph | PostgresSaver
 
 _STATEMENTS = _sql.load("timetravel")
 _FIRST_PAGE = 64
 _LARGEST_PAGE = 1024
 _MOST_SHOWN = 50
+_INPUT = "__start__"
 _UNIQUE_VIOLATION = "23505"
 
 
@@ -82,7 +84,7 @@ class History(Sequence[Step]):
         self._graph = graph
         self._saver = saver = saver_of(graph)
         self._address = Address.of(config)
-        self._pages = _Pages(saver, self._address)
+        self._pages = _Pages(saver, self._address, _first_node(graph))
 
     @overload
     def __getitem__(self, index: int) -> Step: ...
@@ -142,8 +144,7 @@ class History(Sequence[Step]):
         found = await self._saver.aget_tuple(step.config)
         if found is None:
             raise CheckpointNotFoundError(thread_id=self._address.thread_id)
-        values = found.checkpoint["channel_values"]
-        return {name: value for name, value in values.items() if not is_internal(name)}
+        return own_values(found.checkpoint["channel_values"])
 
     def at(
         self,
@@ -267,6 +268,12 @@ def saver_of(graph: Source) -> PostgresSaver:
     return saver
 
 
+def _first_node(graph: Source) -> str:
+    """The node that an input starts: the function of an entrypoint, else LangGraph's own."""
+    nodes = {} if isinstance(graph, PostgresSaver) else graph.nodes
+    return next((name for name, node in nodes.items() if _INPUT in node.triggers), _INPUT)
+
+
 class _Page(NamedTuple):
     """Rows of list_steps; their states and their parents' by id; what says which nodes are next."""
 
@@ -278,8 +285,9 @@ class _Page(NamedTuple):
 class _Pages:
     """The steps fetched so far, and how to go on."""
 
-    def __init__(self, saver: PostgresSaver, address: Address) -> None:
+    def __init__(self, saver: PostgresSaver, address: Address, first_node: str) -> None:
         self.steps: list[Step] = []
+        self._first_node = first_node
         self._saver = saver
         self._address = address
         # Steps hold no values: what can't be loaded of them hides no history.
@@ -354,7 +362,10 @@ class _Pages:
             name=row["checkpoint_name"],
             nodes=_nodes(before, state.checkpoint),
             changed=_changed(before, state.checkpoint),
-            next=next_nodes({**state.inline, **page.started[checkpoint_id]}),
+            next=tuple(
+                self._first_node if node == _INPUT else node
+                for node in next_nodes({**state.inline, **page.started[checkpoint_id]})
+            ),
             is_interrupted=INTERRUPT in row["marks"],
             has_error=ERROR in row["marks"],
             branch=self._branch(checkpoint_id, row["parent_checkpoint_id"]),
@@ -415,8 +426,5 @@ def _nodes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ..
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
     """The graph's own channels at another version than before."""
     versions, old = after["channel_versions"], before.get("channel_versions") or {}
-    return tuple(
-        channel
-        for channel, version in versions.items()
-        if version != old.get(channel) and not is_internal(channel)
-    )
+    names = (shown_name(c) for c, version in versions.items() if version != old.get(c))
+    return tuple(name for name in names if name is not None)

@@ -9,16 +9,15 @@ from typing import Any, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointMetadata
-from langgraph.graph.state import CompiledStateGraph
+from langgraph.pregel import Pregel
 from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 from langgraph_pgsaga._arguments import checked_instance, checked_limit
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError
 from langgraph_pgsaga.timetravel import _state_html, _state_text
-from langgraph_pgsaga.timetravel.history import Step, history, saver_of
+from langgraph_pgsaga.timetravel.history import Graph, Step, history, saver_of
 
-Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 _FIRST_PAGE = 16
 _LARGEST_PAGE = 256
 
@@ -193,7 +192,11 @@ async def alist_states(
 
 
 def update_state(graph: Graph, config: Place, values: Any, as_node: str | None = None) -> State:
-    """LangGraph's `update_state` on the state that `config` names; the state that it made."""
+    """LangGraph's `update_state` on the state that `config` names; the state that it made.
+
+    Of an entrypoint, `values` are what the function would have returned: what is kept for
+    its next call is the same, or what `entrypoint.final(value=..., save=...)` says.
+    """
     given = config_of(graph, config)
     made = graph.update_state(given, values, as_node=as_node)
     return get_state(graph, moved(given, made))
@@ -216,7 +219,7 @@ def checked_state(state: State) -> State:
 def config_of(graph: Graph, place: Place) -> RunnableConfig:
     """The config that a place is, or has; InvalidArgumentError where the graph can't use it."""
     saver_of(graph)
-    if not isinstance(graph, CompiledStateGraph):
+    if not isinstance(graph, Pregel):
         problem = "needs the compiled graph: the saver alone doesn't know its channels"
         raise InvalidArgumentError(argument="graph", problem=problem)
     config = place.config if isinstance(place, Step | State) else place
