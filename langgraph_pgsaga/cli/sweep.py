@@ -12,6 +12,7 @@ from langgraph_pgsaga.cli import values
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
 from langgraph_pgsaga.cli.options import DryRun, Json, Yes
 from langgraph_pgsaga.cli.output import (
+    ExitCode,
     confirm,
     counted,
     needs_question,
@@ -102,6 +103,8 @@ def sweep(
                 on_progress=lambda result: tell(_text(result, is_dry=False)),
             )
     _show(done, is_dry=False, as_json=as_json)
+    if done.damaged_sessions:
+        raise typer.Exit(ExitCode.ATTENTION)
 
 
 def _show(result: SweepResult, *, is_dry: bool, as_json: bool) -> None:
@@ -121,4 +124,5 @@ def _text(result: SweepResult, *, is_dry: bool) -> str:
     if is_dry:
         return f"would delete {deleted} and prune up to {result.pruned_sessions:,}"
     checkpoints = counted(result.deleted_checkpoints, "checkpoint")
-    return f"deleted {deleted}, pruned {result.pruned_sessions:,} by {checkpoints}"
+    text = f"deleted {deleted}, pruned {result.pruned_sessions:,} by {checkpoints}"
+    return f"{text}; {result.damaged_sessions:,} damaged" if result.damaged_sessions else text

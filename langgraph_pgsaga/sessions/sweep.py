@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,9 +21,12 @@ from langgraph_pgsaga._arguments import (
 )
 from langgraph_pgsaga.checkpoint import retention
 from langgraph_pgsaga.database import Connection, Database
-from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
 
 _STATEMENTS = _sql.load("sessions")
+_log = logging.getLogger("langgraph_pgsaga.sessions")
+# The class of SQLSTATEs of data that an operation can't take.
+_BAD_DATA = "22"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +59,16 @@ class RetentionPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepResult:
-    """What a sweep did so far. `deleted_checkpoints` are those of the pruned sessions only."""
+    """What a sweep did so far. `deleted_checkpoints` are those of the pruned sessions only.
+
+    `damaged_sessions` weren't pruned: their rows aren't what a saver wrote. A warning of the
+    logger `langgraph_pgsaga.sessions` names each.
+    """
 
     deleted_sessions: int = 0
     pruned_sessions: int = 0
     deleted_checkpoints: int = 0
+    damaged_sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,22 +170,36 @@ class Sweep:
 
     async def _prune_batch(self, session_ids: Sequence[UUID], policy: RetentionPolicy) -> None:
         # One transaction each: a running graph then waits for no other session's.
-        deleted = [
-            await retention.prune_free(
+        deleted = [await self._pruned(session_id, policy) for session_id in session_ids]
+        counts = [count for count in deleted if count is not None]
+        self._report(
+            pruned_sessions=sum(count > 0 for count in counts),
+            deleted_checkpoints=sum(counts),
+            damaged_sessions=len(deleted) - len(counts),
+        )
+
+    async def _pruned(self, session_id: UUID, policy: RetentionPolicy) -> int | None:
+        """How many checkpoints went; None where the session's rows were damaged or forged."""
+        try:
+            return await retention.prune_free(
                 self._db,
                 session_id,
                 keep_last=policy.keep_last or 1,
                 keep_named=policy.keep_named,
             )
-            for session_id in session_ids
-        ]
-        self._report(
-            pruned_sessions=sum(count > 0 for count in deleted),
-            deleted_checkpoints=sum(deleted),
-        )
+        except ServerError as error:
+            if not (error.sqlstate or "").startswith(_BAD_DATA):
+                raise
+            _log.warning("session %s isn't pruned, its rows are damaged: %s", session_id, error)
+            return None
 
     def _report(
-        self, *, deleted_sessions: int = 0, pruned_sessions: int = 0, deleted_checkpoints: int = 0
+        self,
+        *,
+        deleted_sessions: int = 0,
+        pruned_sessions: int = 0,
+        deleted_checkpoints: int = 0,
+        damaged_sessions: int = 0,
     ) -> None:
         done = self._done
         self._done = replace(
@@ -184,6 +207,7 @@ class Sweep:
             deleted_sessions=done.deleted_sessions + deleted_sessions,
             pruned_sessions=done.pruned_sessions + pruned_sessions,
             deleted_checkpoints=done.deleted_checkpoints + deleted_checkpoints,
+            damaged_sessions=done.damaged_sessions + damaged_sessions,
         )
         if self._on_progress is not None:
             self._on_progress(self._done)

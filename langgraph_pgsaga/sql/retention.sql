@@ -199,14 +199,16 @@ where v.session_id = $1 and not exists (
 -- params: session_id uuid
 with named as materialized (
   select coalesce(
-    range_agg(int4range(r.message_runs[i], r.message_runs[i + 1], '[]')), '{}'
+    range_agg(int4range(u.first_no, u.last_no, '[]')), '{}'
   ) as numbers
   from (
     select message_runs from {schema}.agent_state_values where session_id = $1
     union
     select message_runs from {schema}.agent_state_writes where session_id = $1
   ) r
-  cross join generate_series(1, cardinality(r.message_runs), 2) i
+  cross join lateral unnest(r.message_runs, r.message_runs[2:]) with ordinality
+    u (first_no, last_no, i)
+  where u.i % 2 = 1
 ),
 blobs as (
   delete from {schema}.agent_state_blobs b

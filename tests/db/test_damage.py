@@ -9,6 +9,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,9 +18,11 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.types import Send
 
 from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.checkpoint.address import session_id_of
 from langgraph_pgsaga.errors import PgSagaError
+from langgraph_pgsaga.sessions import RetentionPolicy
 from langgraph_pgsaga.sync import Messages, Sessions
-from langgraph_pgsaga.timetravel import branches, history
+from langgraph_pgsaga.timetravel import branches, history, name_checkpoint
 from tests._tables import SESSION_TABLES
 from tests.conftest import execute, with_database
 from tests.db._puts import config_of, put
@@ -307,3 +310,51 @@ def test_damage_is_a_typed_error_or_an_honest_answer(
     damage(damaged.dsn, *statements)
     for name, call in readings(damaged).items():
         bounded(name, call, PgSagaError)
+
+
+CALLS: dict[str, Callable[[Damaged], Any]] = {
+    "update": lambda d: put(d.saver, config_of("t", checkpoint_id=d.last_id), {"c": 2}),
+    "name": lambda d: name_checkpoint(d.saver, config_of("t"), "named"),
+    "copy": lambda d: d.saver.copy_thread("t", "copy"),
+    "copy until": lambda d: d.saver.copy_thread("t", "copy of past", until=d.first_id),
+    "prune": lambda d: d.saver.prune(["t"]),
+    "delete runs": lambda d: d.saver.delete_for_runs(["run"]),
+}
+
+
+# What pruning, copying and deleting look at.
+STRUCTURE = [
+    name
+    for name in DAMAGES
+    if name.startswith(("runs", "hashes", "channel_versions", "state_data is", "v is"))
+    or name.endswith(("gone", "metadata is a list"))
+]
+
+
+@pytest.mark.parametrize("name", STRUCTURE)
+def test_a_damaged_thread_stops_no_other(damaged: Damaged, name: str) -> None:
+    """What writes to it, copies or prunes it ends soon, a sweep goes on; it can be deleted."""
+    damage(damaged.dsn, *DAMAGES[name])
+    try:
+        for called, call in CALLS.items():
+            bounded(called, partial(call, damaged), PgSagaError)
+        sessions = Sessions(damaged.saver.db)
+        bounded("sweep", lambda: sessions.sweep([RetentionPolicy(keep_last=1)]))
+        assert len(list(damaged.saver.list(config_of("sound")))) == 1
+    finally:
+        for thread_id in ("t", "copy", "copy of past", "sound"):
+            damaged.saver.delete_thread(thread_id)
+        a_thread(damaged.saver, "sound")
+
+
+def test_a_damaged_session_is_counted_and_named(
+    damaged: Damaged, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the sweep's result, and by a warning with its id."""
+    damage(damaged.dsn, *of_part("channel_versions", "5"))
+    result = Sessions(damaged.saver.db).sweep([RetentionPolicy(keep_last=1)])
+    assert (result.damaged_sessions, result.pruned_sessions) == (1, 1)
+    (record,) = [r for r in caplog.records if r.name == "langgraph_pgsaga.sessions"]
+    assert str(session_id_of("t")) in record.getMessage()
+    damaged.saver.delete_thread("sound")
+    a_thread(damaged.saver, "sound")
