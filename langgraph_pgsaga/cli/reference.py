@@ -35,7 +35,7 @@ stored can give orders to a terminal.
 | 0 | done |
 | 1 | an error, in a line on stderr; a check of `doctor` that fails; a thread that `import` left |
 | 2 | a mistake in the command, or an answer that was needed and nobody there to give it |
-| 3 | done, and something needs attention: pending migrations, warnings of `doctor`, damaged sessions |
+| 3 | done, and something needs attention: pending migrations, warnings of `doctor`, damaged rows |
 | 130 | interrupted by Ctrl-C |
 | 141 | the reader of the output went away, as with `| head` |
 
