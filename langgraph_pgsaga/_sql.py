@@ -10,6 +10,10 @@ A file is a sequence of statements, each below a header:
 
 `params` and `columns` are what a migrated database must agree to when the
 statement is prepared there. `{schema}` is the one marker; `render` replaces it.
+
+Functions and operators of which somebody could make a better fitting overload on the
+search_path are qualified (`pg_catalog.unnest`), or their arguments have their exact type
+(`->> 'step'::text`). A test shows which.
 """
 
 from __future__ import annotations

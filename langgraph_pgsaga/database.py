@@ -61,8 +61,19 @@ _PLANNER_SETTINGS = {
 }
 
 
+_PINNED = {"array_agg(": "pg_catalog.array_agg(", " != ": " operator(pg_catalog.<>) "}
+
+
 class _PlainConnection(asyncpg.Connection):
     """A connection that carries no session state, so that giving it back costs no round trip."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The driver asks for types in words that could mean something of the search_path.
+        question: str = self._intro_query  # type: ignore[has-type]
+        for word, pinned in _PINNED.items():
+            question = question.replace(word, pinned)
+        self._intro_query = question
 
     def get_reset_query(self) -> str:
         return ""

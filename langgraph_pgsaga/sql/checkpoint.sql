@@ -27,9 +27,9 @@ with made as (
   select
     i.session_id, i.thread_id, i.user_id, i.agent_type, coalesce(i.status, 'active'),
     coalesce(i.priority, 0), coalesce(i.metadata, '{}'), i.message_epoch, i.new_messages,
-    (extract(epoch from now()) * 1000000)::bigint + i.new_states,
+    (extract(epoch from now()) * 1000000.0)::bigint + i.new_states,
     i.lease_id, i.lease_holder, now() + i.lease_seconds * interval '1 second'
-  from unnest($1::{schema}.pgsaga_new_session[]) i
+  from pg_catalog.unnest($1::{schema}.pgsaga_new_session[]) i
   where i.is_new
   on conflict (session_id) do nothing
   returning s.session_id, s.last_position, s.deletion_count
@@ -40,7 +40,7 @@ kept as (
     message_count = s.message_count + i.new_messages,
     last_position = case
       when i.new_states = 0 then s.last_position
-      else greatest(s.last_position, (extract(epoch from now()) * 1000000)::bigint) + i.new_states
+      else greatest(s.last_position, (extract(epoch from now()) * 1000000.0)::bigint) + i.new_states
     end,
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
@@ -53,7 +53,7 @@ kept as (
       when i.is_claim is null then s.lease_expires_at
       else now() + i.lease_seconds * interval '1 second'
     end
-  from unnest($1::{schema}.pgsaga_new_session[]) i
+  from pg_catalog.unnest($1::{schema}.pgsaga_new_session[]) i
   where s.session_id = i.session_id
     and not i.is_new
     and s.message_epoch = i.message_epoch
@@ -87,7 +87,7 @@ new_states as (
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
-  join unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
+  join pg_catalog.unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -102,14 +102,14 @@ new_values as (
     i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
+  join pg_catalog.unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_blobs as (
   insert into {schema}.agent_state_blobs (session_id, hash, payload)
   select i.session_id, i.hash, i.payload
   from live l
-  join unnest($4::{schema}.pgsaga_new_blob[]) i using (session_id)
+  join pg_catalog.unnest($4::{schema}.pgsaga_new_blob[]) i using (session_id)
   on conflict (session_id, hash) do nothing
 ),
 -- A digest that is there already, unknown to the caller, fails the statement.
@@ -121,7 +121,7 @@ new_messages as (
     i.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
     i.content, i.metadata, i.digest, i.payload_type, i.payload
   from live l
-  join unnest($5::{schema}.pgsaga_new_message[]) i using (session_id)
+  join pg_catalog.unnest($5::{schema}.pgsaga_new_message[]) i using (session_id)
 ),
 new_writes as (
   insert into {schema}.agent_state_writes as w
@@ -130,7 +130,7 @@ new_writes as (
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
     i.type, i.payload, i.blob_hashes, i.message_runs
-  from unnest($6::{schema}.pgsaga_new_write[]) i
+  from pg_catalog.unnest($6::{schema}.pgsaga_new_write[]) i
   where not i.is_dependent or i.session_id in (select l.session_id from live l)
   on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
     channel = excluded.channel,
@@ -151,7 +151,7 @@ select l.session_id, l.deletion_count from live l;
 with live as (
   update {schema}.agent_sessions s set
     last_activity_at = now(),
-    last_position = greatest(s.last_position, (extract(epoch from now()) * 1000000)::bigint)
+    last_position = greatest(s.last_position, (extract(epoch from now()) * 1000000.0)::bigint)
       + i.new_states,
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
@@ -161,7 +161,7 @@ with live as (
     lease_id = i.lease_id,
     lease_holder = i.lease_holder,
     lease_expires_at = now() + i.lease_seconds * interval '1 second'
-  from unnest($1::{schema}.pgsaga_new_session[]) i
+  from pg_catalog.unnest($1::{schema}.pgsaga_new_session[]) i
   where s.session_id = i.session_id
     and s.message_epoch = i.message_epoch
     and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
@@ -187,7 +187,7 @@ new_states as (
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
-  join unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
+  join pg_catalog.unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -202,7 +202,7 @@ new_values as (
     i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
+  join pg_catalog.unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 )
 select l.session_id, l.deletion_count from live l;
@@ -216,7 +216,7 @@ insert into {schema}.agent_state_writes as w
 select
   i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
   i.type, i.payload
-from unnest($1::{schema}.pgsaga_new_write[]) i
+from pg_catalog.unnest($1::{schema}.pgsaga_new_write[]) i
 on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
   channel = excluded.channel,
   task_path = excluded.task_path,
@@ -252,8 +252,10 @@ select
   coalesce(s.lease_expires_at > now(), false) as is_leased
 from {schema}.agent_sessions s
 cross join lateral (
-  select array_agg(m.digest) as digests, array_agg(m.message_no) as message_nos
-  from unnest($2::bytea[]) n (digest)
+  select
+    pg_catalog.array_agg(m.digest) as digests,
+    pg_catalog.array_agg(m.message_no) as message_nos
+  from pg_catalog.unnest($2::bytea[]) n (digest)
   cross join lateral (
     select a.digest, a.message_no from {schema}.agent_messages a
     where a.session_id = $1 and a.digest = n.digest
@@ -295,8 +297,8 @@ held_values as materialized (
   from wanted s
   -- Forged versions, which are no object, are told of by who decodes the state.
   cross join lateral jsonb_each_text(
-    case when jsonb_typeof(s.state_data -> 'channel_versions') = 'object'
-      then s.state_data -> 'channel_versions' end
+    case when jsonb_typeof(s.state_data -> 'channel_versions'::text) = 'object'
+      then s.state_data -> 'channel_versions'::text end
   ) c (channel, version)
   cross join lateral (
     select a.type, a.payload, a.blob_hashes, a.message_runs
@@ -351,7 +353,7 @@ cross join lateral (
       and c.message_no between greatest(u.first_no, e.held + 1) and u.last_no
     order by c.message_no
   ) b
-  where u.i % 2 = 1
+  where u.i % 2::bigint = 1
   -- A value that has more was forged: see MOST_REPEATED.
   limit greatest(e.message_count, 0) + 5000
 ) m;
@@ -375,7 +377,7 @@ order by w.task_path, w.task_id, w.idx;
 -- columns: message_epoch bigint, message_count integer, is_new boolean
 insert into {schema}.agent_sessions as s
   (session_id, thread_id, lease_id, lease_holder, lease_expires_at)
-values ($1, $2, $3, $4, now() + $5 * interval '1 second')
+values ($1, $2, $3, $4, now() + $5::float8 * interval '1 second')
 on conflict (session_id) do update set
   lease_id = excluded.lease_id,
   lease_holder = excluded.lease_holder,

@@ -45,7 +45,7 @@ where s.name = any ($1::text[]);
 --   hot_updates bigint, vacuumed_at timestamp with time zone
 select
   c.relname::text as name,
-  pg_total_relation_size(c.oid) as total_bytes,
+  pg_total_relation_size(c.oid::regclass) as total_bytes,
   t.n_live_tup as live_rows,
   t.n_dead_tup as dead_rows,
   t.n_tup_upd as updates,
@@ -55,7 +55,7 @@ from pg_class c
 join pg_stat_user_tables t on t.relid = c.oid
 where c.relnamespace = (select s.relnamespace from pg_class s where s.oid = to_regclass($1::text))
   and c.relkind = 'r'
-  and c.relname ~ '^(agent_|event_|saga|tool_|pgsaga_)'
+  and c.relname ~ '^(agent_|event_|saga|tool_|pgsaga_)'::text
 order by c.relname;
 
 -- name: list_objects
@@ -65,13 +65,13 @@ order by c.relname;
 -- params: migrations_table text
 -- columns: kind text, name text, definition text
 with home as materialized (
-  select n.oid as id, quote_ident(n.nspname) || '.' as prefix
+  select n.oid as id, quote_ident(n.nspname::text) || '.' as prefix
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where c.oid = to_regclass($1::text)
 ),
 relations as (
-  select c.oid as id, c.relname as name, c.relkind, c.reloptions
+  select c.oid as id, c.relname::text as name, c.relkind, c.reloptions
   from pg_catalog.pg_class c
   where c.relnamespace = (select h.id from home h) and c.relkind in ('r', 'p', 'v', 'm', 'S')
     -- That of an identity column is the column's.
@@ -81,7 +81,7 @@ relations as (
     )
 ),
 functions as (
-  select p.*, p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' as name
+  select p.*, p.proname::text || '(' || pg_get_function_identity_arguments(p.oid) || ')' as name
   from pg_catalog.pg_proc p
   where p.pronamespace = (select h.id from home h) and p.prokind in ('f', 'p')
     and not exists (
@@ -96,15 +96,15 @@ objects (kind, name, definition) as (
       else 'table'
     end,
     r.name::text,
-    coalesce('with (' || array_to_string(r.reloptions, ', ') || ')', '')
+    coalesce('with (' || pg_catalog.array_to_string(r.reloptions, ', ') || ')', '')
   from relations r
   union all
   select
     'column',
-    r.name || '.' || a.attname,
-    concat_ws(' ',
+    r.name || '.' || a.attname::text,
+    pg_catalog.concat_ws(' ',
       format_type(a.atttypid, a.atttypmod),
-      'collate ' || nullif(l.collname, 'default'),
+      'collate ' || nullif(l.collname::text, 'default'),
       case when a.attnotnull then 'not null' end,
       case when a.attidentity <> '' then 'identity' end,
       case when a.attgenerated <> '' then 'generated' when d.oid is not null then 'default' end,
@@ -116,7 +116,7 @@ objects (kind, name, definition) as (
   left join pg_catalog.pg_collation l on l.oid = a.attcollation
   where r.relkind <> 'S'
   union all
-  select 'constraint', r.name || '.' || c.conname, pg_get_constraintdef(c.oid)
+  select 'constraint', r.name || '.' || c.conname::text, pg_get_constraintdef(c.oid)
   from relations r
   join pg_catalog.pg_constraint c on c.conrelid = r.id
   -- PostgreSQL 18 has those of columns that are not null here, too.
@@ -133,7 +133,7 @@ objects (kind, name, definition) as (
   union all
   select
     'trigger',
-    r.name || '.' || t.tgname,
+    r.name || '.' || t.tgname::text,
     pg_get_triggerdef(t.oid) || case when t.tgenabled = 'O' then '' else ' (disabled)' end
   from relations r
   join pg_catalog.pg_trigger t on t.tgrelid = r.id and not t.tgisinternal
@@ -145,7 +145,7 @@ objects (kind, name, definition) as (
       when t.typtype = 'd' then 'domain ' || format_type(t.typbasetype, t.typtypmod)
       when t.typtype = 'c' then 'composite'
       else 'enum ' || (
-        select string_agg(quote_literal(e.enumlabel), ', ' order by e.enumsortorder)
+        select string_agg(quote_literal(e.enumlabel::text), ', ' order by e.enumsortorder)
         from pg_catalog.pg_enum e where e.enumtypid = t.oid
       )
     end
@@ -161,7 +161,7 @@ objects (kind, name, definition) as (
   select
     'function',
     f.name,
-    concat_ws(' ',
+    pg_catalog.concat_ws(' ',
       'returns ' || pg_get_function_result(f.oid),
       (select l.lanname from pg_catalog.pg_language l where l.oid = f.prolang),
       case f.provolatile when 'i' then 'immutable' when 's' then 'stable' else 'volatile' end,

@@ -237,12 +237,15 @@ walk as (
   select
     w.depth + 1, s.checkpoint_id, s.parent_checkpoint_id, s.position, o.open_channels,
     f.found_channels,
-    case when s.position >= w.position then w.younger || s.position else w.younger end,
+    case
+      when s.position >= w.position then pg_catalog.array_append(w.younger, s.position)
+      else w.younger
+    end,
     s.position >= w.position and s.position = any(w.younger)
   from walk w
   cross join lateral (
-    select array_agg(c) as open_channels
-    from unnest(w.open_channels) c where c <> all(w.found_channels)
+    select pg_catalog.array_agg(c) as open_channels
+    from pg_catalog.unnest(w.open_channels) c where c <> all(w.found_channels)
   ) o
   join {schema}.agent_states s
     on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = w.parent_checkpoint_id
@@ -258,7 +261,7 @@ left join {schema}.agent_sessions e on e.session_id = $1
 union all
 select
   w.depth, w.checkpoint_id, w.open_channels, w.found_channels, w.is_again,
-  case when w.found_channels <> '{}' then s.state_data end as state_data, null
+  case when pg_catalog.cardinality(w.found_channels) > 0 then s.state_data end as state_data, null
 from walk w
 join {schema}.agent_states s
   on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = w.checkpoint_id
@@ -272,7 +275,7 @@ order by depth;
 select
   w.checkpoint_id, w.task_id, w.channel, w.type,
   coalesce(w.payload, {schema}.pgsaga_joined_blobs($1, w.blob_hashes)) as payload, w.message_runs
-from unnest($3::text[]) with ordinality k (checkpoint_id, place)
+from pg_catalog.unnest($3::text[]) with ordinality k (checkpoint_id, place)
 cross join lateral (
   select a.* from {schema}.agent_state_writes a
   where a.session_id = $1 and a.checkpoint_ns = $2 and a.checkpoint_id = k.checkpoint_id

@@ -22,7 +22,7 @@ where m.session_id = $1
   and ($4::timestamptz is null or m.created_at >= $4)
   and ($5::timestamptz is null or m.created_at < $5)
   and ($6::text is null
-    or {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $6))
+    or {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple'::regconfig, $6))
 order by m.message_no
 limit $8;
 
@@ -35,8 +35,8 @@ with runs as materialized (
   from {schema}.agent_states s
   -- Forged versions, which are no object, name nothing.
   cross join lateral jsonb_each_text(
-    case when jsonb_typeof(s.state_data -> 'channel_versions') = 'object'
-      then s.state_data -> 'channel_versions' end
+    case when jsonb_typeof(s.state_data -> 'channel_versions'::text) = 'object'
+      then s.state_data -> 'channel_versions'::text end
   ) c (channel, version)
   cross join lateral (
     select a.message_runs
@@ -47,7 +47,8 @@ with runs as materialized (
   ) v
   cross join lateral unnest(v.message_runs, v.message_runs[2:]) with ordinality
     run (first_no, last_no, i)
-  where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3 and run.i % 2 = 1
+  where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3
+    and run.i % 2::bigint = 1
 ),
 -- Each message once: a run is that of the runs from behind those before it on.
 apart as materialized (
@@ -77,7 +78,7 @@ where ($4::text[] is null or m.message_type = any($4))
   and ($6::timestamptz is null or m.created_at >= $6)
   and ($7::timestamptz is null or m.created_at < $7)
   and ($8::text is null
-    or {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $8))
+    or {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple'::regconfig, $8))
 order by m.message_no
 limit $10;
 
@@ -120,7 +121,7 @@ limit $7;
 with hits as materialized (
   select m.session_id, m.message_no
   from {schema}.agent_messages m
-  where {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $5)
+  where {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple'::regconfig, $5)
     and ($1::text[] is null or m.message_type = any($1))
     and ($2::text[] is null or m.role = any($2))
     and ($3::timestamptz is null or m.created_at >= $3)
@@ -154,10 +155,12 @@ with hits as materialized (
   select
     m.session_id, m.message_no, m.created_at,
     case when $2 then
-      ts_rank({schema}.pgsaga_message_words(m.content), websearch_to_tsquery('simple', $1))
+      ts_rank(
+        {schema}.pgsaga_message_words(m.content), websearch_to_tsquery('simple'::regconfig, $1)
+      )
     end as rank
   from {schema}.agent_messages m
-  where {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $1)
+  where {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple'::regconfig, $1)
 ),
 best as materialized (
   select h.session_id, h.message_no, h.created_at, h.rank, t.thread_id, t.user_id
@@ -170,10 +173,12 @@ best as materialized (
 select
   b.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type, m.role,
   m.content, m.metadata, m.created_at, b.user_id,
-  ts_rank({schema}.pgsaga_message_words(m.content), websearch_to_tsquery('simple', $1)) as rank,
+  ts_rank(
+    {schema}.pgsaga_message_words(m.content), websearch_to_tsquery('simple'::regconfig, $1)
+  ) as rank,
   ts_headline(
-    'simple', translate(left(m.content, 50000), chr(2) || chr(3), ''),
-    websearch_to_tsquery('simple', $1),
+    'simple'::regconfig, translate(left(m.content, 50000), chr(2) || chr(3), ''),
+    websearch_to_tsquery('simple'::regconfig, $1),
     'HighlightAll=true, StartSel=' || chr(2) || ', StopSel=' || chr(3)
   ) as marked
 from best b
@@ -187,11 +192,13 @@ order by b.rank desc nulls last, b.created_at desc, b.session_id, b.message_no d
 with hits as materialized (
   select
     m.message_no, m.created_at, t.thread_id, t.user_id,
-    ts_rank({schema}.pgsaga_message_words(m.content), websearch_to_tsquery('simple', $1)) as rank
+    ts_rank(
+      {schema}.pgsaga_message_words(m.content), websearch_to_tsquery('simple'::regconfig, $1)
+    ) as rank
   from {schema}.agent_messages m
   join {schema}.agent_sessions t on t.session_id = m.session_id
   where m.session_id = $5
-    and {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $1)
+    and {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple'::regconfig, $1)
     and ($3::text is null or t.user_id = $3)
 ),
 best as materialized (
@@ -204,8 +211,8 @@ select
   b.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type, m.role,
   m.content, m.metadata, m.created_at, b.user_id, b.rank,
   ts_headline(
-    'simple', translate(left(m.content, 50000), chr(2) || chr(3), ''),
-    websearch_to_tsquery('simple', $1),
+    'simple'::regconfig, translate(left(m.content, 50000), chr(2) || chr(3), ''),
+    websearch_to_tsquery('simple'::regconfig, $1),
     'HighlightAll=true, StartSel=' || chr(2) || ', StopSel=' || chr(3)
   ) as marked
 from best b

@@ -80,8 +80,8 @@ select to_regclass($1::text) is not null as is_there;
 --   serves integer, release text
 select
   m.version, m.name, m.sha256, m.applied_at,
-  (to_jsonb(m) ->> 'serves')::integer as serves,
-  to_jsonb(m) ->> 'release' as release
+  (pg_catalog.to_jsonb(m) ->> 'serves'::text)::integer as serves,
+  pg_catalog.to_jsonb(m) ->> 'release'::text as release
 from {schema}.pgsaga_migrations m
 order by m.version;
 

@@ -90,7 +90,7 @@ select
   h.checkpoint_ns, h.checkpoint_id,
   $4::boolean and h.checkpoint_name is not null as is_named,
   case
-    when coalesce((h.state_data ->> 'v')::numeric, 1) < 4 and exists (
+    when coalesce((h.state_data ->> 'v'::text)::numeric, 1) < 4.0 and exists (
       select from {schema}.agent_state_writes w
       where w.session_id = $1 and w.checkpoint_ns = h.checkpoint_ns
         and w.checkpoint_id = h.parent_checkpoint_id and w.channel = $2
@@ -98,16 +98,16 @@ select
     then h.parent_checkpoint_id
   end as sends_parent_id,
   array(
-    select c from unnest(d.channels) c
+    select c from pg_catalog.unnest(d.channels) c
     where c <> all({schema}.pgsaga_stored_channels(h, d.channels))
       -- One that was never written has no value, and nothing to be rebuilt from.
-      and h.state_data -> 'channel_versions' ? c
+      and h.state_data -> 'channel_versions'::text ? c
   ) as delta_channels,
-  h.metadata -> 'parents' ->> '' as root_id,
+  h.metadata -> 'parents'::text ->> ''::text as root_id,
   exists (
     select from {schema}.agent_states r
     where r.session_id = $1 and r.checkpoint_ns = ''
-      and r.checkpoint_id = h.metadata -> 'parents' ->> ''
+      and r.checkpoint_id = h.metadata -> 'parents'::text ->> ''::text
   ) as is_root_saved
 from kept k
 join {schema}.agent_states h
@@ -115,8 +115,8 @@ join {schema}.agent_states h
   and h.checkpoint_id = k.checkpoint_id
 cross join lateral (
   select array(
-    select jsonb_object_keys(h.metadata -> 'counters_since_delta_snapshot')
-    where jsonb_typeof(h.metadata -> 'counters_since_delta_snapshot') = 'object'
+    select jsonb_object_keys(h.metadata -> 'counters_since_delta_snapshot'::text)
+    where jsonb_typeof(h.metadata -> 'counters_since_delta_snapshot'::text) = 'object'
   ) as channels
 ) d
 order by h.checkpoint_ns, h.position desc;
@@ -147,7 +147,7 @@ select count(*) as deleted from gone;
 -- params: session_id uuid, run_ids text[]
 with gone as (
   delete from {schema}.agent_states
-  where session_id = $1 and metadata ->> 'run_id' = any($2::text[])
+  where session_id = $1 and metadata ->> 'run_id'::text = any($2::text[])
   returning checkpoint_ns, checkpoint_id
 ),
 counted as (
@@ -181,7 +181,7 @@ where s.session_id = $1 and s.parent_checkpoint_id is not null and not exists (
 with named as materialized (
   select distinct s.checkpoint_ns, c.channel, c.version
   from {schema}.agent_states s
-  cross join lateral jsonb_each_text(s.state_data -> 'channel_versions') c (channel, version)
+  cross join lateral jsonb_each_text(s.state_data -> 'channel_versions'::text) c (channel, version)
   where s.session_id = $1
 )
 delete from {schema}.agent_state_values v
@@ -199,7 +199,7 @@ where v.session_id = $1 and not exists (
 -- params: session_id uuid
 with named as materialized (
   select coalesce(
-    range_agg(int4range(u.first_no, u.last_no, '[]')), '{}'
+    pg_catalog.range_agg(int4range(u.first_no, u.last_no, '[]')), '{}'
   ) as numbers
   from (
     select message_runs from {schema}.agent_state_values where session_id = $1
@@ -208,15 +208,15 @@ with named as materialized (
   ) r
   cross join lateral unnest(r.message_runs, r.message_runs[2:]) with ordinality
     u (first_no, last_no, i)
-  where u.i % 2 = 1
+  where u.i % 2::bigint = 1
 ),
 blobs as (
   delete from {schema}.agent_state_blobs b
   where b.session_id = $1 and b.hash not in (
-    select h from {schema}.agent_state_values v cross join unnest(v.blob_hashes) h
+    select h from {schema}.agent_state_values v cross join pg_catalog.unnest(v.blob_hashes) h
     where v.session_id = $1
     union
-    select h from {schema}.agent_state_writes w cross join unnest(w.blob_hashes) h
+    select h from {schema}.agent_state_writes w cross join pg_catalog.unnest(w.blob_hashes) h
     where w.session_id = $1
   )
   returning b.hash
@@ -224,11 +224,11 @@ blobs as (
 messages as (
   delete from {schema}.agent_messages m
   using named n
-  where m.session_id = $1 and not n.numbers @> m.message_no
+  where m.session_id = $1 and not n.numbers operator(pg_catalog.@>) m.message_no
   returning m.message_no
 )
 update {schema}.agent_sessions
-set message_epoch = (message_epoch & ~2097151) | ((message_epoch + 1) & 2097151)
+set message_epoch = (message_epoch & ~2097151::bigint) | ((message_epoch + 1) & 2097151::bigint)
 where session_id = $1 and (exists (select from messages) or exists (select from blobs));
 
 -- name: exists_state
@@ -260,7 +260,9 @@ select exists (
 with begun as materialized (
   select
     s.checkpoint_ns, s.checkpoint_id, s.position,
-    case s.checkpoint_ns when '' then s.checkpoint_id else s.metadata -> 'parents' ->> '' end
+    case s.checkpoint_ns
+      when '' then s.checkpoint_id else s.metadata -> 'parents'::text ->> ''::text
+    end
       collate "C" as root_id
   from {schema}.agent_states s
   where s.session_id = $1

@@ -140,7 +140,7 @@ with candidates as (
   union
   select m.session_id from {schema}.agent_messages m
   where $1::text is null and $2::jsonb is null and $3::text is not null
-    and {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $3)
+    and {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple'::regconfig, $3)
 )
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
@@ -160,7 +160,8 @@ where ($2::jsonb is null or s.metadata @> $2)
     or ($1::text is null and $2::jsonb is null)
     or s.session_id in (
       select m.session_id from {schema}.agent_messages m
-      where {schema}.pgsaga_message_words(m.content) @@ websearch_to_tsquery('simple', $3)
+      where {schema}.pgsaga_message_words(m.content)
+        @@ websearch_to_tsquery('simple'::regconfig, $3)
     )
   )
   and ($4::text is null or s.agent_type = $4)

@@ -7,7 +7,7 @@
 -- Waits until nobody else takes this thread over; held to the end of the transaction.
 -- params: session_id uuid
 -- columns: pg_advisory_xact_lock void
-select pg_advisory_xact_lock(hashtextextended('pgsaga takeover ' || $1::uuid::text, 0));
+select pg_advisory_xact_lock(hashtextextended('pgsaga takeover ' || $1::uuid::text, 0::bigint));
 
 -- name: check_takeover
 -- Answers while the connection is there, and with it the lock.
@@ -44,7 +44,7 @@ held as materialized (
       and a.checkpoint_id = g.checkpoint_id
     limit 1
   ) s
-  cross join lateral jsonb_each_text(s.state_data -> 'channel_versions') c (channel, version)
+  cross join lateral jsonb_each_text(s.state_data -> 'channel_versions'::text) c (channel, version)
   group by s.checkpoint_ns, c.channel, c.version
 ),
 said as materialized (
@@ -53,7 +53,7 @@ said as materialized (
   join {schema}.agent_state_values v
     on v.session_id = $1 and v.checkpoint_ns = h.checkpoint_ns
     and v.channel = h.channel and v.version = h.version
-  cross join lateral generate_series(1, cardinality(v.message_runs), 2) run (i)
+  cross join lateral generate_series(1, pg_catalog.cardinality(v.message_runs), 2) run (i)
   join {schema}.agent_messages m
     on m.session_id = $1 and m.created_at > h.time
     and m.message_no between v.message_runs[run.i] and v.message_runs[run.i + 1]

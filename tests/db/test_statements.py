@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
+from collections.abc import Iterator
 from importlib import resources
 
+import asyncpg
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
 
-from langgraph_pgsaga import Database, _sql
+from langgraph_pgsaga import Database, PostgresSaver, _sql, sync
+from langgraph_pgsaga.doctor import CheckStatus, diagnose
+from langgraph_pgsaga.migrate import load_migrations, migrate
+from langgraph_pgsaga.sessions import RetentionPolicy
+from tests.conftest import execute, with_database
+from tests.db._hostile_schema import plant
+from tests.db._puts import config_of, put
+from tests.db.test_migrate import run_a_graph
 
 pytestmark = pytest.mark.anyio
 
@@ -25,21 +38,30 @@ def _sql_type(name: str, kind: str) -> str:
     return renamed + ("[]" if kind == "array" else "")
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [s for system in _SYSTEMS for s in _sql.load(system).values() if s.name not in _NOT_PREPARABLE],
-    ids=lambda s: s.name,
-)
+_STATEMENTS = [
+    s for system in _SYSTEMS for s in _sql.load(system).values() if s.name not in _NOT_PREPARABLE
+]
+
+
+@pytest.mark.parametrize("statement", _STATEMENTS, ids=lambda s: s.name)
 async def test_statement_has_the_types_that_its_header_says(
     dsn: str, statement: _sql.Statement
 ) -> None:
     """A misspelt column or a wrong header fails here, before any data is touched."""
     async with Database(dsn) as db:
         conn = await db.connect()
-        prepared = await conn.prepare(db.text(statement))
-        params = [_sql_type(t.name, t.kind) for t in prepared.get_parameters()]
-        columns = [(a.name, _sql_type(a.type.name, a.type.kind)) for a in prepared.get_attributes()]
-        await conn.close()
+        try:
+            await _check_types(conn, db, statement)
+        finally:
+            await conn.close()
+
+
+async def _check_types(
+    conn: asyncpg.Connection[asyncpg.Record], db: Database, statement: _sql.Statement
+) -> None:
+    prepared = await conn.prepare(db.text(statement))
+    params = [_sql_type(t.name, t.kind) for t in prepared.get_parameters()]
+    columns = [(a.name, _sql_type(a.type.name, a.type.kind)) for a in prepared.get_attributes()]
     assert params == [sql_type for _, sql_type in statement.params]
     assert tuple(columns) == statement.columns
 
@@ -48,3 +70,114 @@ def test_names_are_unique_across_a_file() -> None:
     """Two statements of one name can't shadow each other."""
     for system in _SYSTEMS:
         assert _sql.load(system)
+
+
+# What others made in `public` isn't called
+
+
+@pytest.fixture(scope="module")
+def hostile_dsn(server_dsn: str) -> Iterator[str]:
+    """A database with tables in the schema "own", and traps for all that SQL here names."""
+    name = f"pgsaga_hostile_{os.getpid()}"
+    dsn = with_database(server_dsn, name)
+    texts = [*(s.text for s in _STATEMENTS), *(m.sql for m in load_migrations())]
+    rows = [f"own.{n}" for n in re.findall(r"create type {schema}\.(\w+)", "".join(texts))]
+
+    async def make() -> None:
+        await execute(server_dsn, f'create database "{name}" template template0')
+        assert await plant(dsn, texts) > 10_000
+        async with Database(dsn, schema="own") as db:
+            await migrate(db)
+        await plant(dsn, texts, rows)
+
+    asyncio.run(make())
+    yield dsn
+    asyncio.run(execute(server_dsn, f'drop database "{name}" with (force)'))
+
+
+# The functions and operators of `public` that something refers to, and what does.
+_REFERENCES = """
+  select distinct
+    pg_catalog.pg_describe_object(d.classid, d.objid, 0) as who,
+    pg_catalog.pg_describe_object(d.refclassid, d.refobjid, 0) as what
+  from pg_catalog.pg_depend d
+  left join pg_catalog.pg_proc p
+    on d.refclassid = 'pg_catalog.pg_proc'::regclass and p.oid = d.refobjid
+  left join pg_catalog.pg_operator o
+    on d.refclassid = 'pg_catalog.pg_operator'::regclass and o.oid = d.refobjid
+  where coalesce(p.pronamespace, o.oprnamespace) = 'public'::regnamespace
+    and d.classid <> 'pg_catalog.pg_operator'::regclass
+"""
+
+
+async def test_nothing_of_public_is_what_a_statement_means(hostile_dsn: str) -> None:
+    """Given a schema, each statement resolves to PostgreSQL's own functions and operators.
+
+    An error here names what to qualify (pg_catalog.unnest), or whose argument to give its
+    exact type ('x'::text).
+    """
+    open_: list[object] = []
+    async with Database(hostile_dsn, schema="own") as db:
+        conn = await db.connect()
+        for statement in _STATEMENTS:
+            if statement.name == "create_migrations_table":  # a utility, with nothing to resolve
+                continue
+            types = ", ".join(t for _, t in statement.params)
+            types = re.sub(r"\b(pgsaga_new_\w+)", r"own.\1", types)
+            probe = f"create function own.probe({types}) returns void language sql begin atomic "
+            begun = conn.transaction()
+            await begun.start()
+            try:
+                await conn.execute(f"{probe}{db.text(statement)}; select; end")
+                open_ += [(statement.name, row["what"]) for row in await conn.fetch(_REFERENCES)]
+            except asyncpg.PostgresError as error:
+                open_.append((statement.name, str(error)))
+            await begun.rollback()
+        await conn.close()
+    assert open_ == []
+
+
+async def test_types_are_the_same_beside_others_objects(hostile_dsn: str) -> None:
+    """Parameters whose type PostgreSQL has to find out, the driver's own question among them."""
+    wrong: list[str] = []
+    async with Database(hostile_dsn, schema="own") as db:
+        conn = await db.connect()
+        for statement in _STATEMENTS:
+            try:
+                await _check_types(conn, db, statement)
+            except (AssertionError, asyncpg.PostgresError) as error:
+                wrong.append(f"{statement.name}: {str(error)[:200]}")
+        await conn.close()
+    assert wrong == []
+
+
+async def test_nothing_of_public_is_in_what_migrations_make(hostile_dsn: str) -> None:
+    """Functions, views, defaults, checks and indexes are bound to what was meant."""
+    conn = await asyncpg.connect(hostile_dsn)
+    assert await conn.fetch(_REFERENCES) == []
+    await conn.close()
+
+
+def test_a_day_of_work_beside_others_objects(hostile_dsn: str) -> None:
+    """Runs, listings, searches, retention and the diagnosis call none of them."""
+    with PostgresSaver.from_conn_string(hostile_dsn, schema="own") as saver:
+        saver.setup()
+        run_a_graph(saver)
+        said = HumanMessage("some words", id="1")
+        config = put(saver, config_of("day"), {"messages": [said], "big": ["x"] * 5000})
+        put(saver, config, {"messages": [said, AIMessage("others")]})
+        sessions, messages = sync.Sessions(saver.db), sync.Messages(saver)
+        sessions.update("day", metadata={"k": 1})
+        for text in (None, "words"):
+            page = sessions.list(metadata={"k": 1}, text=text)
+            assert [s.thread_id for s in page.sessions] == ["day"]
+            assert messages.rows("day", text=text).rows[0].content == "some words"
+        assert messages.search("words", thread_id="day") == messages.search("words") != []
+        assert len(messages.rows(text="words", branch=None).rows) == 1
+        saver.copy_thread("day", "night")
+        sessions.sweep([RetentionPolicy(keep_last=1)])
+        found = saver.db.portal.call(diagnose, saver.db)
+        assert found.status is not CheckStatus.FAIL, found
+    with PostgresSaver.from_conn_string(hostile_dsn, schema="own", pooler=True) as saver:
+        saver.delete_thread("u")
+        run_a_graph(saver)
