@@ -22,7 +22,9 @@
 -- the times at which they were stored.
 --
 -- Locks: agent_states and agent_sessions against everything until the file is done, since
--- every row of agent_states is written anew.
+-- every row of agent_states is written anew and its indexes are built: 29 s for 300,000
+-- checkpoints of 1 KB on a busy machine of two cores. The table takes twice its size until
+-- it is vacuumed.
 --
 -- Processes of earlier releases can't write checkpoints any more: they would give them no
 -- place in the order.

@@ -320,7 +320,7 @@ session as (
     priority = excluded.priority,
     metadata = excluded.metadata,
     message_count = excluded.message_count,
-    last_position = excluded.last_position
+    last_position = greatest(t.last_position, excluded.last_position)
 ),
 states as (
   insert into {schema}.agent_states

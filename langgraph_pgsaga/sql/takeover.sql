@@ -64,6 +64,32 @@ set created_at = d.time
 from said d
 where m.session_id = $1 and m.message_no = d.message_no;
 
+-- name: order_checkpoints
+-- The given checkpoints get the order in which they are given, at the places that they have
+-- together: one that couldn't be stored at first comes after those that could.
+-- params: session_id uuid, checkpoint_nss text[], checkpoint_ids text[]
+with session as materialized (
+  select s.session_id from {schema}.agent_sessions s where s.session_id = $1 for update
+),
+given as materialized (
+  select
+    s.checkpoint_ns, s.checkpoint_id, s.position,
+    row_number() over (order by i.place) as wanted,
+    row_number() over (order by s.position) as place
+  from session c
+  cross join unnest($2::text[], $3::text[]) with ordinality
+    i (checkpoint_ns, checkpoint_id, place)
+  join {schema}.agent_states s
+    on s.session_id = $1 and s.checkpoint_ns = i.checkpoint_ns
+    and s.checkpoint_id = i.checkpoint_id
+)
+update {schema}.agent_states s
+set position = p.position
+from given g
+join given p on p.place = g.wanted
+where s.session_id = $1 and s.checkpoint_ns = g.checkpoint_ns
+  and s.checkpoint_id = g.checkpoint_id and s.position <> p.position;
+
 -- name: end_takeover
 -- The session is as old as its first checkpoint, and was active last with its last one, or,
 -- with is_active, is so now. With taken_over_to the thread is whole here up to this checkpoint of the

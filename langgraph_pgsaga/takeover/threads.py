@@ -22,7 +22,12 @@ from langgraph_pgsaga._arguments import (
     checked_time,
 )
 from langgraph_pgsaga.checkpoint import PostgresSaver
-from langgraph_pgsaga.checkpoint.address import Address, session_id_of, thread_id_text
+from langgraph_pgsaga.checkpoint.address import (
+    Address,
+    session_id_of,
+    stored_namespace,
+    thread_id_text,
+)
 from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
 from langgraph_pgsaga.database import Connection, Database
 from langgraph_pgsaga.errors import (
@@ -212,6 +217,11 @@ class _Lock:
         """LockLostError where the lock is lost."""
         await self._fetch("check_takeover")
 
+    async def order(self, session_id: UUID, keys: Sequence[CheckpointKey]) -> None:
+        """Puts the thread's checkpoints, oldest first, in this order."""
+        places = [(stored_namespace(key.checkpoint_ns), key.checkpoint_id) for key in keys]
+        await self._fetch("order_checkpoints", session_id, *map(list, zip(*places, strict=True)))
+
     async def end(self, session_id: UUID, taken_over_to: str | None, *, is_active: bool) -> None:
         """Stores what came of it, which only the lock's holder can, and gives the lock back."""
         await self._fetch("end_takeover", session_id, taken_over_to, is_active)
@@ -270,6 +280,7 @@ class _Takeover:
         self._checkpoints = self._stored = self._writes = 0
         self._errors: list[PgSagaError] = []
         self._newest: CheckpointKey | None = None
+        self._order: Sequence[CheckpointKey] = ()
         self._came_to = ""
 
     async def run(self, *, is_active: bool = False) -> ThreadReport:
@@ -281,6 +292,8 @@ class _Takeover:
                     await self._take()
                 is_whole = self._newest is not None and not self._errors
                 came_to = self._newest.checkpoint_id if self._newest and is_whole else None
+                if self._stored and is_whole:
+                    await self._lock.order(session_id, self._order)
                 if self._stored or (is_whole and came_to != self._came_to):
                     await self._lock.end(session_id, came_to, is_active=is_active)
         return self._report()
@@ -315,7 +328,7 @@ class _Takeover:
         """All there is, and what came to it meanwhile."""
         seen: list[CheckpointKey] = []
         while (keys := await self._keys(self._reader)) != seen:
-            seen, self._newest = keys, keys[-1] if keys else None
+            seen, self._order, self._newest = keys, keys, keys[-1] if keys else None
             self._checkpoints = len(keys)
             await self._take_keys(keys)
             if self._lock is None or self._errors or self._newest is None:

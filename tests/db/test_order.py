@@ -19,6 +19,7 @@ from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver, _sql
 from langgraph_pgsaga.checkpoint.address import session_id_of
+from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.migrate import load_migrations
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
@@ -274,6 +275,33 @@ async def test_an_import_has_the_order_of_its_source(saver: PostgresSaver, sourc
         assert await listed("by place") == ["2", "6", "1", "3", "7", "5"]
     (await import_threads(memory, saver)).raise_first()
     assert await listed("by id") == ["7", "6", "5", "3", "1"]
+
+
+@pytest.mark.anyio
+async def test_a_checkpoint_that_came_later_takes_its_place(
+    saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that couldn't be stored at first isn't the latest once it can be."""
+    memory = InMemorySaver()
+    config = config_of("t")
+    for checkpoint_id in ("1", "2", "3", "4"):
+        checkpoint = checkpoint_of(saver, {"a": [checkpoint_id]})
+        checkpoint["id"] = checkpoint_id
+        memory.put(config, checkpoint, {"source": "loop"}, checkpoint["channel_versions"])
+    put = PostgresSaver.aput
+
+    async def refusing(self: PostgresSaver, config: Any, checkpoint: Any, *rest: Any) -> Any:
+        if checkpoint["id"] == "2":
+            raise UnstorableValueError(where="a", problem="not yet")
+        return await put(self, config, checkpoint, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresSaver, "aput", refusing)
+        report = await import_threads(memory, saver)
+        assert [type(error) for error in report.threads[0].errors] == [UnstorableValueError]
+    (await import_threads(memory, saver)).raise_first()
+    found = [one async for one in saver.alist(config)]
+    assert ids(iter(found)) == ["4", "3", "2", "1"]
 
 
 def test_the_past_of_a_thread_that_was_deleted_is_no_order(sync_saver: PostgresSaver) -> None:
