@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -67,6 +68,17 @@ class StoredWrite(NamedTuple):
 
 
 Runs: TypeAlias = list[tuple[int, int]]
+T = TypeVar("T")
+
+# Messages that are decoded at once, 5 ms of them; then others of the loop have their turn.
+_AT_ONCE = 250
+
+
+def slices(items: Sequence[T]) -> Sequence[Sequence[T]]:
+    """The items, as many at once as are decoded in one turn of the event loop."""
+    if len(items) <= _AT_ONCE:
+        return (items,)
+    return [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
 
 
 class Messages:
@@ -75,6 +87,31 @@ class Messages:
     def __init__(self, codec: MessageCodec, stored: Mapping[int, StoredMessage]) -> None:
         self._codec = codec
         self._stored = stored
+        # Objects made ahead, by number, for one list each.
+        self._ready: dict[int, Any] = {}
+
+    async def prepare(self, values: Iterable[StoredValue]) -> None:
+        """Makes the objects of long lists ahead, and lets others have their turn meanwhile.
+
+        What fails is left to `objects`, which says where it stands.
+        """
+        if len(self._stored) <= _AT_ONCE:
+            return
+        for value in values:
+            if value.message_runs and value.type in (MESSAGES, MESSAGES_SNAPSHOT):
+                with suppress(UnloadableValueError, KeyError):
+                    numbers = self.numbers(value.message_runs)
+                    if len(numbers) > _AT_ONCE:
+                        await self._make_ready(numbers)
+
+    async def _make_ready(self, numbers: Sequence[int]) -> None:
+        ready, stored, fresh = self._ready, self._stored, self._codec.fresh
+        for place, some in enumerate(slices(numbers)):
+            if place:
+                await asyncio.sleep(0)
+            for number in some:
+                if number not in ready:
+                    ready[number] = fresh(stored[number])
 
     def numbers(self, message_runs: Sequence[Any]) -> list[int]:
         """The numbers in the runs, in order: [1, 3, 7, 7] is 1, 2, 3, 7.
@@ -99,8 +136,13 @@ class Messages:
     def objects(self, numbers: Iterable[int]) -> list[Any]:
         """The messages, in order; KeyError where one isn't there."""
         found: list[Any] = []
+        stored, ready, fresh = self._stored, self._ready, self._codec.fresh
         try:
-            found.extend(map(self._codec.fresh, map(self._stored.__getitem__, numbers)))
+            if not ready:
+                found.extend(map(fresh, map(stored.__getitem__, numbers)))
+            for number in numbers if ready else ():
+                message = ready.pop(number, None)
+                found.append(fresh(stored[number]) if message is None else message)
         except UnloadableValueError as error:
             error.path = f"[{len(found)}]{error.path}"
             raise
@@ -112,7 +154,8 @@ class SharedMessages(Messages):
 
     def __init__(self, codec: MessageCodec, stored: Mapping[int, StoredMessage]) -> None:
         super().__init__(codec, stored)
-        self._objects: dict[int, Any] = {}
+        # Those made ahead among them.
+        self._objects = self._ready
 
     def objects(self, numbers: Iterable[int]) -> list[Any]:
         """One that stands twice in a list is two objects, since nodes and reducers may
@@ -316,7 +359,7 @@ class FetchedCheckpoint(NamedTuple):
     messages: Mapping[int, StoredMessage] = MappingProxyType({})
 
 
-def decode_fetched(
+async def decode_fetched(
     codec: MessageCodec,
     thread_id: Any,
     stored_ns: str,
@@ -325,7 +368,8 @@ def decode_fetched(
 ) -> FetchedCheckpoint | None:
     """The rows of get_checkpoint; None where there is no such checkpoint, and no lease.
 
-    `known` is what the statement was told that needn't be sent.
+    `known` is what the statement was told that needn't be sent. While there is much to
+    decode the event loop goes on.
     """
     by_kind: dict[str, list[asyncpg.Record]] = {}
     for row in rows:
@@ -337,10 +381,12 @@ def decode_fetched(
     if state_row["name"] is None:
         return FetchedCheckpoint(None, lease_id, state_row["last_position"])
     with placed(thread_id, stored_ns, state_row["name"]):
-        return _decode_fetched(codec, thread_id, stored_ns, state_row, by_kind, known, lease_id)
+        return await _decode_fetched(
+            codec, thread_id, stored_ns, state_row, by_kind, known, lease_id
+        )
 
 
-def _decode_fetched(
+async def _decode_fetched(
     codec: MessageCodec,
     thread_id: Any,
     stored_ns: str,
@@ -349,12 +395,15 @@ def _decode_fetched(
     known: KnownSession | None,
     lease_id: UUID | None,
 ) -> FetchedCheckpoint:
-    sent = {
-        row["no"]: codec.of_row(row["type"], row["payload"]) for row in by_kind.get("message", ())
-    }
+    sent: dict[int, StoredMessage] = {}
+    for place, some in enumerate(slices(by_kind.get("message", ()))):
+        if place:
+            await asyncio.sleep(0)
+        sent.update((row["no"], codec.of_row(row["type"], row["payload"])) for row in some)
     is_known = known is not None and known.epoch == state_row["no"]
     stored = {**known.contents, **sent} if known is not None and is_known else sent
     messages = Messages(codec, stored)
+    await messages.prepare(map(_value_of, by_kind.get("value", ())))
     values = {
         row["name"]: decode_value(codec.codec, row["name"], _value_of(row), messages)
         for row in by_kind.get("value", ())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -35,6 +37,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     needs_pending_sends,
     placed,
     runs_of,
+    slices,
 )
 from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
@@ -44,6 +47,8 @@ from langgraph_pgsaga.errors import CheckpointDeletedError, CorruptValueError
 
 _STATEMENTS = _sql.load("history")
 _HOT = _sql.load("checkpoint")
+# Seconds for which the event loop may stand still between two checkpoints of a page.
+_LONGEST_TURN = 0.005
 _FIRST_PAGE = 32
 _LARGEST_PAGE = 256
 # Session, namespace and checkpoint id.
@@ -112,6 +117,7 @@ class Contents:
         for row in rows:
             key = ValueKey(row["session_id"], row["checkpoint_ns"], row["channel"], row["version"])
             self._stored[key] = _value_of(row)
+            await self.messages(row["session_id"]).prepare([_value_of(row)])
 
     async def fetch_messages(
         self, runs: Iterable[tuple[UUID, list[int] | None]], conn: Connection
@@ -133,9 +139,13 @@ class Contents:
         if rows:
             columns = [list(column) for column in zip(*rows, strict=True)]
             statement = _STATEMENTS["select_messages"]
-            for row in await self._database.fetch(statement, *columns, conn=conn):
-                stored = self._codec.of_row(row["payload_type"], row["payload"])
-                self._messages.setdefault(row["session_id"], {})[row["message_no"]] = stored
+            found_rows = await self._database.fetch(statement, *columns, conn=conn)
+            for place, some in enumerate(slices(found_rows)):
+                if place:
+                    await asyncio.sleep(0)
+                for row in some:
+                    stored = self._codec.of_row(row["payload_type"], row["payload"])
+                    self._messages.setdefault(row["session_id"], {})[row["message_no"]] = stored
         # Only now: what fails before is fetched again.
         self._fetched.update(united)
 
@@ -306,9 +316,14 @@ class CheckpointListing:
         senders = [_parent_key(row) for row, state in found if _has_sender(row, state)]
         writes = await self._writes([*(_state_key(row) for row, _ in found), *senders], conn)
         tuples = []
+        turn = time.monotonic()
         for (row, state), own_keys in zip(found, keys, strict=True):
             with self._placed(row):
                 tuples.append(self._tuple(row, state, own_keys, writes))
+            # Lists of many messages take their time even where these are there already.
+            if time.monotonic() - turn > _LONGEST_TURN:
+                await asyncio.sleep(0)
+                turn = time.monotonic()
         return tuples
 
     def _tuple(

@@ -266,7 +266,9 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             known.held if known else None,
             conn=conn,
         )
-        return decode_fetched(self._codec, address.given_thread_id, address.stored_ns, rows, known)
+        return await decode_fetched(
+            self._codec, address.given_thread_id, address.stored_ns, rows, known
+        )
 
     async def _fetch_old(self, address: Address, conn: Connection) -> FetchedCheckpoint | None:
         """A checkpoint of a format before 4, which kept its Sends as writes of its parent."""
