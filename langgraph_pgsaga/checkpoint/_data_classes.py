@@ -195,16 +195,15 @@ class _ModelBuilder(Builder):
         self.hides = bool(self._private or self._excluded)
         self.migrates = _has_before_validators(cls)
         self._aliases = _aliases(self._fields.values())
+        self._given = {name: _given_name(name, field) for name, field in self._fields.items()}
         self._own_init = bool(getattr(cls, "__pydantic_custom_init__", False))
 
     def construct(self, fields: Fields) -> Any:
         if not self._own_init:
             by_alias = not fields.keys() <= self._fields.keys()
             return self.cls.model_validate(fields, by_name=True, by_alias=by_alias)
-        if self._aliases:
-            # An __init__ of its own would be called with names, and know aliases only.
-            return self.cls.model_construct(**fields)
-        return self.cls(**fields)
+        # An __init__ of its own knows the names by which fields are given, and no others.
+        return self.cls(**{self._given.get(name, name): fields[name] for name in fields})
 
     def from_dump(self, fields: Fields) -> Any:
         known = fields
@@ -311,6 +310,7 @@ class _DataclassBuilder(Builder):
         self._late = frozenset(name for name, field in self._fields.items() if not field.init)
         self._in_dict = keeps_in_dict(cls, self._fields)
         config: Mapping[str, Any] = getattr(cls, "__pydantic_config__", None) or {}
+        self.is_open = config.get("extra") == "allow"
         self.ignores_unknown = config.get("extra") == "ignore"
         self.migrates = _has_before_validators(cls)
         self._aliases = _aliases(getattr(cls, "__pydantic_fields__", {}).values())
@@ -321,14 +321,20 @@ class _DataclassBuilder(Builder):
         return self._set_fields(made, {n: fields[n] for n in self._late.intersection(fields)})
 
     def raw(self, fields: Fields) -> Any:
-        made = self.cls.__new__(self.cls)
+        made = self._empty()
         if self._in_dict:
             made.__dict__.update(fields)
             return made
         return self._set_fields(made, fields)
 
+    def _empty(self) -> Any:
+        try:
+            return object.__new__(self.cls)
+        except TypeError:  # it has a built-in type's objects
+            return self.cls.__new__(self.cls)
+
     def with_fields(self, made: Any, fields: Fields) -> Any:
-        return self._set_fields(made, {n: v for n, v in fields.items() if n in self.names})
+        return self._set_fields(made, fields)
 
     def _set_fields(self, made: Any, fields: Fields) -> Any:
         for name, value in fields.items():
@@ -396,6 +402,12 @@ def _takes_any(cls: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _given_name(name: str, field: FieldInfo) -> str:
+    """The name by which a field is given to `__init__`."""
+    given = getattr(field.validation_alias, "choices", [field.validation_alias])[0]
+    return given if isinstance(given, str) else field.alias or name
 
 
 def _aliases(fields: Iterable[FieldInfo]) -> frozenset[str]:

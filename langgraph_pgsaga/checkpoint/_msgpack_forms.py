@@ -93,9 +93,26 @@ def writer_for(cls: type[Any], rules: TypeRules) -> Writer:
     if cls is Placeholder or cls is PlaceholderMessage:
         return _placeholder
     make, is_named = _form(cls)
-    if is_named:
-        _demand_loadable(cls, rules)
-    return make(cls)
+    if not is_named:
+        return make(cls)
+    _demand_loadable(cls, rules)
+    write = make(cls)
+    return write if rules.is_listed(*key_of(cls)) else _checked(cls, rules, write)
+
+
+def _checked(cls: type[Any], rules: TypeRules, write: Writer) -> Writer:
+    """Refuses what it is given once the class's name stands for another one: in a notebook."""
+    module, name = key_of(cls)
+    names = _live_classes.namespace_of(sys.modules.get(module))
+    if names.get(name) is not cls:  # nested in another, or without a name
+        return write
+
+    def write_checked(encoder: Encoder, value: Any) -> Any:
+        if names.get(name) is not cls:
+            _demand_loadable(cls, rules)
+        return write(encoder, value)
+
+    return write_checked
 
 
 def _form(cls: type[Any]) -> tuple[Maker, bool]:
@@ -288,18 +305,22 @@ def _dataclass(cls: type[Any]) -> Writer:
     head, mark = _head(key_of(cls), with_tail=True), _live_classes.mark_of(cls)
     whole = _tail(mark)
     in_dict, has_dict = keeps_in_dict(cls, order), bool(cls.__dictoffset__)
+    has_slots = _has_other_slots(cls, names)
+    is_open = getattr(cls, "__pydantic_config__", {}).get("extra") == "allow"
 
     def write(encoder: Encoder, value: Any) -> Ext:
         state = value.__dict__ if has_dict else _NOTHING
         tail = whole
-        if in_dict and state.keys() == names:
+        if in_dict and not has_slots and state.keys() == names:
             fields = {name: state[name] for name in order}
         else:
             # A field that was never set is left out.
             found = ((name, getattr(value, name, dataclasses.MISSING)) for name in order)
             fields = {name: item for name, item in found if item is not dataclasses.MISSING}
-            more = bool(state) and _has_more(value, names)
-            if more or len(fields) != len(order):
+            more = has_slots or (bool(state) and _has_more(value, names))
+            if is_open:
+                fields, more = {**state, **fields}, False
+            if more or not names <= fields.keys():
                 tail = _tail(mark, names - fields.keys(), more=more)
         return Ext(KEYWORDS, head + encoder.pack(fields) + tail)
 
@@ -307,6 +328,13 @@ def _dataclass(cls: type[Any]) -> Writer:
 
 
 _NOTHING: dict[str, Any] = {}
+
+
+def _has_other_slots(cls: type, names: frozenset[str]) -> bool:
+    """Whether objects have slots for what isn't a field."""
+    kept = {*names, "__dict__", "__weakref__"}
+    found = (base.__dict__.get("__slots__", ()) for base in cls.__mro__)
+    return any(not kept.issuperset([one] if isinstance(one, str) else one) for one in found)
 
 
 def _has_more(value: Any, names: frozenset[str]) -> bool:

@@ -179,6 +179,45 @@ class CheckedOrder:
     qty: Annotated[int, AfterValidator(operator.neg)]
 
 
+@pydantic_dataclasses.dataclass(config=ConfigDict(extra="allow"))
+class OpenData:
+    a: int
+
+
+@dataclasses.dataclass
+class NewTakesArguments:
+    a: int
+
+    def __new__(cls, a: int) -> NewTakesArguments:
+        CALLS.append("NewTakesArguments")
+        return super().__new__(cls)
+
+
+class HasSlot:
+    __slots__ = ("_hidden",)
+
+
+@dataclasses.dataclass(slots=True)
+class HidesInSlot(HasSlot):
+    a: int
+
+    def __post_init__(self) -> None:
+        self._hidden = 5  # type: ignore[misc]
+        self.a += 1
+
+
+class OwnInitAndAlias(BaseModel):
+    """Its __init__ is given aliases only."""
+
+    name: str = Field(alias="theName")
+    _made: int = PrivateAttr(0)
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._made = 1
+        self.name += "!"
+
+
 class Louder2(BaseModel):
     text: str
     items: list[str] = []
@@ -333,6 +372,7 @@ MADE: list[Callable[[], Any]] = [
     lambda: OwnInit("abc"),
     lambda: GenericBox[int](3),
     lambda: CheckedOrder(qty=3),
+    lambda: OpenData(a=1, b=[2]),  # type: ignore[call-arg]
     lambda: Louder2(text="a", items=["b"]),
     lambda: After(total=1),
     lambda: PostInit(total=1),
@@ -389,6 +429,35 @@ def test_attributes_beside_the_fields_are_made_by_the_class() -> None:
     assert found._index
     assert not found._lock.locked()
     assert again(found).words == ["a", "end"]
+
+
+def test_what_else_an_object_holds_is_made_by_its_class() -> None:
+    """In slots that aren't fields, or by an __init__ that knows aliases only."""
+    slotted = again(HidesInSlot(1))
+    assert (slotted.a, slotted._hidden) == (2, 5)
+    model = again(OwnInitAndAlias(theName="a"))
+    assert (model.name, model._made) == ("a!", 1)
+
+
+def test_a_class_whose_new_takes_arguments() -> None:
+    """It is built without asking it."""
+    value = NewTakesArguments(3)
+    CALLS.clear()
+    assert again(value) == value
+    assert CALLS == []
+
+
+def test_a_class_that_was_defined_anew_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That objects of a class were stored before says nothing once its name stands for another."""
+    serde = SafeSerializer()
+    old = named(kinds(a=...)[0], "Thing")
+    monkeypatch.setattr(HERE, "Thing", old, raising=False)
+    assert again(old(a=1), serde) == old(a=1)
+    new = named(kinds(b=...)[0], "Thing")
+    monkeypatch.setattr(HERE, "Thing", new)
+    with pytest.raises(UnstorableValueError, match="defined anew"):
+        serde.dumps_typed([old(a=1)])
+    assert again(new(b=1), serde) == new(b=1)
 
 
 def test_descriptors_are_set() -> None:
