@@ -441,6 +441,11 @@ _BUILDERS: dict[type, Builder] = {}
 _MOST_CLASSES = 2000
 
 
+def met_builder(cls: type[Any]) -> Builder | None:
+    """What `builder_of` gave for the class before, if anything."""
+    return _BUILDERS.get(cls)
+
+
 def builder_of(cls: type[Any]) -> Builder:
     """How objects of the class are made; says nothing on whether they may be."""
     found = _BUILDERS.get(cls)

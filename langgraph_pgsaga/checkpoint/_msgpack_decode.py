@@ -30,7 +30,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from pydantic import RootModel
 
 from langgraph_pgsaga.checkpoint import _msgpack_known as known
-from langgraph_pgsaga.checkpoint._data_classes import WHOLE, About, builder_of
+from langgraph_pgsaga.checkpoint._data_classes import WHOLE, About, builder_of, met_builder
 from langgraph_pgsaga.checkpoint._msgpack_depth import (
     MAX_LOADED_DEPTH,
     UNCHECKED_DEPTH,
@@ -164,17 +164,19 @@ class Decoder:
         is_dump = not is_whole and type(tail) is not dict
         names = fields if type(fields) is dict else ()
         cls: type[Any] = self._rules.resolve(module, name, about.mark, names)
-        if issubclass(cls, Enum):
-            # Called with names, an enum makes a class.
-            raise _changed(module, name, "it is an enum now")
         # A dumped root model is its root.
         if type(fields) is not dict and not (is_dump and issubclass(cls, RootModel)):
             raise _wrong(module, name, "its fields aren't a mapping")
-        if make := known.by_name(cls):
-            return _guard(module, name, lambda: make(cls, fields))
-        if not known.has_fields(cls):
-            raise _wrong(module, name, "it is never stored in this form")
-        builder = builder_of(cls)
+        builder = met_builder(cls)
+        if builder is None:
+            if issubclass(cls, Enum):
+                # Called with names, an enum makes a class.
+                raise _changed(module, name, "it is an enum now")
+            if make := known.by_name(cls):
+                return _guard(module, name, lambda: make(cls, fields))
+            if not known.has_fields(cls):
+                raise _wrong(module, name, "it is never stored in this form")
+            builder = builder_of(cls)
         try:
             return builder.from_dump(fields) if is_dump else builder.build(fields, about)
         except ChangedClassError:
