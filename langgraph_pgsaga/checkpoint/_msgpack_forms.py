@@ -97,22 +97,22 @@ def writer_for(cls: type[Any], rules: TypeRules) -> Writer:
         return make(cls)
     _demand_loadable(cls, rules)
     write = make(cls)
-    return write if rules.is_listed(*key_of(cls)) else _checked(cls, rules, write)
+    return write if rules.is_listed(*key_of(cls)) else _while_named(cls, write, rules)
 
 
-def _checked(cls: type[Any], rules: TypeRules, write: Writer) -> Writer:
+def _while_named(cls: type[Any], write: Writer, rules: TypeRules) -> Writer:
     """Refuses what it is given once the class's name stands for another one: in a notebook."""
     module, name = key_of(cls)
     names = _live_classes.namespace_of(sys.modules.get(module))
     if names.get(name) is not cls:  # nested in another, or without a name
         return write
 
-    def write_checked(encoder: Encoder, value: Any) -> Any:
+    def write_named(encoder: Encoder, value: Any) -> Any:
         if names.get(name) is not cls:
             _demand_loadable(cls, rules)
         return write(encoder, value)
 
-    return write_checked
+    return write_named
 
 
 def _form(cls: type[Any]) -> tuple[Maker, bool]:
@@ -339,13 +339,14 @@ def _has_other_slots(cls: type, names: frozenset[str]) -> bool:
 
 def _has_more(value: Any, names: frozenset[str]) -> bool:
     """Whether an object has attributes beside its fields, which its class made."""
-    return any(name not in names and not _is_derived(value, name) for name in value.__dict__)
+    cls = type(value)
+    return any(name not in names and not _is_derived(cls, name) for name in value.__dict__)
 
 
-def _is_derived(value: Any, name: str) -> bool:
+def _is_derived(cls: type, name: str) -> bool:
     if name == "__orig_class__":  # typing's, of a generic class
         return True
-    return isinstance(inspect.getattr_static(type(value), name, None), functools.cached_property)
+    return isinstance(inspect.getattr_static(cls, name, None), functools.cached_property)
 
 
 def _named_tuple(cls: type[Any]) -> Writer:

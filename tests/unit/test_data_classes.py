@@ -460,6 +460,22 @@ def test_a_class_that_was_defined_anew_meanwhile(monkeypatch: pytest.MonkeyPatch
     assert again(new(b=1), serde) == new(b=1)
 
 
+class Labels(set[str]):
+    """A type that has to be allowed, and keeps what it has worked out."""
+
+    @functools.cached_property
+    def longest(self) -> str:
+        return max(self, key=len)
+
+
+def test_what_an_allowed_object_has_worked_out_is_no_part_of_it() -> None:
+    """A cached property of an allowed type refuses nothing: it is worked out again."""
+    value = Labels(["a", "bb"])
+    assert value.longest == "bb"
+    found = again(value, SafeSerializer(allow=[Labels]))
+    assert (found, type(found), found.longest) == (value, Labels, "bb")
+
+
 def test_descriptors_are_set() -> None:
     """A field that a descriptor keeps elsewhere has its value."""
     assert again(Weather(3)).degrees == 3
