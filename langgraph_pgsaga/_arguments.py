@@ -5,7 +5,6 @@ One rule each, for every system: what is text, a number, a time, a list of some.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -16,6 +15,8 @@ from langgraph_pgsaga.errors import InvalidArgumentError
 T = TypeVar("T")
 
 LARGEST_INTEGER = 2**31 - 1
+# Thirty years: with them, no time leaves the range of PostgreSQL's.
+_MOST_SECONDS = 1_000_000_000
 _LARGEST_COUNT = 2**63 - 1
 
 
@@ -93,10 +94,13 @@ def checked_limit(limit: Any) -> int | None:
 
 
 def checked_seconds(argument: str, value: Any, *, least: float) -> float:
-    """A finite number of seconds."""
+    """A number of seconds."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < least:
-        problem = f"must be a number of seconds, {least:g} or more, not {shown(value)}"
+    if not is_number or not least <= value <= _MOST_SECONDS:
+        problem = (
+            f"must be a number of seconds between {least:g} and {_MOST_SECONDS:,}, "
+            f"not {shown(value)}"
+        )
         raise InvalidArgumentError(argument=argument, problem=problem)
     return float(value)
 
@@ -121,6 +125,8 @@ def checked_instance(argument: str, value: Any, kind: type[T], hint: str) -> T:
 def shown(value: Any) -> str:
     """What a message says of a value: a short one itself, of others the type."""
     if isinstance(value, str | bytes | int | float):
+        if isinstance(value, int) and abs(value) > _LARGEST_COUNT:
+            return "a larger int"  # which may have more digits than Python writes
         text = repr(value[:40]) if isinstance(value, str | bytes) else repr(value)
         return text if len(text) <= 60 else f"{text[:57]}..."
     return type(value).__name__

@@ -42,12 +42,10 @@ class SessionPart:
     known_hashes: Set[bytes]
     known_states: Mapping[StateKey, int]
     lease: Lease | None
-    lease_id: UUID | None = None
     new_states: int = 0
     stored_states: list[StateKey] = field(default_factory=list)
     # The oldest under which a parent of these was seen; None where none was.
     deletion_count: int | None = None
-    may_claim: bool = False
     status: str | None = None
     fresh: dict[bytes, int] = field(default_factory=dict)
     stored: list[tuple[int, StoredMessage]] = field(default_factory=list)
@@ -72,7 +70,6 @@ class SessionPart:
     def stand(self, standing: Standing) -> None:
         """The run stands as the latest call says."""
         self.lease = self.lease or standing.lease
-        self.may_claim = self.may_claim or standing.may_claim
         self.status = standing.status or self.status
 
     def add_state(self, put: EncodedPut) -> None:
@@ -87,13 +84,11 @@ class SessionPart:
         """What it is going to be written under."""
         if self.lease is None:
             return NO_LEASE if self.new_states else ANY_LEASE
-        columns = self.lease.columns(is_claim=self.may_claim)
-        self.lease_id = columns.lease_id
-        return columns
+        return self.lease.columns()
 
     def note_stored(self) -> None:
         """The server has it."""
-        if self.lease is not None and self.lease.lease_id == self.lease_id:
+        if self.lease is not None:
             self.lease.is_claimed, self.lease.is_session_new = True, False
 
     def number(self, message: StoredMessage) -> int | None:
@@ -190,7 +185,8 @@ class Batch:
         name = part.session_id, part.thread_id
         numbers = part.epoch, count, len(part.fresh), part.is_new
         order = part.new_states, part.deletion_count
-        return *name, *columns, *numbers, part.status, *part.lease_columns(), *order
+        base = None if part.lease is None else part.lease.base.position
+        return *name, *columns, *numbers, part.status, *part.lease_columns(), *order, base
 
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
         part.new_states += 1

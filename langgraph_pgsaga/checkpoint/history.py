@@ -41,9 +41,11 @@ from langgraph_pgsaga.checkpoint.decode import (
 )
 from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
+from langgraph_pgsaga.checkpoint.standing import status_of
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
+from langgraph_pgsaga.checkpoint.triggers import is_trigger
 from langgraph_pgsaga.database import Connection, Database
-from langgraph_pgsaga.errors import CheckpointDeletedError, CorruptValueError
+from langgraph_pgsaga.errors import CheckpointDeletedError, CorruptValueError, SerializationError
 
 _STATEMENTS = _sql.load("history")
 _HOT = _sql.load("checkpoint")
@@ -470,6 +472,38 @@ async def pending_sends(
     messages = contents.messages(address.session_id)
     with placed(address.given_thread_id, address.stored_ns, checkpoint_id):
         return [decode_value(codec.codec, TASKS, _value_of(row), messages) for row in rows]
+
+
+async def status_at(
+    database: Database, codec: MessageCodec, address: Address, conn: Connection
+) -> str | None:
+    """The status that the checkpoint leaves its thread with, without what its tasks wrote.
+
+    None where it doesn't tell, can't be loaded, or isn't there.
+    """
+    place = address.session_id, address.stored_ns, [address.checkpoint_id]
+    rows = await database.fetch(_STATEMENTS["select_states"], *place, conn=conn)
+    try:
+        for row in rows:
+            columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
+            state = decode_state(codec.codec, *columns)
+            keys = starter_keys(address, state)
+            contents = Contents(database, codec)
+            await contents.fetch(keys, conn)
+            versions = state.checkpoint["channel_versions"]
+            return status_of(versions, {**state.inline, **contents.values(keys)}, state.metadata)
+    except SerializationError:
+        pass  # a copy needs nothing loaded
+    return None
+
+
+def starter_keys(address: Address, state: StateData) -> list[ValueKey]:
+    """The values that say which nodes are next, beside those that stand in the row."""
+    return [
+        ValueKey(address.session_id, address.stored_ns, channel, str(version))
+        for channel, version in state.checkpoint["channel_versions"].items()
+        if is_trigger(channel) and channel not in state.inline
+    ]
 
 
 async def _seeds(

@@ -8,29 +8,27 @@ late it wakes up: the lease is its fencing token.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import os
 import socket
-import threading
-import weakref
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
+from langchain_core.runnables import RunnableConfig
 
+from langgraph_pgsaga import _fork
+from langgraph_pgsaga.checkpoint.run import Course, Remembered, RunKey, run_key
 from langgraph_pgsaga.errors import LeaseError, LeaseLostError, ThreadLeasedError
 
-_MOST_REMEMBERED = 10_000
-_MOST_HELD = 16
-
-# What a run runs in: while that goes on with other things, the run is over.
-_Owner: TypeAlias = asyncio.Task[Any] | threading.Thread
+# Looks at threads that one context remembers: what one of them saw counts for an update that
+# follows it, and that so many others follow at once.
+_MOST_LOOKS = 1_000
 
 
 class LeaseColumns(NamedTuple):
@@ -44,6 +42,14 @@ class LeaseColumns(NamedTuple):
     base_lease_id: UUID | None
 
 
+class Base(NamedTuple):
+    """How a thread was found: the lease it was written under last, its last position."""
+
+    lease_id: UUID | None = None
+    position: int = 0
+
+
+NO_BASE = Base()
 # Without a lease a checkpoint may be written wherever nobody has one.
 NO_LEASE = LeaseColumns(None, None, None, True, False, None)
 # Pending writes without one leave the thread's lease as it is.
@@ -54,17 +60,31 @@ def _new_id() -> UUID:
     return UUID(bytes=os.urandom(16))
 
 
+class _Process:
+    """This one: what a parent holds isn't its forked child's."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        self.identity = object()
+
+
+_process = _Process()
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
     """The right to write to a thread, as a run, or a `with` block, has it.
 
     `seconds` is how long it lasts after it was renewed, as each checkpoint does. A run's
     own lease is claimed by what the run writes first: `is_claimed` says whether the server
-    has it. When the run began, `base_lease_id` was the lease written under last: nobody may
-    have written under another since, and it must have ended unless `is_superseding`, where
-    it was of a run of this process that is over. `loaded` are the checkpoints that the run
-    can begin from. A run that `has_ended` gives the lease back, and may still write until
-    somebody takes it. `owner` is None for a block, whose lease is for all that happens in it.
+    has it. It is given only where the thread is as the run found it, which is `base`: nobody
+    may have written since. The lease of then must have ended, unless `is_superseding`, where
+    it was of a run of this process that is over. `loaded` are the checkpoints that an update
+    can go on from. A run that `has_ended` gives the lease back, and may still write until
+    somebody takes it. `course` is None for a block, whose lease is for all that happens in it.
     """
 
     session_id: UUID
@@ -74,60 +94,76 @@ class Lease:
     is_claimed: bool = False
     is_session_new: bool = False
     loaded: set[str | None] = field(default_factory=set)
-    base_lease_id: UUID | None = None
+    base: Base = NO_BASE
     is_superseding: bool = False
     has_ended: bool = False
-    owner: weakref.ref[_Owner] | None = None
+    course: Course | None = None
+    process: object = field(default_factory=lambda: _process.identity)
+    written_at: float = 0.0
 
-    def columns(self, *, is_claim: bool) -> LeaseColumns:
+    def columns(self) -> LeaseColumns:
         """It, as the session's row of a statement has it."""
+        self.written_at = time.monotonic()
         return LeaseColumns(
             self.lease_id,
             holder(),
             None if self.has_ended else self.seconds,
-            is_claim and not self.is_claimed,
+            not self.is_claimed,
             self.is_superseding,
-            self.base_lease_id,
+            self.base.lease_id,
         )
 
-    def is_current(self, lease_id: UUID | None) -> bool:
-        """Whether it is under way, and was the lease that the session was written under last."""
-        return self.is_claimed and not self.has_ended and self.lease_id == lease_id
-
-    def note_end(self, *, has_ended: bool) -> None:
+    def note_end(self, *, has_ended: bool, is_complete: bool) -> None:
         """Whether the run under it has ended; a block's lease ends with the block."""
-        if self.owner is not None:
+        if self.course is not None:
             self.has_ended = has_ended
+            self.course.note_end(is_complete=is_complete)
 
-    def begin_again(self, loaded_id: str | None) -> None:
-        """Another run of the same owner begins, or its run just looks at its thread.
-
-        It goes on under another id, so that whoever loaded the state before is refused.
-        """
-        self.base_lease_id, self.lease_id = self.lease_id, _new_id()
-        self.is_claimed, self.is_superseding = False, True
-        self.loaded = {loaded_id}
-
-    def is_held_by(self, owner: _Owner) -> bool:
-        """Whether what happens in `owner` is under this lease."""
-        return self.owner is None or self.owner() is owner
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is the parent's of this process, and so somebody else's."""
+        return self.process is not _process.identity
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has ended for sure."""
-        owner = self.owner() if self.owner is not None else None
-        if isinstance(owner, threading.Thread):
-            return not owner.is_alive() or owner is threading.current_thread()
-        return owner is None or owner.done() or owner is _current_owner()
+        """Whether nothing is written under it any more."""
+        return self.has_ended if self.course is None else self.course.is_over
+
+
+class _Run:
+    """A run's lease. The control is kept, so that no other one gets its place in memory."""
+
+    __slots__ = ("control", "is_nested", "lease")
+
+    def __init__(self, run: RunKey, lease: Lease) -> None:
+        self.control = run.control
+        self.is_nested = run.is_nested
+        self.lease = lease
+
+    @property
+    def is_over(self) -> bool:
+        return self.lease.is_over
+
+
+class _Claimed:
+    """A lease that this process's run took, until it has ended on the server, too."""
+
+    __slots__ = ("lease",)
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+
+    @property
+    def is_over(self) -> bool:
+        lease = self.lease
+        return lease.has_ended or time.monotonic() > lease.written_at + 2 * lease.seconds
 
 
 class Leases:
     """The leases that the calls of one saver write under.
 
-    A call's lease is that of the context it is made in: LangGraph makes a run's calls in
-    copies of the context that the run began in. Where a context got lost on the way (the
-    writes of sync tasks that run side by side have none), a call is of the run that stored
-    the root graph's checkpoint it belongs to.
+    A call is of the run that LangGraph's config says makes it. Where none does (update_state),
+    or in a block, its lease is that of the context it is made in.
 
     Args:
         seconds: of the leases that runs take by themselves; None where they take none.
@@ -136,9 +172,8 @@ class Leases:
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self._key = object()
-        self._is_used = False
-        self._of_checkpoint: OrderedDict[Any, Lease] = OrderedDict()
-        self._lock = threading.Lock()
+        self._is_used = seconds is not None
+        self._runs: Remembered[_Run] = Remembered()
 
     def of_blocks(self) -> Leases:
         """The same for calls that belong to no run, but may be made in a block."""
@@ -153,90 +188,134 @@ class Leases:
 
     def hold(self, lease: Lease) -> Callable[[], None]:
         """Makes it the context's lease of its thread; the result takes that back."""
-        before = self._held(lease.session_id)
-        self._set(lease.session_id, lease)
-        return lambda: self._set(lease.session_id, before)
+        self._is_used = True
+        place = self._key, lease.session_id
+        before = _blocks.get().get(place)
 
-    def begin_run(
+        def hold(held: Lease | None) -> None:
+            others = {key: value for key, value in _blocks.get().items() if key != place}
+            _blocks.set(others if held is None else {**others, place: held})
+
+        hold(lease)
+        return lambda: hold(before)
+
+    def begin(
         self,
         session_id: UUID,
         thread_id: str,
+        config: RunnableConfig,
         *,
-        loaded_id: str | None,
-        base_lease_id: UUID | None,
+        loaded: tuple[str | None, ...],
+        base: Base,
     ) -> None:
-        """The context has loaded a thread's state: a run begins, or somebody just looks."""
+        """A thread's state was loaded: a run begins, or an update, or somebody just looks."""
+        if not self._is_used:
+            return
+        run = run_key(config)
+        known = self._lease_of(session_id, run)
+        if run is not None and known is None and run.is_nested:
+            # What a node looks at, or changes, in its own thread is its run's.
+            known = self._lease_above(session_id, run)
+        if known is None or not known.is_claimed or known.has_ended:
+            known = self._block(session_id)
+        if known is not None:
+            if run is not None:
+                self._remember(session_id, run, known)
+            return
         if self.seconds is None:
             return
-        owner = _current_owner()
-        held = self._held(session_id)
-        if held and held.is_current(base_lease_id) and held.is_held_by(owner):
-            if held.owner is not None:
-                held.begin_again(loaded_id)
-            return
-        latest = _claimed.get(base_lease_id) if base_lease_id else None
-        # A run that is to begin at a checkpoint looks at the latest one, too.
-        loaded = held.loaded if held and not held.is_claimed and held.is_held_by(owner) else set()
+        claimed = _claimed.get(base.lease_id)
+        latest = claimed.lease.course if claimed else None
         lease = Lease(
             session_id=session_id,
             thread_id=thread_id,
             seconds=self.seconds,
-            loaded={*loaded, loaded_id},
-            base_lease_id=base_lease_id,
-            is_superseding=latest is not None and latest.is_over,
-            owner=weakref.ref(owner),
+            loaded=set(loaded),
+            base=base,
+            is_superseding=latest is not None and latest.owner.is_elsewhere,
+            course=Course(),
         )
-        self._set(session_id, lease)
+        if run is not None:
+            self._remember(session_id, run, lease)
+        else:
+            self._note_look(lease)
 
-    def may_begin(self, lease: Lease, parent_id: str | None) -> bool:
-        """Whether a run under the lease can begin with a checkpoint after this one."""
-        is_own = self._of_checkpoint.get((lease.session_id, parent_id)) is lease
-        return not lease.is_claimed and (is_own or parent_id in lease.loaded)
+    def of_call(
+        self,
+        session_id: UUID,
+        thread_id: str,
+        config: RunnableConfig,
+        *,
+        is_root: bool,
+        parent_id: str | None,
+    ) -> Lease | None:
+        """The lease to write under.
 
-    def of_call(self, session_id: UUID, root_id: str | None, *, is_root_put: bool) -> Lease | None:
-        """The lease to write under; `root_id` is the root graph's checkpoint of the call."""
+        Raises:
+            LeaseLostError: of the run that calls nothing is known (any more).
+        """
         if not self._is_used:
             return None
-        held = self._held(session_id)
-        if held is not None:
-            if root_id is not None:
-                self._note(held, root_id)
-            return held
-        found = self._of_checkpoint.get((session_id, root_id))
-        if found is None or found.has_ended or (is_root_put and found.owner is None):
-            return None  # what follows on a block's checkpoint may be anybody's
-        return found
+        run = run_key(config)
+        found = self._lease_of(session_id, run, is_root=is_root) or self._block(session_id)
+        if found is not None:
+            if found.course is not None:
+                found.course.note_call()
+            return found
+        if run is not None:
+            if is_root and self.is_automatic:
+                raise LeaseLostError(thread_id=thread_id)
+            return None
+        look = _looks.get().get((self._key, session_id))
+        if look is None or look.is_inherited or parent_id not in look.loaded:
+            return None
+        return look
 
-    def stored_under(self, lease: Lease, root_id: str) -> None:
-        """The root graph's checkpoint is stored under the lease."""
-        self._note(lease, root_id)
-        if lease.owner is not None:
-            with _claimed_lock:
-                _remember(_claimed, lease.lease_id, lease)
+    def put_under(self, lease: Lease, checkpoint_id: str) -> None:
+        """The root graph's checkpoint is written under the lease."""
+        if lease.course is not None:
+            lease.loaded.add(checkpoint_id)
+            _claimed.set(lease.lease_id, _Claimed(lease))
 
-    def _note(self, lease: Lease, root_id: str) -> None:
-        """What belongs to the checkpoint is written under the lease, unless another run goes on."""
-        key = lease.session_id, root_id
-        with self._lock:
-            before = self._of_checkpoint.get(key)
-            if before is None or before.has_ended or not before.is_claimed:
-                _remember(self._of_checkpoint, key, lease)
+    def _remember(self, session_id: UUID, run: RunKey, lease: Lease) -> None:
+        """The run's calls are under the lease, and those of its subgraphs."""
+        found = _Run(run, lease)
+        self._runs.set((session_id, "runtime", id(run.runtime)), found)
+        if not run.is_nested or self._lease_above(session_id, run) is None:
+            self._runs.set((session_id, "control", id(run.control)), found)
 
-    def _held(self, session_id: UUID) -> Lease | None:
-        return _held.get().get((self._key, session_id))
+    def _lease_of(
+        self, session_id: UUID, run: RunKey | None, *, is_root: bool = True
+    ) -> Lease | None:
+        if run is None:
+            return None
+        own = ("runtime", id(run.runtime)) if is_root else ("control", id(run.control))
+        found = self._runs.get((session_id, *own))
+        return found.lease if found is not None and found.control is run.control else None
 
-    def _set(self, session_id: UUID, lease: Lease | None) -> None:
-        self._is_used = True
-        place = self._key, session_id
-        leases = {key: held for key, held in _held.get().items() if key != place}
-        if lease is not None:
-            leases[place] = lease
-        _held.set(dict(list(leases.items())[-_MOST_HELD:]))
+    def _lease_above(self, session_id: UUID, run: RunKey) -> Lease | None:
+        """Of the run in whose node this one is, if that is of the same thread."""
+        found = self._runs.get((session_id, "control", id(run.control)))
+        is_above = found is not None and found.control is run.control and not found.is_nested
+        return found.lease if found is not None and is_above else None
+
+    def _block(self, session_id: UUID) -> Lease | None:
+        block = _blocks.get().get((self._key, session_id))
+        return None if block is None or block.is_inherited else block
+
+    def _note_look(self, lease: Lease) -> None:
+        place = self._key, lease.session_id
+        looks = {
+            key: look
+            for key, look in _looks.get().items()
+            if key != place and not (look.has_ended or look.is_over)
+        }
+        if len(looks) >= _MOST_LOOKS:
+            del looks[next(iter(looks))]
+        _looks.set({**looks, place: lease})
 
 
-def refusal(
-    thread_id: str, lease: Lease | None, may_claim: bool, row: asyncpg.Record
-) -> LeaseError | None:
+def refusal(thread_id: str, lease: Lease | None, row: asyncpg.Record) -> LeaseError | None:
     """Why nobody may write as a call would to the session that find_session found.
 
     The statements that write decide; this says why they did.
@@ -246,10 +325,10 @@ def refusal(
         return None
     if lease is not None and lease.is_claimed:
         return LeaseLostError(thread_id=thread_id)
-    is_superseding = lease is not None and lease.is_superseding and held_id == lease.base_lease_id
+    is_superseding = lease is not None and lease.is_superseding and held_id == lease.base.lease_id
     if row["is_leased"] and not is_superseding:
         return leased_error(thread_id, row)
-    if lease is not None and (not may_claim or held_id != lease.base_lease_id):
+    if lease is not None and lease.base != Base(held_id, row["last_position"]):
         return LeaseLostError(thread_id=thread_id)
     return None
 
@@ -266,25 +345,10 @@ def holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _current_owner() -> _Owner:
-    try:
-        return asyncio.current_task() or threading.current_thread()
-    except RuntimeError:  # no running loop
-        return threading.current_thread()
-
-
 _Key: TypeAlias = tuple[object, UUID]
 
-_held: ContextVar[Mapping[_Key, Lease]] = ContextVar("_held", default=MappingProxyType({}))
-
-
-# The leases of this process's runs, of whatever saver.
-_claimed: OrderedDict[UUID, Lease] = OrderedDict()
-_claimed_lock = threading.Lock()
-
-
-def _remember(found: OrderedDict[Any, Lease], key: object, lease: Lease) -> None:
-    found[key] = lease
-    found.move_to_end(key)
-    if len(found) > _MOST_REMEMBERED:
-        found.popitem(last=False)
+# The leases of the blocks that a context is in, and of what was looked at there.
+_blocks: ContextVar[Mapping[_Key, Lease]] = ContextVar("_blocks", default=MappingProxyType({}))
+_looks: ContextVar[Mapping[_Key, Lease]] = ContextVar("_looks", default=MappingProxyType({}))
+# The leases of this process's runs by their id, of whatever saver.
+_claimed: Remembered[_Claimed] = Remembered()

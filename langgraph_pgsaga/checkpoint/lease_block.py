@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
-from langgraph_pgsaga import _sql
+from langgraph_pgsaga import _fork, _sql
 from langgraph_pgsaga._arguments import checked_seconds
 from langgraph_pgsaga.checkpoint.address import ThreadId, session_id_of, thread_id_text
 from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, leased_error
@@ -106,6 +106,8 @@ class LeaseBlock:
         return leased_error(self._thread_id, rows[0]) if is_leased else None
 
     async def _release(self, lease: Lease) -> None:
+        if lease.is_inherited:
+            return
         await self._db.fetch(_STATEMENTS["release_lease"], lease.session_id, lease.lease_id)
 
 
@@ -114,6 +116,11 @@ class Renewals:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self.after_fork()
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        """The parent's leases are renewed by the parent."""
         # When each is due next.
         self._due: dict[UUID, tuple[Lease, float]] = {}
         self._is_running = False

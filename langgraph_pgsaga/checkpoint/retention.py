@@ -68,11 +68,17 @@ async def prune(database: Database, thread_ids: Sequence[Any], strategy: str) ->
 
 
 async def copy_thread(
-    database: Database, source: Any, target: Any, *, until: str | None = None
+    database: Database,
+    source: Any,
+    target: Any,
+    *,
+    until: str | None = None,
+    status: str | None = None,
 ) -> None:
     """Everything of `source` under `target`, or what there is of it `until` a checkpoint.
 
-    A source that isn't there copies nothing. See PostgresSaver.acopy_thread.
+    A source that isn't there copies nothing. `status` is what that checkpoint leaves its thread
+    with, where it tells. See PostgresSaver.acopy_thread.
 
     Raises:
         ThreadExistsError: the target holds state already.
@@ -98,9 +104,8 @@ async def copy_thread(
         held = await database.fetch(_STATEMENTS["exists_state"], target_id, conn=conn)
         if held[0]["is_there"]:
             raise ThreadExistsError(thread_id=target_text)
-        await database.fetch(
-            _STATEMENTS["copy_session"], source_id, target_id, target_text, until, conn=conn
-        )
+        copied = source_id, target_id, target_text, until, status
+        await database.fetch(_STATEMENTS["copy_session"], *copied, conn=conn)
         if until is not None:
             await _collect(database, conn, target_id)
 

@@ -40,7 +40,12 @@ from langgraph_pgsaga._arguments import (
 )
 from langgraph_pgsaga._begun import Begun, Done
 from langgraph_pgsaga.checkpoint import history, retention
-from langgraph_pgsaga.checkpoint.address import Address, ThreadId, optional_checkpoint_id
+from langgraph_pgsaga.checkpoint.address import (
+    Address,
+    ThreadId,
+    checkpoint_config,
+    optional_checkpoint_id,
+)
 from langgraph_pgsaga.checkpoint.codec import Codec
 from langgraph_pgsaga.checkpoint.decode import (
     FetchedCheckpoint,
@@ -54,7 +59,7 @@ from langgraph_pgsaga.checkpoint.encode import (
     encode_put,
     encode_writes,
 )
-from langgraph_pgsaga.checkpoint.lease import Leases
+from langgraph_pgsaga.checkpoint.lease import NO_BASE, Base, Leases
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock, Renewals
 from langgraph_pgsaga.checkpoint.serde import as_safe, with_allowlist
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
@@ -63,7 +68,7 @@ from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
 from langgraph_pgsaga.database import Connection, Database
-from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
 
 _STATEMENTS = _sql.load("checkpoint")
 _ON_A_DATABASE = (
@@ -241,7 +246,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         """
         address = Address.of(config)
         fetched = await self._fetch(address)
-        self._begin_run(address, fetched)
+        self._begin_run(address, config, fetched)
         return fetched.found if fetched else None
 
     async def _fetch(self, address: Address) -> FetchedCheckpoint | None:
@@ -281,17 +286,12 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             add_pending_sends(found.checkpoint, sends, self.get_next_version(None, None))
         return fetched
 
-    def _begin_run(self, address: Address, fetched: FetchedCheckpoint | None) -> None:
-        """In the caller's own context: that of a run, if this is one that begins."""
-        if not self._leases.is_automatic or address.checkpoint_ns:
-            return
+    def _begin_run(
+        self, address: Address, config: RunnableConfig, fetched: FetchedCheckpoint | None
+    ) -> None:
         found = fetched.found if fetched else None
-        self._leases.begin_run(
-            address.session_id,
-            address.thread_id,
-            loaded_id=found.checkpoint["id"] if found else None,
-            base_lease_id=fetched.lease_id if fetched else None,
-        )
+        base = Base(fetched.lease_id, fetched.last_position or 0) if fetched else NO_BASE
+        self._standings.begin(address, config, found, base)
 
     def _remember(self, address: Address, fetched: FetchedCheckpoint | None) -> None:
         if fetched is None or fetched.found is None or fetched.session is None:
@@ -535,7 +535,15 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             ThreadExistsError: the target holds state already.
             CheckpointNotFoundError: the source has no checkpoint `until`.
         """
-        await retention.copy_thread(self.db, source_thread_id, target_thread_id, until=until)
+        status = None
+        if until is not None:
+            source = Address.of(checkpoint_config(source_thread_id, "", until))
+            status = await self.db.snapshot(
+                lambda conn: history.status_at(self.db, self._codec, source, conn)
+            )
+        await retention.copy_thread(
+            self.db, source_thread_id, target_thread_id, until=until, status=status
+        )
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Prunes threads, each in a transaction of its own.
@@ -554,11 +562,12 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """`aget_tuple` for sync callers."""
-        if not self._leases.is_automatic:
-            return self.db.portal.call(self.aget_tuple, config)
         address = Address.of(config)
-        fetched = self.db.portal.call(self._fetch, address)
-        self._begin_run(address, fetched)
+        try:
+            fetched = self.db.portal.call(self._fetch, address)
+        except BlockingCallError:
+            raise BlockingCallError(call=PostgresSaver.aget_tuple.__qualname__) from None
+        self._begin_run(address, config, fetched)
         return fetched.found if fetched else None
 
     def list(

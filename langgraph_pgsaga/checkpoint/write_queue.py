@@ -303,7 +303,7 @@ class _Lane:
             raise ThreadDeletedError(thread_id=call.thread_id)
         if row is not None:
             no_matter = standing.lease is None and isinstance(call, EncodedWrites)
-            refused = refusal(call.thread_id, standing.lease, standing.may_claim, row)
+            refused = refusal(call.thread_id, standing.lease, row)
             if refused is not None and not no_matter:
                 raise refused
             # Begun anew, the thread has none of the checkpoints of before.

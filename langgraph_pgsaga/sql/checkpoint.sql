@@ -69,7 +69,13 @@ kept as (
           or s.lease_expires_at <= now()
           or (i.is_superseding and s.lease_id = i.base_lease_id)
         )
-        and (i.lease_id is null or s.lease_id is not distinct from i.base_lease_id)
+        and (
+          i.lease_id is null
+          or (
+            s.lease_id is not distinct from i.base_lease_id
+            and s.last_position = i.base_position
+          )
+        )
       )
     )
   returning s.session_id, s.last_position, s.deletion_count
@@ -174,7 +180,13 @@ with live as (
           or s.lease_expires_at <= now()
           or (i.is_superseding and s.lease_id = i.base_lease_id)
         )
-        and (i.lease_id is null or s.lease_id is not distinct from i.base_lease_id)
+        and (
+          i.lease_id is null
+          or (
+            s.lease_id is not distinct from i.base_lease_id
+            and s.last_position = i.base_position
+          )
+        )
       )
     )
   returning s.session_id, s.last_position, s.deletion_count
@@ -241,7 +253,7 @@ where w.session_id = $1
 -- columns: message_epoch bigint, message_count integer, digests bytea[], message_nos integer[],
 --   deletion_count integer, has_parent boolean,
 --   lease_id uuid, lease_holder text, lease_expires_at timestamp with time zone,
---   is_leased boolean
+--   is_leased boolean, last_position bigint
 select
   s.message_epoch, s.message_count, h.digests, h.message_nos, s.deletion_count,
   exists (
@@ -249,7 +261,7 @@ select
     where p.session_id = $1 and p.checkpoint_ns = $3 and p.checkpoint_id = $4
   ) as has_parent,
   s.lease_id, s.lease_holder, s.lease_expires_at,
-  coalesce(s.lease_expires_at > now(), false) as is_leased
+  coalesce(s.lease_expires_at > now(), false) as is_leased, s.last_position
 from {schema}.agent_sessions s
 cross join lateral (
   select
@@ -327,7 +339,7 @@ select
 from (select) one
 left join wanted s on true
 left join session e on true
-where s.checkpoint_id is not null or e.lease_id is not null
+where s.checkpoint_id is not null or e.message_epoch is not null
 union all
 select 'value', v.channel, null, null, null, v.type, v.payload, v.message_runs, null, null,
   null

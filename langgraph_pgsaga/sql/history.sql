@@ -283,3 +283,11 @@ cross join lateral (
   offset 0
 ) w
 order by k.place, w.task_path, w.task_id, w.idx;
+
+-- name: select_states
+-- The channel versions of some checkpoints.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_ids text[]
+-- columns: checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+select s.checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact
+from {schema}.agent_states s
+where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = any ($3);

@@ -255,8 +255,9 @@ select exists (
 -- were saved in its superstep or before, and the writes of these. Where the thread went on,
 -- its tasks are unfinished again: of what they wrote only the questions are copied, of
 -- their subgraphs' checkpoints those up to the one that asked. Values, blobs and messages
--- are all copied.
--- params: source_id uuid, target_id uuid, thread_id text, until_id text
+-- are all copied. The copy stands as its source does, or, where that went on, as
+-- until_status says: what the checkpoint leaves its thread with, unless a question is open.
+-- params: source_id uuid, target_id uuid, thread_id text, until_id text, until_status text
 with begun as materialized (
   select
     s.checkpoint_ns, s.checkpoint_id, s.position,
@@ -309,7 +310,17 @@ session as (
     (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_count,
      last_position)
   select
-    $2, $3, s.user_id, s.agent_type, s.status, s.priority, s.metadata, s.message_count,
+    $2, $3, s.user_id, s.agent_type,
+    case
+      when not (select l.is_past from last l) then s.status
+      when exists (
+        select from {schema}.agent_state_writes w
+        where w.session_id = $1 and w.checkpoint_ns = '' and w.checkpoint_id = $4
+          and w.channel = '__interrupt__'
+      ) then 'paused'
+      else coalesce($5, s.status)
+    end,
+    s.priority, s.metadata, s.message_count,
     s.last_position
   from {schema}.agent_sessions s where s.session_id = $1
   on conflict (session_id) do update set

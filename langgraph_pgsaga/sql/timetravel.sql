@@ -21,14 +21,6 @@ where s.session_id = $1
 order by s.position desc
 limit $4;
 
--- name: select_states
--- The channel versions of some checkpoints.
--- params: session_id uuid, checkpoint_ns text, checkpoint_ids text[]
--- columns: checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
-select s.checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact
-from {schema}.agent_states s
-where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = any ($3);
-
 -- name: name_checkpoint
 -- Gives a checkpoint (without an id, the latest) a name, or takes it away.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, checkpoint_name text

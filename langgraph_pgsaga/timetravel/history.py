@@ -23,8 +23,8 @@ from langgraph_pgsaga._times import aware
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.decode import StateData, decode_state, placed
-from langgraph_pgsaga.checkpoint.history import Contents, ValueKey
-from langgraph_pgsaga.checkpoint.triggers import is_trigger, next_nodes, own_values, shown_name
+from langgraph_pgsaga.checkpoint.history import Contents, starter_keys
+from langgraph_pgsaga.checkpoint.triggers import next_nodes, own_values, shown_name
 from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import (
     CheckpointNotFoundError,
@@ -39,6 +39,7 @@ Graph: TypeAlias = Pregel[Any, Any, Any, Any]
 Source: TypeAlias = Graph | PostgresSaver
 
 _STATEMENTS = _sql.load("timetravel")
+_HISTORY = _sql.load("history")
 _FIRST_PAGE = 64
 _LARGEST_PAGE = 1024
 _MOST_SHOWN = 50
@@ -320,11 +321,14 @@ class _Pages:
         states = {row["checkpoint_id"]: self._state(row) for row in rows}
         parents = {row["parent_checkpoint_id"] for row in rows} - states.keys() - {None}
         if parents:
-            statement = _STATEMENTS["select_states"]
+            statement = _HISTORY["select_states"]
             older = await self._saver.db.fetch(statement, *place, list(parents), conn=conn)
             states.update({row["checkpoint_id"]: self._state(row) for row in older})
         contents = Contents(self._saver.db, self._codec)
-        keys = {row["checkpoint_id"]: self._starters(states[row["checkpoint_id"]]) for row in rows}
+        keys = {
+            row["checkpoint_id"]: starter_keys(self._address, states[row["checkpoint_id"]])
+            for row in rows
+        }
         await contents.fetch([key for some in keys.values() for key in some], conn)
         started = {checkpoint_id: contents.values(some) for checkpoint_id, some in keys.items()}
         return _Page(rows, states, started)
@@ -334,16 +338,6 @@ class _Pages:
         address = self._address
         with placed(address.given_thread_id, address.stored_ns, row["checkpoint_id"]):
             return decode_state(self._codec.codec, *columns)
-
-    def _starters(self, state: StateData) -> list[ValueKey]:
-        """The values that say which nodes are next, beside those that stand in the row."""
-        place = self._address.session_id, self._address.stored_ns
-        return [
-            ValueKey(*place, channel, str(version))
-            for channel, version in state.checkpoint["channel_versions"].items()
-            if is_trigger(channel)
-            if channel not in state.inline
-        ]
 
     def _step(self, row: asyncpg.Record, page: _Page) -> Step:
         checkpoint_id = row["checkpoint_id"]

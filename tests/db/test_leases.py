@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import operator
+import os
+import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
 from typing import Annotated, Any, TypedDict
 
 import asyncpg
@@ -16,10 +22,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import INTERRUPT
-from langgraph.graph import START, StateGraph
-from langgraph.types import Command, interrupt
+from langgraph.errors import GraphRecursionError
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, Send, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.checkpoint import lease, run
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
@@ -30,7 +38,9 @@ from langgraph_pgsaga.errors import (
 )
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
+from tests._forked import assert_succeeds, in_child, needs_fork
 from tests._tables import SESSION_TABLES
+from tests.db import _racers
 
 pytestmark = pytest.mark.anyio
 
@@ -101,6 +111,7 @@ async def loaded(
     fetch = saver._fetch
 
     async def slow(address: Any) -> Any:
+        saver._fetch = fetch  # type: ignore[method-assign]
         found = await fetch(address)
         have_loaded.set()
         await go_on.wait()
@@ -123,6 +134,13 @@ async def value(dsn: str, column: str) -> Any:
 async def finish(run: asyncio.Task[Any], gate: Gate) -> Any:
     gate.open.set()
     return await asyncio.wait_for(run, 10)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 async def end_leases(dsn: str) -> None:
@@ -258,6 +276,130 @@ async def test_runs_that_began_at_once_dont_fork(
     with pytest.raises(LeaseLostError):
         await asyncio.wait_for(run, 10)
     assert await is_one_line(single)
+
+
+async def has_loaded(
+    saver: PostgresSaver, durability: Any, how: str
+) -> tuple[asyncio.Future[Any], asyncio.Event]:
+    """A run, or an update, that has loaded its state and goes on with the event."""
+
+    def begin(graph: Any) -> Awaitable[Any]:
+        if how == "update":
+            return graph.aupdate_state(CONFIG, {"items": ["x"]}, as_node="one")  # type: ignore[no-any-return]
+        if how == "resume":
+            again = graph_of(saver, one=adds("x"), gate=adds("x"), end=adds("x"))
+            return again.ainvoke(None, CONFIG, durability=durability)  # type: ignore[no-any-return]
+        return graph.ainvoke({"items": ["x"]}, CONFIG, durability=durability)  # type: ignore[no-any-return]
+
+    return await loaded(saver, begin)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("how", ["run", "update", "resume"])
+@pytest.mark.parametrize("by", ["another process", "this process"])
+async def test_what_loaded_in_the_middle_of_a_run_is_refused_after_it(
+    single: PostgresSaver, other: PostgresSaver, durability: Any, how: str, by: str
+) -> None:
+    """Between its first checkpoint and its last a run's lease stays the same, its thread doesn't:
+    whoever loaded that in between would go on beside the run's last steps."""
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, one=adds(1), gate=gate, end=adds("end")), gate)
+    second, go_on = await has_loaded(single if by == "this process" else other, durability, how)
+    await finish(run, gate)
+    go_on.set()
+    with pytest.raises(LeaseLostError):
+        await asyncio.wait_for(second, 10)
+    assert await is_one_line(single)
+    found = await single.aget_tuple(CONFIG)
+    assert found is not None
+    assert found.checkpoint["channel_values"]["items"] == ["begun", 1, "through", "end"]
+
+
+@pytest.mark.parametrize("kind", ["a run", "a plain write"])
+async def test_what_loaded_before_anything_was_stored_is_refused_after_it(
+    single: PostgresSaver, other: PostgresSaver, dsn: str, kind: str
+) -> None:
+    """Also of a thread that is new, or that somebody wrote to without a lease meanwhile."""
+    second, go_on = await has_loaded(other, "async", "run")
+    async with PostgresSaver.from_conn_string(dsn) as plain:
+        first = single if kind == "a run" else plain
+        await graph_of(first, one=adds(1)).ainvoke({"items": []}, CONFIG)
+        go_on.set()
+        with pytest.raises(LeaseLostError):
+            await asyncio.wait_for(second, 10)
+        second, go_on = await has_loaded(other, "async", "run")
+        await graph_of(plain, one=adds(2)).ainvoke({"items": []}, CONFIG)
+        go_on.set()
+        with pytest.raises(LeaseLostError):
+            await asyncio.wait_for(second, 10)
+    assert await is_one_line(single)
+
+
+async def test_a_thread_that_has_a_session_and_no_state_is_begun(
+    single: PostgresSaver, other: PostgresSaver
+) -> None:
+    """One that was created, and one all of whose checkpoints were deleted since."""
+    await Sessions(single.db).create("t", user_id="ann")
+    run: RunnableConfig = {**CONFIG, "metadata": {"run_id": "r"}}
+    assert (await graph_of(single, one=adds(1)).ainvoke({"items": []}, run))["items"] == [1]
+    await single.adelete_for_runs(["r"])
+    assert await other.aget_tuple(CONFIG) is None
+    assert (await graph_of(other, one=adds(2)).ainvoke({"items": []}, CONFIG))["items"] == [2]
+
+
+async def test_a_run_whose_process_died_is_gone_on_with_from_its_end(
+    single: PostgresSaver, other: PostgresSaver, dsn: str
+) -> None:
+    """Whoever loaded in the middle of a run that then died is refused; whoever loads after it
+    goes on from its last checkpoint."""
+    gate, later = Gate(), Gate()
+    nodes = {"one": adds(1), "gate": gate, "later": later}
+    run = await in_the_middle(graph_of(single, **nodes), gate)
+    second, go_on = await has_loaded(other, "async", "run")
+    gate.open.set()
+    await asyncio.wait_for(later.reached.wait(), 10)
+    run.cancel()
+    await asyncio.wait([run])
+    await end_leases(dsn)
+    go_on.set()
+    with pytest.raises(LeaseLostError):
+        await asyncio.wait_for(second, 10)
+    later.open.set()
+    answer = await graph_of(other, **nodes).ainvoke(None, CONFIG)
+    assert answer["items"] == ["begun", 1, "through", "through"]
+    assert await is_one_line(single)
+
+
+RACES = 1_000 if os.environ.get("PGSAGA_FULL") == "1" else 40
+
+
+async def test_two_processes_never_lose_a_step(dsn: str) -> None:
+    """Races of runs and updates, at random moments: what was stored is in the latest state."""
+    arguments = [sys.executable, "-m", "tests.db._racers", dsn, str(RACES)]
+    ended = await asyncio.to_thread(
+        subprocess.run, arguments, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    answer = json.loads(ended.stdout)
+    assert answer["lost"] == []
+    assert answer["stored"] > RACES
+    assert answer["refused"] > 0
+
+
+async def test_double_submits_never_lose_a_step(single: PostgresSaver) -> None:
+    """The same for runs of one process, in tasks of their own."""
+    chance = random.Random(5)
+    graph = _racers.pausing_graph(single, chance)
+    refused = 0
+    for number in range(2 * RACES):
+        thread, runs = f"round {number}", [f"{number} {n}" for n in range(3)]
+        races = [_racers.race(graph, thread, run, chance) for run in runs]
+        stored = await asyncio.gather(*races)
+        refused += stored.count(False)
+        kept = [run for run, is_stored in zip(runs, stored, strict=True) if is_stored]
+        assert kept
+        assert await _racers.lost(graph, thread, kept) == []
+    assert refused
 
 
 async def test_a_run_after_a_breakpoint_is_another_run(
@@ -587,13 +729,153 @@ async def test_a_lease_makes_the_session_its_first_run_describes(saver: Postgres
 
 async def test_blocks_refuse_arguments(saver: PostgresSaver) -> None:
     """A lease that is too short to be renewed in time, and no thread."""
-    for arguments in ({"seconds": 0.5}, {"seconds": float("nan")}):
+    numbers: list[Any] = [0.5, float("nan"), float("inf"), 10**12, 10**400, True, "30", None, -1]
+    for number in numbers:
         with pytest.raises(InvalidArgumentError, match="seconds"):
-            saver.lease("t", **arguments)
+            saver.lease("t", seconds=number)
+        with pytest.raises(InvalidArgumentError, match="lease_seconds"):
+            PostgresSaver(saver.db, single_writer=True, lease_seconds=number)
+    for number in numbers[1:]:
+        with pytest.raises(InvalidArgumentError, match="wait_seconds"):
+            saver.lease("t", wait_seconds=number)
     with pytest.raises(InvalidArgumentError):
         saver.lease("")
     with pytest.raises(InvalidArgumentError, match="lease_seconds"):
         PostgresSaver(saver.db, single_writer=True, lease_seconds=0)
+
+
+async def test_as_many_blocks_as_you_like(saver: PostgresSaver, single: PostgresSaver) -> None:
+    """Each of a hundred blocks that one context is in goes on to be its own."""
+    graph = graph_of(saver, one=adds(1))
+    configs: list[RunnableConfig] = [{"configurable": {"thread_id": f"t{n}"}} for n in range(100)]
+    async with AsyncExitStack() as stack:
+        for number in range(100):
+            await stack.enter_async_context(saver.lease(f"t{number}"))
+        for config in configs:
+            await graph.ainvoke({"items": []}, config)
+            with pytest.raises(ThreadLeasedError):
+                await graph_of(single, one=adds(2)).ainvoke({"items": []}, config)
+    for config in configs:
+        assert (await graph.ainvoke({"items": []}, config))["items"] == [1, 1]
+
+
+async def test_as_many_runs_as_you_like(
+    single: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whatever a context looked at or ran meanwhile, a run keeps its lease, and memory stays
+    with what is under way."""
+    monkeypatch.setattr(run, "_FEWEST_REMEMBERED", 10)
+    monkeypatch.setattr(run, "_ENDED_SECONDS", 0)
+    single._leases._runs.after_fork()
+    lease._claimed.after_fork()
+    graph = graph_of(single, one=adds(1), two=adds(2))
+    stream = graph.astream({"items": []}, CONFIG, durability="sync")
+    assert await anext(stream) == {"one": {"items": [1]}}
+    for number in range(50):
+        config: RunnableConfig = {"configurable": {"thread_id": f"t{number}"}}
+        await graph.ainvoke({"items": []}, config)
+        await graph.aupdate_state(config, {"items": [3]}, as_node="one")
+        if not number % 25:  # whose end isn't told
+            await graph.ainvoke(None, config, interrupt_before=["two"])
+            await graph.ainvoke({"items": []}, config, interrupt_before=["two"])
+    assert [part async for part in stream] == [{"two": {"items": [2]}}]
+    assert await is_one_line(single)
+    assert len(single._leases._runs._found) < 60
+    assert len(lease._claimed._found) < 40
+
+
+async def test_a_run_that_isnt_known_is_refused(single: PostgresSaver) -> None:
+    """Rather than stored without its lease, as if nobody could have come between."""
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, gate=gate), gate)
+    single._leases._runs.after_fork()
+    with pytest.raises(LeaseLostError):
+        await finish(run, gate)
+
+
+@needs_fork
+def test_a_child_isnt_in_its_parents_block(dsn: str) -> None:
+    """After a fork inside a block the parent goes on to have the lease, which is renewed and given
+    back by it alone; the child is refused like everybody else, and may have leases of its own."""
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        graph = graph_of(saver, one=lambda s: {"items": [1]})
+
+        def child() -> None:
+            for call in (
+                lambda: graph.invoke({"items": []}, CONFIG),
+                lambda: graph.update_state(CONFIG, {"items": [2]}, as_node="one"),
+                saver.lease("t").__enter__,
+            ):
+                with pytest.raises(ThreadLeasedError):
+                    call()
+            with saver.lease("u", seconds=1):
+                first = asyncio.run(value(dsn, "max(lease_expires_at)"))
+                until(lambda: asyncio.run(value(dsn, "max(lease_expires_at)")) > first)
+                graph.invoke({"items": []}, {"configurable": {"thread_id": "u"}})
+
+        block = saver.lease("t", seconds=60)
+        with block:
+            graph.invoke({"items": []}, CONFIG)
+            assert_succeeds(in_child(child))
+
+            def leave() -> None:
+                block.__exit__(None, None, None)
+
+            assert_succeeds(in_child(leave))
+            assert asyncio.run(value(dsn, "max(lease_expires_at)")) is not None
+            assert graph.invoke({"items": []}, CONFIG)["items"] == [1, 1]
+        assert asyncio.run(value(dsn, "max(lease_expires_at)")) is None
+
+
+@needs_fork
+@pytest.mark.parametrize("kind", ["run", "look"])
+def test_a_child_isnt_in_its_parents_run(dsn: str, kind: str) -> None:
+    """What a fork in the middle of a run begins is a run of its own."""
+    with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+
+        def child() -> None:
+            with pytest.raises(ThreadLeasedError):
+                inner.invoke({"items": []}, CONFIG)
+            assert inner.invoke({"items": []}, {"configurable": {"thread_id": "u"}})["items"] == [1]
+
+        def forks(state: Any) -> Any:
+            if kind == "look":
+                graph.get_state(CONFIG)
+            assert_succeeds(in_child(lambda: contextvars.Context().run(child)))
+            return {"items": ["forked"]}
+
+        inner = graph_of(saver, one=lambda s: {"items": [1]})
+        graph = graph_of(saver, forks=forks, end=lambda s: {"items": ["end"]})
+        answer = graph.invoke({"items": []}, CONFIG, durability="sync")
+        assert answer["items"] == ["forked", "end"]
+
+
+@needs_fork
+def test_locks_that_are_held_at_a_fork_arent_in_the_child(dsn: str) -> None:
+    """Whatever other threads of the parent were at: the child runs, with leases and without."""
+    with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+        graph = graph_of(saver, one=lambda s: {"items": [1]})
+        graph.invoke({"items": []}, CONFIG)
+        held = [
+            saver._leases._runs._lock,
+            saver._standings._runs._lock,
+            saver._renewals._lock,
+            saver._memory._lock,
+            saver.db._pools_lock,
+            saver.db._portal._lock,
+            lease._claimed._lock,
+        ]
+
+        def child() -> None:
+            with saver.lease("u"):
+                graph.invoke({"items": []}, {"configurable": {"thread_id": "u"}})
+            graph.invoke({"items": []}, CONFIG)
+
+        with ExitStack() as stack:
+            for lock in held:
+                stack.enter_context(lock)
+            pid = in_child(child)
+        assert_succeeds(pid)
 
 
 # Deletions
@@ -749,6 +1031,147 @@ async def test_the_status_after_questions_and_errors(
     with pytest.raises(OSError, match="broken"):
         await call(graph_of(saver, node=nested(breaks)))
     assert await status(saver) is SessionStatus.FAILED
+
+
+def loop_of(saver: Any, rounds: int | None = None) -> Any:
+    """Two nodes one after the other, again and again, or so many times."""
+
+    def again(state: Any) -> str:
+        return END if rounds is not None and len(state["items"]) >= 2 * rounds else "one"
+
+    builder: StateGraph[Any] = StateGraph(Log)
+    builder.add_node("one", adds(1))
+    builder.add_node("two", adds(2))
+    builder.add_edge(START, "one")
+    builder.add_edge("one", "two")
+    builder.add_conditional_edges("two", again)
+    return builder.compile(checkpointer=saver)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_run_that_ends_by_the_recursion_limit_has_failed(
+    single: PostgresSaver, other: PostgresSaver, durability: Any
+) -> None:
+    """Its nodes that are left aren't run; each run counts its steps from its own beginning."""
+    graph = loop_of(single)
+    for limit, given in ((3, {"items": []}), (4, None), (1, None), (7, {"items": []})):
+        config: RunnableConfig = {**CONFIG, "recursion_limit": limit}
+        with pytest.raises(GraphRecursionError):
+            await graph.ainvoke(given, config, durability=durability)
+        assert await status(single) is SessionStatus.FAILED
+        assert (await graph.aget_state(CONFIG)).next
+    # It has given its lease back.
+    await graph_of(other, one=adds("end")).ainvoke({"items": []}, CONFIG)
+    assert await status(single) is SessionStatus.COMPLETED
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_run_that_ends_at_its_recursion_limit_is_complete(
+    saver: PostgresSaver, durability: Any
+) -> None:
+    """Where the last step that the limit allows leaves no node, LangGraph raises all the same,
+    but nothing is left to run."""
+    config: RunnableConfig = {**CONFIG, "recursion_limit": 2}
+    with pytest.raises(GraphRecursionError):
+        await loop_of(saver, 1).ainvoke({"items": []}, config, durability=durability)
+    assert await status(saver) is SessionStatus.COMPLETED
+
+
+def test_a_sync_run_that_ends_by_the_recursion_limit_has_failed(dsn: str) -> None:
+    """The same for threads, and for a stream whose parts are asked for in other contexts."""
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        graph = graph_of(saver, one=lambda s: {"items": [1]}, two=lambda s: {"items": [2]})
+        config: RunnableConfig = {**CONFIG, "recursion_limit": 1}
+        with pytest.raises(GraphRecursionError):
+            graph.invoke({"items": []}, config)
+        assert asyncio.run(status(saver)) is SessionStatus.FAILED
+        stream = graph.stream({"items": []}, config)
+        assert contextvars.Context().run(next, stream) == {"one": {"items": [1]}}
+        with pytest.raises(GraphRecursionError):
+            contextvars.Context().run(next, stream)
+        assert asyncio.run(status(saver)) is SessionStatus.FAILED
+
+
+async def test_a_run_in_progress_is_active_to_its_last_step(saver: PostgresSaver) -> None:
+    """A look at the thread, or an earlier run of it, doesn't count a run's steps."""
+    graph = loop_of(saver, 4)
+    with pytest.raises(GraphRecursionError):
+        await graph.ainvoke({"items": []}, {**CONFIG, "recursion_limit": 2}, durability="sync")
+    seen = []
+    config: RunnableConfig = {**CONFIG, "recursion_limit": 8}
+    async for _ in graph.astream(None, config, durability="sync", stream_mode="checkpoints"):
+        await graph.aget_state(CONFIG)
+        seen.append(await status(saver))
+    assert seen[-1] is SessionStatus.COMPLETED
+    # A resumed run's first is the one that it begins at.
+    assert set(seen[1:-1]) == {SessionStatus.ACTIVE}
+
+
+async def test_a_run_at_a_breakpoint_or_cancelled_stays_active(saver: PostgresSaver) -> None:
+    """A saver isn't told of either: nodes are left to run."""
+    graph = graph_of(saver, one=adds(1), two=adds(2))
+    await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["two"])
+    assert await status(saver) is SessionStatus.ACTIVE
+    await graph.ainvoke(None, CONFIG, interrupt_after=["two"])
+    # No node is left at this one.
+    assert await status(saver) is SessionStatus.COMPLETED
+    gate = Gate()
+    run = await in_the_middle(graph_of(saver, gate=gate), gate)
+    run.cancel()
+    await asyncio.wait([run])
+    assert await status(saver) is SessionStatus.ACTIVE
+
+
+async def copied(saver: PostgresSaver, until: RunnableConfig | None) -> SessionStatus:
+    """The status of a copy of the thread."""
+    await saver.adelete_thread("copy")
+    configurable = (until or {}).get("configurable") or {}
+    await saver.acopy_thread("t", "copy", until=configurable.get("checkpoint_id"))
+    found = await Sessions(saver.db).get("copy")
+    assert found is not None
+    return found.status
+
+
+async def test_a_copy_stands_as_the_state_that_was_copied(saver: PostgresSaver) -> None:
+    """Nodes are left to run, or a question is open, or somebody made the state, or it's the end."""
+
+    def asks(state: Any) -> Any:
+        return {"items": [interrupt("?")]}
+
+    builder: StateGraph[Any] = StateGraph(Log)
+    for name, node in (("one", adds(1)), ("asks", asks), ("side", adds(2)), ("end", adds(3))):
+        builder.add_node(name, node)
+    builder.add_edge(START, "one")
+    builder.add_conditional_edges("one", lambda state: [Send("asks", {"items": []}), "side"])
+    builder.add_edge(["asks", "side"], "end")
+    graph = builder.compile(checkpointer=saver)
+    await graph.ainvoke({"items": []}, CONFIG)
+    assert await copied(saver, None) is SessionStatus.PAUSED
+    await graph.ainvoke(Command(resume="!"), CONFIG)
+    await graph.aupdate_state(CONFIG, {"items": ["edit"]}, as_node="one")
+    await graph.ainvoke(Command(resume="!"), CONFIG)
+    history = [state async for state in graph.aget_state_history(CONFIG)]
+    found = [(state.next, await copied(saver, state.config)) for state in reversed(history)]
+    assert found[0] == (("__start__",), SessionStatus.ACTIVE)
+    assert found[1] == (("one",), SessionStatus.ACTIVE)
+    assert sorted(found[2][0]) == ["asks", "side"]
+    assert found[2][1] is SessionStatus.PAUSED
+    assert found[3] == (("end",), SessionStatus.ACTIVE)
+    assert found[4] == ((), SessionStatus.COMPLETED)
+    assert sorted(found[5][0]) == ["asks", "side"]
+    assert found[5][1] is SessionStatus.PAUSED
+    assert found[-1][1] is await status(saver)
+
+
+async def test_a_copy_of_what_cant_be_loaded_is_made(saver: PostgresSaver, dsn: str) -> None:
+    """It needs nothing loaded: then it has the status of its source."""
+    graph = graph_of(saver, one=adds(1), two=adds(2))
+    await graph.ainvoke({"items": []}, CONFIG)
+    history = [state async for state in graph.aget_state_history(CONFIG)]
+    conn = await asyncpg.connect(dsn)
+    await conn.execute("update agent_states set exact_type = 'msgpack', exact = '\\xc1'")
+    await conn.close()
+    assert await copied(saver, history[1].config) is SessionStatus.COMPLETED
 
 
 async def test_a_graph_that_says_nothing_of_its_nodes_leaves_the_status(

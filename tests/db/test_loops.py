@@ -31,14 +31,13 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
 from langgraph_pgsaga.errors import BlockingCallError, ClosedError, ServerConnectionError
+from tests._forked import assert_succeeds, in_child, needs_fork
 
 DEADLINE_SECONDS = 30.0
 UNCLOSED = Path(__file__).parent / "_unclosed.py"
 INTERRUPTED = Path(__file__).parent / "_interrupted.py"
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 _numbers = itertools.count(1)
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
 def _arguments(thread: str, number: int) -> tuple[RunnableConfig, Checkpoint, Any, Any]:
@@ -271,30 +270,6 @@ def test_ctrl_c_interrupts_a_sync_call(dsn: str) -> None:
 # Fork
 
 
-def _in_child(work: Callable[[], None]) -> int:
-    """The pid of a forked child that does the work and ends, with 0 if it succeeded."""
-    with warnings.catch_warnings():
-        # Python 3.12 on: "multi-threaded, use of fork() may lead to deadlocks"
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        signal.alarm(int(DEADLINE_SECONDS))
-        work()
-        code = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
-
-
-def _assert_succeeds(pid: int) -> None:
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-
-
 @needs_fork
 def test_a_forked_child_has_connections_of_its_own(dsn: str) -> None:
     """Parent and child use one saver at once, sync and async, and neither disturbs the other."""
@@ -306,11 +281,11 @@ def test_a_forked_child_has_connections_of_its_own(dsn: str) -> None:
                 _put_and_get(saver, f"child {os.getpid()}", turn)
                 asyncio.run(_aput_and_get(saver, f"async child {os.getpid()}", turn))
 
-        children = [_in_child(child) for _ in range(3)]
+        children = [in_child(child) for _ in range(3)]
         for turn in range(1, 30):
             _put_and_get(saver, "parent", turn)
         for pid in children:
-            _assert_succeeds(pid)
+            assert_succeeds(pid)
         for turn in range(30, 40):
             _put_and_get(saver, "parent", turn)
         assert len(list(saver.list({"configurable": {"thread_id": "parent"}}))) == 40
@@ -333,8 +308,8 @@ def test_a_fork_while_other_threads_are_busy(dsn: str) -> None:
 
         jobs = [threads.submit(busy, number) for number in range(4)]
         for turn in range(15):
-            pid = _in_child(lambda turn=turn: _put_and_get(saver, "child", turn))  # type: ignore[misc]
-            _assert_succeeds(pid)
+            pid = in_child(lambda turn=turn: _put_and_get(saver, "child", turn))  # type: ignore[misc]
+            assert_succeeds(pid)
         ended.set()
         assert all(job.result() > 0 for job in jobs)
 
@@ -353,10 +328,10 @@ def test_a_fork_in_the_middle_of_a_change_of_what_is_known() -> None:
     thread = threading.Thread(target=memory.learn, args=(session, 1, 1, slow()))
     thread.start()
     inside.wait(DEADLINE_SECONDS)
-    pid = _in_child(lambda: memory.learn(session, 1, 2, [(b"other", 2)]))
+    pid = in_child(lambda: memory.learn(session, 1, 2, [(b"other", 2)]))
     leave.set()
     thread.join()
-    _assert_succeeds(pid)
+    assert_succeeds(pid)
     known = memory.known(session)
     assert known is not None
     assert known.numbers == {b"digest": 1}
@@ -393,7 +368,7 @@ def test_a_child_that_closes_the_saver_leaves_the_parents_open(dsn: str) -> None
             with pytest.raises(ClosedError):
                 saver.get_tuple(CONFIG)
 
-        _assert_succeeds(_in_child(child))
+        assert_succeeds(in_child(child))
         _put_and_get(saver, "t", 1)
         _until(lambda: _connections(dsn) == 1)
 

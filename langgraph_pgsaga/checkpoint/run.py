@@ -1,0 +1,138 @@
+"""The runs that a saver's calls belong to: how a run is known again, and when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_pgsaga import _fork
+
+# LangGraph's, seen from 1.2.18 to 1.2.24: each run of a graph has a Runtime of its own in the
+# config of its calls; its subgraphs have others, which share its `control`. What is called
+# in a node has the config of the node's task.
+_RUNTIME = "__pregel_runtime"
+_TASK_ID = "__pregel_task_id"
+
+_FEWEST_REMEMBERED = 1_000
+# A run that has ended may still have calls under way, for as long as a task of its last step
+# takes, unless its last checkpoint is there already.
+_ENDED_SECONDS = 60.0
+_LONGEST_SECONDS = 86_400.0
+
+
+class RunKey(NamedTuple):
+    """What tells the calls of one run from all others: LangGraph's own objects."""
+
+    runtime: object
+    control: object
+    is_nested: bool
+
+
+def run_key(config: RunnableConfig) -> RunKey | None:
+    """That of the run which makes a call; None where none does, as for update_state."""
+    configurable = config.get("configurable") or {}
+    runtime = configurable.get(_RUNTIME)
+    control = getattr(runtime, "control", None)
+    return None if control is None else RunKey(runtime, control, _TASK_ID in configurable)
+
+
+# What a run runs in: while that goes on with other things, the run is over.
+_Owner: TypeAlias = "asyncio.Task[Any] | threading.Thread"
+
+
+class Owner:
+    """The task or thread in which a run was begun."""
+
+    __slots__ = ("_reference",)
+
+    def __init__(self) -> None:
+        self._reference: weakref.ref[_Owner] = weakref.ref(_current())
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+        owner = self._reference()
+        return owner is None or not _goes_on(owner)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it has ended, or does what is done here and now."""
+        return self.is_gone or self._reference() is _current()
+
+
+def _goes_on(owner: _Owner) -> bool:
+    return owner.is_alive() if isinstance(owner, threading.Thread) else not owner.done()
+
+
+def _current() -> _Owner:
+    try:
+        return asyncio.current_task() or threading.current_thread()
+    except RuntimeError:  # no running loop
+        return threading.current_thread()
+
+
+class Course:
+    """How far a run has come: when it called last, and whether no further call is to come."""
+
+    __slots__ = ("_called_at", "_is_complete", "owner")
+
+    def __init__(self) -> None:
+        self.owner = Owner()
+        self._is_complete = False
+        self._called_at = time.monotonic()
+
+    def note_call(self) -> None:
+        self._called_at = time.monotonic()
+
+    def note_end(self, *, is_complete: bool) -> None:
+        """Whether the run's last checkpoint is there."""
+        self._is_complete = is_complete
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it needn't be remembered: its own calls don't come any more."""
+        silent_seconds = time.monotonic() - self._called_at
+        has_ended = self._is_complete or self.owner.is_gone
+        return silent_seconds > (_ENDED_SECONDS if has_ended else _LONGEST_SECONDS)
+
+
+class Passing(Protocol):
+    """Something that is needed for a while."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is needed no more."""
+
+
+P = TypeVar("P", bound=Passing)
+
+
+class Remembered(Generic[P]):
+    """What is to be remembered for as long as it isn't over, and forgotten some time after.
+
+    Its size follows that of what isn't over. Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self.after_fork()
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        self._found: dict[object, P] = {}
+        self._most = _FEWEST_REMEMBERED
+        self._lock = threading.Lock()
+
+    def get(self, key: object) -> P | None:
+        return self._found.get(key)
+
+    def set(self, key: object, value: P) -> None:
+        with self._lock:
+            self._found[key] = value
+            if len(self._found) > self._most:
+                self._found = {k: v for k, v in self._found.items() if not v.is_over}
+                self._most = max(_FEWEST_REMEMBERED, 2 * len(self._found))
