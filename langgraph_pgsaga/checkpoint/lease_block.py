@@ -101,7 +101,8 @@ class LeaseBlock:
         return lease
 
     async def _refusal(self) -> ThreadLeasedError | None:
-        rows = await self._db.fetch(_STATEMENTS["find_session"], self._session_id, [])
+        statement = _STATEMENTS["find_session"]
+        rows = await self._db.fetch(statement, self._session_id, [], None, None)
         is_leased = bool(rows) and rows[0]["is_leased"]
         return leased_error(self._thread_id, rows[0]) if is_leased else None
 

@@ -21,6 +21,8 @@ from langgraph_pgsaga.database import Connection, Database
 from langgraph_pgsaga.errors import (
     CheckpointDeletedError,
     ClosedError,
+    MissingMigrationsError,
+    ReadOnlyServerError,
     ServerConnectionError,
     ServerError,
     ThreadDeletedError,
@@ -38,6 +40,13 @@ _MOST_QUEUED_BYTES = 64_000_000
 # Each means that the session was deleted and made anew meanwhile.
 _MOST_TRIES = 20
 _UNIQUE_VIOLATION = "23505"
+# What befalls every call alike, and is waited for each time it is tried.
+_OF_ALL_CALLS = (
+    ServerConnectionError,
+    ReadOnlyServerError,
+    MissingMigrationsError,
+    ClosedError,
+)
 
 
 class _Queued:
@@ -362,7 +371,7 @@ def _may_be_of_one_call(error: Exception, *, among: int) -> bool:
     """Whether the calls should be tried one by one."""
     if isinstance(error, ServerError) and error.sqlstate == _UNIQUE_VIOLATION:
         return True  # a message that this process didn't know: it can be found
-    return among > 1 and not isinstance(error, ServerConnectionError | ClosedError)
+    return among > 1 and not isinstance(error, _OF_ALL_CALLS)
 
 
 def _fail(queued: _Queued, error: Exception) -> None:

@@ -21,7 +21,13 @@ from langgraph_pgsaga.checkpoint import write_queue
 from langgraph_pgsaga.checkpoint.address import session_id_of
 from langgraph_pgsaga.checkpoint.batch import Batch
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
-from langgraph_pgsaga.errors import ClosedError, ServerConnectionError, ServerError
+from langgraph_pgsaga.errors import (
+    ClosedError,
+    MissingMigrationsError,
+    ReadOnlyServerError,
+    ServerConnectionError,
+    ServerError,
+)
 from tests._proxy import Proxy
 from tests.db._crowd import MESSAGES
 from tests.db._puts import checkpoint_of, config_of
@@ -156,14 +162,25 @@ async def test_a_defect_of_one_call_fails_that_call_alone(
 
 
 @pytest.mark.parametrize(
-    "error", [ServerConnectionError(dsn="d", detail="gone"), ClosedError()], ids=str
+    "error",
+    [
+        ServerConnectionError(dsn="d", detail="gone"),
+        ReadOnlyServerError(dsn="d", sqlstate="25006", detail="a standby"),
+        MissingMigrationsError(dsn="d", detail="no table"),
+        ClosedError(),
+    ],
+    ids=lambda error: type(error).__name__,
 )
 async def test_each_caller_of_a_statement_gets_an_error_of_its_own(
     saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """An error says what became of one call; raising it to another would change it."""
+    """An error says what became of one call; raising it to another would change it. What befalls
+    all of them alike isn't waited for once for each."""
+    statements = 0
 
     async def broken(*_: Any, **__: Any) -> Any:
+        nonlocal statements
+        statements += 1
         raise error from OSError("cut")
 
     monkeypatch.setattr(saver.db, "fetch", broken)
@@ -171,6 +188,7 @@ async def test_each_caller_of_a_statement_gets_an_error_of_its_own(
     raised = await asyncio.gather(*calls, return_exceptions=True)
     assert [(type(one), str(one)) for one in raised] == [(type(error), str(error))] * 5
     assert len({id(one) for one in raised}) == 5
+    assert statements == 1
     assert all(isinstance(one, Exception) and str(one.__cause__) == "cut" for one in raised)
 
 
