@@ -288,9 +288,12 @@ def test_a_channel_name_that_cannot_be_stored_is_refused(
     for value in (1, "x" * 5000):
         with pytest.raises(UnstorableValueError):
             put(sync_saver, config_of("t"), {"good": "x" * 5000, channel: [value]})
-    for bad in (channel, "good") if len(channel) < 9 else ():
+    if len(channel) < 9:
+        config = config_of("t", checkpoint_id="c")
         with pytest.raises(UnstorableValueError):
-            sync_saver.put_writes(config_of("t", checkpoint_id="c"), [(bad, 1)], channel, "path")
+            sync_saver.put_writes(config, [(channel, 1)], "task", "path")
+        with pytest.raises(InvalidArgumentError, match="task_id"):
+            sync_saver.put_writes(config, [("good", 1)], channel, "path")
     assert rows_of(dsn) == dict.fromkeys(SESSION_TABLES, 0)
 
 
