@@ -10,6 +10,7 @@ import logging
 import operator
 import sys
 import threading
+import types
 import weakref
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -895,6 +896,19 @@ def test_another_process_takes_the_newest_that_fits(monkeypatch: pytest.MonkeyPa
     assert type(elsewhere(stored, monkeypatch)) is new
     bigger = SafeSerializer().dumps_typed(other(a=1, b=2))
     assert type(elsewhere(bigger, monkeypatch)) is other
+
+
+def test_in_a_notebook_the_newest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where code has no file, a function is run again because it was changed."""
+    serde = SafeSerializer()
+    monkeypatch.setitem(sys.modules, "notebook", types.ModuleType("notebook"))
+
+    def cell() -> Any:
+        return create_model("Choice", __module__="notebook", a=(int, ...))
+
+    old, new = cell(), cell()
+    assert type(again(old(a=1), serde)) is new
+    assert type(again(new(a=1), serde)) is new
 
 
 def test_a_local_class_that_is_gone_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
