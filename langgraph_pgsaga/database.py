@@ -78,6 +78,12 @@ class _PlainConnection(asyncpg.Connection):
     def get_reset_query(self) -> str:
         return ""
 
+    async def _reset(self) -> None:
+        # A rollback that was cancelled in its turn: the driver makes up for it, but tells the loop.
+        if self.is_in_transaction() and self._top_xact is None:  # type: ignore[attr-defined]
+            await self.execute("rollback")
+        await super()._reset()
+
     def _get_unique_id(self, prefix: str) -> str:
         # The driver counts from 1 in every process. Behind a pooler that changes the server
         # connection, without `pooler=True`, a name would then be another process's statement.

@@ -99,7 +99,7 @@ class Lease:
     has_ended: bool = False
     course: Course | None = None
     process: object = field(default_factory=lambda: _process.identity)
-    written_at: float = 0.0
+    written_at: float = field(default_factory=time.monotonic)
 
     def columns(self) -> LeaseColumns:
         """It, as the session's row of a statement has it."""
@@ -259,9 +259,7 @@ class Leases:
         run = run_key(config)
         found = self._lease_of(session_id, run, is_root=is_root) or self._block(session_id)
         if found is not None:
-            if found.course is not None:
-                found.course.note_call()
-            return found
+            return _used(found)
         if run is not None:
             if is_root and self.is_automatic:
                 raise LeaseLostError(thread_id=thread_id)
@@ -269,13 +267,7 @@ class Leases:
         look = _looks.get().get((self._key, session_id))
         if look is None or look.is_inherited or parent_id not in look.loaded:
             return None
-        return look
-
-    def put_under(self, lease: Lease, checkpoint_id: str) -> None:
-        """The root graph's checkpoint is written under the lease."""
-        if lease.course is not None:
-            lease.loaded.add(checkpoint_id)
-            _claimed.set(lease.lease_id, _Claimed(lease))
+        return _used(look)
 
     def _remember(self, session_id: UUID, run: RunKey, lease: Lease) -> None:
         """The run's calls are under the lease, and those of its subgraphs."""
@@ -313,6 +305,15 @@ class Leases:
         if len(looks) >= _MOST_LOOKS:
             del looks[next(iter(looks))]
         _looks.set({**looks, place: lease})
+
+
+def _used(lease: Lease) -> Lease:
+    """A run's lease may be on the server from the first call on, whatever that stores."""
+    if lease.course is not None:
+        lease.course.note_call()
+        if _claimed.get(lease.lease_id) is None:
+            _claimed.set(lease.lease_id, _Claimed(lease))
+    return lease
 
 
 def refusal(thread_id: str, lease: Lease | None, row: asyncpg.Record) -> LeaseError | None:

@@ -115,7 +115,8 @@ class Standings:
             has_ended = status not in (None, ACTIVE)
             if lease is not None:
                 lease.note_end(has_ended=has_ended, is_complete=has_ended)
-                self._leases.put_under(lease, checkpoint["id"])
+                if lease.course is not None:
+                    lease.loaded.add(checkpoint["id"])
         return Standing(status, lease, begins_thread=is_root and parent_id is None)
 
     def of_writes(

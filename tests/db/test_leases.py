@@ -532,6 +532,30 @@ async def test_a_cancelled_run_makes_way_in_its_own_process(
     assert answer["items"] == ["begun", "more", "second"]
 
 
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+async def test_a_cancelled_answer_makes_way_in_its_own_process(
+    single: PostgresSaver, durability: Any
+) -> None:
+    """A run that took the lease with pending writes makes way like one that stored a checkpoint."""
+    gate = Gate()
+
+    async def ask(state: Any) -> Any:
+        answer = interrupt("go on?")
+        await gate(state)
+        return {"items": [answer]}
+
+    graph = graph_of(single, ask=ask)
+    await graph.ainvoke({"items": ["begun"]}, CONFIG)
+    call = graph.ainvoke(Command(resume="first"), CONFIG, durability=durability)
+    run = asyncio.create_task(call)
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    run.cancel()
+    await asyncio.wait([run])
+    gate.open.set()
+    answer = await graph.ainvoke(Command(resume="second"), CONFIG)
+    assert answer["items"] == ["begun", "second"]
+
+
 async def test_forks_that_are_meant_work(single: PostgresSaver) -> None:
     """A run may look at its thread; states can be changed, and replayed from the past."""
     graph = graph_of(single, one=adds(1), two=adds(2))

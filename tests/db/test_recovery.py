@@ -516,6 +516,24 @@ async def test_cancelled_runs_poison_nothing(dsn: str) -> None:
         await _all_finished(saver, again)
 
 
+async def test_a_call_that_is_cancelled_twice_is_no_error_of_the_loop(dsn: str) -> None:
+    """Where its rollback is cancelled in its turn, the connection serves others, silently."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with Database(dsn, max_size=1) as db, _admin(dsn) as watcher:
+        for cancellations in (1, 2, 3):
+            call = asyncio.ensure_future(db.run(lambda conn: conn.execute("select pg_sleep(60)")))
+            while not await watcher.fetchval(BACKENDS.format("count(*)") + " and state = 'active'"):
+                await asyncio.sleep(0)
+            for _ in range(cancellations):
+                call.cancel()
+                await asyncio.sleep(0)
+            await asyncio.wait([call])
+            assert call.cancelled()
+        assert await db.run(lambda conn: conn.fetchval("select 1")) == 1
+    assert told == []
+
+
 async def test_a_cancelled_wait_for_a_lock_ends_on_the_server_too(dsn: str) -> None:
     """A put that is cancelled while it waits for a lock leaves nobody waiting in the server."""
     waiting = BACKENDS.format("count(*)") + " and wait_event_type = 'Lock'"
