@@ -37,10 +37,12 @@ _LONGEST_NAME = 40
 
 
 class About(NamedTuple):
-    """What is stored with an object's fields: which of them have no value, whether it had
+    """What is stored with an object's fields: which of them have no value, which of a model's
+    were given rather than left to their defaults (None where all were), whether it had
     attributes beside them, and the mark of a class that is found by it."""
 
     unset: frozenset[str] = frozenset()
+    given: frozenset[str] | None = None
     has_more: bool = False
     mark: bytes | None = None
 
@@ -61,6 +63,8 @@ class Builder:
     hides = False
     # The class's own code may turn old fields into new ones.
     migrates = False
+    # Where objects keep the names of the fields that they were given.
+    given_attribute = ""
 
     def __init__(self, cls: type[Any]) -> None:
         self.cls: Any = cls
@@ -79,6 +83,13 @@ class Builder:
             if unknown or absent:
                 return self._of_another_time(fields, unknown, absent, about)
         return self._whole(fields, about)
+
+    def build_given(self, fields: Fields, about: About) -> Any:
+        """`build` for a model of which not all fields were given."""
+        made = self.build(fields, about)
+        if self.given_attribute and (self.is_open or self.names >= fields.keys()):
+            _set(made, self.given_attribute, set(about.given or ()))
+        return made
 
     def from_dump(self, fields: Fields) -> Any:
         """The object of fields that may have lost their types."""
@@ -184,6 +195,8 @@ class _CallBuilder(Builder):
 
 
 class _ModelBuilder(Builder):
+    given_attribute = "__pydantic_fields_set__"
+
     def __init__(self, cls: type[BaseModel]) -> None:
         super().__init__(cls)
         self._fields: Mapping[str, FieldInfo] = cls.model_fields
@@ -273,6 +286,8 @@ class _RootModelBuilder(_ModelBuilder):
 
 class _OldModelBuilder(Builder):
     """Of a model of pydantic's first version."""
+
+    given_attribute = "__fields_set__"
 
     def __init__(self, cls: type[Any]) -> None:
         super().__init__(cls)

@@ -54,7 +54,7 @@ TEXT, BIG_INT, PAIRS, TUPLE, MOMENT, NUMPY_SCALAR = range(100, 106)
 # The fourth element of an object's record: its fields are all there is to it. Where there is
 # more to say, a mapping says it.
 FIELDS = "fields"
-UNSET, MORE, MARK = "unset", "more", "class"
+UNSET, GIVEN, MORE, MARK = "unset", "given", "more", "class"
 # An object's bytes are copied out of those of the object around it: all that are open at
 # once may take this, and so many times what was given.
 _OPEN_BYTES = 256_000_000
@@ -178,7 +178,11 @@ class Decoder:
                 raise _wrong(module, name, "it is never stored in this form")
             builder = builder_of(cls)
         try:
-            return builder.from_dump(fields) if is_dump else builder.build(fields, about)
+            if is_dump:
+                return builder.from_dump(fields)
+            if about.given is None:
+                return builder.build(fields, about)
+            return builder.build_given(fields, about)
         except ChangedClassError:
             raise
         except Exception as exc:
@@ -289,9 +293,10 @@ def _guard(module: str, name: str, build: Callable[[], Any]) -> Any:
 def _about(tail: object) -> About:
     if type(tail) is not dict:
         return WHOLE
-    mark = tail.get(MARK)
+    mark, given = tail.get(MARK), tail.get(GIVEN)
     return About(
         unset=frozenset(name for name in tail.get(UNSET, ()) if type(name) is str),
+        given=frozenset(given) if type(given) is list else None,
         has_more=tail.get(MORE) is True,
         mark=mark if type(mark) is bytes else None,
     )

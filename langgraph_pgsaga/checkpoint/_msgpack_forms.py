@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 import ormsgpack
+from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.store.base import Item, SearchItem
 from langgraph.types import Send
@@ -37,6 +38,7 @@ from langgraph_pgsaga.checkpoint._msgpack_decode import (
     BIG_INT,
     DELTA,
     FIELDS,
+    GIVEN,
     KEYWORDS,
     MARK,
     METHOD,
@@ -267,13 +269,21 @@ def _collection(cls: type[Any]) -> Writer:
     return write
 
 
-def _tail(mark: bytes | None, unset: Collection[str] = (), *, more: bool = False) -> bytes:
+def _tail(
+    mark: bytes | None,
+    unset: Collection[str] = (),
+    *,
+    given: Collection[str] | None = None,
+    more: bool = False,
+) -> bytes:
     """The fourth element of an object's record."""
     about: dict[str, Any] = {}
     if mark is not None:
         about[MARK] = mark
     if unset:
         about[UNSET] = sorted(unset)
+    if given is not None:
+        about[GIVEN] = sorted(given)
     if more:
         about[MORE] = True
     return ormsgpack.packb(about or FIELDS)
@@ -285,6 +295,8 @@ def _model(cls: type[BaseModel]) -> Writer:
     names, count = frozenset(kept), len(cls.model_fields)
     head, mark = _head(key_of(cls), with_tail=True), _live_classes.mark_of(cls)
     whole = _tail(mark)
+    # A message's bytes are what tells it from others, so they hang on its content alone.
+    tells_given = not issubclass(cls, BaseMessage)
 
     def write(encoder: Encoder, value: BaseModel) -> Ext:
         fields, extra = value.__dict__, value.__pydantic_extra__
@@ -293,6 +305,9 @@ def _model(cls: type[BaseModel]) -> Writer:
             fields = {k: v for k, v in fields.items() if k in names} | (extra or {})
             if not names <= fields.keys():
                 tail = _tail(mark, names - fields.keys())
+        if tells_given and not fields.keys() <= value.__pydantic_fields_set__:
+            given = value.__pydantic_fields_set__ & fields.keys()
+            tail = _tail(mark, names - fields.keys(), given=given)
         return Ext(MODEL_V2, head + encoder.pack(fields) + tail)
 
     return write
@@ -364,7 +379,8 @@ def _model_v1(cls: type[Any]) -> Writer:
 
     def write(encoder: Encoder, value: Any) -> Ext:
         fields = dict(value.__dict__)
-        tail = _tail(mark, names - fields.keys())
+        given = None if fields.keys() <= value.__fields_set__ else value.__fields_set__
+        tail = _tail(mark, names - fields.keys(), given=given)
         return Ext(MODEL_V1, head + encoder.pack(fields) + tail)
 
     return write
@@ -419,19 +435,25 @@ def _moment(cls: type[datetime]) -> Writer:
 
 def _moment_fields(value: datetime) -> list[Any]:
     numbers = [value.year, value.month, value.day, value.hour, value.minute, value.second]
-    zone = value.tzinfo
-    if zone is not None and type(zone) is not timezone and type(zone) is not ZoneInfo:
-        zone = _offset(value.utcoffset())
+    zone = _storable_zone(value)
     return [*key_of(type(value)), [*numbers, value.microsecond], zone, value.fold]
 
 
-def _offset(offset: timedelta | None) -> tzinfo | None:
-    return None if offset is None else timezone(offset)
+def _storable_zone(value: datetime | time) -> tzinfo | None:
+    """The zone; one that can't be stored by a name or an offset of its own as the value's."""
+    zone = value.tzinfo
+    if zone is None or type(zone) is timezone or type(zone) is ZoneInfo:
+        return zone
+    offset = value.utcoffset()
+    if offset is not None:
+        return timezone(offset)
+    # A time has none where its zone's depends on the date: without the zone it were another.
+    return zone if isinstance(value, time) else None
 
 
 def _time_fields(value: time) -> dict[str, Any]:
-    names = ("hour", "minute", "second", "microsecond", "tzinfo", "fold")
-    return {name: getattr(value, name) for name in names}
+    names = ("hour", "minute", "second", "microsecond", "fold")
+    return {**{name: getattr(value, name) for name in names}, "tzinfo": _storable_zone(value)}
 
 
 def _zone_key(value: ZoneInfo) -> str:

@@ -292,7 +292,7 @@ def shown_of(state: State) -> _state_text.Shown:
         checkpoint_id=state.checkpoint_id,
         step=metadata.get("step"),
         source=metadata.get("source"),
-        created_at=state.created_at,
+        created_at=state.created_at if isinstance(state.created_at, str) else None,
         # A graph whose state is one value has no channel to name.
         channels=dict(values) if isinstance(values, Mapping) else {"state": values},
         next=state.next,

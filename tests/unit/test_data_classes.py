@@ -523,6 +523,40 @@ def test_a_model_without_a_required_field_stays_so() -> None:
     assert not hasattr(found, "text")
 
 
+class Patch(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    name: str | None = None
+    age: int | None = None
+    city: str = "Oslo"
+
+
+def test_a_model_knows_which_fields_it_was_given() -> None:
+    """A change that an object describes says nothing of the fields that were left out."""
+    for patch in (Patch(), Patch(age=3), Patch.model_validate({"city": "Rome", "more": 1})):
+        found = again([patch, Box[Any](item=patch)])
+        assert found[0] == patch
+        assert found[1].item.model_fields_set == patch.model_fields_set
+        assert found[0].model_dump(exclude_unset=True) == patch.model_dump(exclude_unset=True)
+
+
+class PrivatePatch(Patch):
+    _seen: list[int] = PrivateAttr(default_factory=list)
+
+
+def test_a_model_with_private_attributes_knows_what_it_was_given() -> None:
+    """Also where the class's own code makes the object."""
+    assert again(PrivatePatch(age=3)).model_fields_set == {"age"}
+
+
+def test_a_new_field_was_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object of before has the default of a field that is new, and wasn't given it."""
+    before = create_model("Thing", a=(int, ...), b=(int, 5))
+    after = create_model("Thing", a=(int, ...), b=(int, 5), c=(int, 7))
+    found = loaded(deployed(monkeypatch, before, after, lambda cls: cls(a=1)))
+    assert found.model_dump(exclude_unset=True) == {"a": 1}
+    assert found.c == 7
+
+
 class Odd(enum.Enum):
     PLAIN = "plain"
     FAILS = ValueError("becomes its repr")

@@ -62,7 +62,7 @@ from langgraph.types import (
     StateSnapshot,
     TimeoutPolicy,
 )
-from pydantic import AnyUrl, HttpUrl, SecretBytes, SecretStr, ValidationError
+from pydantic import AnyUrl, HttpUrl, SecretBytes, SecretStr, TypeAdapter, ValidationError
 
 from langgraph_pgsaga.checkpoint.serde import (
     SafeEncryptedSerializer,
@@ -316,23 +316,39 @@ def test_zone_name_and_fold_are_kept() -> None:
     assert found.tzname() == "CET"
 
 
+class OddZone(TzInfo):
+    """A zone of nobody's."""
+
+    def __init__(self, offset: timedelta | None) -> None:
+        self.offset = offset
+
+    def utcoffset(self, dt: datetime | None) -> timedelta | None:
+        return self.offset
+
+    def dst(self, dt: datetime | None) -> timedelta | None:
+        return timedelta(0)
+
+    def tzname(self, dt: datetime | None) -> str | None:
+        return "odd"
+
+
 def test_unknown_tzinfo_becomes_its_offset() -> None:
     """A datetime whose tzinfo can't be stored comes back as the same instant."""
-
-    class Odd(TzInfo):
-        def utcoffset(self, dt: datetime | None) -> timedelta:
-            return timedelta(hours=5)
-
-        def dst(self, dt: datetime | None) -> timedelta:
-            return timedelta(0)
-
-        def tzname(self, dt: datetime | None) -> str:
-            return "odd"
-
-    value = NOON.replace(tzinfo=Odd())
+    value = NOON.replace(tzinfo=OddZone(timedelta(hours=5)))
 
     assert again(value) == value
     assert again(value).utcoffset() == timedelta(hours=5)
+
+
+def test_a_time_keeps_the_offset_that_pydantic_read() -> None:
+    """Also inside an object; only a time whose zone has no offset without a date is refused."""
+    read = TypeAdapter(time).validate_python("10:30:00+02:00")
+    assert type(read.tzinfo) is not timezone
+
+    assert again(read) == read
+    assert again(sample.Point(1, read)).y.utcoffset() == timedelta(hours=2)
+    with pytest.raises(UnstorableValueError):
+        SAFE.dumps_typed(time(10, tzinfo=OddZone(None)))
 
 
 def test_nan_comes_back() -> None:
@@ -969,6 +985,7 @@ def test_v1_models_come_back() -> None:
         assert again([model(a=1, b=sample.Point(1))], SafeSerializer()) == [
             model(a=1, b=sample.Point(1))
         ]
+        assert again(model(a=1)).dict(exclude_unset=True) == {"a": 1}
     finally:
         del sample.OldModel  # type: ignore[attr-defined]
 
