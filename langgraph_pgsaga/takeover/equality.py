@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
@@ -11,22 +11,50 @@ from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 from langgraph_pgsaga._same import is_same
 from langgraph_pgsaga.checkpoint.decode import needs_pending_sends
 
+# What the source stores of a value.
+Stored: TypeAlias = Callable[[Any], object]
+
 
 def first_difference(
-    expected: CheckpointTuple, found: CheckpointTuple, *, with_writes: bool = True
+    expected: CheckpointTuple,
+    found: CheckpointTuple,
+    stored: Stored,
+    *,
+    with_writes: bool = True,
 ) -> str | None:
     """Where `found` isn't `expected`, never what it is there; None where it is.
+
+    What the source itself doesn't keep, and so is another each time that it is loaded (a
+    lock, a random private attribute), is no difference either: it would store the same.
 
     What `found` has in addition is no difference where it isn't stored but read: a delta
     channel's snapshot at that very version, which some savers give only where it was
     made, and the Sends that checkpoints of formats before 4 take from their parent.
     """
     for place, left, right in _parts(expected, found):
-        if not is_same(left, right):
+        if not is_kept(left, right, stored):
             return place
     if with_writes:
-        return _difference_of_writes(expected.pending_writes or [], found.pending_writes)
+        return _difference_of_writes(expected.pending_writes or [], found.pending_writes, stored)
     return None
+
+
+def is_kept(left: Any, right: Any, stored: Stored) -> bool:
+    """Whether two values are the same, as far as the source keeps them."""
+    if is_same(left, right):
+        return True
+    if type(left) is not type(right):
+        return False
+    # Part by part: what isn't kept of one is no excuse for another.
+    if type(left) is dict:
+        return left.keys() == right.keys() and all(is_kept(left[k], right[k], stored) for k in left)
+    if type(left) in (list, tuple):
+        pairs = zip(left, right, strict=False)
+        return len(left) == len(right) and all(is_kept(a, b, stored) for a, b in pairs)
+    try:
+        return bool(stored(left) == stored(right))
+    except Exception:  # whatever a serializer may raise
+        return False
 
 
 _MISSING = object()
@@ -67,12 +95,14 @@ def _parent_id(found: CheckpointTuple) -> str | None:
     return parent["configurable"]["checkpoint_id"] if parent else None
 
 
-def _difference_of_writes(expected: Sequence[Any], found: Sequence[Any] | None) -> str | None:
+def _difference_of_writes(
+    expected: Sequence[Any], found: Sequence[Any] | None, stored: Stored
+) -> str | None:
     left, right = by_task(expected), by_task(found or [])
     if list(left) != list(right):
         return "which tasks have pending writes, or their order,"
     for task_id, writes in left.items():
-        if not is_same(writes, right[task_id]):
+        if not is_kept(writes, right[task_id], stored):
             return f"the pending writes of task {task_id!r}"
     return None
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 T = TypeVar("T")
 Saver: TypeAlias = BaseCheckpointSaver[Any]
@@ -17,6 +19,9 @@ Saver: TypeAlias = BaseCheckpointSaver[Any]
 # Others order each thread for itself.
 _BY_ID = ("langgraph.checkpoint.postgres", "langgraph.checkpoint.sqlite")
 _BY_PLACE = ("langgraph_pgsaga",)
+
+
+_LANGGRAPHS = JsonPlusSerializer()
 
 
 class CheckpointKey(NamedTuple):
@@ -58,6 +63,19 @@ class SourceReader:
 
     def _is_elsewhere(self) -> bool:
         return self.loop not in (None, asyncio.get_running_loop())
+
+    def stored(self, value: Any) -> object:
+        """What the saver stores of a value, before it is encrypted.
+
+        Of LangGraph's serializer and its kin, what LangGraph's own stores: one of ours may
+        stand in for it to read what that has stored.
+        """
+        serde = self.saver.serde
+        while isinstance(serde, EncryptedSerializer):
+            serde = serde.serde
+        if isinstance(serde, JsonPlusSerializer):
+            serde = _LANGGRAPHS
+        return serde.dumps_typed(value)
 
     async def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """The result of the saver's method `name`, or of its async form."""

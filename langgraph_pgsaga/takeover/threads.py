@@ -409,7 +409,7 @@ class _Takeover:
                 continue
             theirs, ours = _places(expected), _places(found)
             has_more = has_more or bool(ours - theirs)
-            if first_difference(expected, found) is not None:
+            if first_difference(expected, found, self._reader.stored) is not None:
                 behind.append(key)
         self._progress.note(self._thread_id, len(keys) - len(behind))
         return has_more, behind
@@ -516,7 +516,8 @@ class _Takeover:
         """Notes where `found` isn't `expected`."""
         place = "all of it"
         if found is not None:
-            difference = first_difference(expected, found, with_writes=with_writes)
+            stored = self._reader.stored
+            difference = first_difference(expected, found, stored, with_writes=with_writes)
             if difference is None:
                 return True
             place = difference

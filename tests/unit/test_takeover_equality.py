@@ -42,4 +42,4 @@ def found(**changes: Any) -> CheckpointTuple:
 )
 def test_the_place_of_a_difference_is_named(changes: dict[str, Any], place: str | None) -> None:
     """Every part of a tuple is compared; a snapshot that is read in addition is none."""
-    assert first_difference(found(), found(**changes)) == place
+    assert first_difference(found(), found(**changes), repr) == place
