@@ -94,6 +94,14 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         if len(self._moved) > _REMEMBERED_THREADS:
             self._moved.pop(next(iter(self._moved)), None)
 
+    async def ahas_moved(self, thread_id: str) -> bool:
+        """Whether the thread is `new`'s: it was moved, or `old` hasn't got it."""
+        return await self._is_new(thread_id_text(thread_id))
+
+    async def amove(self, thread_id: str) -> None:
+        """Takes the thread over, if `old` has it still, as the first write does."""
+        await self._move(thread_id_text(thread_id))
+
     async def _move(self, thread_id: str) -> None:
         """Makes `new` the thread's home."""
         if thread_id in self._moved:
@@ -243,15 +251,17 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
             await self._move(thread_id)
         await self.new.adelete_for_runs(run_ids)
 
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Moves both threads (the target is hardly there), then copies.
+    async def acopy_thread(
+        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+    ) -> None:
+        """Moves both threads (the target is hardly there), then copies as PostgresSaver.
 
         Raises:
             ThreadExistsError: the target holds state already, in either saver.
         """
         for thread_id in (source_thread_id, target_thread_id):
             await self._move(thread_id_text(thread_id))
-        await self.new.acopy_thread(source_thread_id, target_thread_id)
+        await self.new.acopy_thread(source_thread_id, target_thread_id, until=until)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As PostgresSaver's, once the threads are there; "delete" deletes them in both."""
@@ -264,18 +274,23 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
 
     # The same for sync callers
 
-    def _call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+        """What `await function(...)` gives in the loop of the new saver's database.
+
+        Raises:
+            BlockingCallError: called from the loop that the old saver is bound to.
+        """
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:
             here = None
         if here is not None and here is self._reader.loop:
-            raise BlockingCallError(call=f"ReadThroughSaver.{function.__name__[1:]}")
+            raise BlockingCallError(call=function.__name__.removeprefix("a"))
         return self.new.db.portal.call(function, *args, **kwargs)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """`aget_tuple` for sync callers."""
-        return self._call(self.aget_tuple, config)
+        return self.call(self.aget_tuple, config)
 
     def list(
         self,
@@ -291,14 +306,14 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         async def following() -> CheckpointTuple | None:
             return await anext(found, None)
 
-        while (one := self._call(following)) is not None:
+        while (one := self.call(following)) is not None:
             yield one
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """`aget_delta_channel_history` for sync callers."""
-        return self._call(self.aget_delta_channel_history, config=config, channels=channels)
+        return self.call(self.aget_delta_channel_history, config=config, channels=channels)
 
     def put(
         self,
@@ -308,7 +323,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """`aput` for sync callers."""
-        return self._call(self.aput, config, checkpoint, metadata, new_versions)
+        return self.call(self.aput, config, checkpoint, metadata, new_versions)
 
     def put_writes(
         self,
@@ -318,23 +333,25 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """`aput_writes` for sync callers."""
-        self._call(self.aput_writes, config, writes, task_id, task_path)
+        self.call(self.aput_writes, config, writes, task_id, task_path)
 
     def delete_thread(self, thread_id: str) -> None:
         """`adelete_thread` for sync callers."""
-        self._call(self.adelete_thread, thread_id)
+        self.call(self.adelete_thread, thread_id)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """`adelete_for_runs` for sync callers."""
-        self._call(self.adelete_for_runs, run_ids)
+        self.call(self.adelete_for_runs, run_ids)
 
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+    def copy_thread(
+        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+    ) -> None:
         """`acopy_thread` for sync callers."""
-        self._call(self.acopy_thread, source_thread_id, target_thread_id)
+        self.call(self.acopy_thread, source_thread_id, target_thread_id, until=until)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """`aprune` for sync callers."""
-        self._call(self.aprune, thread_ids, strategy=strategy)
+        self.call(self.aprune, thread_ids, strategy=strategy)
 
 
 def _itself(found: CheckpointTuple) -> CheckpointTuple:

@@ -36,6 +36,7 @@ from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     LockLostError,
     MigrationError,
+    MissingThreadError,
     PgSagaError,
     ReadOnlyServerError,
     ServerConnectionError,
@@ -91,7 +92,7 @@ async def import_threads(
     Savers don't tell the paths of tasks: pending writes keep their order under others.
 
     Args:
-        thread_ids: None for every thread of the source.
+        thread_ids: None for every thread of the source; one that it hasn't got is an error.
         batch: how many checkpoints are in memory at once.
         dry_run: write nothing, and find out what couldn't be stored.
         on_progress: called after each batch.
@@ -117,6 +118,7 @@ async def import_threads(
     reports: list[ThreadReport] = []
     for thread_id in threads:
         taking = _Takeover(reader, target, thread_id, batch, progress)
+        taking.is_named = thread_ids is not None
         reports.append(await (taking.try_out() if dry_run else taking.run()))
         progress.threads_done += 1
     return ImportReport(threads=tuple(reports), dry_run=dry_run)
@@ -282,6 +284,8 @@ class _Takeover:
         self._newest: CheckpointKey | None = None
         self._order: Sequence[CheckpointKey] = ()
         self._came_to = ""
+        # Whether somebody asked for this thread, so that it should be there.
+        self.is_named = False
 
     async def run(self, *, is_active: bool = False) -> ThreadReport:
         """Imports the thread; what goes wrong with it stands in the report."""
@@ -316,6 +320,8 @@ class _Takeover:
             self._errors.append(error)
 
     def _report(self) -> ThreadReport:
+        if self.is_named and not (self._checkpoints or self._errors):
+            self._errors.append(MissingThreadError(thread_id=self._thread_id))
         return ThreadReport(
             thread_id=self._thread_id,
             checkpoints=self._checkpoints,

@@ -17,7 +17,7 @@ from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.timetravel import _compare_html, _text
 from langgraph_pgsaga.timetravel.diff import Diff, diff
 from langgraph_pgsaga.timetravel.fork import afork, areplay, command_of, latest_of, until_of
-from langgraph_pgsaga.timetravel.history import saver_of
+from langgraph_pgsaga.timetravel.history import call, saver_of
 from langgraph_pgsaga.timetravel.state import State, aget_state, checked_state, shown_of
 
 _MOST_CHANGES = 20
@@ -70,7 +70,7 @@ class Comparison:
 
     def discard(self) -> None:
         """Deletes the threads of the variants. What was read of them stays here."""
-        saver_of(self.start.graph).db.portal.call(self.adiscard)
+        call(saver_of(self.start.graph), self.adiscard)
 
     async def adiscard(self) -> None:
         """`discard` for async callers."""
@@ -120,8 +120,9 @@ def compare(
     context: Any = None,
 ) -> Comparison:
     """`acompare` for sync callers; nodes may be sync or async all the same."""
-    portal = saver_of(checked_state(state).graph).db.portal
-    return portal.call(acompare, state, variants, max_concurrency=max_concurrency, context=context)
+    saver = saver_of(checked_state(state).graph)
+    options = {"max_concurrency": max_concurrency, "context": context}
+    return call(saver, acompare, state, variants, **options)
 
 
 async def acompare(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias, overload
+from typing import (
+    Any,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 import asyncpg
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from langgraph.pregel import Pregel
 
@@ -24,7 +33,7 @@ from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import Address
 from langgraph_pgsaga.checkpoint.decode import StateData, decode_state, placed
 from langgraph_pgsaga.checkpoint.history import Contents, starter_keys
-from langgraph_pgsaga.checkpoint.triggers import next_nodes, own_values, shown_name
+from langgraph_pgsaga.checkpoint.triggers import is_trigger, next_nodes, own_values, shown_name
 from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import (
     CheckpointNotFoundError,
@@ -34,9 +43,29 @@ from langgraph_pgsaga.errors import (
 )
 from langgraph_pgsaga.timetravel import _history_html, _text
 
+T = TypeVar("T")
+
+
+@runtime_checkable
+class ReadThrough(Protocol):
+    """ReadThroughSaver: some threads are another saver's until they are written to."""
+
+    new: PostgresSaver
+
+    async def ahas_moved(self, thread_id: str) -> bool: ...
+    async def amove(self, thread_id: str) -> None: ...
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T: ...
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None: ...
+    def alist(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]: ...
+    async def adelete_thread(self, thread_id: str) -> None: ...
+    def copy_thread(self, source: str, target: str, *, until: str | None = None) -> None: ...
+    async def acopy_thread(self, source: str, target: str, *, until: str | None = None) -> None: ...
+
+
+Saver: TypeAlias = PostgresSaver | ReadThrough
 # A compiled graph, also that of an entrypoint. Or the saver alone.
 Graph: TypeAlias = Pregel[Any, Any, Any, Any]
-Source: TypeAlias = Graph | PostgresSaver
+Source: TypeAlias = Graph | Saver
 
 _STATEMENTS = _sql.load("timetravel")
 _HISTORY = _sql.load("history")
@@ -85,7 +114,12 @@ class History(Sequence[Step]):
         self._graph = graph
         self._saver = saver = saver_of(graph)
         self._address = Address.of(config)
-        self._pages = _Pages(saver, self._address, _first_node(graph))
+        first = _first_node(graph)
+        self._pages = (
+            _Pages(saver, self._address, first)
+            if isinstance(saver, PostgresSaver)
+            else _HomePages(saver, self._address, first)
+        )
 
     @overload
     def __getitem__(self, index: int) -> Step: ...
@@ -133,14 +167,14 @@ class History(Sequence[Step]):
         Of a history of the saver alone: the values of its channels.
         """
         checked_instance("step", step, Step, "Pass one of this history")
-        if not isinstance(self._graph, PostgresSaver):
+        if not isinstance(self._graph, PostgresSaver | ReadThrough):
             return self._graph.get_state(step.config).values
-        return self._saver.db.portal.call(self.avalues, step)
+        return call(self._saver, self.avalues, step)
 
     async def avalues(self, step: Step) -> Any:
         """`values` for async callers."""
         checked_instance("step", step, Step, "Pass one of this history")
-        if not isinstance(self._graph, PostgresSaver):
+        if not isinstance(self._graph, PostgresSaver | ReadThrough):
             return (await self._graph.aget_state(step.config)).values
         found = await self._saver.aget_tuple(step.config)
         if found is None:
@@ -210,7 +244,7 @@ class History(Sequence[Step]):
 
     def _fetch(self, count: int | None) -> None:
         if not self._pages.has(count):
-            self._saver.db.portal.call(self._pages.fetch, count)
+            call(self._saver, self._pages.fetch, count)
 
 
 def history(graph: Source, config: RunnableConfig) -> History:
@@ -230,7 +264,7 @@ def name_checkpoint(
     name: str | None,
 ) -> RunnableConfig:
     """`aname_checkpoint` for sync callers."""
-    return saver_of(graph).db.portal.call(aname_checkpoint, graph, config, name)
+    return call(saver_of(graph), aname_checkpoint, graph, config, name)
 
 
 async def aname_checkpoint(
@@ -248,6 +282,9 @@ async def aname_checkpoint(
     """
     address, saver = Address.of(config), saver_of(graph)
     checked_text("name", name)
+    if not isinstance(saver, PostgresSaver):
+        await saver.amove(address.thread_id)
+        saver = saver.new
     place = address.session_id, address.stored_ns, address.checkpoint_id
     try:
         rows = await saver.db.fetch(_STATEMENTS["name_checkpoint"], *place, name)
@@ -260,10 +297,17 @@ async def aname_checkpoint(
     return address.config(rows[0]["checkpoint_id"])
 
 
-def saver_of(graph: Source) -> PostgresSaver:
-    """The graph's saver; InvalidArgumentError where it isn't a PostgresSaver."""
-    saver = graph if isinstance(graph, PostgresSaver) else getattr(graph, "checkpointer", None)
-    if not isinstance(saver, PostgresSaver):
+def call(saver: Saver, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+    """What `await function(...)` gives, for sync callers."""
+    run = saver.db.portal.call if isinstance(saver, PostgresSaver) else saver.call
+    return run(function, *args, **kwargs)
+
+
+def saver_of(graph: Source) -> Saver:
+    """The graph's saver; InvalidArgumentError where it isn't one of this package's."""
+    is_saver = isinstance(graph, PostgresSaver | ReadThrough)
+    saver = graph if is_saver else getattr(graph, "checkpointer", None)
+    if not isinstance(saver, PostgresSaver | ReadThrough):
         problem = "needs a graph that was compiled with checkpointer=PostgresSaver, or the saver"
         raise InvalidArgumentError(argument="graph", problem=problem)
     return saver
@@ -271,14 +315,14 @@ def saver_of(graph: Source) -> PostgresSaver:
 
 def _first_node(graph: Source) -> str:
     """The node that an input starts: the function of an entrypoint, else LangGraph's own."""
-    nodes = {} if isinstance(graph, PostgresSaver) else graph.nodes
+    nodes = graph.nodes if isinstance(graph, Pregel) else {}
     return next((name for name, node in nodes.items() if _INPUT in node.triggers), _INPUT)
 
 
 class _Page(NamedTuple):
     """Rows of list_steps; their states and their parents' by id; what says which nodes are next."""
 
-    rows: Sequence[asyncpg.Record]
+    rows: Sequence[asyncpg.Record | Mapping[str, Any]]
     states: Mapping[str, StateData]
     started: Mapping[str, Mapping[str, Any]]
 
@@ -339,7 +383,7 @@ class _Pages:
         with placed(address.given_thread_id, address.stored_ns, row["checkpoint_id"]):
             return decode_state(self._codec.codec, *columns)
 
-    def _step(self, row: asyncpg.Record, page: _Page) -> Step:
+    def _step(self, row: asyncpg.Record | Mapping[str, Any], page: _Page) -> Step:
         checkpoint_id = row["checkpoint_id"]
         state, parent = page.states[checkpoint_id], page.states.get(row["parent_checkpoint_id"])
         metadata: Mapping[str, Any] = state.metadata
@@ -372,6 +416,49 @@ class _Pages:
         if parent_id is not None:
             self._branches[parent_id] = min(branch, self._branches.get(parent_id, branch))
         return branch
+
+
+class _HomePages(_Pages):
+    """Those of a thread that may be another saver's: then what its listing gives, in one go."""
+
+    def __init__(self, saver: ReadThrough, address: Address, first_node: str) -> None:
+        super().__init__(saver.new, address, first_node)
+        self._both = saver
+        self._has_moved: bool | None = None
+
+    async def fetch(self, count: int | None) -> None:
+        if self._has_moved is None:
+            self._has_moved = await self._both.ahas_moved(self._address.thread_id)
+        if self._has_moved:
+            await super().fetch(count)
+        elif not self.has(count):
+            await self._list()
+            self._done = True
+
+    async def _list(self) -> None:
+        place = {"thread_id": self._address.thread_id, "checkpoint_ns": self._address.checkpoint_ns}
+        found = [one async for one in self._both.alist({"configurable": place})]
+        states = {one.checkpoint["id"]: _state_of(one) for one in found}
+        rows = [_row_of(one) for one in found]
+        page = _Page(rows, states, {key: {} for key in states})
+        self.steps.extend(self._step(row, page) for row in rows)
+
+
+def _row_of(found: CheckpointTuple) -> dict[str, Any]:
+    """What a row of list_steps says, of a checkpoint of another saver."""
+    parent = found.parent_config
+    return {
+        "checkpoint_id": found.checkpoint["id"],
+        "parent_checkpoint_id": parent["configurable"]["checkpoint_id"] if parent else None,
+        "checkpoint_name": None,
+        "marks": {channel for _, channel, _ in found.pending_writes or ()},
+    }
+
+
+def _state_of(found: CheckpointTuple) -> StateData:
+    values = found.checkpoint["channel_values"]
+    triggers = {channel: value for channel, value in values.items() if is_trigger(channel)}
+    return StateData({**found.checkpoint}, found.metadata, triggers, None)
 
 
 def _cells(step: Step) -> _history_html.Cells:

@@ -18,7 +18,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
-from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga import PostgresSaver, timetravel
 from langgraph_pgsaga.errors import BlockingCallError, ThreadDivergedError, ThreadExistsError
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
@@ -361,6 +361,80 @@ async def test_a_sync_call_that_would_wait_for_itself_is_refused(
         both.get_tuple(config_of("t"))
     with pytest.raises(BlockingCallError):
         next(both.list(None))
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+@pytest.mark.parametrize("has_moved", [True, False], ids=["moved", "old"])
+async def test_time_travel_is_in_both(
+    old: Saver, saver: PostgresSaver, has_moved: bool, is_async: bool
+) -> None:
+    """Histories, states, names, forks, replays and comparisons, wherever the thread is."""
+    config = config_of("t")
+    await histories.fork(histories.chat(old), config)
+    both = ReadThroughSaver(saver, old)
+    graph = histories.chat(both)
+    if has_moved:
+        await both.amove("t")
+    travel = travelled if is_async else in_threads
+    found = await travel(graph, config)
+    await PostgresSaver(saver.db).adelete_thread("t")
+    assert (await import_threads(old, saver)).failed == ()
+    assert found == await travel(histories.chat(saver), config)
+
+
+async def travelled(graph: Any, config: Any) -> list[Any]:
+    """What time travel shows, without ids that are new each time."""
+    steps = await timetravel.history(graph, config).load()
+    again = await timetravel.history(graph.checkpointer, config).load()
+    assert list(again) == list(steps)
+    at = await timetravel.aat(graph, config, node="tool")
+    tree = await timetravel.abranches(graph, config)
+    has_two = await timetravel.abisect(steps, lambda values: len(values.get("messages", [])) > 1)
+    listed = [state.values async for state in timetravel.alist_states(graph, config, limit=3)]
+    values = await again.avalues(steps[0])
+    shown: list[Any] = [list(steps), str(tree), at.values, has_two, listed, values]
+    # From here on the thread is written to, and so is the new saver's.
+    compared = await timetravel.acompare(at, {"one": None, "other": {"messages": ["?"]}})
+    texts = {name: _ended(outcome) for name, outcome in compared.outcomes.items()}
+    await compared.adiscard()
+    await timetravel.aname_checkpoint(graph, at.config, "good")
+    fork = await timetravel.afork(await timetravel.aat(graph, config, name="good"))
+    replayed = await timetravel.areplay(fork)
+    copy = await timetravel.afork(at, thread_id="copy")
+    shown += [texts, _texts(replayed.values), _texts(copy.values), len(timetravel.diff(at, fork))]
+    await graph.checkpointer.adelete_thread("copy")
+    return shown
+
+
+def _ended(outcome: timetravel.Outcome) -> Any:
+    assert outcome.state is not None
+    return _texts(outcome.state.values)
+
+
+async def in_threads(graph: Any, config: Any) -> list[Any]:
+    """The same by its sync functions."""
+
+    def run() -> list[Any]:
+        steps = timetravel.history(graph, config)
+        again = timetravel.history(graph.checkpointer, config)
+        assert list(again) == list(steps)
+        at = timetravel.at(graph, config, node="tool")
+        tree = timetravel.branches(graph, config)
+        has_two = timetravel.bisect(steps, lambda values: len(values.get("messages", [])) > 1)
+        listed = [state.values for state in timetravel.list_states(graph, config, limit=3)]
+        shown: list[Any] = [list(steps), str(tree), at.values, has_two, listed]
+        shown.append(again.values(steps[0]))
+        compared = timetravel.compare(at, {"one": None, "other": {"messages": ["?"]}})
+        shown.append({name: _ended(outcome) for name, outcome in compared.outcomes.items()})
+        compared.discard()
+        timetravel.name_checkpoint(graph, at.config, "good")
+        fork = timetravel.fork(timetravel.at(graph, config, name="good"))
+        copy = timetravel.fork(at, thread_id="copy")
+        shown += [_texts(timetravel.replay(fork).values), _texts(copy.values)]
+        graph.checkpointer.delete_thread("copy")
+        return shown
+
+    return await asyncio.to_thread(run)
 
 
 def test_sync_savers_and_graphs_work_without_a_loop(

@@ -32,6 +32,7 @@ from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     LockLostError,
+    MissingThreadError,
     TakeoverMismatchError,
     ThreadDivergedError,
     UnreadableThreadError,
@@ -760,8 +761,9 @@ async def test_an_unreadable_thread_doesnt_stop_the_others(
             conn.execute("update checkpoints set type = 'nonsense' where thread_id = 'bad'")
         conn.close()
         report = await import_threads(old, saver, thread_ids=["bad", "good", "nobody"])
-    (bad,) = report.failed
+    bad, nobody = report.failed
     assert [type(error) for error in bad.errors] == [UnreadableThreadError]
+    assert [type(error) for error in nobody.errors] == [MissingThreadError]
     assert [thread.checkpoints > 0 for thread in report.threads] == [False, True, False]
 
 
