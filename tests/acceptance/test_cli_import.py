@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -57,9 +58,21 @@ def test_threads_come_over_and_a_second_run_has_nothing_to_do(dsn: str, source: 
 
 
 def test_threads_can_be_chosen(dsn: str, source: str) -> None:
-    """--thread takes only these; one that isn't there has nothing to bring."""
-    found = answer("import", "--from", source, "--thread", "a", "--thread", "zz", "--dsn", dsn)
-    assert [(t["thread_id"], t["checkpoints"]) for t in found["threads"]] == [("a", 4), ("zz", 0)]
+    """--thread takes only these."""
+    found = answer("import", "--from", source, "--thread", "a", "--dsn", dsn)
+    assert [(t["thread_id"], t["checkpoints"]) for t in found["threads"]] == [("a", 4)]
+
+
+def test_a_thread_that_isnt_there_is_an_error(dsn: str, source: str) -> None:
+    """A mistyped name isn't an import of nothing; the threads that are there come over."""
+    command = ["import", "--from", source, "--thread", "nope", "--thread", "a", "--dsn", dsn]
+    done = pgsaga(*command)
+    assert done.returncode == 1
+    assert "failed: nope: there is no thread 'nope'" in done.stderr
+    found = json.loads(pgsaga(*command, "--json").stdout)
+    errors = [[error["type"] for error in thread["errors"]] for thread in found["threads"]]
+    assert errors == [["MissingThreadError"], []]
+    assert "assistant: Ordered." in output("show", "a", "--dsn", dsn)
 
 
 def test_a_thread_of_an_unknown_type_fails_alone(
