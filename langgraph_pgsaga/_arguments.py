@@ -56,7 +56,7 @@ def checked_texts(argument: str, given: Iterable[str]) -> list[str]:
 
 def checked_mapping(argument: str, given: Any) -> Mapping[str, Any]:
     """A dict, or what acts as one."""
-    if not isinstance(given, dict | Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):
         raise _other_type(argument, "a dict", given)
     return given
 

@@ -54,7 +54,7 @@ class Address(NamedTuple):
             session_id=session_id_of(thread_id),
             checkpoint_ns=namespace,
             stored_ns=stored_namespace(namespace),
-            checkpoint_id=optional_checkpoint_id(config),
+            checkpoint_id=_checkpoint_id(configurable),
         )
 
     def config(self, checkpoint_id: str) -> RunnableConfig:
@@ -75,7 +75,11 @@ def checkpoint_config(thread_id: Any, checkpoint_ns: str, checkpoint_id: str) ->
 
 def optional_checkpoint_id(config: RunnableConfig, argument: str = "config") -> str | None:
     """The checkpoint id in `config`; absent, None and '' are all None."""
-    checkpoint_id = configurable_of(config, argument).get("checkpoint_id")
+    return _checkpoint_id(configurable_of(config, argument))
+
+
+def _checkpoint_id(configurable: Mapping[str, Any]) -> str | None:
+    checkpoint_id = configurable.get("checkpoint_id")
     if checkpoint_id is None or checkpoint_id == "":
         return None
     given = str(checkpoint_id) if isinstance(checkpoint_id, UUID) else checkpoint_id
@@ -88,7 +92,7 @@ def configurable_of(config: RunnableConfig, argument: str = "config") -> Mapping
     Raises:
         InvalidArgumentError: `config` isn't a dict, or what stands there isn't.
     """
-    if not isinstance(config, dict | Mapping):
+    if type(config) is not dict and not isinstance(config, Mapping):
         problem = f"{_LIKE}, not {shown(config)}"
         if isinstance(getattr(config, "config", None), dict):
             problem += ". Pass its .config"

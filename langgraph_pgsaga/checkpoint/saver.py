@@ -646,7 +646,8 @@ def _check_put(
 
 
 def _check_writes(writes: Any, task_id: str, task_path: str) -> None:
-    if not isinstance(writes, Sequence) or not all(_is_write(write) for write in writes):
+    is_list = type(writes) is list or isinstance(writes, Sequence)
+    if not is_list or [write for write in writes if not _is_write(write)]:
         problem = f"must be a list of (channel, value), not {shown(writes)}"
         raise InvalidArgumentError(argument="writes", problem=problem)
     required_text("task_id", task_id)
@@ -654,7 +655,8 @@ def _check_writes(writes: Any, task_id: str, task_path: str) -> None:
 
 
 def _is_write(write: Any) -> bool:
-    return isinstance(write, tuple | list) and len(write) == 2 and isinstance(write[0], str)
+    is_pair = type(write) is tuple or isinstance(write, tuple | list)
+    return is_pair and len(write) == 2 and isinstance(write[0], str)
 
 
 def _has_sends_of_parent(found: CheckpointTuple) -> bool:
