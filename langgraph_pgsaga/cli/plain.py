@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from pprint import pformat
 from typing import Any
@@ -23,6 +23,7 @@ from langgraph_pgsaga.checkpoint.placeholder import Placeholder
 _DEEPEST = 100
 _WIDTH = 88
 _MOST_BITS = 10_000
+_MOST_WRITTEN = 400_000
 
 
 def plain(value: Any, _depth: int = 0) -> Any:
@@ -91,9 +92,29 @@ def text(value: Any) -> str:
     if isinstance(value, str):
         return shown_block(value)
     try:
-        return shown_block(pformat(value, width=_WIDTH, sort_dicts=False))
+        is_wide = _is_wide_and_deep(value)
+        written = repr(value) if is_wide else pformat(value, width=_WIDTH, sort_dicts=False)
+        return shown_block(written)
     except Exception:
         return shown(_repr(value))
+
+
+def _is_wide_and_deep(value: Any) -> bool:
+    """Whether pformat, which writes each part anew for each level around it, would take long."""
+    written = 0
+    waiting = [(value, 1)]
+    while waiting and written < _MOST_WRITTEN:
+        part, depth = waiting.pop()
+        written += depth
+        inside: Iterable[Any] = ()
+        if isinstance(part, dict):
+            inside = part.values()
+        elif isinstance(part, list | tuple | set | frozenset):
+            inside = part
+        elif dataclasses.is_dataclass(part):
+            inside = [getattr(part, field.name, None) for field in dataclasses.fields(part)]
+        waiting.extend((inner, depth + 1) for inner in inside)
+    return written >= _MOST_WRITTEN
 
 
 def conversation_line(message: BaseMessage) -> str:

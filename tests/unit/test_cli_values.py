@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import typer
 
 from langgraph_pgsaga._text import shown, shown_block
+from langgraph_pgsaga.cli.plain import plain, text
 from langgraph_pgsaga.cli.values import duration, json_object, moment
 
 
@@ -56,6 +59,17 @@ def test_what_is_no_object(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         json_object(text)
     assert json_object('{"a": [1]}') == {"a": [1]}
+
+
+def test_a_wide_value_deep_inside_is_shown_soon() -> None:
+    """A hundred levels of a thousand keys take seconds at most, as text and as JSON."""
+    value: Any = 1
+    for _ in range(100):
+        value = {"in": value, **{f"key {n}": n for n in range(1000)}}
+    began = time.monotonic()
+    assert "'key 999': 999" in text(value)
+    assert plain(value)["key 999"] == 999
+    assert time.monotonic() - began < 10
 
 
 def test_no_control_character_is_shown() -> None:
