@@ -26,6 +26,7 @@ from langgraph_pgsaga.timetravel import branches, history, name_checkpoint
 from tests._tables import SESSION_TABLES
 from tests.conftest import execute, with_database
 from tests.db._puts import config_of, put
+from tests.db.test_schema import fetch
 
 # Far more than any of the calls takes, far less than what forged rows once made of them.
 _SECONDS = 5.0
@@ -358,3 +359,22 @@ def test_a_damaged_session_is_counted_and_named(
     assert str(session_id_of("t")) in record.getMessage()
     damaged.saver.delete_thread("sound")
     a_thread(damaged.saver, "sound")
+
+
+VIEWS = (
+    "agent_state_history",
+    "agent_conversations",
+    "agent_message_log",
+    "agent_message_statistics",
+)
+
+
+# The view says each of a list's messages, and forged runs may say a hundred thousand.
+@pytest.mark.parametrize("name", [name for name in STRUCTURE if name != "runs over and over"])
+def test_no_view_fails_for_all(damaged: Damaged, name: str) -> None:
+    """Each still has the sound thread's rows, and can be read over all threads."""
+    damage(damaged.dsn, *DAMAGES[name])
+    for view in VIEWS:
+        rows = fetch(damaged.dsn, f"select count(*) from {view} where thread_id = 'sound'")
+        assert rows[0][0] > 0, view
+        fetch(damaged.dsn, f"select count(*) from (select * from {view} offset 0) v")
