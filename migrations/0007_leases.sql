@@ -1,3 +1,5 @@
+-- serves: 0007
+--
 -- A lease is given to whoever found the thread as it still is.
 --
 -- Why: a run takes its thread's lease with the first thing it stores, where the lease of then

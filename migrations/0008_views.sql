@@ -1,4 +1,4 @@
--- serves: 0006
+-- serves: 0007
 --
 -- A row that somebody damaged or forged fails no view for everybody, and takes its time only.
 --

@@ -285,7 +285,7 @@ async def test_a_database_without_the_columns_gets_them(empty_dsn: str) -> None:
     async with Database(empty_dsn) as db:
         await migrate(db, migrations=here[:5])
         assert len([s for s in await status(db) if s.applied_at]) == 5
-        assert await migrate(db) == here[5:]
+        assert await migrate(db, migrations=here[:6]) == here[5:6]
         # And those before them still start.
         assert await migrate(db, migrations=here[:5]) == []
         with pytest.raises(UnknownMigrationError):
