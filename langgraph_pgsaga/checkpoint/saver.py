@@ -435,7 +435,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         _check_writes(writes, task_id, task_path)
         if not writes:
             return
-        standing = self._standings.of_writes(address, config, checkpoint_id, writes)
+        standing = self._standings.of_writes(address, config, checkpoint_id, writes, task_path)
 
         def encode() -> EncodedWrites:
             return encode_writes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,6 +19,12 @@ from langgraph_pgsaga.checkpoint.run import Course, Remembered, run_key
 
 # agent_sessions.status.
 ACTIVE, PAUSED, COMPLETED, FAILED = "active", "paused", "completed", "failed"
+
+# LangGraph's: what a node with an error handler writes beside its error.
+_ERROR_SOURCE = "__error_source_node__"
+# The path of what a node or entrypoint calls (`@task`): that tells its caller how it ended.
+_CALLED = "~__pregel_push, ~"
+_CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 # The step that LangGraph counts from where a thread has no checkpoint.
 _STEP_BEFORE_FIRST = -2
@@ -125,13 +133,15 @@ class Standings:
         config: RunnableConfig,
         checkpoint_id: str,
         writes: Sequence[tuple[str, Any]],
+        task_path: str,
     ) -> Standing:
         """That of a `put_writes`."""
-        status = None if address.checkpoint_ns else _status_of_writes(writes)
+        is_of_node = not address.checkpoint_ns and not task_path.startswith(_CALLED)
+        has_ended, status = _end_of_writes(writes) if is_of_node else (False, None)
         if status is not None:
             self._run(address, config).stops[checkpoint_id] = status
         lease = self._lease(address, config)
-        if lease is not None and status is not None:
+        if lease is not None and has_ended:
             lease.note_end(has_ended=True, is_complete=False)
         return Standing(status, lease)
 
@@ -194,8 +204,12 @@ def status_of(
     return PAUSED if metadata.get("source") in ("update", "fork") else ACTIVE
 
 
-def _status_of_writes(writes: Sequence[tuple[str, Any]]) -> str | None:
-    channels = {channel for channel, _ in writes}
-    if ERROR in channels:
-        return FAILED
-    return PAUSED if INTERRUPT in channels else None
+def _end_of_writes(writes: Sequence[tuple[str, Any]]) -> tuple[bool, str | None]:
+    """Whether a node that writes this is its run's last, and the status at which that ends."""
+    values = dict(writes)
+    if ERROR in values:
+        if _ERROR_SOURCE in values:  # an error handler goes on
+            return False, None
+        # Cancelling a run is no failure of its nodes.
+        return True, None if isinstance(values[ERROR], _CANCELLED) else FAILED
+    return (True, PAUSED) if INTERRUPT in values else (False, None)

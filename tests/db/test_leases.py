@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, nullcontext, suppress
 from typing import Annotated, Any, TypedDict
 
 import asyncpg
@@ -22,8 +22,9 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.serde.types import INTERRUPT
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from langgraph.errors import GraphRecursionError
+from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
@@ -1161,6 +1162,75 @@ async def test_the_status_after_questions_and_errors(
     assert await status(saver) is SessionStatus.FAILED
 
 
+async def stands(saver: PostgresSaver, dsn: str) -> tuple[SessionStatus | None, bool]:
+    """The thread's status, and whether a run has its lease, once an error of it is stored."""
+    while not await value(
+        dsn, "(select count(*) from agent_state_writes where channel = '__error__')"
+    ):
+        await asyncio.sleep(0)
+    is_leased = await value(dsn, "coalesce(lease_expires_at > now(), false)")
+    return await status(saver), bool(is_leased)
+
+
+async def fails(state: Any) -> Any:
+    raise OSError("broken")
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+async def test_a_run_goes_on_after_an_error_that_a_handler_takes(
+    single: PostgresSaver, dsn: str, durability: Any
+) -> None:
+    """It is active and keeps its lease, in the handler and after it."""
+    seen = []
+
+    async def look(state: Any) -> Any:
+        seen.append(await stands(single, dsn))
+        return {"items": [len(seen)]}
+
+    async def handle(state: Any) -> Any:
+        return Command(update=await look(state), goto="after")
+
+    builder: StateGraph[Any] = StateGraph(Log)
+    builder.add_node("one", adds(0))
+    builder.add_node("breaks", fails, error_handler=handle)
+    builder.add_node("after", look)
+    builder.add_edge(START, "one")
+    builder.add_edge("one", "breaks")
+    graph = builder.compile(checkpointer=single)
+    answer = await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    assert answer["items"] == [0, 1, 2]
+    assert seen == [(SessionStatus.ACTIVE, True)] * 2
+    assert await stands(single, dsn) == (SessionStatus.COMPLETED, False)
+
+
+@pytest.mark.parametrize("is_caught", [True, False])
+async def test_a_run_goes_on_after_a_tasks_error_that_is_caught(
+    single: PostgresSaver, dsn: str, is_caught: bool
+) -> None:
+    """What a function calls ends its run only where the function ends by it."""
+    seen = []
+
+    @task
+    async def breaks() -> None:
+        raise OSError("broken")
+
+    @entrypoint(checkpointer=single)
+    async def work(value: int) -> int:
+        with suppress(OSError) if is_caught else nullcontext():
+            await breaks()
+        seen.append(await stands(single, dsn))
+        return value
+
+    if is_caught:
+        assert await work.ainvoke(1, CONFIG) == 1
+        assert seen == [(SessionStatus.ACTIVE, True)]
+        assert await stands(single, dsn) == (SessionStatus.COMPLETED, False)
+    else:
+        with pytest.raises(OSError, match="broken"):
+            await work.ainvoke(1, CONFIG)
+        assert await stands(single, dsn) == (SessionStatus.FAILED, False)
+
+
 def loop_of(saver: Any, rounds: int | None = None) -> Any:
     """Two nodes one after the other, again and again, or so many times."""
 
@@ -1236,7 +1306,7 @@ async def test_a_run_in_progress_is_active_to_its_last_step(saver: PostgresSaver
 
 
 async def test_a_run_at_a_breakpoint_or_cancelled_stays_active(saver: PostgresSaver) -> None:
-    """A saver isn't told of either: nodes are left to run."""
+    """Nodes are left to run, and none has failed."""
     graph = graph_of(saver, one=adds(1), two=adds(2))
     await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["two"])
     assert await status(saver) is SessionStatus.ACTIVE
@@ -1247,6 +1317,12 @@ async def test_a_run_at_a_breakpoint_or_cancelled_stays_active(saver: PostgresSa
     run = await in_the_middle(graph_of(saver, gate=gate), gate)
     run.cancel()
     await asyncio.wait([run])
+    assert await status(saver) is SessionStatus.ACTIVE
+    await saver.aput_writes(
+        (await saver.aget_tuple(CONFIG)).config,  # type: ignore[union-attr]
+        [(ERROR, asyncio.CancelledError())],
+        "a task that could say so",
+    )
     assert await status(saver) is SessionStatus.ACTIVE
 
 
