@@ -187,6 +187,8 @@ _PLAIN_TAGS: dict[str, Any] = {
 def _refusal(tag: str) -> str:
     if tag == "pickle":
         return "pickles are never loaded"
+    if "+" in tag:
+        return "it is encrypted; pass serde=EncryptedSerializer(...) with its key to the saver"
     return "this version loads msgpack, bytes and null only"
 
 

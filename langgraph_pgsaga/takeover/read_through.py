@@ -59,7 +59,6 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
 
     def __init__(self, new: PostgresSaver, old: Saver) -> None:
         checked_instance("new", new, PostgresSaver, "Pass the saver that takes the threads over")
-        checked_instance("old", old, BaseCheckpointSaver, "Pass the saver they come from")
         super().__init__()
         # Not by way of the base class, which takes a serializer of length 0 for none.
         self.serde = new.serde
@@ -68,7 +67,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
             raise InvalidArgumentError(argument="new", problem=problem)
         self.new = new
         self.old = old
-        self._reader = SourceReader(old)
+        self._reader = SourceReader("old", old)
         # The threads whose home is known to be `new`; those used least recently go first.
         self._moved: dict[str, None] = {}
         self._locks: WeakKeyDictionary[

@@ -11,6 +11,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from langgraph_pgsaga._arguments import checked_instance
+
 T = TypeVar("T")
 Saver: TypeAlias = BaseCheckpointSaver[Any]
 
@@ -49,8 +51,9 @@ class SourceReader:
     than the running one: its sync methods then find the way to that loop.
     """
 
-    def __init__(self, saver: Saver) -> None:
-        self.saver = saver
+    def __init__(self, argument: str, saver: Saver) -> None:
+        hint = "Pass the saver they come from: of its from_conn_string, what the `with` block gives"
+        self.saver = checked_instance(argument, saver, BaseCheckpointSaver, hint)
         modules = [cls.__module__ for cls in type(saver).__mro__]
         self.is_by_place = any(module.startswith(_BY_PLACE) for module in modules)
         self.is_ordered = self.is_by_place or any(m.startswith(_BY_ID) for m in modules)

@@ -108,7 +108,7 @@ async def import_threads(
     """
     checked_integer("batch", batch, least=1)
     checked_instance("target", target, PostgresSaver, "Pass the saver that the threads go to")
-    reader = SourceReader(source)
+    reader = SourceReader("source", source)
     if thread_ids is None:
         wanted = await _all_threads(reader, batch)
     else:
@@ -365,7 +365,7 @@ class _Takeover:
             raise UnreadableThreadError(thread_id=self._thread_id, problem=problem) from error
 
     async def _take_keys(self, keys: Sequence[CheckpointKey]) -> None:
-        here = set(await self._keys(SourceReader(self._stored_here)))
+        here = set(await self._keys(SourceReader("target", self._stored_here)))
         # What came over already and isn't here was pruned or deleted since.
         came = await TakenOver.of(self._target.db, self._thread_id)
         self._came_to = came_to = came.checkpoint_id if came else ""

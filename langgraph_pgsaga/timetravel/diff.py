@@ -13,9 +13,10 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.types import StateSnapshot
 from pydantic import BaseModel
 
-from langgraph_pgsaga._arguments import checked_mapping
+from langgraph_pgsaga._arguments import shown
 from langgraph_pgsaga._same import Numbers, is_same, key_of
 from langgraph_pgsaga.checkpoint.placeholder import Placeholder
+from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.timetravel import _diff_html, _text
 from langgraph_pgsaga.timetravel.state import State
 
@@ -115,17 +116,21 @@ def diff(
     editor compares lines. Dicts, dataclasses and pydantic models are compared part by
     part. Values of different types differ, also where Python holds them for equal.
     """
-    return Diff(list(_mappings((), _values(before), _values(after))))
+    pairs = _mappings((), _values("before", before), _values("after", after))
+    return Diff(list(pairs))
 
 
-def _values(state: Comparable) -> Mapping[str, Any]:
+def _values(argument: str, state: Comparable) -> Mapping[str, Any]:
     if isinstance(state, State | StateSnapshot):
         values = state.values
         # A graph whose state is one value has no channel to name.
         return values if isinstance(values, Mapping) else {"state": values}
     if isinstance(state, CheckpointTuple):
         return state.checkpoint["channel_values"]
-    return checked_mapping("diff", state)
+    if not isinstance(state, Mapping):
+        problem = f"must be a State or a dict of values, not {shown(state)}"
+        raise InvalidArgumentError(argument=argument, problem=problem)
+    return state
 
 
 def _changes(path: Path, before: Any, after: Any) -> Iterator[Change]:

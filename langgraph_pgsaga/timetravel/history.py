@@ -209,7 +209,8 @@ class History(Sequence[Step]):
             if value is not None
         }
         if not wanted and node is None and time is None:
-            raise InvalidArgumentError(argument="at", problem="needs something to look for")
+            problem = "needs something to look for: step, checkpoint_id, name, node or time"
+            raise InvalidArgumentError(argument="at", problem=problem)
         time = checked_time("time", time)
         if step is not None:
             checked_integer("step", step)
@@ -279,9 +280,12 @@ async def aname_checkpoint(
     Raises:
         CheckpointNotFoundError: there is no such checkpoint.
         NameTakenError: another checkpoint of the thread has this name.
+        InvalidArgumentError: the name is empty, or holds what PostgreSQL text can't.
     """
     address, saver = Address.of(config), saver_of(graph)
     checked_text("name", name)
+    if name == "":
+        raise InvalidArgumentError(argument="name", problem="is empty; None takes a name away")
     if not isinstance(saver, PostgresSaver):
         await saver.amove(address.thread_id)
         saver = saver.new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import io
 import math
@@ -277,6 +278,11 @@ REFUSED: list[Refused] = [
     ("saver", lambda w: Messages(w.saver.db), "saver"),  # type: ignore[arg-type]
     ("saver", lambda w: Messages(w.both), "its new"),  # type: ignore[arg-type]
     ("saver", lambda w: sync.Messages(w.both), "its new"),  # type: ignore[arg-type]
+    *(
+        ("source", lambda w, s=s: import_threads(s, w.saver), "with")
+        for s in ("postgresql://h/db", contextlib.nullcontext(InMemorySaver()))
+    ),
+    ("old", lambda w: ReadThroughSaver(w.saver, contextlib.nullcontext(InMemorySaver())), "with"),  # type: ignore[arg-type]
     ("dsn", lambda w: Database(5), "str"),  # type: ignore[arg-type]
     ("max_size", lambda w: Database("postgresql://h/db", max_size=2.5), "int"),  # type: ignore[arg-type]
     ("before", lambda w: list(w.saver.list(None, before={})), "names no checkpoint"),

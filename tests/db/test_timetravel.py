@@ -139,14 +139,14 @@ def test_a_step_is_found(sync_saver: PostgresSaver) -> None:
     assert forked.at(node="reply").branch == 1
     with pytest.raises(CheckpointNotFoundError, match="'t'"):
         forked.at(step=99)
-    with pytest.raises(InvalidArgumentError, match="something to look for"):
+    with pytest.raises(InvalidArgumentError, match="look for: step, checkpoint_id, name"):
         forked.at()
     with pytest.raises(InvalidArgumentError, match="time zone"):
         forked.at(time=datetime(2026, 1, 1))  # noqa: DTZ001 - that is what is refused
 
 
 def test_names_are_unique_in_a_thread(sync_saver: PostgresSaver) -> None:
-    """A name is one checkpoint's, until it is taken away; other threads may use it, too."""
+    """A name has characters, and is one checkpoint's of a thread until it is taken away."""
     graph = asking(sync_saver)
     for name in ("one", "two"):
         graph.invoke({"seen": []}, thread(name))
@@ -157,6 +157,8 @@ def test_names_are_unique_in_a_thread(sync_saver: PostgresSaver) -> None:
     with pytest.raises(NameTakenError, match="it's; here"):
         name_checkpoint(graph, older, "it's; here")
     name_checkpoint(graph, latest, None)
+    with pytest.raises(InvalidArgumentError, match="name: is empty"):
+        name_checkpoint(graph, latest, "")
     name_checkpoint(graph, older, "it's; here")
     assert history(graph, thread("one")).at(name="it's; here").config == older
     for missing in (thread("nobody"), thread("one", checkpoint_id="1")):

@@ -19,6 +19,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from pydantic import BaseModel, PrivateAttr
 
 from langgraph_pgsaga.checkpoint.placeholder import Placeholder
+from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.timetravel import Change, ChangeKind, diff
 from tests._html import tags_of
 
@@ -318,6 +319,14 @@ def test_html_is_escaped_and_closed() -> None:
     after = {evil: {evil: evil}, "messages": [AIMessage(evil + " more", id="a")], "new": evil}
     html = diff(before, after)._repr_html_()
     assert tags_of(html) == {"style", "table", "tr", "th", "td", "ins", "del", "span"}
+
+
+@pytest.mark.parametrize("states", [("text", {}), ({}, "text")])
+def test_what_is_no_state_is_told(states: tuple[Any, Any]) -> None:
+    """Whatever else is given is an argument's error, which names the argument and what to pass."""
+    wrong = "before" if states[0] else "after"
+    with pytest.raises(InvalidArgumentError, match=f"{wrong}: must be a State or a dict of values"):
+        diff(*states)
 
 
 def test_text_has_nothing_that_a_terminal_obeys() -> None:
