@@ -284,6 +284,8 @@ def _guard(module: str, name: str, build: Callable[[], Any]) -> Any:
     """Build, and tell of a failure without the payload that its text may hold."""
     try:
         return build()
+    except ChangedClassError:
+        raise
     except Exception as exc:
         problem = f"{type(exc).__name__} when built from its stored fields"
     # Outside of the handler, so that the error drags no other along.

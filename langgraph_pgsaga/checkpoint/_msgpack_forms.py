@@ -487,7 +487,11 @@ def _big_int(value: int) -> bytes:
 
 
 def _repr(value: BaseException) -> str:
-    return repr(value).encode("utf-8", "backslashreplace").decode()
+    try:
+        text = repr(value)
+    except Exception:  # its own may fail, too
+        text = f"<{shown(type(value))}>"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _numpy_dtype(value: Any) -> str:

@@ -27,6 +27,9 @@ from langgraph.store.base import Item
 from langgraph.types import Send, TimeoutPolicy
 from pydantic import AnyUrl, SecretBytes, SecretStr
 
+from langgraph_pgsaga.checkpoint._permitted import is_data_class, key_of
+from langgraph_pgsaga.errors import ChangedClassError
+
 Make: TypeAlias = Callable[[type[Any], Any], Any]
 Forms: TypeAlias = tuple[tuple[Any, Make], ...]
 
@@ -114,12 +117,38 @@ def numpy_scalar(np: Any, dtype: Any, buffer: Any) -> Any:
 def hashable(items: Iterable[Any]) -> list[Any]:
     """The items of a set or the keys of a dict, lists among them as the tuples they were.
 
-    Raises ValueError where so many of them hash alike that they were chosen to.
+    Raises ValueError where so many of them hash alike that they were chosen to,
+    ChangedClassError where the class of one has no hash any more.
     """
     found = [frozen(item) for item in items]
+    hashes = [_hash_of(item) for item in found]
+    if None in hashes:
+        _refuse_unhashable(found)
     if len(found) > _MOST_ALIKE:
-        _demand(max(Counter(map(hash, found)).values()) <= _MOST_ALIKE)
+        _demand(max(Counter(hashes).values()) <= _MOST_ALIKE)
     return found
+
+
+def _hash_of(item: Any) -> int | None:
+    try:
+        return hash(item)
+    except Exception:  # whatever a hash may raise
+        return None
+
+
+def _refuse_unhashable(items: Iterable[Any]) -> None:
+    """Says which class it is: items of a set were hashable when they were stored."""
+    for item in items:
+        if isinstance(item, tuple):
+            _refuse_unhashable(item)
+        elif _hash_of(item) is None:
+            _demand(is_data_class(type(item)))
+            module, name = key_of(type(item))
+            problem = (
+                "it has no hash any more, but was in a set or a key of a dict. "
+                "Make it frozen, or give it a __hash__"
+            )
+            raise ChangedClassError(module=module, name=name, problem=problem)
 
 
 def frozen(value: Any) -> Any:

@@ -34,6 +34,7 @@ from pydantic import (
 )
 from pydantic import dataclasses as pydantic_dataclasses
 
+from langgraph_pgsaga.checkpoint.placeholder import Placeholder
 from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
@@ -814,6 +815,32 @@ def test_what_no_longer_fits_is_typed_or_a_placeholder(
 
 
 # --- placeholders -----------------------------------------------------------------
+
+
+KEPT: list[Callable[[Any], Any]] = [
+    lambda key: {key},
+    lambda key: frozenset({(1, (key,))}),
+    lambda key: {key: 1},
+    lambda key: {(2, key): [1]},
+]
+
+
+@pytest.mark.parametrize("keep", KEPT)
+def test_a_class_without_a_hash_any_more(
+    monkeypatch: pytest.MonkeyPatch, keep: Callable[[Any], Any]
+) -> None:
+    """What was in a set or a key says that its class changed; lenient, the set is a placeholder."""
+    before = dataclasses.make_dataclass("Thing", [("a", int)], frozen=True)
+    after = dataclasses.make_dataclass("Thing", [("a", int)])
+    stored = deployed(monkeypatch, before, after, lambda cls: keep(cls(a=1)))
+    with pytest.raises(ChangedClassError, match=r"Thing.*has no hash any more"):
+        loaded(stored)
+
+    lenient = SafeSerializer(lenient=True)
+    found = lenient.loads_typed(stored)
+    assert isinstance(found["list"][1], Placeholder)
+    assert "no hash" in found["list"][1].reason
+    assert lenient.dumps_typed(found) == stored
 
 
 def test_a_placeholder_may_be_a_key_or_in_a_set(monkeypatch: pytest.MonkeyPatch) -> None:

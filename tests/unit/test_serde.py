@@ -395,6 +395,16 @@ def test_documented_changes(value: Any, becomes: Any) -> None:
     assert same(again(value), becomes)
 
 
+def test_an_exception_whose_repr_fails_is_named() -> None:
+    """So that what ended a task is stored whatever it is."""
+
+    class Broken(Exception):  # noqa: N818 - said by its name already
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert again([Broken()])[0].endswith("Broken>")
+
+
 def test_excluded_fields_are_left_out() -> None:
     """A field that a model excludes from dumps isn't stored, so it may hold anything."""
     assert again(sample.Hidden(a=1, client=threading.Lock())) == sample.Hidden(a=1)
