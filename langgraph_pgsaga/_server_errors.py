@@ -129,7 +129,10 @@ def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
     if state in _TOO_LARGE:
         return UnstorableValueError(where="a value", problem=detail)
     if state in _POOLED:
-        detail += ". Behind pgbouncer or another pooler in transaction mode, pass pooler=True"
+        detail += (
+            ". Behind pgbouncer or another pooler in transaction mode, pass pooler=True, "
+            "and no settings of the server with the DSN"
+        )
     if state in _READ_ONLY:
         return ReadOnlyServerError(dsn=dsn, detail=detail, sqlstate=state)
     if is_connection_loss(error):

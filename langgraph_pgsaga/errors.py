@@ -233,6 +233,19 @@ class BlockingCallError(PgSagaError):
         )
 
 
+# What to do where the server's own words don't say it, by SQLSTATE.
+_ADVICE = {
+    "42501": ". Grant it to the user of the DSN, or connect as one who may: calls need usage of "
+    "the schema, and select, insert, update and delete on its tables; migrations create objects",
+    "53100": ". Make room on the server's disk",
+    "53200": ". Give the server more memory, or lower its work_mem or max_connections",
+    "53300": ". Raise max_connections, lower max_size, or put a pooler in between",
+    "55P03": ". Another transaction holds the lock (pg_locks shows which): end that, or raise "
+    "lock_timeout",
+    "57014": ". Raise statement_timeout for this user, unless somebody cancelled it on purpose",
+}
+
+
 @dataclass(kw_only=True, eq=False)
 class ServerError(PgSagaError):
     """The server refused a statement. `sqlstate` is PostgreSQL's code for the reason."""
@@ -243,7 +256,8 @@ class ServerError(PgSagaError):
 
     def __str__(self) -> str:
         code = f" (SQLSTATE {self.sqlstate})" if self.sqlstate else ""
-        return f"PostgreSQL at {self.dsn}: {self.detail}{code}"
+        advice = _ADVICE.get(self.sqlstate or "", "")
+        return f"PostgreSQL at {self.dsn}: {self.detail}{code}{advice}"
 
 
 @dataclass(kw_only=True, eq=False)

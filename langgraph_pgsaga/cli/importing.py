@@ -119,7 +119,8 @@ async def _imported(
         raise InvalidArgumentError(argument="--from", problem=_MISSING_PACKAGE) from error
     except _driver_errors() as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise InvalidArgumentError(argument="--from", problem=said[0]) from error
+        problem = f"langgraph-checkpoint-{kind} finds no checkpoints to read there: {said[0]}"
+        raise InvalidArgumentError(argument="--from", problem=problem) from error
 
 
 async def _threads_of(source: Saver) -> list[str]:
@@ -160,7 +161,10 @@ async def _postgres(place: str) -> AsyncIterator[MakeSaver]:
     from psycopg.rows import dict_row
 
     # Read here: of what it can't read, the driver would quote the password.
-    parameters = _dsn.parse(place)
+    try:
+        parameters = _dsn.parse(place)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(argument="--from", problem=error.problem) from None
     if not parameters.keys() <= {option.keyword.decode() for option in Conninfo.get_defaults()}:
         problem = "the DSN has parameters that libpq doesn't know; write settings as options=-c a=b"
         raise InvalidArgumentError(argument="--from", problem=problem)

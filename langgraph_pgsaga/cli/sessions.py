@@ -190,6 +190,7 @@ def delete(
     """
     from langgraph_pgsaga.sync import Sessions
 
+    threads = list(dict.fromkeys(threads))
     with opened(dsn, schema) as database:
         sessions = Sessions(database)
         for thread in threads:

@@ -129,7 +129,7 @@ def test_progress_is_lines_without_a_terminal(dsn: str, source: str) -> None:
         ("mongo:x", 2, "sqlite:PATH"),
         ("sqlite:", 2, "sqlite:PATH"),
         ("sqlite:/no/such/file", 1, "there is no file /no/such/file"),
-        ("postgres:s3cret nonsense", 1, "neither a URL"),
+        ("postgres:s3cret nonsense", 1, "--from: neither a URL"),
         ("postgresql://u:s3cret@127.0.0.1:1/x", 1, "--from"),
         ("postgresql://u:s3cret%@127.0.0.1:1/x", 1, "connection failed"),
         ("postgresql://u:a s3cret@127.0.0.1:1/x", 1, "connection failed"),
@@ -161,6 +161,7 @@ def test_files_that_are_no_checkpoints(dsn: str, tmp_path: Path) -> None:
     for path in (text, other):
         done = pgsaga("import", "--from", f"sqlite:{path}", "--dsn", dsn)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "langgraph-checkpoint-sqlite finds no checkpoints" in done.stderr
     assert (text.read_bytes(), other.read_bytes()) == before
 
 

@@ -90,6 +90,7 @@ def test_delete_asks_and_where_nobody_is_there_needs_yes(dsn: str) -> None:
     assert refused.returncode == 2
     assert "--yes" in refused.stderr
     assert output(*delete, "--dry-run") == "would delete thread order-1\n"
+    assert output(*delete, "order-1", "--dry-run") == "would delete thread order-1\n"
     assert answer("sessions", "show", "order-1", "--dsn", dsn)["thread_id"] == "order-1"
     assert output(*delete, "--yes") == "deleted order-1\n"
     assert pgsaga("sessions", "show", "order-1", "--dsn", dsn).returncode == 1

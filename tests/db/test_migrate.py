@@ -444,6 +444,30 @@ def test_a_role_with_one_schema_of_its_own_is_enough(own_role: str) -> None:
         run_a_graph(saver)
 
 
+def test_a_role_that_may_only_use_the_tables_is_enough(own_role: str, empty_dsn: str) -> None:
+    """With the rights that the page names it runs graphs and deletes; without, an error tells them.
+
+    Its setup() finds nothing to do.
+    """
+    role = f"pgsaga_test_{os.getpid()}_app"
+    fetch_script(empty_dsn, f"create role {role} login")
+    try:
+        with PostgresSaver.from_conn_string(own_role, schema="own") as owner:
+            owner.setup()
+        with PostgresSaver.from_conn_string(with_user(empty_dsn, role), schema="own") as saver:
+            with pytest.raises(ServerError, match="usage of the schema"):
+                run_a_graph(saver)
+            fetch_script(
+                own_role,
+                f"grant usage on schema own to {role};"
+                f"grant select, insert, update, delete on all tables in schema own to {role}",
+            )
+            saver.setup()
+            run_a_graph(saver)
+    finally:
+        fetch_script(empty_dsn, f"drop owned by {role} cascade; drop role {role}")
+
+
 @pytest.fixture(scope="module")
 def plain_server(public_tmp: Path) -> Iterator[str]:
     with debian_server(public_tmp / "debian") as dsn:

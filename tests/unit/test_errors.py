@@ -152,3 +152,24 @@ def test_no_cause_quotes_what_was_to_be_stored(error: Exception) -> None:
     """The driver's text about a value, and the server's about a row, aren't passed on."""
     assert "payload" not in str(translated(error, "postgresql://h/db"))
     assert "payload" not in str(chainable(error))
+
+
+@pytest.mark.parametrize(
+    ("server", "advice"),
+    [
+        (asyncpg.InsufficientPrivilegeError, "Grant"),
+        (asyncpg.DiskFullError, "Make room"),
+        (asyncpg.OutOfMemoryError, "work_mem"),
+        (asyncpg.TooManyConnectionsError, "max_size"),
+        (asyncpg.LockNotAvailableError, "lock_timeout"),
+        (asyncpg.QueryCanceledError, "statement_timeout"),
+        (asyncpg.ProtocolViolationError, "no settings"),
+    ],
+)
+def test_what_the_server_only_names_comes_with_what_to_do(
+    server: type[asyncpg.PostgresError], advice: str
+) -> None:
+    """The server's own words are followed by a way out, also where pooler=True was passed."""
+    told = str(translated(server("its words"), "postgresql://u@h/d"))
+    assert "its words" in told
+    assert advice in told.partition("its words")[2]
