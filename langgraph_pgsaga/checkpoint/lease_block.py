@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 from langgraph_pgsaga import _fork, _sql
@@ -15,7 +15,12 @@ from langgraph_pgsaga.checkpoint.address import ThreadId, session_id_of, thread_
 from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, leased_error
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
 from langgraph_pgsaga.database import Database
-from langgraph_pgsaga.errors import InvalidArgumentError, ServerError, ThreadLeasedError
+from langgraph_pgsaga.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    ServerError,
+    ThreadLeasedError,
+)
 
 _STATEMENTS = _sql.load("checkpoint")
 _SHORTEST_SECONDS = 1.0
@@ -83,6 +88,11 @@ class LeaseBlock:
 
     async def _claim(self) -> Lease:
         lease = Lease(session_id=self._session_id, thread_id=self._thread_id, seconds=self._seconds)
+        with self._giving_back(lease):
+            await self._claim_in_turn(lease)
+        return lease
+
+    async def _claim_in_turn(self, lease: Lease) -> None:
         key = self._session_id, self._thread_id
         deadline = time.monotonic() + self._wait_seconds
         while True:
@@ -98,7 +108,6 @@ class LeaseBlock:
         row = rows[0]
         lease.is_claimed, lease.is_session_new = True, row["is_new"]
         self._memory.learn(self._session_id, row["message_epoch"], row["message_count"], ())
-        return lease
 
     async def _refusal(self) -> ThreadLeasedError | None:
         statement = _STATEMENTS["find_session"]
@@ -109,7 +118,21 @@ class LeaseBlock:
     async def _release(self, lease: Lease) -> None:
         if lease.is_inherited:
             return
+        with self._giving_back(lease):
+            await self._give_back(lease)
+
+    async def _give_back(self, lease: Lease) -> None:
         await self._db.fetch(_STATEMENTS["release_lease"], lease.session_id, lease.lease_id)
+
+    @contextmanager
+    def _giving_back(self, lease: Lease) -> Iterator[None]:
+        """Cancelled, it sees to it in the background that the server doesn't keep the lease."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            with suppress(ClosedError):
+                self._db.portal.start(lambda: self._give_back(lease))
+            raise
 
 
 class Renewals:

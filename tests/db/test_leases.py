@@ -828,6 +828,36 @@ async def test_a_block_waits_for_its_turn(
     assert await asyncio.wait_for(waiting, 10) == "had its turn"
 
 
+@pytest.mark.parametrize("is_at", ["claim_lease", "release_lease"])
+async def test_a_block_that_is_cancelled_at_its_edges_leaves_no_lease(
+    saver: PostgresSaver, other: PostgresSaver, monkeypatch: pytest.MonkeyPatch, is_at: str
+) -> None:
+    """Neither where the server gave it all the same, nor where it wasn't told of the end."""
+    fetch, arrived, gate = saver.db.fetch, asyncio.Event(), asyncio.Event()
+
+    async def held_up(statement: Any, *args: Any, **options: Any) -> Any:
+        if statement.name != is_at or arrived.is_set():
+            return await fetch(statement, *args, **options)
+        rows = await fetch(statement, *args, **options) if is_at == "claim_lease" else []
+        arrived.set()
+        await gate.wait()
+        return rows
+
+    monkeypatch.setattr(saver.db, "fetch", held_up)
+
+    async def block() -> None:
+        async with saver.lease("t", seconds=600):
+            pass
+
+    task = asyncio.ensure_future(block())
+    await asyncio.wait_for(arrived.wait(), 10)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    async with other.lease("t", wait_seconds=10):
+        pass
+
+
 def test_a_sync_block(dsn: str) -> None:
     """The same with `with`."""
     with (
