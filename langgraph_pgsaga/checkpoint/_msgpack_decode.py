@@ -54,7 +54,7 @@ TEXT, BIG_INT, PAIRS, TUPLE, MOMENT, NUMPY_SCALAR = range(100, 106)
 # The fourth element of an object's record: its fields are all there is to it. Where there is
 # more to say, a mapping says it.
 FIELDS = "fields"
-UNSET, GIVEN, MORE, MARK = "unset", "given", "more", "class"
+UNSET, GIVEN, MORE, MARK, MEMBER = "unset", "given", "more", "class", "member"
 # An object's bytes are copied out of those of the object around it: all that are open at
 # once may take this, and so many times what was given.
 _OPEN_BYTES = 256_000_000
@@ -135,7 +135,7 @@ class Decoder:
         module, name, payload, tail = self._named(data)
         cls: type[Any] = self._rules.resolve(module, name, _about(tail).mark)
         if issubclass(cls, Enum):
-            return _enum(cls, payload)
+            return _enum(cls, payload, tail.get(MEMBER) if type(tail) is dict else None)
         return self._made(known.single(cls), cls, module, name, payload)
 
     def _positional(self, data: bytes) -> Any:
@@ -304,14 +304,20 @@ def _about(tail: object) -> About:
     )
 
 
-def _enum(cls: type[Any], payload: Any) -> Any:
+def _enum(cls: type[Any], payload: Any, name: Any) -> Any:
     try:
         try:
-            return cls(payload)
+            found = cls(payload)
         except ValueError:
-            return cls(known.frozen(payload))
+            found = cls(known.frozen(payload))
     except Exception:
         problem = "no member has the stored value. Keep the member, or add _missing_() to the enum"
+    else:
+        meant = cls.__members__.get(name) if type(name) is str else None
+        # Where the value is nobody's any more, `_missing_` has said whose it is.
+        if meant is None or meant is found or found._value_ != payload:
+            return found
+        problem = f"{name} has another value now, and {found._name_} has its old one. Give it back"
     raise _changed(*key_of(cls), problem)
 
 

@@ -41,6 +41,7 @@ from langgraph_pgsaga.checkpoint._msgpack_decode import (
     GIVEN,
     KEYWORDS,
     MARK,
+    MEMBER,
     METHOD,
     MODEL_V1,
     MODEL_V2,
@@ -387,13 +388,21 @@ def _model_v1(cls: type[Any]) -> Writer:
 
 
 def _enum(cls: type[Enum]) -> Writer:
-    """A member by its value, if that leads back to it."""
+    """A member by its value, if that leads back to it, and by its name where that is a number:
+    `auto` gives members other numbers once one was inserted."""
     mark = _live_classes.mark_of(cls)
-    tail = None if mark is None else {MARK: mark}
-    write = _write_named(SINGLE, key_of(cls), lambda value: value._value_, tail)
+    about = {} if mark is None else {MARK: mark}
+    writers: dict[str | None, Writer] = {}
     sure: set[int] = set()
 
+    def writer_of(name: str | None) -> Writer:
+        tail = about if name is None else {**about, MEMBER: name}
+        return _write_named(SINGLE, key_of(cls), lambda value: value._value_, tail or None)
+
     def write_member(encoder: Encoder, value: Enum) -> Ext:
+        is_told = type(value._value_) is int and value._name_ in cls._member_map_
+        name = value._name_ if is_told else None
+        write = writers.get(name) or writers.setdefault(name, writer_of(name))
         written: Ext = write(encoder, value)
         if type(value._value_) not in (str, int) and id(value) not in sure:
             if encoder.try_load(written, type(value)) is not value:

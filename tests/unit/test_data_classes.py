@@ -817,6 +817,26 @@ def test_what_no_longer_fits_is_typed_or_a_placeholder(
 # --- placeholders -----------------------------------------------------------------
 
 
+def highest(cls: Any) -> Any:
+    return max(cls, key=lambda member: member.value)
+
+
+def test_a_member_whose_value_is_anothers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is inserted before others with `auto` takes the value of one of them."""
+    before, after = members(LOW=1, HIGH=2), members(NONE=1, LOW=2, HIGH=3)
+    with pytest.raises(ChangedClassError, match="HIGH has another value now, and LOW has its old"):
+        loaded(deployed(monkeypatch, before, after, highest))
+
+
+@pytest.mark.parametrize("kept", [{}, {"HIGH": 2}])
+def test_a_renamed_member_is_found_by_its_value(
+    monkeypatch: pytest.MonkeyPatch, kept: dict[str, int]
+) -> None:
+    """Also where its old name is kept as an alias."""
+    before, after = members(LOW=1, HIGH=2), members(LOW=1, TOP=2, **kept)
+    assert loaded(deployed(monkeypatch, before, after, highest)).name == "TOP"
+
+
 KEPT: list[Callable[[Any], Any]] = [
     lambda key: {key},
     lambda key: frozenset({(1, (key,))}),
