@@ -343,7 +343,8 @@ class MissingMigrationsError(MigrationError):
     def __str__(self) -> str:
         return (
             f"{self.detail} in {self.dsn}: the schema isn't there or isn't up to date. "
-            "Call saver.setup() (in async code: await saver.setup()), or run `pgsaga migrate up`"
+            "If its name is right, call saver.setup() (in async code: await saver.setup()), or run "
+            "`pgsaga migrate up` with its --dsn and --schema"
         )
 
 

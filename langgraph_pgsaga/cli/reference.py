@@ -33,7 +33,7 @@ stored can give orders to a terminal.
 | code | means |
 |---|---|
 | 0 | done |
-| 1 | an error, in a line on stderr; a check of `doctor` that fails; a thread that `import` left |
+| 1 | an error, told on stderr; a failed check of `doctor`; what `import` left; an answer of no |
 | 2 | a mistake in the command, or an answer that was needed and nobody there to give it |
 | 3 | done, and something needs attention: pending migrations, warnings of `doctor`, damaged rows |
 | 130 | interrupted by Ctrl-C |

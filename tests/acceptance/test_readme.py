@@ -101,6 +101,12 @@ def test_other_examples_run(name: str, source: str, server_folder: Path, tmp_pat
         run_python(source, server_folder, tmp_path)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_a_bold_beginning_is_a_paragraph_of_its_own(page: Path) -> None:
+    """What begins with bold words isn't shown as the end of the paragraph above it."""
+    assert re.findall(r"^.+\n\*\*[A-Z`].*", page.read_text("utf-8"), re.MULTILINE) == []
+
+
 def command_lines() -> list[str]:
     return [line for _, body in blocks("sh") for line in body.splitlines() if line.strip()]
 

@@ -124,7 +124,13 @@ def test_missing_migrations_are_told_by_every_call(
         pytest.raises(MissingMigrationsError) as caught,
     ):
         attempt(call, saver)
-    for hint in ("saver.setup()", "await saver.setup()", "pgsaga migrate up", "agent_s"):
+    for hint in (
+        "saver.setup()",
+        "await saver.setup()",
+        "pgsaga migrate up",
+        "--schema",
+        "agent_s",
+    ):
         assert hint in str(caught.value)
 
 
