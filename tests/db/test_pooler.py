@@ -204,7 +204,9 @@ async def test_every_call_works_through_the_pooler(dsn: str, pooled: MakePooled)
         await saver.adelete_for_runs(["run 2"])
         assert [c.metadata["step"] async for c in saver.alist(_config("b"))] == [1, 0]
         await _assert_latest(saver, "b", 1, copied_from="a")
-        history = await saver.aget_delta_channel_history(config=configs[0], channels=["turn"])
+        latest = await saver.aget_tuple(_config("b"))
+        assert latest
+        history = await saver.aget_delta_channel_history(config=latest.config, channels=["turn"])
         assert "turn" in history
         await saver.adelete_thread("b")
         assert [c async for c in saver.alist(None)] == []
