@@ -296,7 +296,8 @@ def shown_of(state: State) -> _state_text.Shown:
         # A graph whose state is one value has no channel to name.
         channels=dict(values) if isinstance(values, Mapping) else {"state": values},
         next=state.next,
-        interrupts=tuple(interrupt.value for interrupt in state.interrupts),
+        # A damaged row may have anything in the place of one.
+        interrupts=tuple(getattr(asked, "value", asked) for asked in state.interrupts),
         # A serializer may have made text of the exception.
         errors=tuple((t.name, f"{t.error}") for t in state.tasks if t.error is not None),
     )

@@ -290,12 +290,13 @@ def test_a_state_of_one_value_is_shown(sync_saver: PostgresSaver) -> None:
     assert "fail failed: ZeroDivisionError" in text_of(state._repr_html_())
 
 
-def test_a_state_of_no_time_is_shown(sync_saver: PostgresSaver) -> None:
-    """A state whose time is none, in a row that was altered, shows itself without it."""
+def test_a_state_of_an_altered_row_is_shown(sync_saver: PostgresSaver) -> None:
+    """A state whose time is none, or whose question is no Interrupt, shows itself all the same."""
     graph = talking(sync_saver, AIMessage("good morning"))
     graph.invoke({"messages": []}, thread("t"))
     state = get_state(graph, thread("t"))
-    snapshot = state.snapshot._replace(created_at=5)  # type: ignore[arg-type]
+    snapshot = state.snapshot._replace(created_at=5, interrupts=("Sure?",))  # type: ignore[arg-type]
     altered = replace(state, snapshot=snapshot)
+    assert "Sure?" in str(altered)
     assert "good morning" in str(altered)
     assert "good morning" in altered._repr_html_()
