@@ -80,8 +80,11 @@ async def _listed(answer: AsyncIterator[Any]) -> list[Any]:
 
 
 def methods_of(owner: object, prefix: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The public methods of an object's own class, but those that end or start something."""
-    left_out = {"close", "aclose", "setup", "asetup", "embedded", "from_conn_string"}
+    """The public methods of an object's own class.
+
+    But those that end or start something, or run a function that they are given.
+    """
+    left_out = {"close", "aclose", "setup", "asetup", "embedded", "from_conn_string", "call"}
     for name in vars(type(owner)):
         found = getattr(owner, name)
         if not name.startswith("_") and inspect.isroutine(found) and name not in left_out:
