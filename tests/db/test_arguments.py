@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -196,8 +197,11 @@ def world(server_dsn: str, template_database: str) -> Iterator[World]:
     asyncio.run(execute(server_dsn, f"drop database {name} with (force)"))
 
 
-def test_no_argument_fails_in_a_way_of_its_own(world: World) -> None:
+def test_no_argument_fails_in_a_way_of_its_own(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is passed: it works, or a PgSagaError says what can't be used."""
+    monkeypatch.chdir(tmp_path)  # some of it is the name of a file to write
     wrong: list[str] = []
     for target in world.targets():
         for parameter in inspect.signature(target.function).parameters.values():
