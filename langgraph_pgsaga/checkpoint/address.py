@@ -103,16 +103,6 @@ def configurable_of(config: RunnableConfig, argument: str = "config") -> Mapping
     return checked_mapping("configurable", configurable)
 
 
-def root_checkpoint_id(config: RunnableConfig, address: Address) -> str | None:
-    """The root graph's checkpoint that the config's call belongs to, if it says so."""
-    if not address.checkpoint_ns:
-        return address.checkpoint_id
-    configurable: Mapping[str, Any] = config.get("configurable") or {}
-    roots = configurable.get("checkpoint_map")
-    root = roots.get("") if isinstance(roots, Mapping) else None
-    return root if isinstance(root, str) else None
-
-
 def thread_id_text(given: Any) -> str:
     """A thread id as text: str as it is, int and UUID in their usual form."""
     if given is None or given == "":
