@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.timetravel import history, name_checkpoint
+from tests._limits import HANG_SECONDS
 
 NO_DSN = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "PGSAGA_DSN"))}
 # Moves the cursor, colours, rings, sets the window's title; markup of the table's library.
@@ -36,7 +37,7 @@ def pgsaga(*args: str, stdin: str | None = None, **env: str) -> subprocess.Compl
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=HANG_SECONDS,
         check=False,
     )
 

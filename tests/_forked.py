@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-_DEADLINE_SECONDS = 60.0
+from tests._limits import HANG_SECONDS
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system can't fork")
 
@@ -25,7 +25,7 @@ def in_child(work: Callable[[], None]) -> int:
         return pid
     code = 1
     try:
-        signal.alarm(int(_DEADLINE_SECONDS))
+        signal.alarm(int(HANG_SECONDS))
         work()
         code = 0
     except BaseException:

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from tests._limits import HANG_SECONDS
+
 _NEGOTIATIONS = {80877103: "SSLRequest", 80877104: "GSSENCRequest"}
 _CANCEL_REQUEST = 80877102
 _CHUNK_BYTES = 1 << 16
@@ -93,12 +95,12 @@ class Proxy:
     def __enter__(self) -> Proxy:
         self._thread.start()
         start = asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(start, self._loop).result(10)
+        self._server = asyncio.run_coroutine_threadsafe(start, self._loop).result(HANG_SECONDS)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(HANG_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

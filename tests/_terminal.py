@@ -10,8 +10,7 @@ import time
 from collections.abc import Mapping
 
 from tests._cli import NO_DSN
-
-_SECONDS = 60.0
+from tests._limits import HANG_SECONDS
 
 
 def at_terminal(
@@ -26,7 +25,7 @@ def at_terminal(
         environment = {**NO_DSN, "TERM": "xterm", "COLUMNS": str(columns)}
         os.execve(sys.executable, [sys.executable, "-m", "langgraph_pgsaga", *args], environment)
     shown, waiting = "", dict(answers or {})
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 0.1)[0]:
             continue

@@ -16,6 +16,8 @@ from xml.etree import ElementTree
 import asyncpg
 import pytest
 
+from tests._limits import HANG_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     *("--turns", "2", "3", "--crowd", "2", "--crowd-turns", "1", "--calls", "3", "--steps", "3"),
@@ -60,7 +62,7 @@ def start(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
 

@@ -20,6 +20,7 @@ import typer
 from langgraph_pgsaga import __version__
 from langgraph_pgsaga.cli import app, reference
 from tests._cli import NO_DSN, pgsaga
+from tests._limits import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 # Every command that reads or writes the tables, so that it gets as far as doing that.
@@ -132,7 +133,11 @@ def test_help_and_completion_load_nothing_heavy() -> None:
     heavy = "['langgraph', 'langchain_core', 'asyncpg', 'pydantic_core', 'rich.table']"
     source = f"import langgraph_pgsaga.cli, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=HANG_SECONDS,
     )
     assert done.stdout == "[]\n"
 
@@ -184,7 +189,7 @@ async def _interrupted(dsn: str) -> tuple[int | None, bytes]:
     ):
         await asyncio.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = await asyncio.wait_for(process.communicate(), 30)
+    _, said = await asyncio.wait_for(process.communicate(), HANG_SECONDS)
     await holder.close()
     await watcher.close()
     return process.returncode, said
@@ -224,7 +229,7 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
         check=True,
     )
     lines = [sorted(line.split()) for line in done.stdout.splitlines()]

@@ -17,6 +17,7 @@ import pytest
 
 from langgraph_pgsaga.embedded import EmbeddedServer
 from tests._cli import NO_DSN, pgsaga
+from tests._limits import HANG_SECONDS
 
 COMMAND = [sys.executable, "-m", "langgraph_pgsaga", "serve-embedded"]
 
@@ -56,7 +57,7 @@ def test_it_prints_its_dsn_and_stops_when_told(public_tmp: Path, number: signal.
     with served(public_tmp / f"served-{number}") as (process, dsn):
         assert asyncio.run(answers(dsn))
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0
     assert said.splitlines() == ["it runs until Ctrl-C", "stopped"]
     assert not asyncio.run(answers(dsn))
@@ -69,7 +70,7 @@ def test_ctrl_c_that_is_ignored_stays_so(public_tmp: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert asyncio.run(answers(dsn))
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0
     assert said.splitlines() == ["it runs until SIGTERM", "stopped"]
 
@@ -79,7 +80,7 @@ def test_others_keep_it_running(public_tmp: Path) -> None:
     folder = public_tmp / "served-shared"
     with served(folder) as (process, dsn), EmbeddedServer.start(folder):
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=HANG_SECONDS)
         assert "it goes on for other processes" in said
         assert asyncio.run(answers(dsn))
     assert not asyncio.run(answers(dsn))
@@ -91,7 +92,7 @@ def test_a_server_that_ends_is_noticed(public_tmp: Path) -> None:
     with served(folder) as (process, _):
         pid = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 1
     assert "ended by itself" in said
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests._cli import NO_DSN, order, pgsaga
+from tests._limits import HANG_SECONDS
 
 PGSAGA = (sys.executable, "-m", "langgraph_pgsaga")
 COMMANDS = (["--help"], ["--version"], ["sessions", "list"], ["messages", "--export", "-"])
@@ -23,7 +24,7 @@ def started(command: list[str], dsn: str, redirection: str) -> tuple[int, str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
         check=False,
     )
     return done.returncode, done.stderr

@@ -11,6 +11,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests._limits import HANG_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "research_assistant.py"
 
@@ -25,7 +27,7 @@ async def test_the_tour_resumes_follows_up_and_forks(dsn: str) -> None:
         env={**os.environ, "PGSAGA_DSN": dsn, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests._limits import HANG_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "examples" / "time_travel.ipynb"
 
@@ -21,7 +23,7 @@ def outputs(public_tmp: Path) -> list[list[dict[str, Any]]]:
         [sys.executable, "-c", _RUN, str(NOTEBOOK), str(public_tmp / "notebook"), str(ROOT)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -38,7 +40,7 @@ from nbclient import NotebookClient
 path, folder, root = sys.argv[1:]
 os.environ.update(PGSAGA_EMBEDDED_PATH=folder, PYTHONPATH=root)
 notebook = nbformat.read(path, as_version=4)
-NotebookClient(notebook, timeout=120).execute()
+NotebookClient(notebook, timeout=None).execute()
 print(json.dumps(notebook))
 """
 

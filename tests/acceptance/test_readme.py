@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga.embedded import EmbeddedServer
+from tests._limits import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,7 +48,7 @@ def run_python(source: str, folder: Path, cwd: Path) -> str:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -121,7 +122,7 @@ def test_commands_exist(line: str, dsn: str) -> None:
             env={**os.environ, "PGSAGA_DSN": dsn},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG_SECONDS,
             check=False,
         )
         # The tests' own server may be one that a doctor warns of.

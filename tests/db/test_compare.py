@@ -25,6 +25,7 @@ from langgraph_pgsaga.timetravel import (
     history,
 )
 from tests._html import tags_of, text_of
+from tests._limits import HANG_SECONDS
 from tests.db._travelled import State, asking, nested, thread
 
 pytestmark = pytest.mark.anyio
@@ -127,7 +128,7 @@ def test_questions_are_answered_by_input(sync_saver: PostgresSaver, make: Any) -
 async def test_variants_run_at_the_same_time(saver: PostgresSaver) -> None:
     """All of them, or as many as are wanted, with the context that is given."""
     running, most = 0, 0
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=HANG_SECONDS)
 
     def meet(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
         nonlocal running, most

@@ -43,6 +43,7 @@ from langgraph_pgsaga.messages import (
     Messages,
     MessageTree,
 )
+from tests._limits import HANG_SECONDS
 from tests.db._puts import checkpoint_of, config_of
 
 pytestmark = pytest.mark.anyio
@@ -698,7 +699,7 @@ async def test_the_search_reads_its_index(saver: PostgresSaver, messages: Messag
     async with saver.db.transaction() as conn:
         # Counts of this transaction's own connection, which ran the same statements.
         await conn.execute("select pg_stat_force_next_flush()")
-    deadline = asyncio.get_running_loop().time() + 30
+    deadline = asyncio.get_running_loop().time() + HANG_SECONDS
     query = "select idx_scan from pg_stat_user_indexes where indexrelname = $1"
     while True:
         async with saver.db.transaction() as conn:

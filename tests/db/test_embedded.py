@@ -22,10 +22,10 @@ import pytest
 from langgraph_pgsaga.embedded import EmbeddedServer, _default, default_path
 from langgraph_pgsaga.errors import EmbeddedServerError
 from tests._folders import is_alive, public_folder
+from tests._limits import HANG_SECONDS
 
 USER = Path(__file__).parent / "_embedded_user.py"
 PACKAGES = Path(__file__).parents[2]
-DEADLINE_SECONDS = 20.0
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, fork and modes")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="what only root runs into")
@@ -90,7 +90,7 @@ def server_pid(path: Path) -> int:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while not holds():
         assert time.monotonic() < deadline, "it didn't come true in time"
         time.sleep(0.01)
@@ -104,7 +104,7 @@ def dsn_of(user: subprocess.Popen[str]) -> str:
 
 
 def end(user: subprocess.Popen[str]) -> None:
-    user.communicate(timeout=DEADLINE_SECONDS)
+    user.communicate(timeout=HANG_SECONDS)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int, int]]:

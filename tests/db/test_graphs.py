@@ -39,6 +39,7 @@ from langgraph.types import Command, RetryPolicy, Send, interrupt
 
 from langgraph_pgsaga import PostgresSaver
 from tests._graphs import Comparison, Normaliser, Run, normalised_history
+from tests._limits import HANG_SECONDS
 
 
 class Log(TypedDict):
@@ -670,7 +671,7 @@ def holds_write(saver: BaseCheckpointSaver[Any], value: Any) -> bool:
 
 
 def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -745,7 +746,7 @@ def test_sixteen_os_threads_at_once(sync_saver: PostgresSaver) -> None:
     barrier = threading.Barrier(16)
 
     def work(name: str) -> list[str]:
-        barrier.wait(10)
+        barrier.wait(HANG_SECONDS)
         return talk_sync(graph, name, 3)
 
     names = [f"thread {n}" for n in range(16)]
@@ -809,7 +810,7 @@ async def test_a_cancelled_run_goes_on_later(saver: PostgresSaver) -> None:
 
     graph = chain(first=first, second=second).compile(saver)
     running = asyncio.create_task(graph.ainvoke({"items": []}, thread_config("t")))
-    await asyncio.wait_for(entered.wait(), 10)
+    await asyncio.wait_for(entered.wait(), HANG_SECONDS)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

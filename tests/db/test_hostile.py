@@ -8,7 +8,6 @@ import os
 import random
 import string
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
@@ -208,8 +207,7 @@ def test_a_projection_is_never_taken_for_the_value(sync_saver: PostgresSaver) ->
 
 
 def test_a_hundred_megabytes_are_stored(shared_saver: PostgresSaver) -> None:
-    """As a channel's bytes and as a message's text, within a minute."""
-    began = time.monotonic()
+    """As a channel's bytes and as a message's text."""
     size = 100_000_000
     block = random.Random(1).randbytes(1_000_000)
     data, text = block * (size // len(block)), "\u00e9x\0y" * (size // 5)
@@ -218,7 +216,6 @@ def test_a_hundred_megabytes_are_stored(shared_saver: PostgresSaver) -> None:
     config = put(shared_saver, config, {"messages": [HumanMessage(text)]})
     (message,) = stored(shared_saver, config).checkpoint["channel_values"]["messages"]
     assert message.content == text
-    assert time.monotonic() - began < 60
 
 
 def generator() -> Any:

@@ -41,6 +41,7 @@ from langgraph_pgsaga.errors import (
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from tests._forked import assert_succeeds, in_child, needs_fork
+from tests._limits import HANG_SECONDS
 from tests._tables import SESSION_TABLES
 from tests.db import _racers
 
@@ -101,7 +102,7 @@ async def in_the_middle(graph: Any, gate: Gate, value: Any = "begun") -> asyncio
     """A run that has stored something and waits at its gate."""
     call = graph.ainvoke({"items": [value]}, CONFIG, durability="sync")
     run = asyncio.create_task(call)
-    await asyncio.wait_for(gate.reached.wait(), 10)
+    await asyncio.wait_for(gate.reached.wait(), HANG_SECONDS)
     return run
 
 
@@ -121,7 +122,7 @@ async def loaded(
 
     saver._fetch = slow  # type: ignore[method-assign]
     run = asyncio.ensure_future(begin(graph_of(saver, one=adds("two"))))
-    await asyncio.wait_for(have_loaded.wait(), 10)
+    await asyncio.wait_for(have_loaded.wait(), HANG_SECONDS)
     return run, go_on
 
 
@@ -135,11 +136,11 @@ async def value(dsn: str, column: str) -> Any:
 
 async def finish(run: asyncio.Task[Any], gate: Gate) -> Any:
     gate.open.set()
-    return await asyncio.wait_for(run, 10)
+    return await asyncio.wait_for(run, HANG_SECONDS)
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_SECONDS
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -276,7 +277,7 @@ async def test_runs_that_began_at_once_dont_fork(
     await graph_of(single, one=adds(2)).ainvoke({"items": []}, CONFIG, durability=durability)
     go_on.set()
     with pytest.raises(LeaseLostError):
-        await asyncio.wait_for(run, 10)
+        await asyncio.wait_for(run, HANG_SECONDS)
     assert await is_one_line(single)
 
 
@@ -310,7 +311,7 @@ async def test_what_loaded_in_the_middle_of_a_run_is_refused_after_it(
     await finish(run, gate)
     go_on.set()
     with pytest.raises(LeaseLostError):
-        await asyncio.wait_for(second, 10)
+        await asyncio.wait_for(second, HANG_SECONDS)
     assert await is_one_line(single)
     found = await single.aget_tuple(CONFIG)
     assert found is not None
@@ -328,12 +329,12 @@ async def test_what_loaded_before_anything_was_stored_is_refused_after_it(
         await graph_of(first, one=adds(1)).ainvoke({"items": []}, CONFIG)
         go_on.set()
         with pytest.raises(LeaseLostError):
-            await asyncio.wait_for(second, 10)
+            await asyncio.wait_for(second, HANG_SECONDS)
         second, go_on = await has_loaded(other, "async", "run")
         await graph_of(plain, one=adds(2)).ainvoke({"items": []}, CONFIG)
         go_on.set()
         with pytest.raises(LeaseLostError):
-            await asyncio.wait_for(second, 10)
+            await asyncio.wait_for(second, HANG_SECONDS)
     assert await is_one_line(single)
 
 
@@ -359,13 +360,13 @@ async def test_a_run_whose_process_died_is_gone_on_with_from_its_end(
     run = await in_the_middle(graph_of(single, **nodes), gate)
     second, go_on = await has_loaded(other, "async", "run")
     gate.open.set()
-    await asyncio.wait_for(later.reached.wait(), 10)
+    await asyncio.wait_for(later.reached.wait(), HANG_SECONDS)
     run.cancel()
     await asyncio.wait([run])
     await end_leases(dsn)
     go_on.set()
     with pytest.raises(LeaseLostError):
-        await asyncio.wait_for(second, 10)
+        await asyncio.wait_for(second, HANG_SECONDS)
     later.open.set()
     answer = await graph_of(other, **nodes).ainvoke(None, CONFIG)
     assert answer["items"] == ["begun", 1, "through", "through"]
@@ -379,7 +380,12 @@ async def test_two_processes_never_lose_a_step(dsn: str) -> None:
     """Races of runs and updates, at random moments: what was stored is in the latest state."""
     arguments = [sys.executable, "-m", "tests.db._racers", dsn, str(RACES)]
     ended = await asyncio.to_thread(
-        subprocess.run, arguments, capture_output=True, text=True, timeout=600, check=False
+        subprocess.run,
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS + RACES,
+        check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     answer = json.loads(ended.stdout)
@@ -415,7 +421,7 @@ async def test_a_run_after_a_breakpoint_is_another_run(
     await graph.ainvoke(None, CONFIG)
     go_on.set()
     with pytest.raises(LeaseLostError):
-        await asyncio.wait_for(run, 10)
+        await asyncio.wait_for(run, HANG_SECONDS)
     await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["three"])
     runs = (graph.ainvoke(None, CONFIG) for _ in range(3))
     answers = await asyncio.gather(*runs, return_exceptions=True)
@@ -549,7 +555,7 @@ async def test_a_cancelled_answer_makes_way_in_its_own_process(
     await graph.ainvoke({"items": ["begun"]}, CONFIG)
     call = graph.ainvoke(Command(resume="first"), CONFIG, durability=durability)
     run = asyncio.create_task(call)
-    await asyncio.wait_for(gate.reached.wait(), 10)
+    await asyncio.wait_for(gate.reached.wait(), HANG_SECONDS)
     run.cancel()
     await asyncio.wait([run])
     gate.open.set()
@@ -618,7 +624,7 @@ async def test_nodes_side_by_side_dont_share_the_lease_of_another_thread(
     others: RunnableConfig = {"configurable": {"thread_id": "u", "checkpoint_ns": ""}}
 
     async def meet(state: Any) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             await both.wait()
         return {"items": ["met"]}
 
@@ -684,7 +690,7 @@ def test_sync_runs_hold_leases(dsn: str) -> None:
 
     def gate(state: Any) -> Any:
         reached.set()
-        assert is_open.wait(10)
+        assert is_open.wait(HANG_SECONDS)
         return {"items": ["through"]}
 
     def side(state: Any) -> Any:
@@ -701,11 +707,11 @@ def test_sync_runs_hold_leases(dsn: str) -> None:
         graph = builder.compile(checkpointer=saver)
         run = threading.Thread(target=lambda: answers.append(graph.invoke({"items": []}, CONFIG)))
         run.start()
-        assert reached.wait(10)
+        assert reached.wait(HANG_SECONDS)
         with pytest.raises(ThreadLeasedError):
             graph.invoke({"items": ["second"]}, CONFIG, durability="sync")
         is_open.set()
-        run.join(10)
+        run.join(HANG_SECONDS)
         assert sorted(answers[0]["items"]) == ["end", "side", "through"]
         assert len(graph.invoke({"items": []}, CONFIG)["items"]) == 6
         assert asyncio.run(is_one_line(saver))
@@ -771,7 +777,7 @@ async def test_a_block_lasts_longer_than_its_lease(saver: PostgresSaver, dsn: st
     ends = "select lease_expires_at from agent_sessions"
     async with saver.lease("t", seconds=1):
         first = await conn.fetchval(ends)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HANG_SECONDS
         while True:
             time.sleep(0.3)  # noqa: ASYNC251 - the loop stands still
             if (now := await conn.fetchval(ends)) > first:
@@ -815,17 +821,17 @@ async def test_a_block_waits_for_its_turn(
     monkeypatch.setattr(LeaseBlock, "_refusal", noted)
 
     async def waits() -> str:
-        async with saver.lease("t", wait_seconds=30):
+        async with saver.lease("t", wait_seconds=HANG_SECONDS):
             return "had its turn"
 
     async with saver.lease("t"):
         waiting = asyncio.create_task(waits())
-        await asyncio.wait_for(was_refused.wait(), 10)
+        await asyncio.wait_for(was_refused.wait(), HANG_SECONDS)
         with pytest.raises(ThreadLeasedError):
             async with saver.lease("t", wait_seconds=0.2):
                 pass
         assert not waiting.done()
-    assert await asyncio.wait_for(waiting, 10) == "had its turn"
+    assert await asyncio.wait_for(waiting, HANG_SECONDS) == "had its turn"
 
 
 @pytest.mark.parametrize("is_at", ["claim_lease", "release_lease"])
@@ -850,11 +856,11 @@ async def test_a_block_that_is_cancelled_at_its_edges_leaves_no_lease(
             pass
 
     task = asyncio.ensure_future(block())
-    await asyncio.wait_for(arrived.wait(), 10)
+    await asyncio.wait_for(arrived.wait(), HANG_SECONDS)
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    async with other.lease("t", wait_seconds=10):
+    async with other.lease("t", wait_seconds=HANG_SECONDS):
         pass
 
 
@@ -1057,7 +1063,7 @@ async def test_a_deleted_thread_stays_deleted(
             return await graph.ainvoke({"items": ["begun"]}, CONFIG, durability="sync")
 
     run = asyncio.create_task(invoke())
-    await asyncio.wait_for(gate.reached.wait(), 10)
+    await asyncio.wait_for(gate.reached.wait(), HANG_SECONDS)
     async with PostgresSaver.from_conn_string(dsn) as other:
         await (used if by == "itself" else other).adelete_thread("t")
     with pytest.raises(ThreadDeletedError, match="'t'"):
@@ -1101,7 +1107,7 @@ async def test_a_pruned_thread_is_the_same_thread(saver: PostgresSaver, dsn: str
     for text in ("a", "b"):
         await graph.aupdate_state(CONFIG, {"value": text * 5000}, as_node="node")
     run = asyncio.create_task(graph.ainvoke({"value": "c" * 5000}, CONFIG, durability="sync"))
-    await asyncio.wait_for(gate.reached.wait(), 10)
+    await asyncio.wait_for(gate.reached.wait(), HANG_SECONDS)
     epoch = await value(dsn, "message_epoch")
     async with PostgresSaver.from_conn_string(dsn) as other:
         await other.aprune(["t"])
@@ -1133,7 +1139,7 @@ async def test_writes_that_race_with_a_deletion_leave_nothing(
 async def until_waiting(dsn: str) -> None:
     """Until a statement waits for a lock."""
     conn = await asyncpg.connect(dsn)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANG_SECONDS
     while not await conn.fetchval(
         "select count(*) from pg_stat_activity"
         " where wait_event_type = 'Lock' and datname = current_database()"

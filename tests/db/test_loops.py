@@ -32,8 +32,8 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
 from langgraph_pgsaga.errors import BlockingCallError, ClosedError, ServerConnectionError
 from tests._forked import assert_succeeds, in_child, needs_fork
+from tests._limits import HANG_SECONDS
 
-DEADLINE_SECONDS = 30.0
 UNCLOSED = Path(__file__).parent / "_unclosed.py"
 INTERRUPTED = Path(__file__).parent / "_interrupted.py"
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
@@ -94,7 +94,7 @@ def _connections(dsn: str) -> int:
 
 
 def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while not holds():
         assert time.monotonic() < deadline, "it didn't come true in time"
         time.sleep(0.01)
@@ -178,12 +178,12 @@ def test_loops_in_several_threads_at_once(dsn: str) -> None:
         start = threading.Barrier(10)
 
         def in_loops(number: int) -> None:
-            start.wait(DEADLINE_SECONDS)
+            start.wait(HANG_SECONDS)
             for turn in range(3):
                 asyncio.run(_aput_many(saver, f"loop {number} {turn}"))
 
         def in_sync(number: int) -> None:
-            start.wait(DEADLINE_SECONDS)
+            start.wait(HANG_SECONDS)
             for turn in range(15):
                 _put_and_get(saver, f"sync {number}", turn)
 
@@ -260,7 +260,7 @@ def test_ctrl_c_interrupts_a_sync_call(dsn: str) -> None:
         )
         try:
             asyncio.run(interrupt(process))
-            said, complaints = process.communicate(timeout=DEADLINE_SECONDS)
+            said, complaints = process.communicate(timeout=HANG_SECONDS)
         finally:
             process.kill()
         assert (said.split("\n")[:-1], complaints) == (["ready", "interrupted", "goes on"], "")
@@ -321,13 +321,13 @@ def test_a_fork_in_the_middle_of_a_change_of_what_is_known() -> None:
 
     def slow() -> Iterator[tuple[bytes, int]]:
         inside.set()
-        leave.wait(DEADLINE_SECONDS)
+        leave.wait(HANG_SECONDS)
         yield b"digest", 1
 
     session = uuid4()
     thread = threading.Thread(target=memory.learn, args=(session, 1, 1, slow()))
     thread.start()
-    inside.wait(DEADLINE_SECONDS)
+    inside.wait(HANG_SECONDS)
     pid = in_child(lambda: memory.learn(session, 1, 2, [(b"other", 2)]))
     leave.set()
     thread.join()
@@ -351,7 +351,7 @@ def test_multiprocessing_with_fork(dsn: str) -> None:
             worker.start()
         _put_and_get(saver, "parent", 1)
         for worker in workers:
-            worker.join(DEADLINE_SECONDS)
+            worker.join(HANG_SECONDS)
         assert [worker.exitcode for worker in workers] == [0] * 4
         _put_and_get(saver, "parent", 2)
 
@@ -479,13 +479,13 @@ def test_close_while_calls_run(dsn: str, turn: int) -> None:
         for thread in threads:
             thread.start()
         for _ in range(30):
-            assert begun.acquire(timeout=DEADLINE_SECONDS)
+            assert begun.acquire(timeout=HANG_SECONDS)
         if turn % 2:
             saver.close()
         else:
             asyncio.run(saver.aclose())
         for thread in threads:
-            thread.join(DEADLINE_SECONDS)
+            thread.join(HANG_SECONDS)
             assert not thread.is_alive()
     assert len(outcomes) == 12
     assert [e for e in outcomes if type(e) is not ClosedError] == []
@@ -523,7 +523,7 @@ def test_a_process_that_never_closes_ends_quietly(dsn: str, way: str) -> None:
         [sys.executable, "-W", "error", UNCLOSED, dsn, way],
         capture_output=True,
         text=True,
-        timeout=DEADLINE_SECONDS,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -34,6 +34,7 @@ from langgraph_pgsaga.migrate import (
     pending_sql,
     status,
 )
+from tests._limits import HANG_SECONDS
 from tests.conftest import execute
 from tests.db._debian_server import debian_server, find_programs
 from tests.db._puts import config_of
@@ -110,7 +111,7 @@ def test_ten_processes_at_once_all_succeed(empty_dsn: str, schema: str, newer: l
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
     told = [line for line in done.stderr.splitlines() if "still serving this one" not in line]
@@ -143,7 +144,7 @@ async def test_a_second_runner_waits_for_the_first(empty_dsn: str) -> None:
         runs = []
         for number, db in enumerate((one, other), start=1):
             runs.append(asyncio.create_task(migrate(db, migrations=[slow])))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG_SECONDS):
                 while await gate.fetchval(_BLOCKED) < number:
                     await asyncio.sleep(0.01)
         await gate.execute("select pg_advisory_unlock(77)")
@@ -176,7 +177,7 @@ async def test_time_outs_of_the_application_dont_end_it(empty_dsn: str) -> None:
 
 
 async def _waits_long(gate: asyncpg.Connection[Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_SECONDS):
         while not await gate.fetchval(
             "select exists (select from pg_stat_activity where datname = current_database() "
             "and wait_event = 'advisory' and clock_timestamp() - query_start > interval '0.5 s')"

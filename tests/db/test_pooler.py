@@ -29,12 +29,12 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.doctor import CheckStatus, diagnose
 from langgraph_pgsaga.errors import ServerError, ThreadExistsError
 from langgraph_pgsaga.migrate import status
+from tests._limits import HANG_SECONDS
 from tests._require import require_tool
 
 pytestmark = pytest.mark.anyio
 
 SERVER_CONNECTIONS = 2
-DEADLINE_SECONDS = 20.0
 LARGE = "x" * 100_000
 STATEMENT_NAMES = Path(__file__).parent / "_statement_names.py"
 MakePooled = Callable[..., str]
@@ -125,7 +125,7 @@ def _free_port() -> int:
 
 
 def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while True:
         assert process.poll() is None, "pgbouncer ended"
         try:
@@ -230,7 +230,7 @@ async def test_many_clients_share_few_server_connections(dsn: str, pooled: MakeP
                 written = [w[2] for w in found.pending_writes or []]
                 assert written == [f"{thread} {turn}", LARGE]
 
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(HANG_SECONDS):
             await asyncio.gather(*map(chat, range(50)))
         pools = [(await saver.db._pool()).pool for saver in savers]
         assert sum(pool.get_size() for pool in pools if pool) > SERVER_CONNECTIONS

@@ -28,6 +28,7 @@ from langgraph_pgsaga.errors import (
     ServerConnectionError,
     ServerError,
 )
+from tests._limits import HANG_SECONDS
 from tests._proxy import Proxy
 from tests.db._crowd import MESSAGES
 from tests.db._puts import checkpoint_of, config_of
@@ -74,8 +75,11 @@ async def held(dsn: str, saver: PostgresSaver, *threads: str) -> AsyncIterator[N
 
 async def waits_for_a_lock(dsn: str, count: int = 1) -> None:
     """Returns once so many statements wait."""
-    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
-    async with asyncio.timeout(20), connected(dsn) as conn:
+    waiting = (
+        "select count(*) from pg_stat_activity"
+        " where wait_event_type = 'Lock' and datname = current_database()"
+    )
+    async with asyncio.timeout(HANG_SECONDS), connected(dsn) as conn:
         while await conn.fetchval(waiting) < count:
             await asyncio.sleep(0.005)
 
@@ -222,7 +226,7 @@ async def test_a_cancelled_call_takes_no_other_with_it(dsn: str) -> None:
             puts[0].cancel()
             await asyncio.sleep(0.01)
             assert puts[0].cancelled()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_SECONDS):
             config = await puts[1]
         assert await values_of(saver, config) == {"text": "later"}
 
@@ -242,7 +246,7 @@ async def test_a_statement_that_is_given_up_takes_no_other_call_with_it(
             await asyncio.sleep(0.01)
             for call in unwanted:
                 call.cancel()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG_SECONDS):
                 configs = await asyncio.gather(*waiting)
         for config in configs:
             assert await values_of(saver, config) == {"text": "later"}
@@ -265,7 +269,7 @@ async def test_a_call_that_is_repeated_alone_is_given_up_alone(dsn: str) -> None
             config = await puts[0]
             await waits_for_a_lock(dsn)
             puts[1].cancel()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG_SECONDS):
                 await put(saver, three, text="later")
         assert await values_of(saver, config) == {"text": "later"}
         assert await values_of(saver, config_of(two)) == {"text": "first"}
@@ -283,7 +287,7 @@ async def test_the_end_of_a_loop_ends_its_calls(dsn: str) -> None:
             await asyncio.sleep(0)
             return [sent, queued]
 
-        async with held(dsn, saver, one), asyncio.timeout(30):
+        async with held(dsn, saver, one), asyncio.timeout(HANG_SECONDS):
             calls = await asyncio.to_thread(lambda: asyncio.run(main(), debug=True))
         assert all(call.cancelled() for call in calls)
         assert await values_of(saver, config_of(one)) == {"text": "first"}
@@ -303,7 +307,7 @@ async def test_random_cancellations_touch_nobody_else(dsn: str) -> None:
     said_in: dict[str, list[str]] = {name: [] for name in names}
     stored: list[tuple[RunnableConfig, list[str]]] = []
 
-    async with PostgresSaver.from_conn_string(dsn) as saver, asyncio.timeout(120):
+    async with PostgresSaver.from_conn_string(dsn) as saver, asyncio.timeout(HANG_SECONDS):
 
         async def call(name: str, number: int) -> None:
             words = said_in[name] = [*said_in[name][-3:], f"{name} {number}"]
@@ -381,7 +385,7 @@ async def test_two_processes_on_the_same_threads(dsn: str) -> None:
                 assert (await values_of(saver, config))["messages"] == said(*words)
 
         savers = (("one", one), ("two", two))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_SECONDS):
             await asyncio.gather(*(chain(s, own, n) for n in names for own, s in savers))
         async with connected(dsn) as conn:
             stored = await conn.fetchval("select count(*) from agent_messages")
@@ -436,7 +440,7 @@ async def test_many_puts_at_once_wait_their_turn(dsn: str, monkeypatch: pytest.M
 async def test_a_cancelled_turn_is_passed_on(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that gives up just when its turn has come doesn't keep the others waiting."""
     monkeypatch.setattr(write_queue, "_MOST_QUEUED_BYTES", 1)
-    async with PostgresSaver.from_conn_string(dsn) as saver, asyncio.timeout(30):
+    async with PostgresSaver.from_conn_string(dsn) as saver, asyncio.timeout(HANG_SECONDS):
 
         async def put_and_cancel_the_next() -> None:
             await put(saver, "first", on=[1])
@@ -457,7 +461,7 @@ async def test_no_put_is_refused_for_the_crowd_around_it(dsn: str) -> None:
     processes, puts = 8, 400 if IS_FULL else 100
     arguments = [sys.executable, "-m", "tests.db._crowd", dsn, str(processes), str(puts)]
     ended = await asyncio.to_thread(
-        subprocess.run, arguments, capture_output=True, text=True, timeout=120, check=False
+        subprocess.run, arguments, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     async with connected(dsn) as conn:

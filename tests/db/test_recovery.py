@@ -38,6 +38,7 @@ from langgraph_pgsaga.errors import (
     UnstorableValueError,
 )
 from langgraph_pgsaga.sessions import Sessions
+from tests._limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,6 @@ FULL = os.environ.get("PGSAGA_FULL") == "1"
 OUTAGES = 10 if FULL else 1
 RUNS = 20
 NODES = 6
-DEADLINE_SECONDS = 60.0
 BACKENDS = (
     "select {} from pg_stat_activity where datname = current_database()"
     " and pid <> pg_backend_pid() and application_name = 'langgraph_pgsaga'"
@@ -87,7 +87,7 @@ class Server:
 
 
 def _gone(processes: list[psutil.Process]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while any(_runs(process) for process in processes):
         assert time.monotonic() < deadline, "the server didn't end"
         time.sleep(0.01)
@@ -201,7 +201,7 @@ class Ledger:
 
 
 async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while not await holds():
         assert time.monotonic() < deadline, "it didn't come true in time"
         await asyncio.sleep(0.01)
@@ -253,9 +253,9 @@ async def _no_transaction_stays_open(saver: PostgresSaver) -> None:
     finally:
         await conn.close()
     pool = await saver.db._pool()
-    async with asyncio.timeout(DEADLINE_SECONDS):
+    async with asyncio.timeout(HANG_SECONDS):
         assert pool.pool is not None
-        held = [await pool.acquire(DEADLINE_SECONDS) for _ in range(pool.pool.get_max_size())]
+        held = [await pool.acquire(HANG_SECONDS) for _ in range(pool.pool.get_max_size())]
         assert [await c.fetchval("select 1") for c in held] == [1] * len(held)
         for connection in held:
             await pool.release(connection)
@@ -338,7 +338,7 @@ async def _run_across_an_outage(server: Server, saver: PostgresSaver, way: str) 
     ledger, graph = Ledger(saver), _graph(saver, on_step)
     runs = [asyncio.ensure_future(graph.ainvoke(QUESTION, _config(t))) for t in threads]
     chains = asyncio.gather(*(ledger.chain(t, lambda: ended) for t in _new_threads(5)))
-    assert await asyncio.to_thread(gone.wait, DEADLINE_SECONDS)
+    assert await asyncio.to_thread(gone.wait, HANG_SECONDS)
     await asyncio.to_thread(server.start)
     await asyncio.gather(*runs)
     await _until(_grown(ledger.acknowledged, 20))
@@ -355,10 +355,10 @@ def test_a_killed_server_loses_nothing_for_sync_callers(server: Server) -> None:
     with PostgresSaver.from_conn_string(server.dsn) as saver, ThreadPoolExecutor(8) as pool:
         threads, graph = _new_threads(8), _graph(saver, on_step)
         runs = [pool.submit(graph.invoke, QUESTION, _config(thread)) for thread in threads]
-        assert gone.wait(DEADLINE_SECONDS)
+        assert gone.wait(HANG_SECONDS)
         server.start()
         for run in runs:
-            run.result(DEADLINE_SECONDS)
+            run.result(HANG_SECONDS)
         saver.db.portal.call(_all_finished, saver, threads)
 
 

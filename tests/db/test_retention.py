@@ -11,6 +11,7 @@ from langgraph.checkpoint.base import CheckpointMetadata, empty_checkpoint
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.address import checkpoint_config, session_id_of
+from tests._limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,7 @@ async def put_two(saver: PostgresSaver) -> UUID:
 
 
 async def until_locks_are_waited_for(dsn: str, count: int = 1) -> int:
-    """Waits for `count` backends to wait for locks, ten seconds at most; the pid of one."""
+    """Waits for `count` backends to wait for locks; the pid of one."""
     # A connection of its own: a transaction sees pg_stat_activity as it first looked.
     conn = await asyncpg.connect(dsn)
     waiting = (
@@ -33,7 +34,7 @@ async def until_locks_are_waited_for(dsn: str, count: int = 1) -> int:
         " where wait_event_type = 'Lock' and datname = current_database()"
     )
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             while len(pids := await conn.fetch(waiting)) < count:
                 await asyncio.sleep(0.01)
             return int(pids[0]["pid"])
@@ -76,7 +77,7 @@ async def test_a_prune_that_is_a_deadlocks_victim_is_repeated(dsn: str) -> None:
         deadlocks = "select deadlocks from pg_stat_database where datname = current_database()"
         assert await other.fetchval("select count(*) from agent_states") == 1
         await saver.aclose()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             while not await other.fetchval(deadlocks):
                 await asyncio.sleep(0.05)
         await other.close()

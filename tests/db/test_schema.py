@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langgraph_pgsaga import Database, PostgresSaver, _catalogue
 from langgraph_pgsaga.checkpoint.address import session_id_of
+from tests._limits import HANG_SECONDS
 from tests.db._puts import checkpoint_of, config_of, put
 
 CATALOGUE = Path(_catalogue.__file__).parent / "sql" / "catalogue.txt"
@@ -170,7 +171,7 @@ def test_updates_of_a_session_touch_no_index(dsn: str) -> None:
         for step in range(200):
             config = put(saver, config, {"c": step})
     # The server reports a connection's counts when it ends.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG_SECONDS
     while (row := fetch(dsn, _UPDATES)[0])["updates"] < 199:
         assert time.monotonic() < deadline, "the updates were never counted"
         time.sleep(0.05)

@@ -37,6 +37,7 @@ from langgraph_pgsaga.sessions import (
     SessionStatus,
     SweepResult,
 )
+from tests._limits import HANG_SECONDS
 from tests.conftest import execute as execute_on
 
 pytestmark = pytest.mark.anyio
@@ -632,7 +633,7 @@ async def test_what_somebody_holds_is_left_to_the_next_sweep(
     async with sessions.db.transaction() as conn:
         lock = "select from agent_sessions where session_id = any($1) for key share"
         await conn.execute(lock, held)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_SECONDS):
             result = await sessions.sweep(policies)
     assert (result.deleted_sessions, result.pruned_sessions) == (1, 1)
     assert sorted(await listed(sessions)) == ["free", "held", "held expired"]

@@ -15,6 +15,7 @@ import pytest
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import ClosedError, MissingDatabaseError
 from langgraph_pgsaga.migrate import _LOCK_KEY
+from tests._limits import HANG_SECONDS
 from tests.conftest import with_database
 from tests.db._puts import config_of, put
 
@@ -62,7 +63,7 @@ async def gate(empty_dsn: str) -> AsyncIterator[Gate]:
 async def begun(saver: PostgresSaver, gate: Gate) -> asyncio.Future[None]:
     """A set-up that waits at the gate, as is seen from the same loop, which goes on."""
     waiting = asyncio.ensure_future(saver.setup())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_SECONDS):
         while not await gate.fetchval(_WAITS):
             await asyncio.sleep(0.01)
     return waiting

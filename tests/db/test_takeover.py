@@ -44,6 +44,7 @@ from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.takeover import ImportProgress, import_threads
 from langgraph_pgsaga.takeover.threads import _Takeover
 from tests._graphs import Saver
+from tests._limits import HANG_SECONDS
 from tests.db import _histories as histories
 from tests.db._histories import HISTORIES, config_of, resume
 
@@ -665,7 +666,7 @@ async def test_no_time_out_takes_the_lock_away(dsn: str, watcher: Connection) ->
     pids: set[int] = set()
 
     async def watch() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_SECONDS):
             while (rows := await watcher.fetch(_HELD)) and not rows[0]["is_idle"]:
                 await asyncio.sleep(0.01)
         pids.update({row["pid"] for row in rows} or {0})
@@ -694,7 +695,7 @@ async def test_no_time_out_ends_the_wait_for_the_lock(dsn: str, watcher: Connect
         await _limit(watcher, name, "50ms")
     async with PostgresSaver.from_conn_string(dsn) as target:
         importing = asyncio.create_task(import_threads(old, target))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_SECONDS):
             while not importing.done() and not await watcher.fetchval(_WAITS_LONG):
                 await asyncio.sleep(0.01)
         assert not importing.done()

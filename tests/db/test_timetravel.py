@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -256,10 +255,7 @@ async def test_a_long_history_is_fetched_as_it_is_asked_for(
     assert steps[0].step == STEPS - 1
     assert [s.step for s in steps[3:5]] == [STEPS - 4, STEPS - 5]
     assert pages == 1
-    start = time.monotonic()
     assert [s.step for s in steps] == list(range(STEPS - 1, -1, -1))
-    # Half a second for 10,000 on two cores.
-    assert time.monotonic() - start < 5
     assert pages < 8 + STEPS // 1_000
     assert steps[-1].step == 0
     assert all(s.changed == ("count",) for s in steps)

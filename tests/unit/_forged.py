@@ -26,6 +26,7 @@ from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import SerializationError
 
 _MEMORY = 4_000_000_000
+# Of the processor's time.
 _SECONDS = 20
 _SERIALIZERS = (SafeSerializer(), SafeSerializer(strict=True))
 
@@ -80,7 +81,7 @@ CASES: dict[str, Callable[[], bytes]] = {
 def load(data: bytes) -> None:
     """Loads it and looks at all of it; an error of this package is fine, too."""
     for serializer in _SERIALIZERS:
-        signal.alarm(_SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, _SECONDS)
         try:
             loaded = serializer.loads_typed(("msgpack", data))
             # What a class of the application says of forged fields is its own affair.
@@ -89,7 +90,7 @@ def load(data: bytes) -> None:
         except (SerializationError, RecursionError):
             continue
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def values() -> list[Any]:
