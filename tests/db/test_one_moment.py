@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import importlib
 import json
 from collections.abc import Awaitable, Callable
@@ -12,8 +14,10 @@ import pytest
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.serde.types import TASKS
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
+from langgraph.types import Send
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import (
@@ -72,15 +76,17 @@ def after(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     act: Callable[[], Awaitable[Any]],
+    *,
+    number: int = 1,
 ) -> None:
-    """Runs `act` once, when the saver's first statement of this name is answered."""
-    fetch, acted = saver.db.fetch, False
+    """Runs `act` once, when the saver's statement of this name and number is answered."""
+    fetch, answered = saver.db.fetch, 0
 
     async def fetching(statement: Any, *arguments: Any, **options: Any) -> Any:
-        nonlocal acted
+        nonlocal answered
         rows = await fetch(statement, *arguments, **options)
-        if statement.name == name and not acted:
-            acted = True
+        answered += statement.name == name
+        if statement.name == name and answered == number:
             await act()
         return rows
 
@@ -109,6 +115,26 @@ async def test_a_page_of_checkpoints_is_of_one_moment(
         after(saver, monkeypatch, name, lambda: DELETIONS[deletion](other))
         assert [found async for found in saver.alist(config)] == whole
         assert len([found async for found in other.alist(config)]) < len(whole)
+
+
+async def test_a_checkpoint_and_the_sends_of_its_parent_are_of_one_moment(
+    saver: PostgresSaver, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint of a format that keeps its Sends elsewhere isn't read without them."""
+    parent = await put_below(saver, config_of("t"))
+    await saver.aput_writes(parent, [(TASKS, Send("work", 1))], "task")
+    state = checkpoint_of(saver, {"a": ["b"]})
+    state["v"] = 3
+    child = await saver.aput(parent, state, {"source": "loop"}, state["channel_versions"])
+    whole = await saver.aget_tuple(child)
+    assert whole is not None
+    assert whole.checkpoint["channel_values"][TASKS] == [Send("work", 1)]
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        # The first look says what format it is.
+        delete = functools.partial(other.adelete_thread, "t")
+        after(saver, monkeypatch, "get_checkpoint", delete, number=2)
+        assert await saver.aget_tuple(child) == whole
+        assert await other.aget_tuple(child) is None
 
 
 async def test_pages_of_a_thread_that_was_begun_anew_dont_mix(
@@ -213,12 +239,19 @@ async def test_an_update_of_a_state_that_was_deleted_is_refused(
     await graph.aupdate_state(THREAD, {"notes": ["x"]}, as_node="work")
 
 
-async def put_below(saver: PostgresSaver, parent: RunnableConfig) -> RunnableConfig:
-    state = checkpoint_of(saver, {"a": ["b"]})
+async def put_below(
+    saver: PostgresSaver, parent: RunnableConfig, values: dict[str, Any] | None = None
+) -> RunnableConfig:
+    state = checkpoint_of(saver, values or {"a": ["b"]})
     return await saver.aput(parent, state, {"source": "loop"}, state["channel_versions"])
 
 
-async def test_a_put_below_a_deleted_checkpoint_is_refused(saver: PostgresSaver, dsn: str) -> None:
+@pytest.mark.parametrize(
+    "values", [{"a": ["c"]}, {"messages": [HumanMessage("new")]}], ids=["values", "messages"]
+)
+async def test_a_put_below_a_deleted_checkpoint_is_refused(
+    saver: PostgresSaver, dsn: str, values: dict[str, Any]
+) -> None:
     """Whoever deleted it, and however long ago; what else is written goes on."""
     first = await put_below(saver, config_of("t"))
     second = await put_below(saver, first)
@@ -227,12 +260,37 @@ async def test_a_put_below_a_deleted_checkpoint_is_refused(saver: PostgresSaver,
         third = await put_below(saver, second)
         assert await saver.aget_tuple(third)  # learns how the session stands now
         with pytest.raises(CheckpointDeletedError):
-            await put_below(saver, first)
+            await put_below(saver, first, values)
         # A process that never saw it can't tell it from one that never was.
         await put_below(other, first)
     await saver.aprune(["t"])
     with pytest.raises(CheckpointDeletedError):
-        await put_below(saver, third)
+        await put_below(saver, third, values)
+
+
+async def test_what_was_listed_was_read(saver: PostgresSaver, dsn: str) -> None:
+    """A put below a checkpoint that came in a listing, and is deleted since, is refused."""
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        first = await put_below(other, config_of("t"))
+        await put_below(other, first)
+        assert len([found async for found in saver.alist(THREAD)]) == 2
+        await other.aprune(["t"])
+    with pytest.raises(CheckpointDeletedError):
+        await put_below(saver, first)
+
+
+async def test_of_puts_at_once_each_goes_by_its_own_parent(saver: PostgresSaver, dsn: str) -> None:
+    """Beside one whose parent is there, one whose parent was deleted is refused all the same."""
+    first = await put_below(saver, config_of("t"))
+    second = await put_below(saver, first)
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        await other.aprune(["t"])
+    third = await put_below(saver, second)
+    for parents in ((first, third), (third, first)):
+        puts = [put_below(saver, parent) for parent in parents]
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        refused = [isinstance(result, CheckpointDeletedError) for result in results]
+        assert refused == [parent is first for parent in parents]
 
 
 async def test_a_parent_that_never_was_is_accepted(saver: PostgresSaver) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import asyncpg
@@ -256,6 +257,50 @@ async def test_a_statement_that_is_given_up_takes_no_other_call_with_it(
         assert [await values_of(saver, config) for config in again] == [
             {"text": "again"}
         ] * together
+
+
+async def test_a_statement_is_given_up_once(dsn: str) -> None:
+    """While one that nobody waits for ends, what is cancelled behind it doesn't cut that short:
+    the connection serves on."""
+    one, two, three = threads_of_one_lane(3)
+    async with PostgresSaver.from_conn_string(dsn, max_size=1) as saver, connected(dsn) as conn:
+        backends = (
+            "select pid from pg_stat_activity where datname = current_database()"
+            " and application_name = 'langgraph_pgsaga'"
+        )
+        async with held(dsn, saver, one):
+            unwanted = asyncio.ensure_future(put(saver, one, text="never"))
+            await waits_for_a_lock(dsn)
+            behind = asyncio.ensure_future(put(saver, two, text="never"))
+            await asyncio.sleep(0)
+            before = await conn.fetch(backends)
+            unwanted.cancel()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            behind.cancel()
+            await asyncio.wait([unwanted, behind])
+            await put(saver, three, text="later")
+            assert await conn.fetch(backends) == before
+
+
+async def test_a_statement_is_sent_in_no_callers_context(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first caller's context holds is none of those whose calls go with it."""
+    caller: ContextVar[str] = ContextVar("caller", default="nobody")
+    sent_by: list[str] = []
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        fetch = saver.db.fetch
+
+        async def fetching(*arguments: Any, **options: Any) -> Any:
+            sent_by.append(caller.get())
+            return await fetch(*arguments, **options)
+
+        monkeypatch.setattr(saver.db, "fetch", fetching)
+        caller.set("first")
+        for _ in range(2):
+            await put(saver, "t", text="text")
+    assert set(sent_by) == {"nobody"}
 
 
 async def test_a_call_that_is_repeated_alone_is_given_up_alone(dsn: str) -> None:
