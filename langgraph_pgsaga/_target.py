@@ -119,6 +119,7 @@ _NUMBERS = (
     "keepalives_interval",
     "tcp_user_timeout",
 )
+_FILES = ("sslcert", "sslcrl", "sslkey", "sslrootcert")
 # What a connection begins with besides settings.
 _NO_SETTINGS = {"database", "options", "replication", "user"}
 # asyncpg takes these out of a DSN only.
@@ -155,6 +156,7 @@ class Target:
         settings: of the server, for the connection.
         connect_timeout_seconds: None where nothing is said of it, infinite where it is 0.
         socket_options: level, option and value, for connections that aren't to a socket file.
+        files: of the encryption, by how their parameters are called in messages.
     """
 
     shown: str
@@ -162,6 +164,7 @@ class Target:
     settings: Mapping[str, str] = field(repr=False)
     connect_timeout_seconds: float | None
     socket_options: tuple[tuple[int, int, int], ...]
+    files: Mapping[str, str]
 
     @classmethod
     def of(cls, dsn: object, environment: Mapping[str, str] = os.environ) -> Target:
@@ -182,7 +185,14 @@ class Target:
             if "connect_timeout" in found
             else None,
             socket_options=tuple(_socket_options(found)),
+            files={_named(name): found[name] for name in _FILES if name in found}
+            if found.get("sslrootcert") != "system"
+            else {},
         )
+
+    def unreadable_file(self) -> str | None:
+        """The parameter whose file can't be read, which the driver's errors don't name."""
+        return next((n for n, file in self.files.items() if not os.access(file, os.R_OK)), None)
 
 
 def _with_defaults(given: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import math
 import os
 import random
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 T = TypeVar("T")
 
+_log = logging.getLogger("langgraph_pgsaga.database")
 _STATEMENTS = _sql.load("database")
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
+_TOLD_EVERY_SECONDS = 10.0
 _DEFAULT_APPLICATION_NAME = "langgraph_pgsaga"
 # A plan that was made while the tables were small is kept for the life of a connection,
 # or until they are analyzed. Every statement here has its index: so that it is taken from
@@ -347,6 +350,7 @@ class Database:
         self._pools: dict[asyncio.AbstractEventLoop, LoopPool] = {}
         self._pools_lock = threading.Lock()
         self._connected_once = False
+        self._told_at = -math.inf
 
     @contextmanager
     def _translating(self, *more: type[Exception]) -> Iterator[None]:
@@ -368,7 +372,13 @@ class Database:
     async def _connected(
         self, dsn: str | None = None, **options: Any
     ) -> asyncpg.Connection[asyncpg.Record]:
-        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(dsn, **options)
+        connection: asyncpg.Connection[asyncpg.Record]
+        try:
+            connection = await asyncpg.connect(dsn, **options)
+        except (FileNotFoundError, PermissionError) as error:
+            if name := self._target.unreadable_file():
+                raise OSError(f"{name} names no file that can be read") from error
+            raise
         if self._target.socket_options:
             try:
                 _set_socket_options(connection, self._target.socket_options)
@@ -457,6 +467,8 @@ class Database:
                 again = lost or is_repeatable(error)
                 if not (again and self._connected_once) or time.monotonic() + pause > deadline:
                     raise translated(error, self.dsn) from chainable(error)
+                if pause > _FIRST_PAUSE_SECONDS:  # it wasn't over at once
+                    self._tell_waiting(error)
             except AttributeError as error:
                 # The driver's, of a connection that is closed between two parts of a call.
                 if not self._closed:
@@ -464,6 +476,14 @@ class Database:
                 raise ClosedError from error
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _tell_waiting(self, error: BaseException) -> None:
+        """Now and then a line in the log, for all calls that wait."""
+        now = time.monotonic()
+        if now - self._told_at >= _TOLD_EVERY_SECONDS:
+            self._told_at = now
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            _log.warning("calls are repeated, for up to %g s: %s", self._retry_seconds, said)
 
 
 def _first_given(*values: float | None) -> float:
@@ -517,13 +537,13 @@ class _Borrowed:
         connection = self._connection
         if error is None and self._keep and self._pool.keep_at_hand(connection):
             return
-        if error is not None and isinstance(error, DRIVER_ERRORS) and is_connection_loss(error):
-            # Or it would go back to the pool: the server's goodbye comes before the
-            # end of the stream. Not expire_connections() for all: asyncpg then closes
-            # them in tasks of its own, whose errors nobody hears.
-            connection.terminate()
         # What goes wrong here ends the connection, and changes nothing of what the block did.
         with suppress(*CALL_ERRORS):
+            if error is not None and isinstance(error, DRIVER_ERRORS) and is_connection_loss(error):
+                # Or it would go back to the pool: the server's goodbye comes before the
+                # end of the stream. Not expire_connections() for all: asyncpg then closes
+                # them in tasks of its own, whose errors nobody hears.
+                connection.terminate()
             await self._pool.release(connection)
 
 

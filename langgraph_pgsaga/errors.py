@@ -280,7 +280,7 @@ class ServerConnectionError(ServerError):
     def __str__(self) -> str:
         return (
             f"can't reach PostgreSQL at {self.dsn}: {self.detail}. "
-            "Check the host and port in the DSN, and that the server runs"
+            "Check the host, port and ssl parameters of the DSN, and that the server runs"
         )
 
 

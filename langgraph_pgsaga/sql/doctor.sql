@@ -178,7 +178,7 @@ objects (kind, name, definition) as (
 select
   o.kind,
   replace(o.name, h.prefix, '') as name,
-  trim(regexp_replace(replace(o.definition, h.prefix, ''), '\s+', ' ', 'g')) as definition
+  trim(regexp_replace(replace(o.definition, h.prefix, ''), '[[:space:]]+', ' ', 'g')) as definition
 from objects o
 cross join home h
 order by o.kind collate "C", o.name collate "C";

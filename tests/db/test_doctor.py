@@ -147,6 +147,23 @@ async def test_what_the_migrations_made_and_isnt_there(dsn: str, change: str, to
     assert found.found.startswith(told)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "standard_conforming_strings = off",
+        "bytea_output = 'escape'",
+        "datestyle = 'German, DMY'",
+        "intervalstyle = 'sql_standard'",
+        "search_path = public, pg_catalog",
+    ],
+)
+async def test_settings_of_the_database_change_nothing_of_it(dsn: str, setting: str) -> None:
+    """What the migrations made is the same, however the database reads and prints values."""
+    name = urlsplit(dsn).path.removeprefix("/")
+    await execute(dsn, f'alter database "{name}" set {setting}')
+    assert (await check(dsn, "objects")).status is CheckStatus.OK
+
+
 async def test_what_somebody_made_beside_it_is_fine(dsn: str) -> None:
     """A column, an index, a view and a table of one's own are no fault."""
     await execute(

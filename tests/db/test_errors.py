@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 
@@ -293,6 +293,15 @@ def test_a_missing_socket_is_told(tmp_path: Path) -> None:
     error = failure(f"postgresql://u@/db?host={tmp_path}")
     assert type(error) is ServerConnectionError
     assert str(tmp_path) in str(error)
+
+
+@pytest.mark.parametrize("parameter", ["sslrootcert", "sslcert", "sslcrl"])
+def test_a_missing_file_of_the_encryption_is_told(tmp_path: Path, parameter: str) -> None:
+    """The parameter that names it is in the message."""
+    given = urlencode({"sslmode": "require", parameter: str(tmp_path / "none")})
+    error = failure(f"postgresql://u@127.0.0.1:{unused_port()}/db?{given}")
+    assert type(error) is ServerConnectionError
+    assert f"{parameter} (or PG{parameter.upper()}) names no file" in str(error)
 
 
 def test_a_silent_server_is_told() -> None:

@@ -26,6 +26,7 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.doctor import CheckStatus, diagnose
 from langgraph_pgsaga.errors import ServerError, ThreadExistsError
 from langgraph_pgsaga.migrate import status
@@ -299,6 +300,18 @@ async def test_forgetting_the_option_is_a_clear_error(
         await asyncio.gather(*map(chat, range(20)))
     assert problems
     assert all("pass pooler=True" in problem for problem in problems)
+
+
+async def test_what_the_pooler_refuses_is_told(dsn: str, pooled: MakePooled) -> None:
+    """Where it refuses a statement and hangs up, the error says what it said."""
+    url = pooled(dsn, "pool_mode = statement")
+    async with Database(url, pooler=True, retry_seconds=0) as database:
+
+        async def ask(conn: Connection) -> int:
+            return int(await conn.fetchval("select 1"))
+
+        with pytest.raises(ServerError, match="transaction blocks not allowed"):
+            await database.run(ask)
 
 
 def test_no_two_processes_name_statements_alike(dsn: str) -> None:

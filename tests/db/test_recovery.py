@@ -26,7 +26,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 
-from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga import Database, PostgresSaver, database
 from langgraph_pgsaga.embedded import EmbeddedServer
 from langgraph_pgsaga.errors import (
     CheckpointDeletedError,
@@ -651,6 +651,31 @@ async def test_a_read_only_database_is_a_clear_error(dsn: str) -> None:
                 {"configurable": {"thread_id": "t", "checkpoint_id": "1"}}, [("a", 1)], "task"
             )
         assert caught.value.sqlstate == "25006"
+
+
+async def test_calls_that_wait_say_so(
+    dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line in the log now and then, for however many calls wait for a server."""
+    monkeypatch.setattr(database, "_TOLD_EVERY_SECONDS", 1000.0)
+    async with _admin(dsn) as conn, PostgresSaver.from_conn_string(dsn) as saver:
+        name = await conn.fetchval("select current_database()")
+        await conn.execute(f"alter database {name} set default_transaction_read_only = on")
+        ids = [{"thread_id": f"t{number}", "checkpoint_id": "1"} for number in range(8)]
+        waiting = asyncio.gather(
+            *(saver.aput_writes({"configurable": one}, [("a", 1)], "task") for one in ids)
+        )
+        refused = "select xact_rollback from pg_stat_database where datname = current_database()"
+
+        async def was_refused() -> bool:
+            return bool(await conn.fetchval(refused) >= 15)
+
+        await _until(was_refused)
+        (told,) = [record.getMessage() for record in caplog.records]
+        assert told.startswith("calls are repeated, for up to 30 s: cannot execute ")
+        await conn.execute("set transaction_read_only = off")
+        await conn.execute(f"alter database {name} reset default_transaction_read_only")
+        await waiting
 
 
 async def test_a_failover_is_waited_for(dsn: str) -> None:

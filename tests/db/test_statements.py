@@ -66,6 +66,11 @@ async def _check_types(
     assert tuple(columns) == statement.columns
 
 
+def test_no_statement_has_a_backslash() -> None:
+    """What one means in a text is a setting of the role or database."""
+    assert not [s.name for system in _SYSTEMS for s in _sql.load(system).values() if "\\" in s.text]
+
+
 def test_names_are_unique_across_a_file() -> None:
     """Two statements of one name can't shadow each other."""
     for system in _SYSTEMS:
