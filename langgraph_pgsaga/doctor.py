@@ -376,6 +376,15 @@ def _hot(rows: Sequence[asyncpg.Record]) -> Check:
     return _ok("HOT updates", found)
 
 
+async def _row_security(database: Database) -> list[Check]:
+    """A row that a policy hides isn't read, and stays where its thread is deleted."""
+    rows = await database.fetch(_STATEMENTS["list_filtered_tables"], _sessions_table(database))
+    if not rows:
+        return [_ok("row security", "none that counts for this user")]
+    advice = "give the user bypassrls, or make sure that its policies show it all it wrote"
+    return [_warn("row security", f"on for {_listed(row['name'] for row in rows)}", advice)]
+
+
 async def _sessions(database: Database) -> list[Check]:
     row = await _one(database, "count_sessions")
     found = f"{row['sessions']:,}, of which {row['expired']:,} have expired"
@@ -400,6 +409,7 @@ _OF_TABLES: tuple[tuple[tuple[str, ...], Look], ...] = (
     (("schema",), _schemas),
     (("objects",), _objects),
     (("size", "dead rows", "HOT updates"), _tables),
+    (("row security",), _row_security),
     (("sessions",), _sessions),
 )
 

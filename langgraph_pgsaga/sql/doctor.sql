@@ -58,6 +58,18 @@ where c.relnamespace = (select s.relnamespace from pg_class s where s.oid = to_r
   and c.relname ~ '^(agent_|event_|saga|tool_|pgsaga_)'::text
 order by c.relname;
 
+-- name: list_filtered_tables
+-- Those beside agent_sessions with row security that counts for this user.
+-- params: sessions_table text
+-- columns: name text
+select c.relname::text as name
+from pg_class c
+where c.relnamespace = (select s.relnamespace from pg_class s where s.oid = to_regclass($1::text))
+  and c.relkind = 'r'
+  and c.relname ~ '^(agent_|event_|saga|tool_|pgsaga_)'::text
+  and row_security_active(c.oid)
+order by c.relname;
+
 -- name: list_objects
 -- What the migrations make, in the schema of their own table, as catalogue.txt has it: the
 -- schema's name is taken out, so that every database whose migrations are applied has the

@@ -244,6 +244,19 @@ async def nobody(dsn: str) -> AsyncIterator[tuple[str, str]]:
         await execute(dsn, f"drop owned by {role}", f"drop role {role}")
 
 
+async def test_row_security_that_counts_is_told(dsn: str) -> None:
+    """It warns the user it counts for, whose deletions may leave rows behind, and no other."""
+    async with nobody(dsn) as (role, theirs):
+        await execute(
+            dsn,
+            f"grant select on all tables in schema public to {role}",
+            "alter table agent_states enable row level security",
+        )
+        found = await check(theirs, "row security")
+        assert (found.status, found.found) == (CheckStatus.WARN, "on for agent_states")
+        assert (await check(dsn, "row security")).status is CheckStatus.OK
+
+
 async def test_what_a_user_may_not_see_is_a_warning(dsn: str) -> None:
     """A user without rights on the tables gets warnings, not an exception."""
     async with nobody(dsn) as (role, theirs):
