@@ -18,8 +18,14 @@ from pathlib import Path
 
 import asyncpg
 
-from langgraph_pgsaga import __version__, _sql
-from langgraph_pgsaga.database import Connection, Database
+from langgraph_pgsaga import __version__
+from langgraph_pgsaga.database import (
+    Connection,
+    Database,
+    load_statements,
+    quote_identifier,
+    render,
+)
 from langgraph_pgsaga.errors import (
     ChangedMigrationError,
     InvalidArgumentError,
@@ -29,7 +35,7 @@ from langgraph_pgsaga.errors import (
 )
 
 _log = logging.getLogger("langgraph_pgsaga.migrate")
-_STATEMENTS = _sql.load("migrate")
+_STATEMENTS = load_statements("migrate")
 _SERVES = re.compile(r"-- serves: (\d{4})\n")
 # One runner at a time per database: processes that name a schema and such that find the
 # same one by the search_path must not run side by side.
@@ -167,7 +173,7 @@ async def pending_sql(database: Database) -> str:
         schema = await _schema(database, conn)
         parts = await _preparation(conn, schema)
         for m in pending:
-            parts.append(f"-- {m.name}\n{_sql.render(m.sql, schema).rstrip().rstrip(';')}")
+            parts.append(f"-- {m.name}\n{render(m.sql, schema).rstrip().rstrip(';')}")
             parts += [_written(text, schema, args) for text, args in _records(m)]
         return parts
 
@@ -193,9 +199,9 @@ async def _apply_next(
         await _tell_others(conn, schema)
     for text in await _preparation(conn, schema):
         await conn.execute(text)
-    await conn.execute(_sql.render(migration.sql, schema))
+    await conn.execute(render(migration.sql, schema))
     for text, args in _records(migration):
-        await conn.execute(_sql.render(text, schema), *args)
+        await conn.execute(render(text, schema), *args)
     return migration
 
 
@@ -237,9 +243,9 @@ async def _applied(
     database: Database, conn: Connection, wanted: Sequence[Migration], schema: str
 ) -> dict[int, asyncpg.Record]:
     exists = database.text(_STATEMENTS["exists_migrations_table"])
-    if not await conn.fetchval(exists, _sql.render("{schema}.pgsaga_migrations", schema)):
+    if not await conn.fetchval(exists, render("{schema}.pgsaga_migrations", schema)):
         return {}
-    rows = await conn.fetch(_sql.render(_STATEMENTS["select_migrations"].text, schema))
+    rows = await conn.fetch(render(_STATEMENTS["select_migrations"].text, schema))
     by_version = {m.version: m for m in wanted}
     for row in rows:
         migration = by_version.get(row["version"])
@@ -261,11 +267,11 @@ def _mismatch(
 
 
 async def _preparation(conn: Connection, schema: str) -> list[str]:
-    name = _sql.quote_identifier(schema)
+    name = quote_identifier(schema)
     texts = [_STATEMENTS["set_search_path"].text.replace("{schema_name}", name)]
     if not await conn.fetchval(_STATEMENTS["exists_schema"].text, schema):
         texts.insert(0, _STATEMENTS["create_schema"].text.replace("{schema_name}", name))
-    return [*texts, _sql.render(_STATEMENTS["create_migrations_table"].text, schema)]
+    return [*texts, render(_STATEMENTS["create_migrations_table"].text, schema)]
 
 
 def _records(migration: Migration) -> list[tuple[str, tuple[object, ...]]]:
@@ -283,4 +289,4 @@ def _written(text: str, schema: str, args: Sequence[object]) -> str:
     """A statement with its arguments, which are our own, as literals."""
     # Before the schema's name goes in, which may have a $1 of its own.
     literal = re.sub(r"\$(\d)", lambda place: f"'{args[int(place[1]) - 1]}'", text)
-    return _sql.render(literal, schema)
+    return render(literal, schema)

@@ -15,7 +15,6 @@ from langchain_core.messages import BaseMessage
 
 from langgraph_pgsaga import messages, sessions
 from langgraph_pgsaga.checkpoint import PostgresSaver
-from langgraph_pgsaga.checkpoint.address import ThreadId
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.messages import MessageHit, MessagePage, MessageTree
 from langgraph_pgsaga.sessions import (
@@ -28,6 +27,7 @@ from langgraph_pgsaga.sessions import (
     SweepResult,
     Unchanged,
 )
+from langgraph_pgsaga.threads import ThreadId
 
 
 class Sessions:

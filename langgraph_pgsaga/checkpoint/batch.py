@@ -10,8 +10,6 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_pgsaga.checkpoint import pieces
-from langgraph_pgsaga.checkpoint.codec import Encoded
 from langgraph_pgsaga.checkpoint.encode import (
     BLOB_BYTES,
     EncodedCall,
@@ -20,10 +18,11 @@ from langgraph_pgsaga.checkpoint.encode import (
     EncodedWrites,
     session_columns,
 )
+from langgraph_pgsaga.checkpoint.known_sessions import KnownSession, SessionMemory, StateKey
 from langgraph_pgsaga.checkpoint.lease import ANY_LEASE, NO_LEASE, Lease, LeaseColumns
-from langgraph_pgsaga.checkpoint.session_memory import KnownSession, SessionMemory, StateKey
-from langgraph_pgsaga.checkpoint.standing import Standing
+from langgraph_pgsaga.checkpoint.run_tracker import Standing
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
+from langgraph_pgsaga.serde import Encoded, cut_out
 
 _EPOCH_BITS = 53
 
@@ -241,7 +240,7 @@ class Batch:
         if value.list_type is not None:
             type_, data = _list_of(value.messages)
         if part and numbered:
-            cut = pieces.cut_out(data, [m.data for m in numbered])
+            cut = cut_out(data, [m.data for m in numbered])
             if cut is not None:
                 data, found = cut
                 runs = _runs(part, [numbered[place] for place in found])

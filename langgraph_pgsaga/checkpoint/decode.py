@@ -21,13 +21,12 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from langgraph_pgsaga import _json
-from langgraph_pgsaga.checkpoint import pieces
-from langgraph_pgsaga.checkpoint.address import checkpoint_config
-from langgraph_pgsaga.checkpoint.codec import LARGEST_PAYLOAD_BYTES, Codec, Encoded
 from langgraph_pgsaga.checkpoint.encode import MESSAGES, MESSAGES_SNAPSHOT, MOST_REPEATED
-from langgraph_pgsaga.checkpoint.session_memory import KnownSession
+from langgraph_pgsaga.checkpoint.known_sessions import KnownSession
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import CorruptValueError, UnloadableValueError
+from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, Codec, Encoded, fill
+from langgraph_pgsaga.threads import checkpoint_config
 
 # What `put` encodes together where jsonb can't hold it.
 _EXACT_PARTS = {"checkpoint", "metadata", "checkpoint_ns"}
@@ -279,7 +278,7 @@ def _decoded(codec: Codec, stored: StoredValue, messages: Messages) -> Any:
 
 def _filled(skeleton: bytes, parts: list[bytes]) -> bytes:
     try:
-        return pieces.fill(skeleton, parts)
+        return fill(skeleton, parts)
     except ValueError as error:  # msgpack's own is one, too
         problem = "its gaps and its messages don't fit together"
         raise CorruptValueError(what="a value with messages", problem=problem) from error

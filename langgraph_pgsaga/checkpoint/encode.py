@@ -17,15 +17,13 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
-from langgraph_pgsaga import _json
-from langgraph_pgsaga.checkpoint import messages as readable
-from langgraph_pgsaga.checkpoint import pieces
-from langgraph_pgsaga.checkpoint.address import Address
-from langgraph_pgsaga.checkpoint.codec import LARGEST_PAYLOAD_BYTES, Codec
-from langgraph_pgsaga.checkpoint.session_memory import StateKey
-from langgraph_pgsaga.checkpoint.standing import NO_STANDING, Standing
+from langgraph_pgsaga import _json, _message_text
+from langgraph_pgsaga.checkpoint.known_sessions import StateKey
+from langgraph_pgsaga.checkpoint.run_tracker import NO_STANDING, Standing
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import UnstorableValueError
+from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, MOST_LOOKED_AT, Codec, messages_in
+from langgraph_pgsaga.threads import Address
 
 # What agent_state_values.type says of a value that is message runs.
 MESSAGES = "messages"
@@ -37,7 +35,7 @@ _INLINE_CHARACTERS = 256
 BLOB_BYTES = 2048
 # Messages of a list that stand in it before, at most: a list that repeats more of them is
 # stored as a whole, so that what says otherwise is forged.
-MOST_REPEATED = pieces.MOST_LOOKED_AT
+MOST_REPEATED = MOST_LOOKED_AT
 # What an encoded call takes beside its payloads, about.
 _CALL_BYTES = 2000
 
@@ -238,7 +236,7 @@ def _encode_value(
     """One channel's value, as messages where it is a list of them."""
     is_snapshot = type(value) is _DeltaSnapshot
     inner = value.value if is_snapshot else value
-    if not (codec.codec.splits_messages and readable.is_message_list(inner)):
+    if not (codec.codec.splits_messages and _message_text.is_message_list(inner)):
         return _encode_other(codec, f"the value of channel {channel!r}", value)
     messages = _stored_messages(codec, f"a message of channel {channel!r}", inner)
     if _is_repetitive(messages):
@@ -251,7 +249,7 @@ def _encode_value(
 
 
 def _encode_written(codec: MessageCodec, channel: str, value: Any) -> EncodedValue:
-    if codec.codec.splits_messages and readable.is_message_list(value):
+    if codec.codec.splits_messages and _message_text.is_message_list(value):
         messages = _stored_messages(codec, f"a message written to channel {channel!r}", value)
         if not _is_repetitive(messages):
             return EncodedValue(messages=messages, list_type=MESSAGES)
@@ -262,7 +260,7 @@ def _encode_other(codec: MessageCodec, where: str, value: Any) -> EncodedValue:
     encoded = codec.codec.encode(value, where)
     if not codec.codec.splits_messages:
         return EncodedValue(type=encoded.type, data=encoded.data)
-    if found := pieces.messages_in(value):
+    if found := messages_in(value):
         messages = _stored_messages(codec, where, found)
         return EncodedValue(type=encoded.type, data=encoded.data, messages=messages)
     chunks = codec.codec.chunks(value, encoded) if len(encoded.data) >= BLOB_BYTES else ()

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from uuid import UUID
 
-from langgraph_pgsaga import _fork, _sql
+from langgraph_pgsaga import _fork
 from langgraph_pgsaga._arguments import checked_seconds
-from langgraph_pgsaga.checkpoint.address import ThreadId, session_id_of, thread_id_text
+from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory
 from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, leased_error
-from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
-from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import (
     ClosedError,
     InvalidArgumentError,
     ServerError,
     ThreadLeasedError,
 )
+from langgraph_pgsaga.threads import ThreadId, session_id_of, thread_id_text
 
-_STATEMENTS = _sql.load("checkpoint")
+_STATEMENTS = load_statements("checkpoint")
 _SHORTEST_SECONDS = 1.0
 _PAUSE_SECONDS = 0.1
 _TICK_SECONDS = 0.2

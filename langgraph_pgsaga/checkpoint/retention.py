@@ -11,21 +11,14 @@ from uuid import UUID
 import asyncpg
 from langgraph.checkpoint.serde.types import TASKS
 
-from langgraph_pgsaga import _json, _sql
+from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_choice, checked_items, required_text
-from langgraph_pgsaga.checkpoint.address import (
-    session_id_of,
-    thread_id_text,
-)
-from langgraph_pgsaga.database import Connection, Database
-from langgraph_pgsaga.errors import (
-    CheckpointNotFoundError,
-    InvalidArgumentError,
-    ThreadExistsError,
-)
+from langgraph_pgsaga.database import Connection, Database, load_statements
+from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError, ThreadExistsError
+from langgraph_pgsaga.threads import session_id_of, thread_id_text
 
-_STATEMENTS = _sql.load("retention")
-_HISTORY = _sql.load("history")
+_STATEMENTS = load_statements("retention")
+_HISTORY = load_statements("history")
 
 
 async def delete_thread(

@@ -27,7 +27,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_methods
 
-from langgraph_pgsaga import _sql, migrate
+from langgraph_pgsaga import migrate
 from langgraph_pgsaga._arguments import (
     checked_instance,
     checked_items,
@@ -38,39 +38,27 @@ from langgraph_pgsaga._arguments import (
     required_text,
     shown,
 )
-from langgraph_pgsaga._begun import Begun, Done
-from langgraph_pgsaga.checkpoint import history, retention
-from langgraph_pgsaga.checkpoint.address import (
-    Address,
-    ThreadId,
-    checkpoint_config,
-    optional_checkpoint_id,
-)
-from langgraph_pgsaga.checkpoint.codec import Codec
+from langgraph_pgsaga.checkpoint import listing, retention
 from langgraph_pgsaga.checkpoint.decode import (
     FetchedCheckpoint,
     add_pending_sends,
     decode_fetched,
     needs_pending_sends,
 )
-from langgraph_pgsaga.checkpoint.encode import (
-    EncodedPut,
-    EncodedWrites,
-    encode_put,
-    encode_writes,
-)
+from langgraph_pgsaga.checkpoint.encode import EncodedPut, EncodedWrites, encode_put, encode_writes
+from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory
 from langgraph_pgsaga.checkpoint.lease import NO_BASE, Base, Leases
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock, Renewals
-from langgraph_pgsaga.checkpoint.serde import as_safe, with_allowlist
-from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
-from langgraph_pgsaga.checkpoint.standing import Standings
+from langgraph_pgsaga.checkpoint.run_tracker import Standings
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
-from langgraph_pgsaga.database import Connection, Database
+from langgraph_pgsaga.database import Begun, Connection, Database, Done, load_statements
 from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
+from langgraph_pgsaga.serde import Codec, as_safe, with_allowlist
+from langgraph_pgsaga.threads import Address, ThreadId, checkpoint_config, optional_checkpoint_id
 
-_STATEMENTS = _sql.load("checkpoint")
+_STATEMENTS = load_statements("checkpoint")
 _ON_A_DATABASE = (
     "Pass a Database, or make the saver by PostgresSaver.from_conn_string('postgresql://...')"
 )
@@ -282,7 +270,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         parent = found.parent_config if found and _has_sends_of_parent(found) else None
         if found is not None and parent is not None:
             parent_id = parent["configurable"]["checkpoint_id"]
-            sends = await history.pending_sends(self.db, self._codec, address, parent_id, conn)
+            sends = await listing.pending_sends(self.db, self._codec, address, parent_id, conn)
             add_pending_sends(found.checkpoint, sends, self.get_next_version(None, None))
         return fetched
 
@@ -342,11 +330,11 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         filter_: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
-    ) -> history.CheckpointListing:
+    ) -> listing.CheckpointListing:
         if before is not None and optional_checkpoint_id(before, "before") is None:
             problem = "its config names no checkpoint. Pass the config of one, or None"
             raise InvalidArgumentError(argument="before", problem=problem)
-        return history.CheckpointListing(
+        return listing.CheckpointListing(
             self.db,
             self._codec,
             self._memory,
@@ -367,7 +355,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
                 what it is built on.
         """
         names = checked_texts("channels", channels)
-        return await history.delta_channel_history(
+        return await listing.delta_channel_history(
             self.db, self._codec, self._memory, Address.of(config), names
         )
 
@@ -521,7 +509,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     async def acopy_thread(
         self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
     ) -> None:
-        """Copies a thread with its whole history. A source that isn't there copies nothing.
+        """Copies a thread with its whole listing. A source that isn't there copies nothing.
 
         Args:
             source_thread_id: the thread, which stays as it is.
@@ -539,7 +527,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         if until is not None:
             source = Address.of(checkpoint_config(source_thread_id, "", until))
             status = await self.db.snapshot(
-                lambda conn: history.status_at(self.db, self._codec, source, conn)
+                lambda conn: listing.status_at(self.db, self._codec, source, conn)
             )
         await retention.copy_thread(
             self.db, source_thread_id, target_thread_id, until=until, status=status

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
-from langgraph_pgsaga import _json
-from langgraph_pgsaga.checkpoint import messages as readable
-from langgraph_pgsaga.checkpoint.codec import Codec, Encoded
-from langgraph_pgsaga.checkpoint.snapshot import Snapshot
+from langgraph_pgsaga import _json, _message_text
+from langgraph_pgsaga.checkpoint.mutation_check import Snapshot
+from langgraph_pgsaga.serde import Codec, Encoded
 
 # What a remembered message takes beside its bytes: the object, and their pristine copy.
 _OBJECT_BYTES = 1500
@@ -152,7 +151,7 @@ def _shown(message: BaseMessage) -> ShownMessage:
     return ShownMessage(
         _json.clean_text(message.id) if message.id else None,
         _json.clean_text(message.type),
-        readable.role_of(message),
-        readable.text_of(message),
-        _json.dump(readable.metadata_of(message)),
+        _message_text.role_of(message),
+        _message_text.text_of(message),
+        _json.dump(_message_text.metadata_of(message)),
     )

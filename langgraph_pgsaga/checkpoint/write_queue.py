@@ -10,14 +10,12 @@ from uuid import UUID
 
 import asyncpg
 
-from langgraph_pgsaga import _sql
-from langgraph_pgsaga._server_errors import copy_of
 from langgraph_pgsaga.checkpoint.batch import Batch
 from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedWrites
+from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory, is_same_session
 from langgraph_pgsaga.checkpoint.lease import Lease, refusal
-from langgraph_pgsaga.checkpoint.session_memory import SessionMemory, is_same_session
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
-from langgraph_pgsaga.database import Connection, Database
+from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import (
     CheckpointDeletedError,
     ClosedError,
@@ -26,10 +24,11 @@ from langgraph_pgsaga.errors import (
     ServerConnectionError,
     ServerError,
     ThreadDeletedError,
+    copy_of,
 )
 
-_STATEMENTS = _sql.load("checkpoint")
-_RETENTION = _sql.load("retention")
+_STATEMENTS = load_statements("checkpoint")
+_RETENTION = load_statements("retention")
 _LANES = 4
 _MOST_CALLS = 200
 # Two more pass until the next statement's task has begun.

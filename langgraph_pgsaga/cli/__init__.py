@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from langgraph_pgsaga import __version__
-from langgraph_pgsaga.cli import (
+from langgraph_pgsaga.cli.commands import (
     branches,
     doctor,
     embedded,

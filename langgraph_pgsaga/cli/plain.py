@@ -16,9 +16,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.types import Send
 from pydantic import BaseModel
 
+from langgraph_pgsaga._message_text import is_message_list, role_of, text_of
 from langgraph_pgsaga._text import shown, shown_block
-from langgraph_pgsaga.checkpoint.messages import is_message_list, role_of, text_of
-from langgraph_pgsaga.checkpoint.placeholder import Placeholder
+from langgraph_pgsaga.serde import Placeholder
 
 _DEEPEST = 100
 _WIDTH = 88

@@ -7,7 +7,7 @@ an older checkpoint holds it. What a thread says now is `conversation()`.
 
 from __future__ import annotations
 
-from langgraph_pgsaga.messages.reading import Messages
+from langgraph_pgsaga.messages.messages import Messages
 from langgraph_pgsaga.messages.row import MessageHit, MessagePage, MessageRow
 from langgraph_pgsaga.messages.snippet import MATCH_END, MATCH_START
 from langgraph_pgsaga.messages.tree import MessageNode, MessageTree

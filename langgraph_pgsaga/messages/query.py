@@ -20,10 +20,8 @@ from langgraph_pgsaga._arguments import (
     checked_time,
     required_text,
 )
-from langgraph_pgsaga.checkpoint.address import Address, ThreadId, checkpoint_config
-from langgraph_pgsaga.errors import (
-    InvalidArgumentError,
-)
+from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.threads import Address, ThreadId, checkpoint_config
 
 _LARGEST_LIMIT = 1000
 _LARGEST_NUMBER = 2**31 - 1

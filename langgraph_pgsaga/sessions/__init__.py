@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from langgraph_pgsaga.sessions.service import Sessions
 from langgraph_pgsaga.sessions.session import (
     UNCHANGED,
     Session,
@@ -11,6 +10,7 @@ from langgraph_pgsaga.sessions.session import (
     SessionStatus,
     Unchanged,
 )
+from langgraph_pgsaga.sessions.sessions import Sessions
 from langgraph_pgsaga.sessions.sweep import RetentionPolicy, SweepResult
 
 __all__ = [

@@ -10,10 +10,7 @@ from uuid import UUID
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_integer, checked_time
-from langgraph_pgsaga.errors import (
-    InvalidArgumentError,
-    InvalidCursorError,
-)
+from langgraph_pgsaga.errors import InvalidArgumentError, InvalidCursorError
 from langgraph_pgsaga.sessions.session import Session, SessionOrder
 
 

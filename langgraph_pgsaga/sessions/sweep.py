@@ -12,18 +12,17 @@ from uuid import UUID
 
 import asyncpg
 
-from langgraph_pgsaga import _sql
 from langgraph_pgsaga._arguments import (
     checked_instance,
     checked_integer,
     checked_items,
     checked_text,
 )
-from langgraph_pgsaga.checkpoint import retention
-from langgraph_pgsaga.database import Connection, Database
+from langgraph_pgsaga.checkpoint import delete_claimed, prune_free
+from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
 
-_STATEMENTS = _sql.load("sessions")
+_STATEMENTS = load_statements("sessions")
 _log = logging.getLogger("langgraph_pgsaga.sessions")
 # The class of SQLSTATEs of data that an operation can't take.
 _BAD_DATA = "22"
@@ -160,7 +159,7 @@ class Sweep:
         async def work(conn: Connection) -> int:
             rows = await self._db.fetch(_STATEMENTS[claim], *arguments, conn=conn)
             for row in rows:
-                await retention.delete_claimed(self._db, conn, row["session_id"])
+                await delete_claimed(self._db, conn, row["session_id"])
             return len(rows)
 
         deleted = await self._db.run(work)
@@ -181,7 +180,7 @@ class Sweep:
     async def _pruned(self, session_id: UUID, policy: RetentionPolicy) -> int | None:
         """How many checkpoints went; None where the session's rows were damaged or forged."""
         try:
-            return await retention.prune_free(
+            return await prune_free(
                 self._db,
                 session_id,
                 keep_last=policy.keep_last or 1,

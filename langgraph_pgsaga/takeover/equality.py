@@ -9,7 +9,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from langgraph_pgsaga._same import is_same
-from langgraph_pgsaga.checkpoint.decode import needs_pending_sends
+from langgraph_pgsaga.checkpoint import needs_pending_sends
 
 # What the source stores of a value.
 Stored: TypeAlias = Callable[[Any], object]

@@ -27,10 +27,10 @@ from langgraph.checkpoint.base import (
 
 from langgraph_pgsaga._arguments import checked_instance, checked_items, checked_limit
 from langgraph_pgsaga.checkpoint import PostgresSaver
-from langgraph_pgsaga.checkpoint.address import Address, thread_id_text
 from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
+from langgraph_pgsaga.takeover.importing import TakenOver, take_active
 from langgraph_pgsaga.takeover.source import Saver, SourceReader, key_of, thread_of
-from langgraph_pgsaga.takeover.threads import TakenOver, take_active
+from langgraph_pgsaga.threads import Address, thread_id_text
 
 T = TypeVar("T")
 _PAGE = 50

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from langgraph_pgsaga._server_errors import copy_of
-from langgraph_pgsaga.errors import PgSagaError
+from langgraph_pgsaga.errors import PgSagaError, copy_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,11 @@
 """Looking at what an agent did, after it ran."""
 
-from langgraph_pgsaga.timetravel.bisect import abisect, bisect
-from langgraph_pgsaga.timetravel.branches import Branch, BranchTree, abranches, branches
-from langgraph_pgsaga.timetravel.compare import Comparison, Outcome, Variant, acompare, compare
-from langgraph_pgsaga.timetravel.diff import Change, ChangeKind, Diff, diff
-from langgraph_pgsaga.timetravel.fork import afork, areplay, fork, replay
-from langgraph_pgsaga.timetravel.history import (
-    History,
-    Step,
-    aname_checkpoint,
-    history,
-    name_checkpoint,
-)
-from langgraph_pgsaga.timetravel.state import (
+from langgraph_pgsaga.timetravel.bisection import abisect, bisect
+from langgraph_pgsaga.timetravel.branch_tree import Branch, BranchTree, abranches, branches
+from langgraph_pgsaga.timetravel.changes import Change, ChangeKind, Diff, diff
+from langgraph_pgsaga.timetravel.comparison import Comparison, Outcome, Variant, acompare, compare
+from langgraph_pgsaga.timetravel.forking import afork, areplay, fork, replay
+from langgraph_pgsaga.timetravel.states import (
     State,
     aat,
     aget_state,
@@ -22,6 +15,13 @@ from langgraph_pgsaga.timetravel.state import (
     get_state,
     list_states,
     update_state,
+)
+from langgraph_pgsaga.timetravel.steps import (
+    History,
+    Step,
+    aname_checkpoint,
+    history,
+    name_checkpoint,
 )
 
 __all__ = [

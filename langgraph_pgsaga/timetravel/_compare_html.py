@@ -10,9 +10,9 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from langgraph_pgsaga._message_text import is_message_list
 from langgraph_pgsaga._same import Numbers, is_same
 from langgraph_pgsaga._text import shown_html
-from langgraph_pgsaga.checkpoint.messages import is_message_list
 from langgraph_pgsaga.timetravel import _page, _state_html
 from langgraph_pgsaga.timetravel._apart import first_apart
 

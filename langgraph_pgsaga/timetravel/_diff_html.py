@@ -9,8 +9,8 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from langgraph_pgsaga._message_text import role_of
 from langgraph_pgsaga._text import shown_html
-from langgraph_pgsaga.checkpoint.messages import role_of
 from langgraph_pgsaga.timetravel import _page, _text
 from langgraph_pgsaga.timetravel._apart import first_apart, written
 

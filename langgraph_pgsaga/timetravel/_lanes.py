@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from langgraph_pgsaga.timetravel import _text
-from langgraph_pgsaga.timetravel.history import Step
+from langgraph_pgsaga.timetravel.steps import Step
 
 # Fewer steps in a row than this aren't worth folding.
 _SHORTEST_FOLD = 4

@@ -7,8 +7,8 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from langgraph_pgsaga._message_text import is_message_list, role_of, text_of
 from langgraph_pgsaga._text import shown_html
-from langgraph_pgsaga.checkpoint.messages import is_message_list, role_of, text_of
 from langgraph_pgsaga.timetravel import _page, _state_text
 
 _MOST_MESSAGES = 20

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
-from langgraph_pgsaga.checkpoint.messages import is_message_list
+from langgraph_pgsaga._message_text import is_message_list
 from langgraph_pgsaga.timetravel import _text
 
 _MOST_MESSAGES = 20

@@ -7,8 +7,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from langgraph_pgsaga._message_text import role_of, text_of
 from langgraph_pgsaga._text import shown
-from langgraph_pgsaga.checkpoint.messages import role_of, text_of
 from langgraph_pgsaga.timetravel._apart import first_apart, written
 
 _SIGNS = {"added": "+", "removed": "-", "edited": "~"}

@@ -9,8 +9,8 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.types import Command
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint.address import checkpoint_config
 from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.threads import checkpoint_config
 from langgraph_pgsaga.timetravel import (
     abranches,
     aname_checkpoint,

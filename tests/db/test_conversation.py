@@ -36,13 +36,7 @@ from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     MissingThreadError,
 )
-from langgraph_pgsaga.messages import (
-    MATCH_END,
-    MATCH_START,
-    MessageRow,
-    Messages,
-    MessageTree,
-)
+from langgraph_pgsaga.messages import MATCH_END, MATCH_START, MessageRow, Messages, MessageTree
 from tests._limits import HANG_SECONDS
 from tests.db._puts import checkpoint_of, config_of
 

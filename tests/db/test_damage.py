@@ -18,10 +18,10 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.types import Send
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint.address import session_id_of
 from langgraph_pgsaga.errors import PgSagaError
 from langgraph_pgsaga.sessions import RetentionPolicy
 from langgraph_pgsaga.sync import Messages, Sessions
+from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import branches, history, name_checkpoint
 from tests._tables import SESSION_TABLES
 from tests.conftest import execute, with_database

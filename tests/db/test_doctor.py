@@ -10,8 +10,8 @@ from urllib.parse import urlencode, urlsplit
 import asyncpg
 import pytest
 
-from langgraph_pgsaga import Database, PostgresSaver, doctor
-from langgraph_pgsaga.doctor import Check, CheckStatus, Diagnosis, diagnose
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.doctor import Check, CheckStatus, Diagnosis, diagnose, doctor
 from tests._cli import order
 from tests.conftest import execute, with_database
 

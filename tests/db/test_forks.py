@@ -16,13 +16,9 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint.address import session_id_of
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
-from langgraph_pgsaga.errors import (
-    CheckpointNotFoundError,
-    InvalidArgumentError,
-    ThreadExistsError,
-)
+from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError, ThreadExistsError
+from langgraph_pgsaga.serde.serializer import SafeSerializer
+from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import (
     aat,
     afork,

@@ -16,7 +16,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
+from langgraph_pgsaga.serde.serializer import SafeSerializer
 from tests._tables import SESSION_TABLES
 from tests.conftest import execute, with_database
 

@@ -29,7 +29,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
+from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory
 from langgraph_pgsaga.errors import BlockingCallError, ClosedError, ServerConnectionError
 from tests._forked import assert_succeeds, in_child, needs_fork
 from tests._limits import HANG_SECONDS

@@ -17,8 +17,8 @@ import pytest
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
-from langgraph_pgsaga import Database, PostgresSaver, __version__, _catalogue
-from langgraph_pgsaga.doctor import CheckStatus, diagnose
+from langgraph_pgsaga import Database, PostgresSaver, __version__
+from langgraph_pgsaga.doctor import CheckStatus, catalogue, diagnose
 from langgraph_pgsaga.errors import (
     ChangedMigrationError,
     InvalidArgumentError,
@@ -493,4 +493,4 @@ def test_an_old_server_without_extensions_is_enough(plain_server: str) -> None:
     extensions = fetch(plain_server, "select extname from pg_extension")
     assert [row["extname"] for row in extensions] == ["plpgsql"]
     for schema in (None, ODD_SCHEMA):
-        assert _catalogue.differences(catalogue_of(plain_server, schema)) == []
+        assert catalogue.differences(catalogue_of(plain_server, schema)) == []

@@ -60,13 +60,9 @@ from langgraph.checkpoint.serde.types import (
 from langgraph.types import Interrupt, Send
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint.address import session_id_of
-from langgraph_pgsaga.checkpoint.session_memory import is_same_session
-from langgraph_pgsaga.errors import (
-    CheckpointDeletedError,
-    ThreadDeletedError,
-    ThreadExistsError,
-)
+from langgraph_pgsaga.checkpoint.known_sessions import is_same_session
+from langgraph_pgsaga.errors import CheckpointDeletedError, ThreadDeletedError, ThreadExistsError
+from langgraph_pgsaga.threads import session_id_of
 from tests._tables import SESSION_TABLES
 
 _FULL = os.environ.get("PGSAGA_FULL") == "1"

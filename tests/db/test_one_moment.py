@@ -141,7 +141,7 @@ async def test_pages_of_a_thread_that_was_begun_anew_dont_mix(
     saver: PostgresSaver, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Messages that a page of before had under the same numbers aren't taken for the new ones."""
-    monkeypatch.setattr("langgraph_pgsaga.checkpoint.history._FIRST_PAGE", 1)
+    monkeypatch.setattr("langgraph_pgsaga.checkpoint.listing._FIRST_PAGE", 1)
     await filled(saver)
     listed = saver.alist(config_of("t"))
     assert "message" in str((await anext(listed)).checkpoint["channel_values"]["messages"])
@@ -161,7 +161,7 @@ async def test_a_page_of_a_history_is_of_one_moment(
     saver: PostgresSaver, dsn: str, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """What each step changed and led to is told as of when the steps were there."""
-    module = importlib.import_module("langgraph_pgsaga.timetravel.history")
+    module = importlib.import_module("langgraph_pgsaga.timetravel.steps")
     monkeypatch.setattr(module, "_FIRST_PAGE", 4)
     await filled(saver)
     whole = [step async for step in history(saver, THREAD)][:4]
@@ -329,7 +329,7 @@ async def test_an_export_of_a_branch_that_is_deleted_meanwhile_fails(
     saver: PostgresSaver, dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It isn't taken for one that ends there; a page of it is of one moment."""
-    monkeypatch.setattr("langgraph_pgsaga.messages.reading._EXPORT_PAGE", 2)
+    monkeypatch.setattr("langgraph_pgsaga.messages.messages._EXPORT_PAGE", 2)
     await filled(saver)
     branch = (await saver.aget_tuple(THREAD)).config["configurable"]["checkpoint_id"]  # type: ignore[union-attr]
     file = tmp_path / "messages.jsonl"

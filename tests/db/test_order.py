@@ -17,12 +17,13 @@ from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
-from langgraph_pgsaga import Database, PostgresSaver, _sql
-from langgraph_pgsaga.checkpoint.address import session_id_of
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.database import load_statements, render
 from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.migrate import load_migrations
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
+from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import branches, history
 from tests._cli import answer
 from tests.db._puts import checkpoint_of, config_of
@@ -320,7 +321,7 @@ async def test_existing_checkpoints_get_the_order_of_their_ids(empty_dsn: str) -
     async with Database(empty_dsn) as db:
         for migration in before:
             async with db.transaction() as conn:
-                await conn.execute(_sql.render(migration.sql, None))
+                await conn.execute(render(migration.sql, None))
         async with db.transaction() as conn:
             await conn.execute(
                 "insert into agent_sessions (session_id, thread_id) values "
@@ -344,7 +345,7 @@ async def test_existing_checkpoints_get_the_order_of_their_ids(empty_dsn: str) -
                 )
             for migration in load_migrations():
                 if migration.version == 4:
-                    await conn.execute(_sql.render(migration.sql, None))
+                    await conn.execute(render(migration.sql, None))
             rows = await conn.fetch(
                 "select checkpoint_id, to_timestamp(position / 1000000.0) as at, position, "
                 "(select max(last_position) from agent_sessions) as last "
@@ -385,7 +386,10 @@ async def test_before_is_found_and_read_on_from_by_indexes(saver: PostgresSaver,
             "before_position": position,
             "page": 1,
         }
-        for statement in (_sql.load("history")["find_place"], _sql.load("history")[name]):
+        for statement in (
+            load_statements("history")["find_place"],
+            load_statements("history")[name],
+        ):
             types = ", ".join(sql_type for _, sql_type in statement.params)
             given = {**arguments, "checkpoint_id": None} if statement.name == name else arguments
             values = [given.get(param) for param, _ in statement.params]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from langgraph_pgsaga import Database, _sql
+from langgraph_pgsaga import Database
+from langgraph_pgsaga.database import load_statements
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +41,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize(("system", "name"), _HOT)
 async def test_a_plan_made_on_empty_tables_reads_indexes(dsn: str, system: str, name: str) -> None:
     """No table is read from end to end, and what names a session is looked up by it."""
-    statement = _sql.load(system)[name]
+    statement = load_statements(system)[name]
     async with Database(dsn) as db, db.transaction() as conn:
         types = ", ".join(sql_type for _, sql_type in statement.params)
         nothing = ", ".join("null" for _ in statement.params)

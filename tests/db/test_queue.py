@@ -19,9 +19,8 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint import write_queue
-from langgraph_pgsaga.checkpoint.address import session_id_of
 from langgraph_pgsaga.checkpoint.batch import Batch
-from langgraph_pgsaga.checkpoint.session_memory import SessionMemory
+from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory
 from langgraph_pgsaga.errors import (
     ClosedError,
     MissingMigrationsError,
@@ -29,6 +28,7 @@ from langgraph_pgsaga.errors import (
     ServerConnectionError,
     ServerError,
 )
+from langgraph_pgsaga.threads import session_id_of
 from tests._limits import HANG_SECONDS
 from tests._proxy import Proxy
 from tests.db._crowd import MESSAGES

@@ -26,7 +26,8 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 
-from langgraph_pgsaga import Database, PostgresSaver, database
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.database import database
 from langgraph_pgsaga.embedded import EmbeddedServer
 from langgraph_pgsaga.errors import (
     CheckpointDeletedError,

@@ -10,7 +10,7 @@ import pytest
 from langgraph.checkpoint.base import CheckpointMetadata, empty_checkpoint
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint.address import checkpoint_config, session_id_of
+from langgraph_pgsaga.threads import checkpoint_config, session_id_of
 from tests._limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio

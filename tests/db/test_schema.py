@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 
-from langgraph_pgsaga import Database, PostgresSaver, _catalogue
-from langgraph_pgsaga.checkpoint.address import session_id_of
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.doctor import catalogue
+from langgraph_pgsaga.threads import session_id_of
 from tests._limits import HANG_SECONDS
 from tests.db._puts import checkpoint_of, config_of, put
 
-CATALOGUE = Path(_catalogue.__file__).parent / "sql" / "catalogue.txt"
+CATALOGUE = Path(catalogue.__file__).parent / "sql" / "catalogue.txt"
 # The PostgreSQL version that the file was written with.
 CATALOGUE_VERSION = 18
 FULL = bool(os.environ.get("PGSAGA_FULL"))
@@ -36,12 +37,12 @@ def fetch(dsn: str, query: str, *args: Any) -> list[asyncpg.Record]:
     return asyncio.run(run())
 
 
-def catalogue_of(dsn: str, schema: str | None = None) -> _catalogue.Objects:
+def catalogue_of(dsn: str, schema: str | None = None) -> catalogue.Objects:
     """Every object of the schema, by kind and name."""
 
-    async def run() -> _catalogue.Objects:
+    async def run() -> catalogue.Objects:
         async with Database(dsn, schema=schema) as database:
-            return await _catalogue.found(database)
+            return await catalogue.found(database)
 
     return asyncio.run(run())
 
@@ -52,12 +53,12 @@ def test_the_catalogue_is_the_reviewed_one(dsn: str) -> None:
     version = fetch(dsn, "select current_setting('server_version_num')::integer / 10000")[0][0]
     if os.environ.get("PGSAGA_UPDATE_CATALOGUE"):
         assert version == CATALOGUE_VERSION
-        CATALOGUE.write_text(_catalogue.lines(found), "utf-8")
-        _catalogue.expected.cache_clear()
-    sides = [_catalogue.lines(side).splitlines() for side in (found, _catalogue.expected())]
+        CATALOGUE.write_text(catalogue.lines(found), "utf-8")
+        catalogue.expected.cache_clear()
+    sides = [catalogue.lines(side).splitlines() for side in (found, catalogue.expected())]
     if version != CATALOGUE_VERSION:
         # Each version prints the text of views and functions in its own way.
-        sides = [[x for x in side if not x.startswith(f"{_catalogue.TEXT}\t")] for side in sides]
+        sides = [[x for x in side if not x.startswith(f"{catalogue.TEXT}\t")] for side in sides]
     assert sides[0] == sides[1], "run this test with PGSAGA_UPDATE_CATALOGUE=1"
 
 

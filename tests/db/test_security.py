@@ -25,13 +25,13 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
     CorruptValueError,
     MissingTypeError,
     UnstorableValueError,
 )
+from langgraph_pgsaga.serde.serializer import SafeSerializer
 from langgraph_pgsaga.sync import Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver
 from langgraph_pgsaga.timetravel import name_checkpoint

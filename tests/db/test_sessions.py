@@ -20,8 +20,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
-from langgraph_pgsaga import PostgresSaver, _sql, sync
-from langgraph_pgsaga.checkpoint.address import session_id_of
+from langgraph_pgsaga import PostgresSaver, sync
+from langgraph_pgsaga.database import load_statements
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     InvalidCursorError,
@@ -37,6 +37,7 @@ from langgraph_pgsaga.sessions import (
     SessionStatus,
     SweepResult,
 )
+from langgraph_pgsaga.threads import session_id_of
 from tests._limits import HANG_SECONDS
 from tests.conftest import execute as execute_on
 
@@ -755,7 +756,7 @@ async def test_sessions_are_found_through_their_indexes(
     )
     await execute(sessions, "analyze agent_sessions")
     await execute(sessions, "analyze agent_messages")
-    statement = _sql.load("sessions")[name]
+    statement = load_statements("sessions")[name]
     async with sessions.db.transaction() as conn:
         types = ", ".join(sql_type for _, sql_type in statement.params)
         nothing = ", ".join("null" for _ in statement.params)

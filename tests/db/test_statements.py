@@ -12,7 +12,8 @@ import asyncpg
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
-from langgraph_pgsaga import Database, PostgresSaver, _sql, sync
+from langgraph_pgsaga import Database, PostgresSaver, sync
+from langgraph_pgsaga.database import Statement, load_statements
 from langgraph_pgsaga.doctor import CheckStatus, diagnose
 from langgraph_pgsaga.migrate import load_migrations, migrate
 from langgraph_pgsaga.sessions import RetentionPolicy
@@ -39,14 +40,15 @@ def _sql_type(name: str, kind: str) -> str:
 
 
 _STATEMENTS = [
-    s for system in _SYSTEMS for s in _sql.load(system).values() if s.name not in _NOT_PREPARABLE
+    s
+    for system in _SYSTEMS
+    for s in load_statements(system).values()
+    if s.name not in _NOT_PREPARABLE
 ]
 
 
 @pytest.mark.parametrize("statement", _STATEMENTS, ids=lambda s: s.name)
-async def test_statement_has_the_types_that_its_header_says(
-    dsn: str, statement: _sql.Statement
-) -> None:
+async def test_statement_has_the_types_that_its_header_says(dsn: str, statement: Statement) -> None:
     """A misspelt column or a wrong header fails here, before any data is touched."""
     async with Database(dsn) as db:
         conn = await db.connect()
@@ -57,7 +59,7 @@ async def test_statement_has_the_types_that_its_header_says(
 
 
 async def _check_types(
-    conn: asyncpg.Connection[asyncpg.Record], db: Database, statement: _sql.Statement
+    conn: asyncpg.Connection[asyncpg.Record], db: Database, statement: Statement
 ) -> None:
     prepared = await conn.prepare(db.text(statement))
     params = [_sql_type(t.name, t.kind) for t in prepared.get_parameters()]
@@ -68,13 +70,15 @@ async def _check_types(
 
 def test_no_statement_has_a_backslash() -> None:
     """What one means in a text is a setting of the role or database."""
-    assert not [s.name for system in _SYSTEMS for s in _sql.load(system).values() if "\\" in s.text]
+    assert not [
+        s.name for system in _SYSTEMS for s in load_statements(system).values() if "\\" in s.text
+    ]
 
 
 def test_names_are_unique_across_a_file() -> None:
     """Two statements of one name can't shadow each other."""
     for system in _SYSTEMS:
-        assert _sql.load(system)
+        assert load_statements(system)
 
 
 # What others made in `public` isn't called

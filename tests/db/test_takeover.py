@@ -26,9 +26,9 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Send
 
-from langgraph_pgsaga import Database, PostgresSaver, _sql
-from langgraph_pgsaga.checkpoint.address import session_id_of
+from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.checkpoint.versions import next_version
+from langgraph_pgsaga.database import load_statements
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     LockLostError,
@@ -42,7 +42,8 @@ from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.migrate import load_migrations, migrate
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.takeover import ImportProgress, import_threads
-from langgraph_pgsaga.takeover.threads import _Takeover
+from langgraph_pgsaga.takeover.importing import _Takeover
+from langgraph_pgsaga.threads import session_id_of
 from tests._graphs import Saver
 from tests._limits import HANG_SECONDS
 from tests.db import _histories as histories
@@ -689,7 +690,7 @@ async def test_no_time_out_ends_the_wait_for_the_lock(dsn: str, watcher: Connect
     """Who comes second waits for as long as the first one takes."""
     old = InMemorySaver()
     await histories.talk(histories.chat(old), config_of("t"))
-    text = _sql.load("takeover")["lock_takeover"].text.replace("_xact", "")
+    text = load_statements("takeover")["lock_takeover"].text.replace("_xact", "")
     await watcher.fetch(text, session_id_of("t"))
     for name in ("lock_timeout", "statement_timeout"):
         await _limit(watcher, name, "50ms")

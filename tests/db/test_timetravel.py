@@ -15,8 +15,8 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, StateSnapshot
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError, NameTakenError
+from langgraph_pgsaga.serde.serializer import SafeSerializer
 from langgraph_pgsaga.timetravel import (
     Step,
     abisect,

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import SerializationError
+from langgraph_pgsaga.serde.serializer import SafeSerializer
 
 _MEMORY = 4_000_000_000
 # Of the processor's time.

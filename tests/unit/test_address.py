@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_pgsaga.checkpoint.address import (
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingThreadIdError
+from langgraph_pgsaga.threads import (
     Address,
     checkpoint_config,
     optional_checkpoint_id,
@@ -19,7 +20,6 @@ from langgraph_pgsaga.checkpoint.address import (
     stored_namespace,
     thread_id_text,
 )
-from langgraph_pgsaga.errors import InvalidArgumentError, MissingThreadIdError
 
 CLEAN = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 

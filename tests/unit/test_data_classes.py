@@ -34,8 +34,6 @@ from pydantic import (
 )
 from pydantic import dataclasses as pydantic_dataclasses
 
-from langgraph_pgsaga.checkpoint.placeholder import Placeholder
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
     ChangedClassError,
@@ -43,6 +41,8 @@ from langgraph_pgsaga.errors import (
     SerializationError,
     UnstorableValueError,
 )
+from langgraph_pgsaga.serde.placeholder import Placeholder
+from langgraph_pgsaga.serde.serializer import SafeSerializer
 
 T = TypeVar("T")
 HERE = sys.modules[__name__]
@@ -950,8 +950,8 @@ def test_local_classes_come_back(place: int) -> None:
 def elsewhere(stored: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Any:
     """The value as another process has it, which knows no marks."""
     marks: Any = weakref.WeakValueDictionary()
-    monkeypatch.setattr("langgraph_pgsaga.checkpoint._live_classes._marked", marks)
-    monkeypatch.setattr("langgraph_pgsaga.checkpoint._live_classes._searches", {})
+    monkeypatch.setattr("langgraph_pgsaga.serde.live_classes._marked", marks)
+    monkeypatch.setattr("langgraph_pgsaga.serde.live_classes._searches", {})
     return SafeSerializer().loads_typed(stored)
 
 
@@ -1046,7 +1046,7 @@ def test_a_generic_that_isnt_in_use_here_loads_as_its_model(
     """A process that has no Box[...] of this kind makes a Box, which is equal."""
     value = Box[dict[str, int]](item={"a": 1})
     stored = SafeSerializer().dumps_typed(value)
-    monkeypatch.setattr("langgraph_pgsaga.checkpoint._live_classes.find", lambda *_: None)
+    monkeypatch.setattr("langgraph_pgsaga.serde.live_classes.find", lambda *_: None)
     found = SafeSerializer().loads_typed(stored)
     assert type(found) is Box
     assert found == value

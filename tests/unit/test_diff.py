@@ -17,8 +17,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from pydantic import BaseModel, PrivateAttr
 
-from langgraph_pgsaga.checkpoint.placeholder import Placeholder
 from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.serde.placeholder import Placeholder
 from langgraph_pgsaga.timetravel import Change, ChangeKind, diff
 from tests._html import tags_of
 from tests._limits import times_as_long

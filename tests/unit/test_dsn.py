@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from langgraph_pgsaga import Database
-from langgraph_pgsaga._dsn import parse, shown
-from langgraph_pgsaga._target import Target
+from langgraph_pgsaga.database.dsn import parse_dsn, shown_dsn
+from langgraph_pgsaga.database.target import Target
 from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
 
 SECRET = "s3cr3t"
@@ -65,7 +65,7 @@ def target(dsn: str, **environment: str) -> Target:
 )
 def test_every_usual_form_means_what_libpq_means(dsn: str, parameters: str) -> None:
     """URLs with or without a driver's name, and key-value strings, as libpq's parameters."""
-    assert parse(dsn) == (parse(parameters) if parameters else {})
+    assert parse_dsn(dsn) == (parse_dsn(parameters) if parameters else {})
 
 
 @given(user=st.text(string.printable, min_size=1), password=PASSWORDS)
@@ -102,7 +102,7 @@ def test_the_driver_reads_no_dsn_again() -> None:
     assert parameters.database == "db"
 
 
-# Whatever happens, no password is shown
+# Whatever happens, no password is shown_dsn
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_what_is_no_dsn_is_refused_without_being_quoted(dsn: str) -> None:
 )
 def test_the_shown_dsn_says_which_server_it_is(dsn: str, text: str) -> None:
     """User, hosts, ports and database are shown, and nothing else."""
-    assert shown(parse(dsn)) == Database(dsn).dsn == text
+    assert shown_dsn(parse_dsn(dsn)) == Database(dsn).dsn == text
 
 
 def test_what_is_shown_is_short() -> None:

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga import errors
-from langgraph_pgsaga._server_errors import chainable, copy_of, is_repeatable, translated
-from langgraph_pgsaga.errors import PgSagaError
+from langgraph_pgsaga.database.server_errors import chainable, is_repeatable, translated
+from langgraph_pgsaga.errors import PgSagaError, copy_of
 
 CLASSES = [
     found

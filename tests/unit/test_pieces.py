@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langgraph.types import Command, Overwrite, Send
 
-from langgraph_pgsaga.checkpoint import pieces
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
+from langgraph_pgsaga.serde import payload_parts
+from langgraph_pgsaga.serde.serializer import SafeSerializer
 
 SERDE = SafeSerializer()
 ENTRIES = {
@@ -27,7 +27,7 @@ def encoded(value: Any) -> bytes:
 
 
 def cut(value: Any) -> list[bytes]:
-    return pieces.chunks(value, encoded(value), SERDE.encode_part)
+    return payload_parts.chunks(value, encoded(value), SERDE.encode_part)
 
 
 def new_bytes(before: Any, after: Any) -> int:
@@ -50,7 +50,7 @@ _values = st.recursive(
 def test_chunks_make_the_value(value: Any) -> None:
     """Whatever the value, its chunks one after the other are its bytes."""
     data = encoded(value)
-    assert b"".join(pieces.chunks(value, data, SERDE.encode_part)) == data
+    assert b"".join(payload_parts.chunks(value, data, SERDE.encode_part)) == data
 
 
 def test_many_small_elements_with_a_container_first_are_whole() -> None:
@@ -141,34 +141,34 @@ PLACES = {
 def test_messages_are_cut_out_and_put_back(place: str) -> None:
     """Wherever messages stand in a value, its bytes are cut at them and made again."""
     value = PLACES[place]
-    found = pieces.messages_in(value)
+    found = payload_parts.messages_in(value)
     assert found == (SAID[:1] if place == "one" else SAID)
     parts = [encoded(message) for message in found]
     data = encoded(value)
-    done = pieces.cut_out(data, parts)
+    done = payload_parts.cut_out(data, parts)
     assert done is not None
     skeleton, places = done
     assert places == list(range(len(parts)))
     assert len(skeleton) <= len(data) - sum(map(len, parts)) + 10
-    assert pieces.fill(skeleton, parts) == data
+    assert payload_parts.fill(skeleton, parts) == data
 
 
 @given(st.binary(), st.lists(st.binary(min_size=1), max_size=12))
 def test_filling_is_the_inverse_of_cutting(data: bytes, parts: list[bytes]) -> None:
     """For any bytes and parts, found or not."""
-    done = pieces.cut_out(data, parts)
+    done = payload_parts.cut_out(data, parts)
     if done is not None:
         skeleton, places = done
-        assert pieces.fill(skeleton, [parts[place] for place in places]) == data
+        assert payload_parts.fill(skeleton, [parts[place] for place in places]) == data
 
 
 def test_parts_that_are_not_there_are_left_out() -> None:
     """A message that the value doesn't hold in these bytes stays where it is."""
-    assert pieces.cut_out(b"abcdef", [b"xy", b"cd", b"zz"]) == (
+    assert payload_parts.cut_out(b"abcdef", [b"xy", b"cd", b"zz"]) == (
         b"\0\0\0\2\x91\x02abef",
         [1],
     )
-    assert pieces.cut_out(b"abcdef", [b"xy"]) is None
+    assert payload_parts.cut_out(b"abcdef", [b"xy"]) is None
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_parts_that_are_not_there_are_left_out() -> None:
 def test_what_does_not_fit_is_refused(skeleton: bytes, parts: list[bytes]) -> None:
     """Altered bytes, or messages that are too few, are an error, not another value."""
     with pytest.raises(ValueError):  # noqa: PT011 - msgpack's own, too
-        pieces.fill(skeleton, parts)
+        payload_parts.fill(skeleton, parts)
 
 
 def test_the_search_for_messages_ends() -> None:
@@ -196,5 +196,5 @@ def test_the_search_for_messages_ends() -> None:
     deep: Any = SAID[0]
     for _ in range(50):
         deep = [deep]
-    assert pieces.messages_in(loop) == pieces.messages_in(deep) == []
-    assert len(pieces.messages_in([SAID[0]] * 100_000)) < 10_000
+    assert payload_parts.messages_in(loop) == payload_parts.messages_in(deep) == []
+    assert len(payload_parts.messages_in([SAID[0]] * 100_000)) < 10_000

@@ -12,10 +12,10 @@ import pytest
 from langchain_core.messages import HumanMessage
 from pydantic import BaseModel
 
-from langgraph_pgsaga.checkpoint._msgpack_decode import Decoder
-from langgraph_pgsaga.checkpoint.placeholder import Placeholder
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import CorruptValueError
+from langgraph_pgsaga.serde.msgpack_decode import Decoder
+from langgraph_pgsaga.serde.placeholder import Placeholder
+from langgraph_pgsaga.serde.serializer import SafeSerializer
 
 
 @dataclass

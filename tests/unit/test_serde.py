@@ -63,12 +63,6 @@ from langgraph.types import (
 )
 from pydantic import AnyUrl, HttpUrl, SecretBytes, SecretStr, TypeAdapter, ValidationError
 
-from langgraph_pgsaga.checkpoint.serde import (
-    SafeEncryptedSerializer,
-    SafeSerializer,
-    as_safe,
-    with_allowlist,
-)
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
     ChangedClassError,
@@ -77,6 +71,12 @@ from langgraph_pgsaga.errors import (
     MissingTypeError,
     SerializationError,
     UnstorableValueError,
+)
+from langgraph_pgsaga.serde.serializer import (
+    SafeEncryptedSerializer,
+    SafeSerializer,
+    as_safe,
+    with_allowlist,
 )
 from tests._limits import times_as_long
 from tests.unit import _serde_types as sample
@@ -1068,7 +1068,7 @@ def test_a_list_is_the_encodings_of_its_items() -> None:
 
 def test_langgraphs_strict_mode_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where LangGraph's strict mode is on, the default serializer is strict."""
-    monkeypatch.setattr("langgraph_pgsaga.checkpoint.serde.STRICT_MSGPACK_ENABLED", True)
+    monkeypatch.setattr("langgraph_pgsaga.serde.serializer.STRICT_MSGPACK_ENABLED", True)
 
     serde = as_safe(None)
 

@@ -11,8 +11,8 @@ import numpy as np
 import ormsgpack
 import pytest
 
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
 from langgraph_pgsaga.errors import CorruptValueError, SerializationError, UnstorableValueError
+from langgraph_pgsaga.serde.serializer import SafeSerializer
 from tests._limits import HANG_SECONDS, times_as_long
 from tests.unit import _forged
 from tests.unit import _serde_types as sample

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_pgsaga import _sql
+from langgraph_pgsaga.database import statements
 
 TWO = """-- A file about things.
 
@@ -29,7 +29,7 @@ where session_id = $1;
 delete from {schema}.things;
 """
 
-Load = Callable[[str], dict[str, _sql.Statement]]
+Load = Callable[[str], dict[str, statements.Statement]]
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def load_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]
     (tmp_path / "sql").mkdir()
     monkeypatch.setattr(resources, "files", lambda _: tmp_path)
 
-    def load(text: str) -> dict[str, _sql.Statement]:
+    def load(text: str) -> dict[str, statements.Statement]:
         (tmp_path / "sql" / "things.sql").write_text(text, "utf-8")
-        _sql.load.cache_clear()
-        return _sql.load("things")
+        statements.load_statements.cache_clear()
+        return statements.load_statements("things")
 
     yield load
-    _sql.load.cache_clear()
+    statements.load_statements.cache_clear()
 
 
 def test_a_header_gives_name_parameters_and_columns(load_text: Load) -> None:
@@ -76,7 +76,7 @@ def test_a_name_used_twice_is_an_error(load_text: Load) -> None:
 def test_a_missing_file_is_an_error() -> None:
     """A misspelt system doesn't pass for one without statements."""
     with pytest.raises(FileNotFoundError):
-        _sql.load("no_such_system")
+        statements.load_statements("no_such_system")
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,15 @@ def test_a_missing_file_is_an_error() -> None:
 )
 def test_the_marker_becomes_the_quoted_schema(schema: str | None, rendered: str) -> None:
     """Only `{schema}.` is replaced, once, and no name can end its own quotes."""
-    assert _sql.render("select a from {schema}.things where b = '{schema}'", schema) == rendered
+    assert (
+        statements.render("select a from {schema}.things where b = '{schema}'", schema) == rendered
+    )
 
 
 @given(st.text())
 def test_a_quoted_name_is_one_identifier(name: str) -> None:
     """Between the outer quotes every quote is doubled, and undoubling gives the name back."""
-    quoted = _sql.quote_identifier(name)
+    quoted = statements.quote_identifier(name)
     assert quoted[0] == quoted[-1] == '"'
     inner = quoted[1:-1]
     assert '"' not in inner.replace('""', "")

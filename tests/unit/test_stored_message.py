@@ -24,10 +24,10 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langgraph_pgsaga.checkpoint.codec import Codec
-from langgraph_pgsaga.checkpoint.serde import SafeSerializer
-from langgraph_pgsaga.checkpoint.snapshot import Snapshot
+from langgraph_pgsaga.checkpoint.mutation_check import Snapshot
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
+from langgraph_pgsaga.serde.codec import Codec
+from langgraph_pgsaga.serde.serializer import SafeSerializer
 
 
 class CountingCodec(Codec):

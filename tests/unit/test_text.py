@@ -23,7 +23,7 @@ from langgraph_pgsaga.timetravel import (
     _state_text,
     diff,
 )
-from langgraph_pgsaga.timetravel.history import _cells, _line
+from langgraph_pgsaga.timetravel.steps import _cells, _line
 from tests._html import tags_of
 
 # What writing and emoji need, and what is to be seen.

@@ -1,0 +1,74 @@
+"""The run-time statements: every one stands in sql/<system>.sql, none is assembled.
+
+A file is a sequence of statements, each below a header:
+
+    -- name: select_thing
+    -- What it is for, in a sentence or more.
+    -- params: session_id uuid, labels text[]
+    -- columns: label text, payload bytea
+    select ...
+
+`params` and `columns` are what a migrated database must agree to when the
+statement is prepared there. `{schema}` is the one marker; `render` replaces it.
+
+Functions and operators of which somebody could make a better fitting overload on the
+search_path are qualified (`pg_catalog.unnest`), or their arguments have their exact type
+(`->> 'step'::text`). A test shows which.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+_HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_FIELD = re.compile(r"^-- (params|columns): ((?:.*\n)(?:--   .*\n)*)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One named statement; `params` and `columns` are (name, SQL type) pairs in order."""
+
+    name: str
+    text: str
+    params: tuple[tuple[str, str], ...]
+    columns: tuple[tuple[str, str], ...]
+
+
+@cache
+def load_statements(system: str) -> dict[str, Statement]:
+    """The statements of sql/<system>.sql by name; a name used twice is a ValueError."""
+    source = resources.files("langgraph_pgsaga").joinpath("sql", f"{system}.sql").read_text("utf-8")
+    names, bodies = _HEADER.findall(source), _HEADER.split(source)[2::2]
+    if len(set(names)) != len(names):
+        raise ValueError(f"sql/{system}.sql names a statement twice: {sorted(names)}")
+    return {name: _parse(name, body) for name, body in zip(names, bodies, strict=True)}
+
+
+def render(text: str, schema: str | None) -> str:
+    """`text` with its tables in `schema`; None leaves them to the search_path."""
+    prefix = "" if schema is None else f"{quote_identifier(schema)}."
+    return text.replace("{schema}.", prefix)
+
+
+def quote_identifier(name: str) -> str:
+    """`name` as a quoted SQL identifier: the one place where a name becomes SQL text."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _parse(name: str, body: str) -> Statement:
+    fields = dict(_FIELD.findall(body))
+    text = "\n".join(line for line in body.strip().splitlines() if not line.startswith("--"))
+    return Statement(
+        name=name,
+        text=text.strip().rstrip(";"),
+        params=_pairs(fields.get("params", "")),
+        columns=_pairs(fields.get("columns", "")),
+    )
+
+
+def _pairs(field: str) -> tuple[tuple[str, str], ...]:
+    words = (pair.split() for pair in field.replace("--", "").split(","))
+    return tuple((pair[0], " ".join(pair[1:])) for pair in words if pair)

@@ -1,0 +1,70 @@
+"""What a migrated database's schema consists of: as reviewed, and as a server has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+from langgraph_pgsaga.database import Database, load_statements, render
+
+_LIST_OBJECTS = load_statements("doctor")["list_objects"]
+
+# (kind, name) to definition: ("column", "agent_states.session_id") to "uuid not null".
+Objects = Mapping[tuple[str, str], str]
+
+# The source of functions and views, which each version of PostgreSQL prints in its own way.
+TEXT = "text"
+INVALID = "(invalid)"
+_RELATIONS = ("table", "view", "materialized view", "sequence")
+_MISSING_RELATIONS = tuple(f"no {kind} " for kind in _RELATIONS)
+
+
+@cache
+def expected() -> Objects:
+    """What all migrations make. The test of the schema keeps sql/catalogue.txt current."""
+    text = resources.files("langgraph_pgsaga").joinpath("sql", "catalogue.txt").read_text("utf-8")
+    rows = (line.split("\t") for line in text.splitlines())
+    return {(kind, name): definition for kind, name, definition in rows}
+
+
+async def found(database: Database) -> Objects:
+    """What is there, in the schema of the table that records the migrations."""
+    table = render("{schema}.pgsaga_migrations", database.schema)
+    rows = await database.fetch(_LIST_OBJECTS, table)
+    return {(row["kind"], row["name"]): row["definition"] for row in rows}
+
+
+def lines(objects: Objects) -> str:
+    """The form of sql/catalogue.txt."""
+    return "".join(
+        f"{kind}\t{name}\t{definition}\n" for (kind, name), definition in objects.items()
+    )
+
+
+def differences(there: Objects) -> list[str]:
+    """What of the expected is missing or of another form, the largest first.
+
+    What somebody made beside it is no difference; nor is the source of a function or view.
+    """
+    wanted = expected()
+    told: list[str] = []
+    missing = {name for kind, name in wanted if kind in _RELATIONS and (kind, name) not in there}
+    for (kind, name), definition in wanted.items():
+        now = there.get((kind, name))
+        if kind == TEXT or now == definition or _is_part_of(missing, kind, name, definition):
+            continue
+        if now is None:
+            told.append(f"no {kind} {name}")
+        elif now.endswith(INVALID):
+            told.append(f"{kind} {name} {INVALID}")
+        else:
+            told.append(f"{kind} {name} is {now or 'plain'}, not {definition or 'plain'}")
+    return sorted(told, key=lambda text: not text.startswith(_MISSING_RELATIONS))
+
+
+def _is_part_of(relations: set[str], kind: str, name: str, definition: str) -> bool:
+    """Whether it went with one of the relations, which is told instead."""
+    if kind in ("index", "trigger"):
+        return any(f" ON {relation} " in definition for relation in relations)
+    return kind not in _RELATIONS and name.partition(".")[0] in relations

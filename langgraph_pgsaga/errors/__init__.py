@@ -1,0 +1,144 @@
+"""Every error that langgraph_pgsaga raises.
+
+    PgSagaError
+    ├── InvalidArgumentError          a config, thread id, filter or option that can't be used
+    │   ├── MissingThreadIdError      config["configurable"]["thread_id"] is absent
+    │   └── InvalidCursorError        a page's cursor that no listing gave
+    ├── ThreadExistsError             the target of copy_thread already holds state
+    ├── SessionExistsError            the thread that is to be created has a session already
+    ├── MissingThreadError            the thread isn't there
+    ├── ThreadDeletedError            the thread was deleted while a run of it went on
+    ├── LeaseError                    a run, or whoever else, may not write to the thread
+    │   ├── ThreadLeasedError         somebody else may
+    │   └── LeaseLostError            it could, until somebody else did
+    ├── CheckpointNotFoundError       the thread has no checkpoint like the one asked for
+    │   └── CheckpointDeletedError    it had, when it was read
+    ├── NameTakenError                another checkpoint of the thread has the name
+    ├── TakeoverError                 a thread can't be taken over from another saver
+    │   ├── ThreadDivergedError       here and there it went on, each its own way
+    │   ├── TakeoverMismatchError     a checkpoint isn't what the other saver has
+    │   └── UnreadableThreadError     the other saver can't read it
+    ├── ClosedError                   the database object was closed
+    ├── BlockingCallError             a sync call from the loop that would have to answer it
+    ├── ServerError                   the server refused a statement (sqlstate)
+    │   ├── ReadOnlyServerError       a standby, or a database set to take no writes
+    │   └── ServerConnectionError     the server can't be reached, or went away
+    │       ├── LockLostError         the connection that kept others out went away
+    │       ├── AuthenticationError   wrong user or password
+    │       ├── MissingDatabaseError  the database doesn't exist
+    │       └── PoolTimeoutError      no connection became free in time
+    ├── MigrationError
+    │   ├── MissingMigrationsError    the tables aren't there yet
+    │   ├── ChangedMigrationError     an applied file's text is no longer the same
+    │   ├── UnknownMigrationError     the database has a migration this package doesn't
+    │   └── OtherTablesError          another schema of the database has the tables
+    ├── SerializationError
+    │   ├── UnstorableValueError      refused when written: it couldn't be loaded again
+    │   └── UnloadableValueError      a stored value may not, or can't, be loaded, and where it is
+    │       ├── BlockedTypeError      its type isn't allowed
+    │       ├── MissingTypeError      its type's module or name isn't there
+    │       ├── ChangedClassError     its class has changed since, and no longer fits
+    │       └── CorruptValueError     its bytes can't be decoded
+    └── EmbeddedServerError           the development server can't be used
+
+Messages name what was wrong, with the value (of a long one a part), and what to do. They
+never hold a password or a payload. Every error can be pickled.
+"""
+
+from langgraph_pgsaga.errors.copies import copy_of
+from langgraph_pgsaga.errors.embedded import EmbeddedServerError
+from langgraph_pgsaga.errors.migrations import (
+    ChangedMigrationError,
+    MigrationError,
+    MissingMigrationsError,
+    OtherTablesError,
+    UnknownMigrationError,
+)
+from langgraph_pgsaga.errors.root import (
+    BlockingCallError,
+    ClosedError,
+    InvalidArgumentError,
+    InvalidCursorError,
+    MissingThreadIdError,
+    PgSagaError,
+)
+from langgraph_pgsaga.errors.server import (
+    AuthenticationError,
+    LockLostError,
+    MissingDatabaseError,
+    PoolTimeoutError,
+    ReadOnlyServerError,
+    ServerConnectionError,
+    ServerError,
+)
+from langgraph_pgsaga.errors.takeover import (
+    TakeoverError,
+    TakeoverMismatchError,
+    ThreadDivergedError,
+    UnreadableThreadError,
+)
+from langgraph_pgsaga.errors.threads import (
+    CheckpointDeletedError,
+    CheckpointNotFoundError,
+    LeaseError,
+    LeaseLostError,
+    MissingThreadError,
+    NameTakenError,
+    SessionExistsError,
+    ThreadDeletedError,
+    ThreadExistsError,
+    ThreadLeasedError,
+)
+from langgraph_pgsaga.errors.values import (
+    BlockedTypeError,
+    ChangedClassError,
+    CorruptValueError,
+    MissingTypeError,
+    SerializationError,
+    UnloadableValueError,
+    UnstorableValueError,
+)
+
+__all__ = [
+    "AuthenticationError",
+    "BlockedTypeError",
+    "BlockingCallError",
+    "ChangedClassError",
+    "ChangedMigrationError",
+    "CheckpointDeletedError",
+    "CheckpointNotFoundError",
+    "ClosedError",
+    "CorruptValueError",
+    "EmbeddedServerError",
+    "InvalidArgumentError",
+    "InvalidCursorError",
+    "LeaseError",
+    "LeaseLostError",
+    "LockLostError",
+    "MigrationError",
+    "MissingDatabaseError",
+    "MissingMigrationsError",
+    "MissingThreadError",
+    "MissingThreadIdError",
+    "MissingTypeError",
+    "NameTakenError",
+    "OtherTablesError",
+    "PgSagaError",
+    "PoolTimeoutError",
+    "ReadOnlyServerError",
+    "SerializationError",
+    "ServerConnectionError",
+    "ServerError",
+    "SessionExistsError",
+    "TakeoverError",
+    "TakeoverMismatchError",
+    "ThreadDeletedError",
+    "ThreadDivergedError",
+    "ThreadExistsError",
+    "ThreadLeasedError",
+    "UnknownMigrationError",
+    "UnloadableValueError",
+    "UnreadableThreadError",
+    "UnstorableValueError",
+    "copy_of",
+]

@@ -1,0 +1,237 @@
+"""The sessions in a database: making, changing, listing, deleting and sweeping them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, get_args
+
+import asyncpg
+
+from langgraph_pgsaga._arguments import (
+    checked_choice,
+    checked_instance,
+    checked_integer,
+    checked_text,
+    checked_time,
+    required_text,
+)
+from langgraph_pgsaga.checkpoint import delete_thread
+from langgraph_pgsaga.database import Connection, Database, load_statements
+from langgraph_pgsaga.errors import MissingThreadError, SessionExistsError
+from langgraph_pgsaga.sessions.arguments import checked_metadata, checked_status
+from langgraph_pgsaga.sessions.cursor import Place
+from langgraph_pgsaga.sessions.session import (
+    UNCHANGED,
+    Session,
+    SessionOrder,
+    SessionPage,
+    SessionStatus,
+    Unchanged,
+)
+from langgraph_pgsaga.sessions.sweep import RetentionPolicy, Sweep, SweepResult, scoped
+from langgraph_pgsaga.threads import ThreadId, session_id_of, thread_id_text
+
+_STATEMENTS = load_statements("sessions")
+_MOST_PER_PAGE = 10_000
+
+
+class Sessions:
+    """The sessions in a database. A thread has one from its first run, or from `create`.
+
+    A thread id is a str, an int or a UUID, as in a run's config. Methods with `conn` join
+    that connection's transaction; the others commit on their own, and are repeated when
+    the connection is lost, as Database has it.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self.db = checked_instance("db", db, Database, "Pass a Database, such as saver.db")
+
+    async def create(
+        self,
+        thread_id: ThreadId,
+        *,
+        user_id: str = "",
+        agent_type: str = "",
+        priority: int = 0,
+        metadata: Mapping[str, Any] | None = None,
+        expires_at: datetime | None = None,
+        conn: Connection | None = None,
+    ) -> Session:
+        """A new, active session; runs of the thread then use it.
+
+        Where the connection is lost, the server is asked whether it was committed before it
+        is repeated; without `conn`, that is.
+
+        Raises:
+            SessionExistsError: the thread has one.
+            InvalidArgumentError, UnstorableValueError: an argument can't be stored.
+        """
+        name = thread_id_text(thread_id)
+        arguments = (
+            session_id_of(name),
+            name,
+            required_text("user_id", user_id),
+            required_text("agent_type", agent_type),
+            checked_integer("priority", priority),
+            checked_metadata({} if metadata is None else metadata),
+            checked_time("expires_at", expires_at),
+        )
+
+        async def work(conn: Connection) -> list[asyncpg.Record]:
+            return await self.db.fetch(_STATEMENTS["create_session"], *arguments, conn=conn)
+
+        rows = await (self.db.run(work, once=True) if conn is None else work(conn))
+        if not rows:
+            raise SessionExistsError(thread_id=name)
+        return Session.from_row(rows[0])
+
+    async def get(self, thread_id: ThreadId) -> Session | None:
+        """The thread's session, or None where there is none."""
+        name = thread_id_text(thread_id)
+        rows = await self.db.fetch(_STATEMENTS["get_session"], session_id_of(name))
+        return Session.from_row(rows[0]) if rows else None
+
+    async def update(
+        self,
+        thread_id: ThreadId,
+        *,
+        user_id: str | None = None,
+        agent_type: str | None = None,
+        status: SessionStatus | None = None,
+        priority: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        expires_at: datetime | Unchanged | None = UNCHANGED,
+        conn: Connection | None = None,
+    ) -> Session:
+        """Changes what is given, and returns the session as it then is.
+
+        `metadata` replaces all of the old; `expires_at=None` lets the session live on.
+        This is no activity: `last_activity_at` stays.
+
+        Raises:
+            MissingThreadError: the thread has no session.
+            InvalidArgumentError, UnstorableValueError: an argument can't be stored.
+        """
+        name = thread_id_text(thread_id)
+        rows = await self.db.fetch(
+            _STATEMENTS["update_session"],
+            session_id_of(name),
+            checked_text("user_id", user_id),
+            checked_text("agent_type", agent_type),
+            None if status is None else checked_status(status),
+            None if priority is None else checked_integer("priority", priority),
+            None if metadata is None else checked_metadata(metadata),
+            None if expires_at is UNCHANGED else checked_time("expires_at", expires_at),
+            expires_at is not UNCHANGED,
+            conn=conn,
+        )
+        if not rows:
+            raise MissingThreadError(thread_id=name)
+        return Session.from_row(rows[0])
+
+    async def set_status(
+        self, thread_id: ThreadId, status: SessionStatus, *, conn: Connection | None = None
+    ) -> Session:
+        """`update` of the status alone."""
+        return await self.update(thread_id, status=status, conn=conn)
+
+    async def delete(self, thread_id: ThreadId, *, conn: Connection | None = None) -> None:
+        """Deletes the thread from every table. A thread that isn't there is no error.
+
+        A run of the thread that goes on meanwhile gets a ThreadDeletedError, and brings
+        nothing back.
+        """
+        await delete_thread(self.db, thread_id, conn=conn)
+
+    async def list(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_type: str | None = None,
+        status: SessionStatus | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        active_since: datetime | None = None,
+        active_before: datetime | None = None,
+        text: str | None = None,
+        order: SessionOrder = "activity",
+        limit: int = 50,
+        after: str | None = None,
+    ) -> SessionPage:
+        """A page of the sessions that all of the given fit.
+
+        No session comes twice while pages follow each other by creation; a session whose
+        activity or priority rises meanwhile moves to the front, which earlier pages
+        showed, so that the rest may pass it over.
+
+        Args:
+            metadata: what the session's must contain, as PostgreSQL's `@>` has it.
+            active_since: with that activity or later ones.
+            active_before: with earlier activity only.
+            text: words in a message that the session has stored, in the form of a web
+                search: `refund -invoice`, `"lost parcel"`. Encrypted messages have none.
+            order: the highest first: last active, priority (of equal ones the newest), or
+                newest.
+            limit: sessions per page, at most 10,000.
+            after: the `next_cursor` of the page before, with the same filters and order.
+
+        Raises:
+            InvalidCursorError: `after` isn't such a cursor.
+            InvalidArgumentError: another argument can't be used.
+        """
+        checked_choice("order", order, get_args(SessionOrder))
+        checked_integer("limit", limit, least=1, most=_MOST_PER_PAGE)
+        place = Place() if after is None else Place.of_cursor(after, order)
+        narrowed = (
+            checked_text("user_id", user_id),
+            None if metadata is None else checked_metadata(metadata),
+            checked_text("text", text),
+        )
+        filters = (
+            checked_text("agent_type", agent_type),
+            None if status is None else checked_status(status),
+            checked_time("active_since", active_since),
+            checked_time("active_before", active_before),
+        )
+        start: tuple[Any, ...] = (place.priority, place.time, place.session_id, limit + 1)
+        if any(given is not None for given in narrowed):
+            rows = await self.db.fetch(
+                _STATEMENTS["list_narrowed"], *narrowed, *filters, order, *start
+            )
+        else:
+            start = start if order == "priority" else start[1:]
+            rows = await self.db.fetch(_STATEMENTS[f"list_by_{order}"], *filters, *start)
+        sessions = tuple(Session.from_row(row) for row in rows[:limit])
+        is_last = len(rows) <= limit
+        return SessionPage(
+            sessions=sessions,
+            next_cursor=None if is_last else Place.of_session(sessions[-1], order).cursor(order),
+        )
+
+    async def sweep(
+        self,
+        policies: Sequence[RetentionPolicy] = (),
+        *,
+        batch: int = 100,
+        dry_run: bool = False,
+        on_progress: Callable[[SweepResult], None] | None = None,
+    ) -> SweepResult:
+        """Deletes what has expired, then what the policies don't keep.
+
+        Sessions are deleted up to `batch` in a transaction, and pruned in one each.
+        Sessions that somebody else holds just then, such as another sweep, are left to the
+        next one, so any number of them may run at once. The server's clock decides. A
+        sweep that was cancelled or failed has done whole batches, and the next one goes on.
+
+        Args:
+            policies: policies aren't stored: the application that knows them passes them.
+            dry_run: deletes nothing, and counts the sessions that would be deleted, and
+                those that may be pruned: all with more than `keep_last` checkpoints.
+            on_progress: called after each batch with what was done so far.
+
+        Raises:
+            InvalidArgumentError: two policies for one agent type.
+        """
+        checked_integer("batch", batch, least=1, most=_MOST_PER_PAGE)
+        sweep = Sweep(self.db, scoped(policies), batch, on_progress)
+        return await (sweep.count() if dry_run else sweep.run())
