@@ -1,20 +1,68 @@
-"""Which nodes a checkpoint's channels start, by the names that LangGraph gives such channels."""
+"""Every private or magic name of LangGraph that this package relies on.
+
+Seen in 1.2.18 to 1.2.24. What is public (ERROR, INTERRUPT, TASKS, WRITES_IDX_MAP) is imported
+from LangGraph where it is used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from langgraph.checkpoint.serde.types import TASKS
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.serde import _msgpack
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 from langgraph.types import Send
 
+# The value of a delta channel that was stored as a whole.
+DeltaSnapshot = _DeltaSnapshot
+
+# What its own serializer loads of msgpack without being asked.
+SAFE_MSGPACK_TYPES = _msgpack.SAFE_MSGPACK_TYPES
+SAFE_MSGPACK_METHODS = _msgpack.SAFE_MSGPACK_METHODS
+# Whether LANGGRAPH_STRICT_MSGPACK asks for listed types only.
+STRICT_MSGPACK_ENABLED = _msgpack.STRICT_MSGPACK_ENABLED
+
+# What a node with an error handler writes beside its error.
+ERROR_SOURCE = "__error_source_node__"
+# How the path of a task begins that a node or entrypoint calls (`@task`): it tells its caller
+# how it ended.
+CALLED_PATH = "~__pregel_push, ~"
+# The step that is counted from where a thread has no checkpoint.
+STEP_BEFORE_FIRST = -2
+# The namespace under which `update_state` copies a checkpoint.
+COPY = "__copy__"
+
+# The channel that an input starts a graph by.
+INPUT = "__start__"
 _BRANCH_TO, _JOIN = "branch:to:", "join:"
-_INPUT = "__start__"
+
+# Each run of a graph has a Runtime of its own in the config of its calls; its subgraphs have
+# others, which share its `control`. What is called in a node has the config of its task.
+_RUNTIME = "__pregel_runtime"
+_TASK_ID = "__pregel_task_id"
+
+
+class RunKey(NamedTuple):
+    """What tells the calls of one run from all others: LangGraph's own objects."""
+
+    runtime: object
+    control: object
+    is_nested: bool
+
+
+def run_key(config: RunnableConfig) -> RunKey | None:
+    """That of the run which makes a call; None where none does, as for update_state."""
+    configurable = config.get("configurable") or {}
+    runtime = configurable.get(_RUNTIME)
+    control = getattr(runtime, "control", None)
+    return None if control is None else RunKey(runtime, control, _TASK_ID in configurable)
 
 
 def is_trigger(channel: str) -> bool:
     """Whether the channel's value says which nodes come next."""
-    return channel == TASKS or channel.startswith((_JOIN, _BRANCH_TO, _INPUT))
+    return channel == TASKS or channel.startswith((_JOIN, _BRANCH_TO, INPUT))
 
 
 def is_internal(channel: str) -> bool:
@@ -44,7 +92,7 @@ def is_known(versions: Mapping[str, Any]) -> bool:
     Those of StateGraph and of the functional API do; not those that are put together from
     Pregel's own parts.
     """
-    return _INPUT in versions
+    return INPUT in versions
 
 
 def next_nodes(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -54,8 +102,8 @@ def next_nodes(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _started(channel: str, value: Any) -> Iterable[str]:
     """The nodes that a channel starts."""
-    if channel == _INPUT:
-        return [_INPUT]
+    if channel == INPUT:
+        return [INPUT]
     if channel == TASKS and isinstance(value, list):
         return [send.node for send in value if isinstance(send, Send)]
     if channel.startswith(_BRANCH_TO):
@@ -64,3 +112,13 @@ def _started(channel: str, value: Any) -> Iterable[str]:
         return []
     sources, _, node = channel.removeprefix(_JOIN).rpartition(":")
     return [node] if value == set(sources.split("+")) else []
+
+
+def is_plain(serde: JsonPlusSerializer) -> bool:
+    """Whether it loads by LangGraph's own rules, and no hook of the user's."""
+    return not serde._custom_unpack_ext_hook
+
+
+def allowlist_of(serde: JsonPlusSerializer) -> Any:
+    """The types it was limited to; True where it is limited to none, None for its default."""
+    return serde._allowed_msgpack_modules

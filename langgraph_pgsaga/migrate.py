@@ -88,7 +88,7 @@ def load_migrations() -> list[Migration]:
 
 
 async def migrate(
-    database: Database,
+    db: Database,
     *,
     migrations: Sequence[Migration] | None = None,
     on_applied: Callable[[Migration], None] = lambda _: None,
@@ -107,9 +107,9 @@ async def migrate(
     while True:
 
         async def step(conn: Connection) -> Migration | None:
-            return await _apply_next(database, conn, wanted)
+            return await _apply_next(db, conn, wanted)
 
-        migration = await database.run(step)
+        migration = await db.run(step)
         if migration is None:
             return applied
         applied.append(migration)
@@ -117,7 +117,7 @@ async def migrate(
 
 
 async def status(
-    database: Database, *, migrations: Sequence[Migration] | None = None
+    db: Database, *, migrations: Sequence[Migration] | None = None
 ) -> list[MigrationStatus]:
     """Every migration of the package, applied or pending, after checking the applied ones.
 
@@ -129,9 +129,9 @@ async def status(
     wanted = load_migrations() if migrations is None else migrations
 
     async def read(conn: Connection) -> dict[int, asyncpg.Record]:
-        return await _applied(database, conn, wanted, await _schema(database, conn))
+        return await _applied(db, conn, wanted, await _schema(db, conn))
 
-    rows = await database.run(read)
+    rows = await db.run(read)
     here = {m.version: m for m in wanted}
     found = [
         MigrationStatus(
@@ -148,7 +148,7 @@ async def status(
     ]
 
 
-async def schemas(database: Database) -> tuple[str, list[str]]:
+async def schemas(db: Database) -> tuple[str, list[str]]:
     """The schema whose tables count, and every schema that has tables.
 
     Raises:
@@ -156,37 +156,37 @@ async def schemas(database: Database) -> tuple[str, list[str]]:
     """
 
     async def read(conn: Connection) -> tuple[str, list[str]]:
-        (row,) = await conn.fetch(database.text(_STATEMENTS["find_schemas"]))
-        return await _schema(database, conn), row["every"]
+        (row,) = await conn.fetch(db.text(_STATEMENTS["find_schemas"]))
+        return await _schema(db, conn), row["every"]
 
-    return await database.run(read)
+    return await db.run(read)
 
 
-async def pending_sql(database: Database) -> str:
+async def pending_sql(db: Database) -> str:
     """The SQL that `migrate` would run now, for review or for running by hand with psql."""
-    found = await status(database)
+    found = await status(db)
     pending = [s.migration for s in found if s.migration and s.applied_at is None]
     if not pending:
         return ""
 
     async def prepare(conn: Connection) -> list[str]:
-        schema = await _schema(database, conn)
+        schema = await _schema(db, conn)
         parts = await _preparation(conn, schema)
         for m in pending:
             parts.append(f"-- {m.name}\n{render(m.sql, schema).rstrip().rstrip(';')}")
             parts += [_written(text, schema, args) for text, args in _records(m)]
         return parts
 
-    parts = [f"{text};" for text in await database.run(prepare)]
+    parts = [f"{text};" for text in await db.run(prepare)]
     return "\n\n".join(["begin;", *parts, "commit;"]) + "\n"
 
 
 async def _apply_next(
-    database: Database, conn: Connection, wanted: Sequence[Migration]
+    db: Database, conn: Connection, wanted: Sequence[Migration]
 ) -> Migration | None:
     await _lock(conn)
-    schema = await _schema(database, conn)
-    rows = await _applied(database, conn, wanted, schema)
+    schema = await _schema(db, conn)
+    rows = await _applied(db, conn, wanted, schema)
     newer = [row["name"] for version, row in rows.items() if version > _newest(wanted)]
     migration = next((m for m in wanted if m.version not in rows), None)
     if migration is None:
@@ -214,11 +214,11 @@ async def _lock(conn: Connection) -> None:
     await conn.fetch(_STATEMENTS["limit_locks"].text, before)
 
 
-async def _schema(database: Database, conn: Connection) -> str:
+async def _schema(db: Database, conn: Connection) -> str:
     """Where the tables are, or are to be made."""
-    if database.schema is not None:
-        return database.schema
-    (row,) = await conn.fetch(database.text(_STATEMENTS["find_schemas"]))
+    if db.schema is not None:
+        return db.schema
+    (row,) = await conn.fetch(db.text(_STATEMENTS["find_schemas"]))
     if found := row["found"]:
         return str(found)
     if creation := row["creation"]:
@@ -240,9 +240,9 @@ def _newest(migrations: Sequence[Migration]) -> int:
 
 
 async def _applied(
-    database: Database, conn: Connection, wanted: Sequence[Migration], schema: str
+    db: Database, conn: Connection, wanted: Sequence[Migration], schema: str
 ) -> dict[int, asyncpg.Record]:
-    exists = database.text(_STATEMENTS["exists_migrations_table"])
+    exists = db.text(_STATEMENTS["exists_migrations_table"])
     if not await conn.fetchval(exists, render("{schema}.pgsaga_migrations", schema)):
         return {}
     rows = await conn.fetch(render(_STATEMENTS["select_migrations"].text, schema))

@@ -1,9 +1,10 @@
-"""Where a call's rows are: the thread, namespace and checkpoint that a RunnableConfig names."""
+"""Threads: how a config names one and its checkpoints, its session's id, and its status."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
@@ -16,6 +17,16 @@ from langgraph_pgsaga.errors import InvalidArgumentError, MissingThreadIdError
 
 # What may name a thread; its text does the same.
 ThreadId: TypeAlias = str | int | UUID
+
+
+class SessionStatus(Enum):
+    """Where the latest run of a session left it, or what was set since."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
 
 _LIKE = 'must be a dict such as {"configurable": {"thread_id": "1"}}'
 _LONGEST_NAMESPACE_BYTES = 512

@@ -4,6 +4,7 @@
 write the same tables.
 """
 
+from langgraph_pgsaga.checkpoint.contents import Contents, starter_keys
 from langgraph_pgsaga.checkpoint.decode import (
     StateData,
     decode_state,
@@ -11,7 +12,6 @@ from langgraph_pgsaga.checkpoint.decode import (
     placed,
 )
 from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
-from langgraph_pgsaga.checkpoint.listing import Contents, starter_keys
 from langgraph_pgsaga.checkpoint.retention import delete_claimed, delete_thread, prune_free
 from langgraph_pgsaga.checkpoint.saver import PostgresSaver
 from langgraph_pgsaga.serde import Placeholder, PlaceholderMessage

@@ -18,11 +18,12 @@ from langgraph_pgsaga.checkpoint.encode import (
     EncodedWrites,
     session_columns,
 )
-from langgraph_pgsaga.checkpoint.known_sessions import KnownSession, SessionMemory, StateKey
 from langgraph_pgsaga.checkpoint.lease import ANY_LEASE, NO_LEASE, Lease, LeaseColumns
-from langgraph_pgsaga.checkpoint.run_tracker import Standing
+from langgraph_pgsaga.checkpoint.run_tracker import SessionChange
+from langgraph_pgsaga.checkpoint.session_cache import KnownSession, SessionCache, StateKey
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.serde import Encoded, cut_out
+from langgraph_pgsaga.threads import SessionStatus
 
 _EPOCH_BITS = 53
 
@@ -45,7 +46,7 @@ class SessionPart:
     stored_states: list[StateKey] = field(default_factory=list)
     # The oldest under which a parent of these was seen; None where none was.
     deletion_count: int | None = None
-    status: str | None = None
+    status: SessionStatus | None = None
     fresh: dict[bytes, int] = field(default_factory=dict)
     stored: list[tuple[int, StoredMessage]] = field(default_factory=list)
     fresh_hashes: set[bytes] = field(default_factory=set)
@@ -63,13 +64,13 @@ class SessionPart:
             known=known.numbers if known else {},
             known_hashes=known.hashes if known else frozenset(),
             known_states=known.states if known else {},
-            lease=call.standing.lease,
+            lease=call.change.lease,
         )
 
-    def stand(self, standing: Standing) -> None:
+    def stand(self, change: SessionChange) -> None:
         """The run stands as the latest call says."""
-        self.lease = self.lease or standing.lease
-        self.status = standing.status or self.status
+        self.lease = self.lease or change.lease
+        self.status = change.status or self.status
 
     def add_state(self, put: EncodedPut) -> None:
         """The put is stored below its parent only while that is known to be there."""
@@ -118,22 +119,22 @@ class Batch:
     writes: list[tuple[Any, ...]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, codec: MessageCodec, calls: Sequence[EncodedCall], memory: SessionMemory) -> Batch:
+    def of(cls, codec: MessageCodec, calls: Sequence[EncodedCall], cache: SessionCache) -> Batch:
         """The calls' rows, their messages numbered by what `memory` knows."""
         batch = cls(codec)
         # A stable sort: what one session's calls say stays in its order.
         ordered = sorted(calls, key=lambda call: call.session_id)
         puts = [call for call in ordered if isinstance(call, EncodedPut)]
         for put in puts:
-            batch._number_messages(batch._part(put, memory), put)
+            batch._number_messages(batch._part(put, cache), put)
         for put in puts:
             batch._add_put(batch.sessions[put.session_id], put)
         for call in ordered:
             if isinstance(call, EncodedWrites):
-                batch._add_writes(batch._part_of_writes(call, memory), call)
+                batch._add_writes(batch._part_of_writes(call, cache), call)
         for call in ordered:
             if part := batch.sessions.get(call.session_id):
-                part.stand(call.standing)
+                part.stand(call.change)
         return batch
 
     @property
@@ -157,35 +158,36 @@ class Batch:
             return known
         return [*known, self.blobs, self.messages, self.writes]
 
-    def _part(self, call: EncodedCall, memory: SessionMemory) -> SessionPart:
+    def _part(self, call: EncodedCall, cache: SessionCache) -> SessionPart:
         part = self.sessions.get(call.session_id)
         if part is None:
-            part = SessionPart.of(call, memory.known(call.session_id))
+            part = SessionPart.of(call, cache.known(call.session_id))
             self.sessions[call.session_id] = part
         return part
 
-    def _part_of_writes(self, call: EncodedWrites, memory: SessionMemory) -> SessionPart | None:
+    def _part_of_writes(self, call: EncodedWrites, cache: SessionCache) -> SessionPart | None:
         """None where the writes need nothing of the session's row.
 
         They may be stored before the session's first checkpoint: they hold all of their
         bytes then.
         """
         part = self.sessions.get(call.session_id)
-        known = memory.known(call.session_id)
-        if part is not None or (known is None and call.standing.lease is None):
+        known = cache.known(call.session_id)
+        if part is not None or (known is None and call.change.lease is None):
             return part
-        return self._part(call, memory) if known is None or _needs_row(call, known) else None
+        return self._part(call, cache) if known is None or _needs_row(call, known) else None
 
     def _session_row(self, part: SessionPart) -> tuple[Any, ...]:
         is_new = part.is_new or bool(part.lease and part.lease.is_session_new)
-        columns = session_columns(self.codec.codec, part.config, is_new=is_new)
+        columns = session_columns(self.codec.values, part.config, is_new=is_new)
         # The count matters where numbers are given out.
         count = part.message_count if part.fresh else None
         name = part.session_id, part.thread_id
         numbers = part.epoch, count, len(part.fresh), part.is_new
         order = part.new_states, part.deletion_count
         base = None if part.lease is None else part.lease.base.position
-        return *name, *columns, *numbers, part.status, *part.lease_columns(), *order, base
+        status = part.status and part.status.value
+        return *name, *columns, *numbers, status, *part.lease_columns(), *order, base
 
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
         part.new_states += 1
@@ -204,14 +206,14 @@ class Batch:
     def _message_row(
         self, part: SessionPart, number: int, parent: int | None, message: StoredMessage
     ) -> tuple[Any, ...]:
-        shown = self.codec.show(message)
-        sealed = self.codec.codec.seal(message.encoded)
+        readable = self.codec.readable_columns(message)
+        sealed = self.codec.values.seal(message.encoded)
         return (
             part.session_id,
             number,
-            shown.message_id,
+            readable.message_id,
             parent,
-            *shown[1:],
+            *readable[1:],
             message.digest,
             sealed.type,
             sealed.data,
@@ -254,7 +256,7 @@ class Batch:
         chunks: Sequence[bytes],
         runs: list[int] | None,
     ) -> _Row:
-        codec = self.codec.codec
+        codec = self.codec.values
         if part is None or len(data) < BLOB_BYTES:
             sealed = codec.seal(Encoded(type_, data))
             return _Row(sealed.type, sealed.data, None, runs)
@@ -271,7 +273,7 @@ class Batch:
 
 def _needs_row(call: EncodedWrites, known: KnownSession) -> bool:
     """Whether writes say something of their session, or refer to what a deletion could take."""
-    if call.standing.lease is not None or call.standing.status is not None:
+    if call.change.lease is not None or call.change.status is not None:
         return True
     return any(
         value.is_large or any(message.digest in known.numbers for message in value.messages)

@@ -18,11 +18,12 @@ from langgraph.checkpoint.base import (
     PendingWrite,
     writes_sort_key,
 )
-from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
+from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_pgsaga import _json
+from langgraph_pgsaga._langgraph import DeltaSnapshot
 from langgraph_pgsaga.checkpoint.encode import MESSAGES, MESSAGES_SNAPSHOT, MOST_REPEATED
-from langgraph_pgsaga.checkpoint.known_sessions import KnownSession
+from langgraph_pgsaga.checkpoint.session_cache import KnownSession
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import CorruptValueError, UnloadableValueError
 from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, Codec, Encoded, fill
@@ -263,7 +264,7 @@ def _decoded(codec: Codec, stored: StoredValue, messages: Messages) -> Any:
     try:
         if runs is not None and type_ in (MESSAGES, MESSAGES_SNAPSHOT):
             value = messages.objects(messages.numbers(runs))
-            return _DeltaSnapshot(value) if type_ == MESSAGES_SNAPSHOT else value
+            return DeltaSnapshot(value) if type_ == MESSAGES_SNAPSHOT else value
         parts = None if runs is None else messages.encoded(messages.numbers(runs))
     except KeyError as missing:
         problem = f"message {missing.args[0]} of the thread isn't there any more"
@@ -402,14 +403,14 @@ async def _decode_fetched(
     is_known = known is not None and known.epoch == state_row["no"]
     stored = {**known.contents, **sent} if known is not None and is_known else sent
     messages = Messages(codec, stored)
-    await messages.prepare(map(_value_of, by_kind.get("value", ())))
+    await messages.prepare(map(value_of, by_kind.get("value", ())))
     values = {
-        row["name"]: decode_value(codec.codec, row["name"], _value_of(row), messages)
+        row["name"]: decode_value(codec.values, row["name"], value_of(row), messages)
         for row in by_kind.get("value", ())
     }
     found = checkpoint_tuple(
         decode_state(
-            codec.codec,
+            codec.values,
             state_row["state_data"],
             state_row["metadata"],
             state_row["type"],
@@ -421,7 +422,7 @@ async def _decode_fetched(
         parent_checkpoint_id=state_row["ref"],
         values=values,
         pending_writes=decode_writes(
-            codec.codec, map(_write_of, by_kind.get("write", ())), messages
+            codec.values, map(_write_of, by_kind.get("write", ())), messages
         ),
     )
     epoch, counts = state_row["no"], state_row["message_runs"]
@@ -429,12 +430,13 @@ async def _decode_fetched(
     return FetchedCheckpoint(found, lease_id, state_row["last_position"], session, sent)
 
 
-def _value_of(row: asyncpg.Record) -> StoredValue:
+def value_of(row: asyncpg.Record) -> StoredValue:
+    """What a row of a value, or of a write, holds."""
     return StoredValue(row["type"], row["payload"], row["message_runs"])
 
 
 def _write_of(row: asyncpg.Record) -> StoredWrite:
-    return StoredWrite(row["path"], row["ref"], row["no"], row["name"], _value_of(row))
+    return StoredWrite(row["path"], row["ref"], row["no"], row["name"], value_of(row))
 
 
 def needs_pending_sends(checkpoint: Mapping[str, Any]) -> bool:

@@ -15,11 +15,11 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     get_checkpoint_metadata,
 )
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_pgsaga import _json, _message_text
-from langgraph_pgsaga.checkpoint.known_sessions import StateKey
-from langgraph_pgsaga.checkpoint.run_tracker import NO_STANDING, Standing
+from langgraph_pgsaga._langgraph import DeltaSnapshot
+from langgraph_pgsaga.checkpoint.run_tracker import NO_CHANGE, SessionChange
+from langgraph_pgsaga.checkpoint.session_cache import StateKey
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, MOST_LOOKED_AT, Codec, messages_in
@@ -99,7 +99,7 @@ class EncodedPut(NamedTuple):
     session_id: UUID
     thread_id: str
     config: RunnableConfig
-    standing: Standing
+    change: SessionChange
     stored_ns: str
     checkpoint_id: str
     state: StateColumns
@@ -131,7 +131,7 @@ class EncodedWrites(NamedTuple):
     session_id: UUID
     thread_id: str
     config: RunnableConfig
-    standing: Standing
+    change: SessionChange
     stored_ns: str
     checkpoint_id: str
     task_id: str
@@ -166,7 +166,7 @@ def encode_put(
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
     numbers: Mapping[bytes, int],
-    standing: Standing = NO_STANDING,
+    change: SessionChange = NO_CHANGE,
 ) -> EncodedPut:
     """What `put` stores; `numbers` are those of messages known to be stored already.
 
@@ -174,20 +174,20 @@ def encode_put(
         UnstorableValueError: a value couldn't be loaded again.
     """
     checkpoint_values = checkpoint["channel_values"]
-    inline = _inline_values(codec.codec, checkpoint)
+    inline = _inline_values(codec.values, checkpoint)
     values = [
         (channel, str(version), _encode_value(codec, channel, checkpoint_values[channel], numbers))
         for channel, version in new_versions.items()
         if channel in checkpoint_values and channel not in inline
     ]
     full_metadata = get_checkpoint_metadata(config, metadata)
-    state = _state_columns(codec.codec, address, checkpoint, inline, full_metadata)
+    state = _state_columns(codec.values, address, checkpoint, inline, full_metadata)
     new = (m for _, _, value in values for m in value.messages if m.digest not in numbers)
     return EncodedPut(
         session_id=address.session_id,
         thread_id=address.thread_id,
         config=config,
-        standing=standing,
+        change=change,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint["id"],
         state=StateColumns(address.checkpoint_id, *state),
@@ -204,7 +204,7 @@ def encode_writes(
     writes: Sequence[tuple[str, Any]],
     task_id: str,
     task_path: str,
-    standing: Standing = NO_STANDING,
+    change: SessionChange = NO_CHANGE,
 ) -> EncodedWrites:
     """What `put_writes` stores; of several special writes to one channel the last counts.
 
@@ -220,7 +220,7 @@ def encode_writes(
         session_id=address.session_id,
         thread_id=address.thread_id,
         config=config,
-        standing=standing,
+        change=change,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint_id,
         task_id=task_id,
@@ -234,22 +234,22 @@ def _encode_value(
     codec: MessageCodec, channel: str, value: Any, numbers: Mapping[bytes, int]
 ) -> EncodedValue:
     """One channel's value, as messages where it is a list of them."""
-    is_snapshot = type(value) is _DeltaSnapshot
+    is_snapshot = type(value) is DeltaSnapshot
     inner = value.value if is_snapshot else value
-    if not (codec.codec.splits_messages and _message_text.is_message_list(inner)):
+    if not (codec.values.splits_messages and _message_text.is_message_list(inner)):
         return _encode_other(codec, f"the value of channel {channel!r}", value)
     messages = _stored_messages(codec, f"a message of channel {channel!r}", inner)
     if _is_repetitive(messages):
         return _encode_other(codec, f"the value of channel {channel!r}", value)
     for stored, message in zip(messages, inner, strict=True):
         if stored.digest not in numbers:
-            codec.show(stored, message)
+            codec.readable_columns(stored, message)
     list_type = MESSAGES_SNAPSHOT if is_snapshot else MESSAGES
     return EncodedValue(messages=messages, list_type=list_type)
 
 
 def _encode_written(codec: MessageCodec, channel: str, value: Any) -> EncodedValue:
-    if codec.codec.splits_messages and _message_text.is_message_list(value):
+    if codec.values.splits_messages and _message_text.is_message_list(value):
         messages = _stored_messages(codec, f"a message written to channel {channel!r}", value)
         if not _is_repetitive(messages):
             return EncodedValue(messages=messages, list_type=MESSAGES)
@@ -257,13 +257,13 @@ def _encode_written(codec: MessageCodec, channel: str, value: Any) -> EncodedVal
 
 
 def _encode_other(codec: MessageCodec, where: str, value: Any) -> EncodedValue:
-    encoded = codec.codec.encode(value, where)
-    if not codec.codec.splits_messages:
+    encoded = codec.values.encode(value, where)
+    if not codec.values.splits_messages:
         return EncodedValue(type=encoded.type, data=encoded.data)
     if found := messages_in(value):
         messages = _stored_messages(codec, where, found)
         return EncodedValue(type=encoded.type, data=encoded.data, messages=messages)
-    chunks = codec.codec.chunks(value, encoded) if len(encoded.data) >= BLOB_BYTES else ()
+    chunks = codec.values.chunks(value, encoded) if len(encoded.data) >= BLOB_BYTES else ()
     return EncodedValue(type=encoded.type, data=encoded.data, chunks=chunks)
 
 

@@ -23,7 +23,8 @@ import asyncpg
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_pgsaga import _fork
-from langgraph_pgsaga.checkpoint.run import Course, Remembered, RunKey, run_key
+from langgraph_pgsaga._langgraph import RunKey, run_key
+from langgraph_pgsaga.checkpoint.run import Course, Remembered
 from langgraph_pgsaga.errors import LeaseError, LeaseLostError, ThreadLeasedError
 
 # Looks at threads that one context remembers: what one of them saw counts for an update that

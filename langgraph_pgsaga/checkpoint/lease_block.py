@@ -11,8 +11,8 @@ from uuid import UUID
 
 from langgraph_pgsaga import _fork
 from langgraph_pgsaga._arguments import checked_seconds
-from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory
 from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, leased_error
+from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import (
     ClosedError,
@@ -40,7 +40,7 @@ class LeaseBlock:
         db: Database,
         leases: Leases,
         renewals: Renewals,
-        memory: SessionMemory,
+        cache: SessionCache,
         thread_id: ThreadId,
         *,
         seconds: float,
@@ -51,7 +51,7 @@ class LeaseBlock:
         self._db = db
         self._leases = leases
         self._renewals = renewals
-        self._memory = memory
+        self._cache = cache
         self._thread_id = thread_id_text(thread_id)
         self._session_id = session_id_of(self._thread_id)
         self._seconds = seconds
@@ -107,7 +107,7 @@ class LeaseBlock:
             await asyncio.sleep(_PAUSE_SECONDS if refused else 0)
         row = rows[0]
         lease.is_claimed, lease.is_session_new = True, row["is_new"]
-        self._memory.learn(self._session_id, row["message_epoch"], row["message_count"], ())
+        self._cache.learn(self._session_id, row["message_epoch"], row["message_count"], ())
 
     async def _refusal(self) -> ThreadLeasedError | None:
         statement = _STATEMENTS["find_session"]

@@ -14,71 +14,69 @@ from langgraph.checkpoint.serde.types import TASKS
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_choice, checked_items, required_text
 from langgraph_pgsaga.database import Connection, Database, load_statements
-from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError, ThreadExistsError
-from langgraph_pgsaga.threads import session_id_of, thread_id_text
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError, ThreadExistsError
+from langgraph_pgsaga.threads import SessionStatus, session_id_of, thread_id_text
 
 _STATEMENTS = load_statements("retention")
 _HISTORY = load_statements("history")
 
 
-async def delete_thread(
-    database: Database, thread_id: Any, *, conn: Connection | None = None
-) -> None:
+async def delete_thread(db: Database, thread_id: Any, *, conn: Connection | None = None) -> None:
     """Everything of the thread, from every table. A thread that isn't there is no error."""
-    await _delete_session(database, session_id_of(thread_id_text(thread_id)), conn)
+    await _delete_session(db, session_id_of(thread_id_text(thread_id)), conn)
 
 
-async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
+async def delete_for_runs(db: Database, run_ids: Sequence[str]) -> None:
     """The checkpoints and writes of the runs, and what only they used; one transaction a thread."""
     ids = [_run_id(run_id) for run_id in checked_items("run_ids", run_ids)]
     sessions: dict[UUID, None] = {}
     for run_id in ids:
-        found = await database.fetch(
+        found = await db.fetch(
             _STATEMENTS["select_sessions_of_run"], _json.dump(_json.project({"run_id": run_id}))
         )
         sessions.update(dict.fromkeys(row["session_id"] for row in found))
     for session_id in sessions:
 
         async def work(conn: Connection, session_id: UUID = session_id) -> None:
-            if not await _lock(database, conn, session_id):
+            if not await _lock(db, conn, session_id):
                 return
             statement = _STATEMENTS["delete_checkpoints_of_runs"]
-            await database.fetch(statement, session_id, ids, conn=conn)
-            await _collect(database, conn, session_id)
+            await db.fetch(statement, session_id, ids, conn=conn)
+            await _collect(db, conn, session_id)
 
-        await database.run(work)
+        await db.run(work)
 
 
-async def prune(database: Database, thread_ids: Sequence[Any], strategy: str) -> None:
+async def prune(db: Database, thread_ids: Sequence[Any], strategy: str) -> None:
     """Prunes each thread in a transaction of its own; see PostgresSaver.prune."""
     checked_choice("strategy", strategy, ("keep_latest", "delete", "delete_all"))
     threads = checked_items("thread_ids", thread_ids)
     for session_id in [session_id_of(thread_id_text(t)) for t in threads]:
         if strategy == "keep_latest":
-            await _keep_latest(database, session_id)
+            await _keep_latest(db, session_id)
         else:
-            await _delete_session(database, session_id)
+            await _delete_session(db, session_id)
 
 
 async def copy_thread(
-    database: Database,
+    db: Database,
     source: Any,
     target: Any,
     *,
-    until: str | None = None,
-    status: str | None = None,
+    checkpoint_id: str | None = None,
+    status: SessionStatus | None = None,
 ) -> None:
-    """Everything of `source` under `target`, or what there is of it `until` a checkpoint.
+    """Everything of `source` under `target`, or what there is of it `checkpoint_id` a checkpoint.
 
     A source that isn't there copies nothing. `status` is what that checkpoint leaves its thread
     with, where it tells. See PostgresSaver.acopy_thread.
 
     Raises:
         ThreadExistsError: the target holds state already.
-        CheckpointNotFoundError: the source has no such checkpoint.
+        MissingCheckpointError: the source has no such checkpoint.
     """
-    if until is not None and not required_text("until", until):
-        raise InvalidArgumentError(argument="until", problem="must name a checkpoint")
+    if checkpoint_id is not None and not required_text("checkpoint_id", checkpoint_id):
+        raise InvalidArgumentError(argument="checkpoint_id", problem="must name a checkpoint")
     source_id = session_id_of(thread_id_text(source))
     target_text = thread_id_text(target)
     target_id = session_id_of(target_text)
@@ -88,22 +86,22 @@ async def copy_thread(
         # In one order for everybody, so that two copies can't wait for each other.
         for session_id in sorted((source_id, target_id)):
             if session_id == target_id != source_id:
-                await database.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
-            locked[session_id] = await _lock(database, conn, session_id)
-        if until is not None:
-            await _require_checkpoint(database, conn, source, until)
+                await db.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
+            locked[session_id] = await _lock(db, conn, session_id)
+        if checkpoint_id is not None:
+            await _require_checkpoint(db, conn, source, checkpoint_id)
         if not locked[source_id]:
             raise _NothingToCopyError
-        held = await database.fetch(_STATEMENTS["exists_state"], target_id, conn=conn)
+        held = await db.fetch(_STATEMENTS["exists_state"], target_id, conn=conn)
         if held[0]["is_there"]:
             raise ThreadExistsError(thread_id=target_text)
-        copied = source_id, target_id, target_text, until, status
-        await database.fetch(_STATEMENTS["copy_session"], *copied, conn=conn)
-        if until is not None:
-            await _collect(database, conn, target_id)
+        copied = source_id, target_id, target_text, checkpoint_id, status and status.value
+        await db.fetch(_STATEMENTS["copy_session"], *copied, conn=conn)
+        if checkpoint_id is not None:
+            await _collect(db, conn, target_id)
 
     with suppress(_NothingToCopyError):
-        await database.run(work, once=True)
+        await db.run(work, once=True)
 
 
 def _run_id(given: Any) -> str:
@@ -115,27 +113,25 @@ def _run_id(given: Any) -> str:
 
 
 async def _require_checkpoint(
-    database: Database, conn: Connection, thread_id: Any, checkpoint_id: str
+    db: Database, conn: Connection, thread_id: Any, checkpoint_id: str
 ) -> None:
     session_id = session_id_of(thread_id_text(thread_id))
     statement = _STATEMENTS["exists_checkpoint"]
-    found = await database.fetch(statement, session_id, checkpoint_id, conn=conn)
+    found = await db.fetch(statement, session_id, checkpoint_id, conn=conn)
     if not found[0]["is_there"]:
-        raise CheckpointNotFoundError(thread_id=thread_id_text(thread_id))
+        raise MissingCheckpointError(thread_id=thread_id_text(thread_id))
 
 
 class _NothingToCopyError(Exception):
     """Rolls the transaction back, and with it the claim on the target."""
 
 
-async def delete_claimed(database: Database, conn: Connection, session_id: UUID) -> None:
+async def delete_claimed(db: Database, conn: Connection, session_id: UUID) -> None:
     """Everything of a session whose row the transaction of `conn` has locked."""
-    await database.fetch(_STATEMENTS["delete_session"], session_id, conn=conn)
+    await db.fetch(_STATEMENTS["delete_session"], session_id, conn=conn)
 
 
-async def prune_free(
-    database: Database, session_id: UUID, *, keep_last: int, keep_named: bool
-) -> int:
+async def prune_free(db: Database, session_id: UUID, *, keep_last: int, keep_named: bool) -> int:
     """Prunes a session to its last checkpoints, unless somebody else holds it.
 
     Returns:
@@ -143,50 +139,48 @@ async def prune_free(
     """
 
     async def work(conn: Connection) -> int:
-        if not await database.fetch(_STATEMENTS["lock_free_session"], session_id, conn=conn):
+        if not await db.fetch(_STATEMENTS["lock_free_session"], session_id, conn=conn):
             return 0
         rule = (keep_last, keep_named, True)
-        deleted = await _delete_older(database, conn, session_id, rule)
+        deleted = await _delete_older(db, conn, session_id, rule)
         if deleted:
-            await _collect(database, conn, session_id)
+            await _collect(db, conn, session_id)
         return deleted
 
-    return await database.run(work)
+    return await db.run(work)
 
 
-async def _delete_session(
-    database: Database, session_id: UUID, conn: Connection | None = None
-) -> None:
+async def _delete_session(db: Database, session_id: UUID, conn: Connection | None = None) -> None:
     async def work(conn: Connection) -> None:
-        await database.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
-        await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
-        await delete_claimed(database, conn, session_id)
+        await db.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
+        await db.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
+        await delete_claimed(db, conn, session_id)
 
     if conn is None:
-        await database.run(work)
+        await db.run(work)
     else:
         await work(conn)
 
 
-async def _keep_latest(database: Database, session_id: UUID) -> None:
+async def _keep_latest(db: Database, session_id: UUID) -> None:
     async def work(conn: Connection) -> None:
-        if not await _lock(database, conn, session_id):
+        if not await _lock(db, conn, session_id):
             return
-        await _delete_older(database, conn, session_id, (1, False, False))
-        await _collect(database, conn, session_id)
+        await _delete_older(db, conn, session_id, (1, False, False))
+        await _collect(db, conn, session_id)
 
-    await database.run(work)
+    await db.run(work)
 
 
 async def _delete_older(
-    database: Database, conn: Connection, session_id: UUID, rule: tuple[int, bool, bool]
+    db: Database, conn: Connection, session_id: UUID, rule: tuple[int, bool, bool]
 ) -> int:
     """Deletes all checkpoints but those that select_heads gives for `rule` and what they need.
 
     `rule` is its keep_last, keep_named and keep_replays. Values and contents that nothing
     names any more are left for `_collect`.
     """
-    heads = await database.fetch(_STATEMENTS["select_heads"], session_id, TASKS, *rule, conn=conn)
+    heads = await db.fetch(_STATEMENTS["select_heads"], session_id, TASKS, *rule, conn=conn)
     kept_roots: set[str] = set()
     deleted = 0
     # The root graph's namespace comes first.
@@ -196,30 +190,30 @@ async def _delete_older(
             chosen = [head for head in chosen if head["is_named"]]
         kept: set[str] = set()
         for head in chosen:
-            kept |= await _kept_ids(database, conn, session_id, head)
+            kept |= await _kept_ids(db, conn, session_id, head)
         if not namespace:
             kept_roots = kept
-        rows = await database.fetch(
+        rows = await db.fetch(
             _STATEMENTS["delete_checkpoints_but"], session_id, namespace, sorted(kept), conn=conn
         )
         deleted += rows[0]["deleted"]
     return deleted
 
 
-async def _lock(database: Database, conn: Connection, session_id: UUID) -> bool:
+async def _lock(db: Database, conn: Connection, session_id: UUID) -> bool:
     """Whether there is a session to lock; where there is none, nothing may be collected."""
-    return bool(await database.fetch(_STATEMENTS["lock_session"], session_id, conn=conn))
+    return bool(await db.fetch(_STATEMENTS["lock_session"], session_id, conn=conn))
 
 
 async def _kept_ids(
-    database: Database, conn: Connection, session_id: UUID, head: asyncpg.Record
+    db: Database, conn: Connection, session_id: UUID, head: asyncpg.Record
 ) -> set[str]:
     """The head and what it can't be rebuilt without."""
     kept = {head["checkpoint_id"]}
     if head["sends_parent_id"]:
         kept.add(head["sends_parent_id"])
     if head["delta_channels"]:
-        walk = await database.fetch(
+        walk = await db.fetch(
             _HISTORY["walk_delta_channels"],
             session_id,
             head["checkpoint_ns"],
@@ -242,6 +236,6 @@ def _is_call_over(head: asyncpg.Record, kept_roots: set[str]) -> bool:
     return is_call and head["is_root_saved"] and head["root_id"] not in kept_roots
 
 
-async def _collect(database: Database, conn: Connection, session_id: UUID) -> None:
+async def _collect(db: Database, conn: Connection, session_id: UUID) -> None:
     for name in ("cut_parents", "delete_unused_values", "delete_unused_contents"):
-        await database.fetch(_STATEMENTS[name], session_id, conn=conn)
+        await db.fetch(_STATEMENTS[name], session_id, conn=conn)

@@ -1,4 +1,4 @@
-"""The runs that a saver's calls belong to: how a run is known again, and when it is over."""
+"""How far the runs are that a saver's calls belong to, and when one is over."""
 
 from __future__ import annotations
 
@@ -6,39 +6,15 @@ import asyncio
 import threading
 import time
 import weakref
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
-
-from langchain_core.runnables import RunnableConfig
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from langgraph_pgsaga import _fork
-
-# LangGraph's, seen from 1.2.18 to 1.2.24: each run of a graph has a Runtime of its own in the
-# config of its calls; its subgraphs have others, which share its `control`. What is called
-# in a node has the config of the node's task.
-_RUNTIME = "__pregel_runtime"
-_TASK_ID = "__pregel_task_id"
 
 _FEWEST_REMEMBERED = 1_000
 # A run that has ended may still have calls under way, for as long as a task of its last step
 # takes, unless its last checkpoint is there already.
 _ENDED_SECONDS = 60.0
 _LONGEST_SECONDS = 86_400.0
-
-
-class RunKey(NamedTuple):
-    """What tells the calls of one run from all others: LangGraph's own objects."""
-
-    runtime: object
-    control: object
-    is_nested: bool
-
-
-def run_key(config: RunnableConfig) -> RunKey | None:
-    """That of the run which makes a call; None where none does, as for update_state."""
-    configurable = config.get("configurable") or {}
-    runtime = configurable.get(_RUNTIME)
-    control = getattr(runtime, "control", None)
-    return None if control is None else RunKey(runtime, control, _TASK_ID in configurable)
 
 
 # What a run runs in: while that goes on with other things, the run is over.

@@ -13,24 +13,16 @@ from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, Checkpoint
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 from langgraph_pgsaga import _langgraph
+from langgraph_pgsaga._langgraph import run_key
 from langgraph_pgsaga.checkpoint.lease import Base, Lease, Leases
-from langgraph_pgsaga.checkpoint.run import Course, Remembered, run_key
-from langgraph_pgsaga.threads import Address
+from langgraph_pgsaga.checkpoint.run import Course, Remembered
+from langgraph_pgsaga.checkpoint.status import status_of
+from langgraph_pgsaga.threads import Address, SessionStatus
 
-# agent_sessions.status.
-ACTIVE, PAUSED, COMPLETED, FAILED = "active", "paused", "completed", "failed"
-
-# LangGraph's: what a node with an error handler writes beside its error.
-_ERROR_SOURCE = "__error_source_node__"
-# The path of what a node or entrypoint calls (`@task`): that tells its caller how it ended.
-_CALLED = "~__pregel_push, ~"
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
-# The step that LangGraph counts from where a thread has no checkpoint.
-_STEP_BEFORE_FIRST = -2
 
-
-class Standing(NamedTuple):
+class SessionChange(NamedTuple):
     """What a call says of its thread's run.
 
     `status` is that of agent_sessions, where the call tells it: active, or one of those at
@@ -38,12 +30,12 @@ class Standing(NamedTuple):
     that is stored.
     """
 
-    status: str | None = None
+    status: SessionStatus | None = None
     lease: Lease | None = None
     begins_thread: bool = False
 
 
-NO_STANDING = Standing()
+NO_CHANGE = SessionChange()
 
 
 class _Run:
@@ -61,7 +53,7 @@ class _Run:
         self.course = Course()
         self.loaded: dict[str | None, int] = {}
         self.last_step: int | None = None
-        self.stops: dict[str, str] = {}
+        self.stops: dict[str, SessionStatus] = {}
 
     @property
     def is_over(self) -> bool:
@@ -82,7 +74,7 @@ class _Run:
         return self.last_step is not None and isinstance(step, int) and step >= self.last_step
 
 
-class Standings:
+class RunTracker:
     """Where the calls of one saver leave their threads' runs."""
 
     def __init__(self, leases: Leases) -> None:
@@ -103,7 +95,7 @@ class Standings:
         ids = (found_id, parent["configurable"]["checkpoint_id"] if parent else None)
         self._leases.begin(address.session_id, address.thread_id, config, loaded=ids, base=base)
         if run_key(config) is not None:
-            step = found.metadata.get("step") if found else _STEP_BEFORE_FIRST
+            step = found.metadata.get("step") if found else _langgraph.STEP_BEFORE_FIRST
             if isinstance(step, int):
                 self._run(address, config).loaded[found_id] = step
 
@@ -113,19 +105,19 @@ class Standings:
         config: RunnableConfig,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
-    ) -> Standing:
+    ) -> SessionChange:
         """That of a `put`, which from now on counts as stored."""
         is_root, parent_id = not address.checkpoint_ns, address.checkpoint_id
         lease = self._lease(address, config)
         status = None
         if is_root:
             status = self._status(address, config, checkpoint, metadata)
-            has_ended = status not in (None, ACTIVE)
+            has_ended = status not in (None, SessionStatus.ACTIVE)
             if lease is not None:
                 lease.note_end(has_ended=has_ended, is_complete=has_ended)
                 if lease.course is not None:
                     lease.loaded.add(checkpoint["id"])
-        return Standing(status, lease, begins_thread=is_root and parent_id is None)
+        return SessionChange(status, lease, begins_thread=is_root and parent_id is None)
 
     def of_writes(
         self,
@@ -134,16 +126,16 @@ class Standings:
         checkpoint_id: str,
         writes: Sequence[tuple[str, Any]],
         task_path: str,
-    ) -> Standing:
+    ) -> SessionChange:
         """That of a `put_writes`."""
-        is_of_node = not address.checkpoint_ns and not task_path.startswith(_CALLED)
+        is_of_node = not address.checkpoint_ns and not task_path.startswith(_langgraph.CALLED_PATH)
         has_ended, status = _end_of_writes(writes) if is_of_node else (False, None)
         if status is not None:
             self._run(address, config).stops[checkpoint_id] = status
         lease = self._lease(address, config)
         if lease is not None and has_ended:
             lease.note_end(has_ended=True, is_complete=False)
-        return Standing(status, lease)
+        return SessionChange(status, lease)
 
     def _status(
         self,
@@ -151,17 +143,20 @@ class Standings:
         config: RunnableConfig,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
-    ) -> str | None:
+    ) -> SessionStatus | None:
         """That of the root graph's checkpoint, by what its run has said so far."""
         status = status_of(checkpoint["channel_versions"], checkpoint["channel_values"], metadata)
         run = self._runs.get(_key(address, config))
         if run is None:
             return status
-        if run.is_at_its_limit(address.checkpoint_id, config, metadata) and status == ACTIVE:
-            status = FAILED
+        if (
+            run.is_at_its_limit(address.checkpoint_id, config, metadata)
+            and status == SessionStatus.ACTIVE
+        ):
+            status = SessionStatus.FAILED
         status = run.stops.pop(checkpoint["id"], status)
         run.course.note_call()
-        run.course.note_end(is_complete=status not in (None, ACTIVE))
+        run.course.note_end(is_complete=status not in (None, SessionStatus.ACTIVE))
         return status
 
     def _lease(self, address: Address, config: RunnableConfig) -> Lease | None:
@@ -189,27 +184,12 @@ def _key(address: Address, config: RunnableConfig) -> tuple[UUID, int | None]:
     return address.session_id, None if run is None else id(run.runtime)
 
 
-def status_of(
-    versions: Mapping[str, Any], values: Mapping[str, Any], metadata: Mapping[str, Any]
-) -> str | None:
-    """The status that the root graph's checkpoint leaves its thread with, if it tells.
-
-    `versions` and `values` are those of its channels; of the values the triggers' will do.
-    """
-    if not _langgraph.is_known(versions):
-        return None
-    if not _langgraph.next_nodes(values):
-        return COMPLETED
-    # A state that somebody made waits for a run.
-    return PAUSED if metadata.get("source") in ("update", "fork") else ACTIVE
-
-
-def _end_of_writes(writes: Sequence[tuple[str, Any]]) -> tuple[bool, str | None]:
+def _end_of_writes(writes: Sequence[tuple[str, Any]]) -> tuple[bool, SessionStatus | None]:
     """Whether a node that writes this is its run's last, and the status at which that ends."""
     values = dict(writes)
     if ERROR in values:
-        if _ERROR_SOURCE in values:  # an error handler goes on
+        if _langgraph.ERROR_SOURCE in values:  # an error handler goes on
             return False, None
         # Cancelling a run is no failure of its nodes.
-        return True, None if isinstance(values[ERROR], _CANCELLED) else FAILED
-    return (True, PAUSED) if INTERRUPT in values else (False, None)
+        return True, None if isinstance(values[ERROR], _CANCELLED) else SessionStatus.FAILED
+    return (True, SessionStatus.PAUSED) if INTERRUPT in values else (False, None)

@@ -38,18 +38,21 @@ from langgraph_pgsaga._arguments import (
     required_text,
     shown,
 )
-from langgraph_pgsaga.checkpoint import listing, retention
+from langgraph_pgsaga.checkpoint import retention
+from langgraph_pgsaga.checkpoint.contents import status_at
 from langgraph_pgsaga.checkpoint.decode import (
     FetchedCheckpoint,
     add_pending_sends,
     decode_fetched,
     needs_pending_sends,
 )
+from langgraph_pgsaga.checkpoint.delta_history import delta_channel_history, pending_sends
 from langgraph_pgsaga.checkpoint.encode import EncodedPut, EncodedWrites, encode_put, encode_writes
-from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory
 from langgraph_pgsaga.checkpoint.lease import NO_BASE, Base, Leases
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock, Renewals
-from langgraph_pgsaga.checkpoint.run_tracker import Standings
+from langgraph_pgsaga.checkpoint.listing import CheckpointListing
+from langgraph_pgsaga.checkpoint.run_tracker import RunTracker
+from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
@@ -120,9 +123,9 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
     def _begin(self, codec: Codec, leases: Leases) -> None:
         self._leases = leases
-        self._standings = Standings(leases)
-        self._codec = MessageCodec(codec)
-        self._memory = SessionMemory()
+        self._tracker = RunTracker(leases)
+        self.codec = MessageCodec(codec)
+        self._cache = SessionCache()
         self._queues: dict[asyncio.AbstractEventLoop, WriteQueue] = {}
 
     @classmethod
@@ -249,7 +252,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     async def _fetch_state(
         self, address: Address, *, conn: Connection | None = None
     ) -> FetchedCheckpoint | None:
-        known = self._memory.known(address.session_id)
+        known = self._cache.known(address.session_id)
         rows = await self.db.fetch(
             _STATEMENTS["get_checkpoint"],
             address.session_id,
@@ -260,7 +263,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             conn=conn,
         )
         return await decode_fetched(
-            self._codec, address.given_thread_id, address.stored_ns, rows, known
+            self.codec, address.given_thread_id, address.stored_ns, rows, known
         )
 
     async def _fetch_old(self, address: Address, conn: Connection) -> FetchedCheckpoint | None:
@@ -270,7 +273,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         parent = found.parent_config if found and _has_sends_of_parent(found) else None
         if found is not None and parent is not None:
             parent_id = parent["configurable"]["checkpoint_id"]
-            sends = await listing.pending_sends(self.db, self._codec, address, parent_id, conn)
+            sends = await pending_sends(self.db, self.codec, address, parent_id, conn)
             add_pending_sends(found.checkpoint, sends, self.get_next_version(None, None))
         return fetched
 
@@ -279,13 +282,13 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     ) -> None:
         found = fetched.found if fetched else None
         base = Base(fetched.lease_id, fetched.last_position or 0) if fetched else NO_BASE
-        self._standings.begin(address, config, found, base)
+        self._tracker.begin(address, config, found, base)
 
     def _remember(self, address: Address, fetched: FetchedCheckpoint | None) -> None:
         if fetched is None or fetched.found is None or fetched.session is None:
             return  # without its row, what is here was written without it
         session, sent = fetched.session, fetched.messages.items()
-        self._memory.learn(
+        self._cache.learn(
             address.session_id,
             session.epoch,
             session.message_count,
@@ -293,7 +296,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             states=[(address.stored_ns, fetched.found.config["configurable"]["checkpoint_id"])],
             deletion_count=session.deletion_count,
         )
-        self._memory.hold(address.session_id, session.epoch, sent)
+        self._cache.hold(address.session_id, session.epoch, sent)
 
     async def aget_iter(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]:
         """The checkpoint of `aget_tuple`, or nothing."""
@@ -330,14 +333,14 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         filter_: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
-    ) -> listing.CheckpointListing:
+    ) -> CheckpointListing:
         if before is not None and optional_checkpoint_id(before, "before") is None:
             problem = "its config names no checkpoint. Pass the config of one, or None"
             raise InvalidArgumentError(argument="before", problem=problem)
-        return listing.CheckpointListing(
+        return CheckpointListing(
             self.db,
-            self._codec,
-            self._memory,
+            self.codec,
+            self._cache,
             config,
             filter=None if filter_ is None else checked_mapping("filter", filter_),
             before=before,
@@ -355,8 +358,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
                 what it is built on.
         """
         names = checked_texts("channels", channels)
-        return await listing.delta_channel_history(
-            self.db, self._codec, self._memory, Address.of(config), names
+        return await delta_channel_history(
+            self.db, self.codec, self._cache, Address.of(config), names
         )
 
     # Writing
@@ -378,20 +381,20 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         """
         address = Address.of(config)
         _check_put(checkpoint, metadata, new_versions)
-        standing = self._standings.of_put(address, config, checkpoint, metadata)
+        change = self._tracker.of_put(address, config, checkpoint, metadata)
 
         def encode() -> EncodedPut:
-            known = self._memory.known(address.session_id)
+            known = self._cache.known(address.session_id)
             numbers: Mapping[bytes, int] = known.numbers if known else {}
             return encode_put(
-                self._codec,
+                self.codec,
                 address,
                 config,
                 checkpoint,
                 metadata,
                 new_versions,
                 numbers,
-                standing,
+                change,
             )
 
         await self._queue().write(address.session_id, encode)
@@ -423,11 +426,11 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         _check_writes(writes, task_id, task_path)
         if not writes:
             return
-        standing = self._standings.of_writes(address, config, checkpoint_id, writes, task_path)
+        change = self._tracker.of_writes(address, config, checkpoint_id, writes, task_path)
 
         def encode() -> EncodedWrites:
             return encode_writes(
-                self._codec, address, config, checkpoint_id, writes, task_id, task_path, standing
+                self.codec, address, config, checkpoint_id, writes, task_id, task_path, change
             )
 
         await self._queue().write(address.session_id, encode)
@@ -439,7 +442,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         if queue is None:
             for ended in [other for other in self._queues if other.is_closed()]:
                 self._queues.pop(ended, None)
-            queue = self._queues[loop] = WriteQueue(self.db, self._codec, self._memory)
+            queue = self._queues[loop] = WriteQueue(self.db, self.codec, self._cache)
         return queue
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
@@ -455,7 +458,17 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         clone.serde = serde
         clone._owns_db = False
         # What one may load, the other may not: nothing decoded is shared.
-        clone._begin(Codec(serde, digest_key=self._codec.codec.digest_key), self._leases)
+        clone._begin(Codec(serde, digest_key=self.codec.values.digest_key), self._leases)
+        return clone
+
+    def anew(self) -> PostgresSaver:
+        """A copy that has read nothing, so that it gives what the server has.
+
+        It takes no leases by itself; in a `lease` block of this saver it may write.
+        """
+        clone = copy.copy(self)
+        clone._owns_db = False
+        clone._begin(self.codec.values, self._leases.of_blocks())
         return clone
 
     # One writer per thread
@@ -487,7 +500,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             self.db,
             self._leases,
             self._renewals,
-            self._memory,
+            self._cache,
             thread_id,
             seconds=seconds,
             wait_seconds=wait_seconds,
@@ -507,30 +520,30 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         await retention.delete_for_runs(self.db, run_ids)
 
     async def acopy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
     ) -> None:
-        """Copies a thread with its whole listing. A source that isn't there copies nothing.
+        """Copies a thread with its whole history. A source that isn't there copies nothing.
 
         Args:
             source_thread_id: the thread, which stays as it is.
             target_thread_id: a thread that holds nothing.
-            until: a checkpoint id of the root graph: the copy is the thread as it stood
-                there. The latest is copied with all that its tasks wrote, so a paused run
-                can be resumed in the copy. Of an earlier one the tasks are unfinished
-                again; the questions they asked are open.
+            checkpoint_id: one of the root graph: the copy is the thread as it stood there.
+                The latest is copied with all that its tasks wrote, so a paused run can be
+                resumed in the copy. Of an earlier one the tasks are unfinished again; the
+                questions they asked are open.
 
         Raises:
             ThreadExistsError: the target holds state already.
-            CheckpointNotFoundError: the source has no checkpoint `until`.
+            MissingCheckpointError: the source has no such checkpoint.
         """
         status = None
-        if until is not None:
-            source = Address.of(checkpoint_config(source_thread_id, "", until))
+        if checkpoint_id is not None:
+            source = Address.of(checkpoint_config(source_thread_id, "", checkpoint_id))
             status = await self.db.snapshot(
-                lambda conn: listing.status_at(self.db, self._codec, source, conn)
+                lambda conn: status_at(self.db, self.codec, source, conn)
             )
         await retention.copy_thread(
-            self.db, source_thread_id, target_thread_id, until=until, status=status
+            self.db, source_thread_id, target_thread_id, checkpoint_id=checkpoint_id, status=status
         )
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
@@ -608,10 +621,12 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         self.db.portal.call(self.adelete_for_runs, run_ids)
 
     def copy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
     ) -> None:
         """`acopy_thread` for sync callers."""
-        self.db.portal.call(self.acopy_thread, source_thread_id, target_thread_id, until=until)
+        self.db.portal.call(
+            self.acopy_thread, source_thread_id, target_thread_id, checkpoint_id=checkpoint_id
+        )
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """`aprune` for sync callers."""

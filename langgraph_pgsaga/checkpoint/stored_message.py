@@ -16,7 +16,7 @@ _OBJECT_BYTES = 1500
 _TIMES_DATA = 3
 
 
-class ShownMessage(NamedTuple):
+class ReadableColumns(NamedTuple):
     """The readable columns of agent_messages; empty where nothing may stand in clear."""
 
     message_id: str | None
@@ -26,22 +26,22 @@ class ShownMessage(NamedTuple):
     metadata: str
 
 
-_HIDDEN = ShownMessage(None, "", "", "", "{}")
+_HIDDEN = ReadableColumns(None, "", "", "", "{}")
 
 
 class StoredMessage:
     """A version of a message: its bytes before encryption, and what stands for them.
 
-    `shown` may be missing: it is needed when the message is new to its session only.
+    `readable` may be missing: it is needed when the message is new to its session only.
     """
 
     # Many live long: each object less is one less for the garbage collector to visit.
-    __slots__ = ("data", "digest", "pristine", "shown", "type")
+    __slots__ = ("data", "digest", "pristine", "readable", "type")
 
     def __init__(self, encoded: Encoded, digest: bytes) -> None:
         self.type, self.data = encoded
         self.digest = digest
-        self.shown: ShownMessage | None = None
+        self.readable: ReadableColumns | None = None
         # Of the decoded message; None before the first decoding, False where none is exact.
         self.pristine: Snapshot | bool | None = None
 
@@ -74,8 +74,8 @@ class MessageCodec:
     goes with the message.
     """
 
-    def __init__(self, codec: Codec) -> None:
-        self.codec = codec
+    def __init__(self, values: Codec) -> None:
+        self.values = values
         self._seen: dict[int, _Seen] = {}
 
         def forget(ref: weakref.ref[BaseMessage], seen: dict[int, Any] = self._seen) -> None:
@@ -85,8 +85,8 @@ class MessageCodec:
 
     def lenient(self) -> MessageCodec:
         """One that loads placeholders for what this one refuses."""
-        codec = self.codec.lenient()
-        return self if codec is self.codec else MessageCodec(codec)
+        values = self.values.lenient()
+        return self if values is self.values else MessageCodec(values)
 
     def stored(self, message: BaseMessage, where: str) -> StoredMessage:
         """The message's stored form; `where` names it in errors.
@@ -99,7 +99,7 @@ class MessageCodec:
             return found.stored
         # Before the encoding: what changes meanwhile must not match.
         snapshot = Snapshot.of(message)
-        stored = self._with_digest(self.codec.encode(message, where))
+        stored = self._with_digest(self.values.encode(message, where))
         if snapshot is not None:
             self._remember(message, stored, snapshot)
         return stored
@@ -110,7 +110,7 @@ class MessageCodec:
         Raises:
             CorruptValueError: as Codec.open.
         """
-        return self._with_digest(self.codec.open(type_, payload))
+        return self._with_digest(self.values.open(type_, payload))
 
     def fresh(self, stored: StoredMessage) -> Any:
         """The message, an object of the caller's own.
@@ -122,24 +122,26 @@ class MessageCodec:
         if isinstance(pristine, Snapshot):
             message = pristine.copy()
         else:
-            message = self.codec.decode(stored.encoded)
+            message = self.values.decode(stored.encoded)
             if pristine is None and isinstance(message, BaseMessage):
                 pristine = stored.pristine = Snapshot.of_decoded(message) or False
         if isinstance(pristine, Snapshot):
             self._remember(message, stored, pristine)
         return message
 
-    def show(self, stored: StoredMessage, message: BaseMessage | None = None) -> ShownMessage:
+    def readable_columns(
+        self, stored: StoredMessage, message: BaseMessage | None = None
+    ) -> ReadableColumns:
         """The readable columns; `message` is the stored one as an object, if it's at hand."""
-        if stored.shown is None and not self.codec.readable:
-            stored.shown = _HIDDEN
-        if stored.shown is None:
-            message = message if message is not None else self.codec.decode(stored.encoded)
-            stored.shown = _shown(message)
-        return stored.shown
+        if stored.readable is None and not self.values.readable:
+            stored.readable = _HIDDEN
+        if stored.readable is None:
+            message = message if message is not None else self.values.decode(stored.encoded)
+            stored.readable = _readable(message)
+        return stored.readable
 
     def _with_digest(self, encoded: Encoded) -> StoredMessage:
-        return StoredMessage(encoded, self.codec.digest(encoded))
+        return StoredMessage(encoded, self.values.digest(encoded))
 
     def _remember(self, message: BaseMessage, stored: StoredMessage, snapshot: Snapshot) -> None:
         seen = _Seen(message, self._forget)
@@ -147,8 +149,8 @@ class MessageCodec:
         self._seen[seen.key] = seen
 
 
-def _shown(message: BaseMessage) -> ShownMessage:
-    return ShownMessage(
+def _readable(message: BaseMessage) -> ReadableColumns:
+    return ReadableColumns(
         _json.clean_text(message.id) if message.id else None,
         _json.clean_text(message.type),
         _message_text.role_of(message),

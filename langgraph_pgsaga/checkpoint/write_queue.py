@@ -12,8 +12,8 @@ import asyncpg
 
 from langgraph_pgsaga.checkpoint.batch import Batch
 from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedWrites
-from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory, is_same_session
 from langgraph_pgsaga.checkpoint.lease import Lease, refusal
+from langgraph_pgsaga.checkpoint.session_cache import SessionCache, is_same_session
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import (
@@ -69,10 +69,10 @@ class WriteQueue:
     is; one that is sent may be stored or not.
     """
 
-    def __init__(self, database: Database, codec: MessageCodec, memory: SessionMemory) -> None:
+    def __init__(self, db: Database, codec: MessageCodec, cache: SessionCache) -> None:
         # Asking for it costs a system call.
         self._loop = asyncio.get_running_loop()
-        self._lanes = [_Lane(self._loop, database, codec, memory) for _ in range(_LANES)]
+        self._lanes = [_Lane(self._loop, db, codec, cache) for _ in range(_LANES)]
         self._queued_bytes = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_waking = False
@@ -131,14 +131,14 @@ class _Lane:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        database: Database,
+        db: Database,
         codec: MessageCodec,
-        memory: SessionMemory,
+        cache: SessionCache,
     ) -> None:
         self._loop = loop
-        self._database = database
+        self._db = db
         self._codec = codec
-        self._memory = memory
+        self._cache = cache
         self._queue: deque[_Queued] = deque()
         self._task: asyncio.Task[None] | None = None
         self._taken: list[_Queued] = []
@@ -234,10 +234,10 @@ class _Lane:
                     return
         except ThreadDeletedError:
             statement = _STATEMENTS["delete_stray_writes"]
-            await self._database.fetch(statement, queued.call.session_id)
+            await self._db.fetch(statement, queued.call.session_id)
             raise
         raise ServerError(
-            dsn=self._database.dsn,
+            dsn=self._db.dsn,
             sqlstate=None,
             detail=f"thread {queued.call.thread_id!r} was deleted and begun anew again and again "
             f"while this call was to be stored ({_MOST_TRIES} tries)",
@@ -259,13 +259,13 @@ class _Lane:
 
         async def work(conn: Connection) -> tuple[Batch, dict[UUID, int]]:
             # By a statement of its own: the next one sees all that those before it stored.
-            await self._database.fetch(_RETENTION["lock_session"], call.session_id, conn=conn)
+            await self._db.fetch(_RETENTION["lock_session"], call.session_id, conn=conn)
             await self._find_session(call, conn=conn)
-            batch = Batch.of(self._codec, [call], self._memory)
+            batch = Batch.of(self._codec, [call], self._cache)
             return batch, await self._execute(batch, conn=conn)
 
         try:
-            batch, live = await self._database.run(work)
+            batch, live = await self._db.run(work)
         except ServerError as error:
             if error.sqlstate != _UNIQUE_VIOLATION:
                 raise
@@ -282,16 +282,16 @@ class _Lane:
         session_id = call.session_id
         digests = list({message.digest for message in call.messages})
         parent = call.parent_key
-        rows = await self._database.fetch(
+        rows = await self._db.fetch(
             _STATEMENTS["find_session"], session_id, digests, *(parent or (None, None)), conn=conn
         )
-        self._check_standing(call, rows[0] if rows else None)
+        self._check_may_write(call, rows[0] if rows else None)
         if not rows:
-            self._memory.forget(session_id)
+            self._cache.forget(session_id)
             return
         row = rows[0]
         found = zip(row["digests"] or (), row["message_nos"] or (), strict=True)
-        self._memory.learn(
+        self._cache.learn(
             session_id,
             row["message_epoch"],
             row["message_count"],
@@ -300,18 +300,18 @@ class _Lane:
             deletion_count=row["deletion_count"],
         )
 
-    def _check_standing(self, call: EncodedCall, row: asyncpg.Record | None) -> None:
+    def _check_may_write(self, call: EncodedCall, row: asyncpg.Record | None) -> None:
         """Raises where the call may not write to the session as find_session found it."""
-        known, standing = self._memory.known(call.session_id), call.standing
-        was_there = known is not None or (standing.lease is not None and standing.lease.is_claimed)
+        known, change = self._cache.known(call.session_id), call.change
+        was_there = known is not None or (change.lease is not None and change.lease.is_claimed)
         is_another = known is not None and (
             row is None or not is_same_session(known.epoch, row["message_epoch"])
         )
-        if was_there and (row is None or is_another) and not standing.begins_thread:
+        if was_there and (row is None or is_another) and not change.begins_thread:
             raise ThreadDeletedError(thread_id=call.thread_id)
         if row is not None:
-            no_matter = standing.lease is None and isinstance(call, EncodedWrites)
-            refused = refusal(call.thread_id, standing.lease, row)
+            no_matter = change.lease is None and isinstance(call, EncodedWrites)
+            refused = refusal(call.thread_id, change.lease, row)
             if refused is not None and not no_matter:
                 raise refused
             # Begun anew, the thread has none of the checkpoints of before.
@@ -321,13 +321,13 @@ class _Lane:
 
     async def _store(self, taken: Sequence[_Queued]) -> list[_Queued]:
         """Stores the calls, and answers those whose session wasn't as expected."""
-        batch = Batch.of(self._codec, [queued.call for queued in taken], self._memory)
+        batch = Batch.of(self._codec, [queued.call for queued in taken], self._cache)
         return self._acknowledge(taken, batch, await self._execute(batch))
 
     async def _execute(self, batch: Batch, *, conn: Connection | None = None) -> dict[UUID, int]:
         """The sessions that were as expected, with their deletion_count."""
         statement = _STATEMENTS[batch.statement]
-        rows = await self._database.fetch(statement, *batch.arguments(), conn=conn)
+        rows = await self._db.fetch(statement, *batch.arguments(), conn=conn)
         return {row["session_id"]: row["deletion_count"] for row in rows}
 
     def _acknowledge(
@@ -339,7 +339,7 @@ class _Lane:
             if part.session_id not in stale:
                 part.note_stored()
                 count = part.message_count + len(part.fresh)
-                self._memory.learn(
+                self._cache.learn(
                     part.session_id,
                     part.epoch,
                     count,
@@ -348,9 +348,9 @@ class _Lane:
                     part.stored_states,
                     live[part.session_id],
                 )
-                self._memory.hold(part.session_id, part.epoch, part.stored)
+                self._cache.hold(part.session_id, part.epoch, part.stored)
                 for _, message in part.stored:
-                    message.shown = None  # it has been needed
+                    message.readable = None  # it has been needed
         left = [queued for queued in taken if queued.call.session_id in stale]
         for queued in taken:
             if queued.call.session_id not in stale and not queued.done.done():
@@ -360,7 +360,7 @@ class _Lane:
 
 def _is_of_another(call: EncodedCall, leases: dict[UUID, Lease | None]) -> bool:
     """Whether the call is written under another lease than its session's calls before it."""
-    lease = call.standing.lease
+    lease = call.change.lease
     if lease is None and isinstance(call, EncodedWrites):
         return False
     return leases.setdefault(call.session_id, lease) is not lease

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from langgraph_pgsaga.errors import (
-    CheckpointNotFoundError,
     InvalidArgumentError,
+    MissingCheckpointError,
     MissingThreadError,
 )
 
@@ -67,7 +67,7 @@ def chosen(
 def _found(steps: History, thread: str, given: dict[str, Any]) -> Step:
     try:
         return steps.at(**given)
-    except CheckpointNotFoundError as error:
+    except MissingCheckpointError as error:
         said = ", ".join(f"{key} {value}" for key, value in given.items())
         raise _missing(f"none has {said}", thread) from error
 

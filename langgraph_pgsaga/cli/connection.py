@@ -54,13 +54,13 @@ def opened(dsn: str | None, schema: str | None, *, make: bool = False) -> Iterat
 
     if dsn:
         # As behind a pooler, which may be there: a command has no use for prepared statements.
-        database = Database(dsn, schema=schema, pooler=True)
+        db = Database(dsn, schema=schema, pooler=True)
     else:
         if not make:
             _refuse_to_make()
-        database = Database.embedded(schema=schema)
-    with database:
-        yield database
+        db = Database.embedded(schema=schema)
+    with db:
+        yield db
 
 
 @contextmanager
@@ -71,8 +71,8 @@ def opened_saver(
     from langgraph_pgsaga.checkpoint import PostgresSaver
 
     import_modules(imports)
-    with opened(dsn, schema) as database:
-        yield PostgresSaver(database, lenient=True)
+    with opened(dsn, schema) as db:
+        yield PostgresSaver(db, lenient=True)
 
 
 def import_modules(names: Sequence[str] | None) -> None:

@@ -180,12 +180,12 @@ class Database:
 
         server = EmbeddedServer.start_default() if path is None else EmbeddedServer.start(path)
         try:
-            database = cls(server.dsn, **options)
+            db = cls(server.dsn, **options)
         except BaseException:
             server.stop()
             raise
-        database._server = server
-        return database
+        db._server = server
+        return db
 
     # Statements
 
@@ -202,7 +202,7 @@ class Database:
         """
         text = self.text(statement)
         if conn is not None:
-            with self._translating(*ARGUMENT_ERRORS):
+            with self.translating(*ARGUMENT_ERRORS):
                 rows: list[asyncpg.Record] = await conn.fetch(text, *args)
                 return rows
 
@@ -261,9 +261,9 @@ class Database:
         It commits when the block ends and rolls back when the block raises.
         Nothing in it is repeated.
         """
-        with self._translating():
+        with self.translating():
             async with AsyncExitStack() as stack:
-                with self._translating(OSError):
+                with self.translating(OSError):
                     pool = await self._pool()
                     connection = await stack.enter_async_context(self._connection(pool, keep=False))
                     await stack.enter_async_context(connection.transaction())
@@ -349,7 +349,7 @@ class Database:
         self._told_at = -math.inf
 
     @contextmanager
-    def _translating(self, *more: type[Exception]) -> Iterator[None]:
+    def translating(self, *more: type[Exception]) -> Iterator[None]:
         """Turns the driver's errors inside the block, and `more`, into this package's."""
         caught = (*DRIVER_ERRORS, *more)
         try:
@@ -362,7 +362,7 @@ class Database:
     async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside the pools, which the caller closes: for migrations."""
         self._check_open()
-        with self._translating(OSError):
+        with self.translating(OSError):
             return await self._connected(**self._connect_options())
 
     async def _connected(
@@ -518,8 +518,8 @@ class _Borrowed:
 
     __slots__ = ("_connection", "_database", "_keep", "_pool")
 
-    def __init__(self, database: Database, pool: LoopPool, *, keep: bool) -> None:
-        self._database = database
+    def __init__(self, db: Database, pool: LoopPool, *, keep: bool) -> None:
+        self._database = db
         self._pool = pool
         self._keep = keep
 
@@ -550,15 +550,15 @@ _inherited: list[object] = []
 
 
 def _after_fork_in_child() -> None:
-    for database in list(_live):
-        _inherited.append((database._portal, database._pools, database._server))
-        database._server = None
-        database._forget_connections()
+    for db in list(_live):
+        _inherited.append((db._portal, db._pools, db._server))
+        db._server = None
+        db._forget_connections()
 
 
 def _at_exit() -> None:
-    for database in list(_live):
-        database.close()
+    for db in list(_live):
+        db.close()
 
 
 if hasattr(os, "register_at_fork"):

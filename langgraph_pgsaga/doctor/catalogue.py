@@ -28,10 +28,10 @@ def expected() -> Objects:
     return {(kind, name): definition for kind, name, definition in rows}
 
 
-async def found(database: Database) -> Objects:
+async def found(db: Database) -> Objects:
     """What is there, in the schema of the table that records the migrations."""
-    table = render("{schema}.pgsaga_migrations", database.schema)
-    rows = await database.fetch(_LIST_OBJECTS, table)
+    table = render("{schema}.pgsaga_migrations", db.schema)
+    rows = await db.fetch(_LIST_OBJECTS, table)
     return {(row["kind"], row["name"]): row["definition"] for row in rows}
 
 

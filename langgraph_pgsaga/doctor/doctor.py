@@ -66,7 +66,7 @@ class Diagnosis:
         return max((check.status for check in self.checks), key=list(CheckStatus).index)
 
 
-async def diagnose(database: Database) -> Diagnosis:
+async def diagnose(db: Database) -> Diagnosis:
     """Looks at the server's statistics and settings, and at the tables. Writes nothing.
 
     What the user may not look at is a warning of that check. Statistics are those since the
@@ -77,22 +77,22 @@ async def diagnose(database: Database) -> Diagnosis:
     """
     found: list[Check] = []
     for names, look in _GENERAL:
-        found += await _looked(names, look, database)
-    (migrations,) = await _looked(("migrations",), _migrations, database)
+        found += await _looked(names, look, db)
+    (migrations,) = await _looked(("migrations",), _migrations, db)
     found.append(migrations)
     if migrations.status is not CheckStatus.FAIL:
         for names, look in _OF_TABLES:
-            found += await _looked(names, look, database)
+            found += await _looked(names, look, db)
     return Diagnosis(checks=tuple(found))
 
 
 Look = Callable[[Database], Awaitable[list[Check]]]
 
 
-async def _looked(names: Sequence[str], look: Look, database: Database) -> list[Check]:
+async def _looked(names: Sequence[str], look: Look, db: Database) -> list[Check]:
     """What one look shows; where it isn't permitted, that, for each check that needs it."""
     try:
-        return await look(database)
+        return await look(db)
     except ServerConnectionError:
         raise
     except (ServerError, MissingMigrationsError) as error:
@@ -100,8 +100,8 @@ async def _looked(names: Sequence[str], look: Look, database: Database) -> list[
         return [_warn(name, found, advice) for name in names]
 
 
-async def _server(database: Database) -> list[Check]:
-    row = await _one(database, "describe_server")
+async def _server(db: Database) -> list[Check]:
+    row = await _one(db, "describe_server")
     return [
         _version(row),
         _vector(row),
@@ -132,8 +132,8 @@ def _words(character_types: str) -> Check:
     return _warn("words", found, advice)
 
 
-async def _connections(database: Database) -> list[Check]:
-    row = await _one(database, "count_connections")
+async def _connections(db: Database) -> list[Check]:
+    row = await _one(db, "count_connections")
     used, most = row["connections"], row["max_connections"]
     found = f"{used} of {most} in use, {row['own_connections']} by langgraph_pgsaga"
     if used > _FULL_PART * most:
@@ -155,8 +155,8 @@ def _transaction_age(age: int) -> Check:
     )
 
 
-async def _connection(database: Database) -> list[Check]:
-    text = database.text(_STATEMENTS["ping"])
+async def _connection(db: Database) -> list[Check]:
+    text = db.text(_STATEMENTS["ping"])
 
     async def ping(conn: Connection) -> tuple[float, bool]:
         taken: list[float] = []
@@ -167,8 +167,8 @@ async def _connection(database: Database) -> list[Check]:
         # A pooler tells its clients a process id of its own making.
         return min(taken), conn.get_server_pid() != pid
 
-    seconds, is_pooled = await database.run(ping)
-    return [_round_trip(seconds), await _pooler(database, is_pooled=is_pooled)]
+    seconds, is_pooled = await db.run(ping)
+    return [_round_trip(seconds), await _pooler(db, is_pooled=is_pooled)]
 
 
 def _round_trip(seconds: float) -> Check:
@@ -178,11 +178,11 @@ def _round_trip(seconds: float) -> Check:
     return _ok("round trip", found)
 
 
-async def _pooler(database: Database, *, is_pooled: bool) -> Check:
+async def _pooler(db: Database, *, is_pooled: bool) -> Check:
     if not is_pooled:
         return _ok("pooler", "none: the connection is direct")
     advice = "if it is in transaction mode, use Database(pooler=True)"
-    if (await _settings(database, "jit"))["jit"] == "on":
+    if (await _settings(db, "jit"))["jit"] == "on":
         advice += "; and turn jit off for this user or database, since it takes no setting"
     return _warn("pooler", "one is in between", advice)
 
@@ -199,8 +199,8 @@ _UNSAFE = {
 }
 
 
-async def _durability(database: Database) -> list[Check]:
-    settings = await _settings(database, *_UNSAFE)
+async def _durability(db: Database) -> list[Check]:
+    settings = await _settings(db, *_UNSAFE)
     return [
         Check(name=name, status=status, found="off", advice=advice)
         if settings[name] == "off"
@@ -209,8 +209,8 @@ async def _durability(database: Database) -> list[Check]:
     ]
 
 
-async def _memory(database: Database) -> list[Check]:
-    settings = await _settings(database, "shared_buffers", "random_page_cost")
+async def _memory(db: Database) -> list[Check]:
+    settings = await _settings(db, "shared_buffers", "random_page_cost")
     buffers = int(settings["shared_buffers"])
     cost = float(settings["random_page_cost"])
     hint = "on SSDs 1.1 fits better; this package's connections don't depend on it"
@@ -227,10 +227,8 @@ async def _memory(database: Database) -> list[Check]:
     ]
 
 
-async def _transactions(database: Database) -> list[Check]:
-    rows = await database.fetch(
-        _STATEMENTS["list_long_transactions"], _IDLE_SECONDS, _ACTIVE_SECONDS
-    )
+async def _transactions(db: Database) -> list[Check]:
+    rows = await db.fetch(_STATEMENTS["list_long_transactions"], _IDLE_SECONDS, _ACTIVE_SECONDS)
     idle = [row for row in rows if row["is_idle"]]
     return [
         _long(
@@ -258,8 +256,8 @@ def _long(name: str, rows: Sequence[asyncpg.Record], advice: str) -> Check:
     return _warn(name, told, advice)
 
 
-async def _replicas(database: Database) -> list[Check]:
-    rows = await database.fetch(_STATEMENTS["list_replicas"])
+async def _replicas(db: Database) -> list[Check]:
+    rows = await db.fetch(_STATEMENTS["list_replicas"])
     if not rows:
         return [_ok("replicas", "none")]
     behind = [
@@ -278,8 +276,8 @@ async def _replicas(database: Database) -> list[Check]:
     return [_ok("replicas", told)]
 
 
-async def _slots(database: Database) -> list[Check]:
-    rows = await database.fetch(_STATEMENTS["list_idle_slots"])
+async def _slots(db: Database) -> list[Check]:
+    rows = await db.fetch(_STATEMENTS["list_idle_slots"])
     if not rows:
         return [_ok("idle slots", "none")]
     told = _listed(f"{row['slot_name']} keeps {_bytes(row['kept_bytes'] or 0)}" for row in rows)
@@ -289,9 +287,9 @@ async def _slots(database: Database) -> list[Check]:
     return [_ok("idle slots", told)]
 
 
-async def _migrations(database: Database) -> list[Check]:
+async def _migrations(db: Database) -> list[Check]:
     try:
-        found = await migrate.status(database)
+        found = await migrate.status(db)
     except OtherTablesError as error:
         return [_fail("migrations", str(error), "on the command line it is --schema")]
     except (MigrationError, InvalidArgumentError) as error:
@@ -301,7 +299,7 @@ async def _migrations(database: Database) -> list[Check]:
     pending = [status.name for status in found if status.applied_at is None]
     advice = "run `pgsaga migrate up`"
     if len(pending) == len(found):
-        where = "the search_path" if database.schema is None else f"schema {database.schema!r}"
+        where = "the search_path" if db.schema is None else f"schema {db.schema!r}"
         return [_fail("migrations", f"there are no tables in {where}", advice)]
     if pending:
         return [_fail("migrations", f"pending: {', '.join(pending)}", advice)]
@@ -311,21 +309,21 @@ async def _migrations(database: Database) -> list[Check]:
     return [_ok("migrations", f"all {len(found)} are applied")]
 
 
-async def _schemas(database: Database) -> list[Check]:
-    used, every = await migrate.schemas(database)
+async def _schemas(db: Database) -> list[Check]:
+    used, every = await migrate.schemas(db)
     others = _listed(name for name in every if name != used)
-    if others and database.schema is None:
+    if others and db.schema is None:
         advice = f"pass schema={used!r}: a change of the search_path could lead to the others"
         found = f"the search_path finds {used}; there are tables in {others}, too"
         return [_warn("schema", found, advice)]
     return [_ok("schema", used + (f"; there are tables in {others}, too" if others else ""))]
 
 
-async def _objects(database: Database) -> list[Check]:
-    told = catalogue.differences(await catalogue.found(database))
+async def _objects(db: Database) -> list[Check]:
+    told = catalogue.differences(await catalogue.found(db))
     if not told:
         return [_ok("objects", "all that the migrations made is there")]
-    if any(status.migration is None for status in await migrate.status(database)):
+    if any(status.migration is None for status in await migrate.status(db)):
         return [_ok("objects", "not compared: they are a newer release's")]
     advice = "make it again by its statement in migrations/, or restore it from a backup"
     if all(text.endswith(catalogue.INVALID) for text in told):
@@ -333,8 +331,8 @@ async def _objects(database: Database) -> list[Check]:
     return [_fail("objects", _listed(iter(told)), advice)]
 
 
-async def _tables(database: Database) -> list[Check]:
-    rows = await database.fetch(_STATEMENTS["list_tables"], _sessions_table(database))
+async def _tables(db: Database) -> list[Check]:
+    rows = await db.fetch(_STATEMENTS["list_tables"], _sessions_table(db))
     size = sum(row["total_bytes"] for row in rows)
     largest = sorted(rows, key=lambda row: -row["total_bytes"])[:_MOST_NAMED]
     told = ", ".join(f"{row['name']} {_bytes(row['total_bytes'])}" for row in largest)
@@ -377,17 +375,17 @@ def _hot(rows: Sequence[asyncpg.Record]) -> Check:
     return _ok("HOT updates", found)
 
 
-async def _row_security(database: Database) -> list[Check]:
+async def _row_security(db: Database) -> list[Check]:
     """A row that a policy hides isn't read, and stays where its thread is deleted."""
-    rows = await database.fetch(_STATEMENTS["list_filtered_tables"], _sessions_table(database))
+    rows = await db.fetch(_STATEMENTS["list_filtered_tables"], _sessions_table(db))
     if not rows:
         return [_ok("row security", "none that counts for this user")]
     advice = "give the user bypassrls, or make sure that its policies show it all it wrote"
     return [_warn("row security", f"on for {_listed(row['name'] for row in rows)}", advice)]
 
 
-async def _sessions(database: Database) -> list[Check]:
-    row = await _one(database, "count_sessions")
+async def _sessions(db: Database) -> list[Check]:
+    row = await _one(db, "count_sessions")
     found = f"{row['sessions']:,}, of which {row['expired']:,} have expired"
     if row["overdue"]:
         advice = "run `pgsaga sweep` regularly: some have waited for more than a day"
@@ -415,22 +413,22 @@ _OF_TABLES: tuple[tuple[tuple[str, ...], Look], ...] = (
 )
 
 
-async def _one(database: Database, name: str) -> asyncpg.Record:
-    (row,) = await database.fetch(_STATEMENTS[name])
+async def _one(db: Database, name: str) -> asyncpg.Record:
+    (row,) = await db.fetch(_STATEMENTS[name])
     return row
 
 
-async def _settings(database: Database, *names: str) -> dict[str, str]:
+async def _settings(db: Database, *names: str) -> dict[str, str]:
     """Settings as text, sizes in bytes."""
-    rows = await database.fetch(_STATEMENTS["list_settings"], list(names))
+    rows = await db.fetch(_STATEMENTS["list_settings"], list(names))
     return {
         row["name"]: str(int(row["setting"]) * 8192) if row["unit"] == "8kB" else row["setting"]
         for row in rows
     }
 
 
-def _sessions_table(database: Database) -> str:
-    return render("{schema}.agent_sessions", database.schema)
+def _sessions_table(db: Database) -> str:
+    return render("{schema}.agent_sessions", db.schema)
 
 
 def _listed(texts: Iterator[str]) -> str:

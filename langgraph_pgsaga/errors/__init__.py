@@ -11,7 +11,7 @@
     ├── LeaseError                    a run, or whoever else, may not write to the thread
     │   ├── ThreadLeasedError         somebody else may
     │   └── LeaseLostError            it could, until somebody else did
-    ├── CheckpointNotFoundError       the thread has no checkpoint like the one asked for
+    ├── MissingCheckpointError       the thread has no checkpoint like the one asked for
     │   └── CheckpointDeletedError    it had, when it was read
     ├── NameTakenError                another checkpoint of the thread has the name
     ├── TakeoverError                 a thread can't be taken over from another saver
@@ -79,9 +79,9 @@ from langgraph_pgsaga.errors.takeover import (
 )
 from langgraph_pgsaga.errors.threads import (
     CheckpointDeletedError,
-    CheckpointNotFoundError,
     LeaseError,
     LeaseLostError,
+    MissingCheckpointError,
     MissingThreadError,
     NameTakenError,
     SessionExistsError,
@@ -106,7 +106,6 @@ __all__ = [
     "ChangedClassError",
     "ChangedMigrationError",
     "CheckpointDeletedError",
-    "CheckpointNotFoundError",
     "ClosedError",
     "CorruptValueError",
     "EmbeddedServerError",
@@ -116,6 +115,7 @@ __all__ = [
     "LeaseLostError",
     "LockLostError",
     "MigrationError",
+    "MissingCheckpointError",
     "MissingDatabaseError",
     "MissingMigrationsError",
     "MissingThreadError",

@@ -69,7 +69,7 @@ class MissingThreadIdError(InvalidArgumentError):
 
 @dataclass(kw_only=True, eq=False)
 class InvalidCursorError(InvalidArgumentError):
-    """A cursor that doesn't come from the `next_cursor` of a page of the same order."""
+    """A cursor that doesn't come from the `next_cursor` of a page of the same listing."""
 
     argument: str = "after"
     problem: str
@@ -78,7 +78,7 @@ class InvalidCursorError(InvalidArgumentError):
     def __str__(self) -> str:
         return (
             f"{self.argument}: {self.problem}: {self.cursor!r}. "
-            "Pass the next_cursor of the page before, with the same order"
+            "Pass the next_cursor of the page before, with the same filters and order"
         )
 
 

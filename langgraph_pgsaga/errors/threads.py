@@ -94,7 +94,7 @@ class LeaseLostError(LeaseError):
 
 
 @dataclass(kw_only=True, eq=False)
-class CheckpointNotFoundError(PgSagaError):
+class MissingCheckpointError(PgSagaError):
     """The thread has no checkpoint like the one asked for."""
 
     thread_id: str
@@ -107,7 +107,7 @@ class CheckpointNotFoundError(PgSagaError):
 
 
 @dataclass(kw_only=True, eq=False)
-class CheckpointDeletedError(CheckpointNotFoundError):
+class CheckpointDeletedError(MissingCheckpointError):
     """A checkpoint that this process read, or wrote, was deleted since, or what it is built on."""
 
     checkpoint_id: str

@@ -16,7 +16,6 @@ import asyncpg
 from langchain_core.load import dumpd
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import (
@@ -26,11 +25,12 @@ from langgraph_pgsaga._arguments import (
     required_text,
     shown,
 )
+from langgraph_pgsaga._langgraph import DeltaSnapshot
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.database import Connection, load_statements
 from langgraph_pgsaga.errors import (
-    CheckpointNotFoundError,
     InvalidArgumentError,
+    MissingCheckpointError,
     MissingThreadError,
     UnloadableValueError,
 )
@@ -69,7 +69,7 @@ class Messages:
         whatever branch. A channel without a value is an empty conversation.
 
         Raises:
-            MissingThreadError, CheckpointNotFoundError: it isn't there.
+            MissingThreadError, MissingCheckpointError: it isn't there.
             InvalidArgumentError: the channel holds something else than messages, or is a
                 delta channel, whose value only its graph can make.
             UnloadableValueError: as the saver.
@@ -92,7 +92,7 @@ class Messages:
         since: datetime | None = None,
         until: datetime | None = None,
         text: str | None = None,
-        branch: str | None = None,
+        checkpoint_id: str | None = None,
         checkpoint_ns: str = "",
         limit: int = 100,
         after: str | None = None,
@@ -108,17 +108,17 @@ class Messages:
             since, until: the time of storing, from `since` on and before `until`; aware.
             text: words that must all occur, as web searches have it: "a phrase", or, -not.
                 They are looked for in the first 50,000 characters, whatever their case.
-            branch: a checkpoint id of the thread; only messages that its state holds.
-            checkpoint_ns: the namespace of `branch`.
+            checkpoint_id: of the thread; only messages that its state holds.
+            checkpoint_ns: the namespace of the checkpoint.
             limit: 1 to 1000.
             after: the next_cursor of a page with the same filters.
 
         Raises:
-            CheckpointNotFoundError, MissingThreadError: `branch` isn't there.
+            MissingCheckpointError, MissingThreadError: `checkpoint_id` isn't there.
             InvalidArgumentError: an argument that can't be used.
         """
         check_limit(limit)
-        query = Query.of(thread_id, types, roles, since, until, text, branch, checkpoint_ns)
+        query = Query.of(thread_id, types, roles, since, until, text, checkpoint_id, checkpoint_ns)
         place = None if after is None else query.place(after)
         # One more shows whether there are more.
         found = await self._fetch(query, place, limit + 1)
@@ -191,7 +191,7 @@ class Messages:
         since: datetime | None = None,
         until: datetime | None = None,
         text: str | None = None,
-        branch: str | None = None,
+        checkpoint_id: str | None = None,
         checkpoint_ns: str = "",
         full: bool = False,
     ) -> int:
@@ -208,10 +208,10 @@ class Messages:
                 JSON holds; objects (in an artifact, say) are there as their repr only.
 
         Raises:
-            As `rows`, also where `branch` is deleted meanwhile; with `full` also
+            As `rows`, also where `checkpoint_id` is deleted meanwhile; with `full` also
                 UnloadableValueError.
         """
-        query = Query.of(thread_id, types, roles, since, until, text, branch, checkpoint_ns)
+        query = Query.of(thread_id, types, roles, since, until, text, checkpoint_id, checkpoint_ns)
         if isinstance(file, str | os.PathLike):
             with _replacing(_file_path(file)) as opened:
                 return await self._export(query, opened, full=full)
@@ -232,8 +232,8 @@ class Messages:
 
     def _dumped(self, row: asyncpg.Record) -> Any:
         try:
-            stored = self.saver._codec.of_row(row["payload_type"], row["payload"])
-            return dumpd(self.saver._codec.fresh(stored))
+            stored = self.saver.codec.of_row(row["payload_type"], row["payload"])
+            return dumpd(self.saver.codec.fresh(stored))
         except UnloadableValueError as error:
             error.at(thread_id=row["thread_id"], path=f"message {row['message_no']}")
             raise
@@ -265,31 +265,31 @@ class Messages:
         conn: Connection | None = None,
     ) -> list[asyncpg.Record]:
         name, arguments = query.statement(place)
-        statement, branch = _STATEMENTS[name], query.branch
-        if branch is None:
+        statement, checkpoint = _STATEMENTS[name], query.checkpoint
+        if checkpoint is None:
             return await self._db.fetch(statement, *arguments, limit, with_payload, conn=conn)
 
         async def work(conn: Connection) -> list[asyncpg.Record]:
             rows = await self._db.fetch(statement, *arguments, limit, with_payload, conn=conn)
             if len(rows) < limit:
                 # It ends here, or else it is gone.
-                await self._check_branch(branch, conn)
+                await self._check_is_there(checkpoint, conn)
             return rows
 
         return await self._db.snapshot(work)
 
-    async def _check_branch(self, branch: Address, conn: Connection) -> None:
-        arguments = branch.session_id, branch.stored_ns, branch.checkpoint_id
+    async def _check_is_there(self, address: Address, conn: Connection) -> None:
+        arguments = address.session_id, address.stored_ns, address.checkpoint_id
         (row,) = await self._db.fetch(_STATEMENTS["exists_checkpoint"], *arguments, conn=conn)
         if not row["is_there"]:
-            raise await self._missing(branch, conn)
+            raise await self._missing(address, conn)
 
     async def _missing(
         self, address: Address, conn: Connection | None = None
-    ) -> MissingThreadError | CheckpointNotFoundError:
+    ) -> MissingThreadError | MissingCheckpointError:
         if not await self._is_there(address, conn):
             return MissingThreadError(thread_id=address.thread_id)
-        return CheckpointNotFoundError(thread_id=address.thread_id)
+        return MissingCheckpointError(thread_id=address.thread_id)
 
     async def _is_there(self, address: Address, conn: Connection | None = None) -> bool:
         (row,) = await self._db.fetch(_STATEMENTS["exists_thread"], address.session_id, conn=conn)
@@ -305,7 +305,7 @@ def _messages_of(found: CheckpointTuple, channel: str) -> list[BaseMessage]:
             raise InvalidArgumentError(argument="channel", problem=problem)
         return []
     value = values[channel]
-    if isinstance(value, _DeltaSnapshot):
+    if type(value) is DeltaSnapshot:
         value = value.value
     if not isinstance(value, list) or not all(isinstance(m, BaseMessage) for m in value):
         problem = f"{channel!r} holds something else than a list of messages"

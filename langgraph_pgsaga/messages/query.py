@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,17 +19,17 @@ from langgraph_pgsaga._arguments import (
     checked_time,
     required_text,
 )
-from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga._cursor import cursor_of, place_of_cursor
+from langgraph_pgsaga.errors import InvalidArgumentError, InvalidCursorError
 from langgraph_pgsaga.threads import Address, ThreadId, checkpoint_config
 
 _LARGEST_LIMIT = 1000
-_LARGEST_NUMBER = 2**31 - 1
 _LONGEST_SEARCH = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What a listing asks for, checked. `branch` names a checkpoint."""
+    """What a listing asks for, checked. `checkpoint` is the state whose messages are meant."""
 
     session_id: UUID | None
     types: list[str] | None
@@ -38,7 +37,7 @@ class Query:
     since: datetime | None
     until: datetime | None
     text: str | None
-    branch: Address | None
+    checkpoint: Address | None
 
     @classmethod
     def of(
@@ -49,14 +48,16 @@ class Query:
         since: datetime | None = None,
         until: datetime | None = None,
         text: str | None = None,
-        branch: str | None = None,
+        checkpoint_id: str | None = None,
         checkpoint_ns: str = "",
     ) -> Query:
         """The query of these arguments, or InvalidArgumentError."""
-        if branch is not None and thread_id is None:
-            raise InvalidArgumentError(argument="branch", problem="needs the thread_id it is of")
-        if checked_text("branch", branch) == "":
-            raise InvalidArgumentError(argument="branch", problem="must name a checkpoint")
+        argument = "checkpoint_id"
+        if checkpoint_id is not None and thread_id is None:
+            raise InvalidArgumentError(argument=argument, problem="needs the thread_id it is of")
+        if checked_text(argument, checkpoint_id) == "":
+            raise InvalidArgumentError(argument=argument, problem="must name a checkpoint")
+        at = None if checkpoint_id is None else address_of(thread_id, checkpoint_ns, checkpoint_id)
         return cls(
             session_id=None if thread_id is None else address_of(thread_id).session_id,
             types=_names("types", types),
@@ -64,15 +65,15 @@ class Query:
             since=checked_time("since", since),
             until=checked_time("until", until),
             text=None if text is None else searched(text),
-            branch=None if branch is None else address_of(thread_id, checkpoint_ns, branch),
+            checkpoint=at,
         )
 
     def statement(self, place: tuple[UUID, int] | None) -> tuple[str, list[Any]]:
         """The listing that fits, and its arguments but the page's size and payloads."""
         session, number = place or (None, None)
         filters = [self.types, self.roles, self.since, self.until]
-        if self.branch is not None:
-            at = [self.session_id, self.branch.stored_ns, self.branch.checkpoint_id]
+        if self.checkpoint is not None:
+            at = [self.session_id, self.checkpoint.stored_ns, self.checkpoint.checkpoint_id]
             return "list_checkpoint_messages", [*at, *filters, self.text, number]
         if self.session_id is not None:
             return "list_thread_messages", [self.session_id, *filters, self.text, number]
@@ -83,26 +84,24 @@ class Query:
     def cursor(self, place: tuple[UUID, int]) -> str:
         """The place as opaque text that is good for these filters only."""
         session_id, number = place
-        content = self._digest() + session_id.bytes + number.to_bytes(4, "big")
-        return base64.urlsafe_b64encode(content).decode()
+        return cursor_of(self._listing(), [str(session_id), number])
 
     def place(self, cursor: str) -> tuple[UUID, int]:
-        """The inverse; InvalidArgumentError where the cursor is of no such listing."""
+        """The inverse; InvalidCursorError where the cursor is of no such listing."""
+        given = place_of_cursor(cursor, self._listing(), "a page with these filters")
         try:
-            content = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
-        except (ValueError, AttributeError):
-            content = b""
-        number = int.from_bytes(content[24:], "big")
-        if len(content) != 28 or content[:8] != self._digest() or number > _LARGEST_NUMBER:
-            problem = "isn't the next_cursor of a page with these filters"
-            raise InvalidArgumentError(argument="after", problem=problem)
-        return UUID(bytes=content[8:24]), number
+            session_id, number = given
+            return UUID(session_id), checked_integer("number", number, least=0)
+        except (AttributeError, InvalidArgumentError, TypeError, ValueError):
+            problem = "isn't a cursor of a listing"
+            raise InvalidCursorError(cursor=cursor, problem=problem) from None
 
-    def _digest(self) -> bytes:
+    def _listing(self) -> str:
+        """What stands for all of the filters."""
         times = [time and time.timestamp() for time in (self.since, self.until)]
-        branch = self.branch and (self.branch.stored_ns, self.branch.checkpoint_id)
-        asked = repr([self.session_id, self.types, self.roles, times, self.text, branch])
-        return hashlib.blake2b(asked.encode(), digest_size=8).digest()
+        at = self.checkpoint and (self.checkpoint.stored_ns, self.checkpoint.checkpoint_id)
+        asked = repr([self.session_id, self.types, self.roles, times, self.text, at])
+        return hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
 
 
 def address_of(thread_id: Any, checkpoint_ns: str = "", checkpoint_id: str = "") -> Address:

@@ -25,10 +25,9 @@ from enum import Enum
 from typing import Any
 
 import ormsgpack
-from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_METHODS
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from pydantic import RootModel
 
+from langgraph_pgsaga._langgraph import SAFE_MSGPACK_METHODS, DeltaSnapshot
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
     ChangedClassError,
@@ -210,7 +209,7 @@ class Decoder:
         return _guard("numpy", "generic", lambda: known.numpy_scalar(np, dtype, buffer))
 
     def _delta(self, data: bytes) -> Any:
-        return _DeltaSnapshot(self.load(data))
+        return DeltaSnapshot(self.load(data))
 
     def _text(self, data: bytes) -> str:
         return str(self._bytes(data), "utf-8", "surrogatepass")

@@ -24,12 +24,12 @@ from zoneinfo import ZoneInfo
 
 import ormsgpack
 from langchain_core.messages import BaseMessage
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.store.base import Item, SearchItem
 from langgraph.types import Send
 from ormsgpack import Ext
 from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
 
+from langgraph_pgsaga._langgraph import DeltaSnapshot
 from langgraph_pgsaga._same import is_same
 from langgraph_pgsaga.errors import MissingTypeError, UnstorableValueError
 from langgraph_pgsaga.serde import live_classes
@@ -516,7 +516,7 @@ def _numpy_scalar(cls: type[Any]) -> Writer:
 _NATIVE_FORMS: tuple[tuple[type, Maker], ...] = (
     (tuple, _bare(TUPLE, list)),
     (int, _bare(BIG_INT, _big_int)),
-    (_DeltaSnapshot, _bare(DELTA, lambda value: value.value, PLAIN)),
+    (DeltaSnapshot, _bare(DELTA, lambda value: value.value, PLAIN)),
 )
 # then what is told by more than one base class:
 _NAMED_TESTS: tuple[tuple[Callable[[type], bool], Maker], ...] = (

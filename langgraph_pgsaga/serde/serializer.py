@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from langgraph.checkpoint.serde._msgpack import STRICT_MSGPACK_ENABLED
 from langgraph.checkpoint.serde.base import CipherProtocol, SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from langgraph_pgsaga import _langgraph
+from langgraph_pgsaga._langgraph import allowlist_of, is_plain
 from langgraph_pgsaga.errors import BlockedTypeError, CorruptValueError, UnloadableValueError
 from langgraph_pgsaga.serde.msgpack_decode import FailureFinder, decoder_of
 from langgraph_pgsaga.serde.msgpack_encode import Writers
@@ -147,12 +148,12 @@ def as_safe(
     it is.
     """
     if serde is None:
-        strict = strict or STRICT_MSGPACK_ENABLED
+        strict = strict or _langgraph.STRICT_MSGPACK_ENABLED
         return SafeSerializer(allow=allow, strict=strict, lenient=lenient)
     if isinstance(serde, SafeSerializer):
         return serde.with_msgpack_allowlist(allow)._made(strict=strict, lenient=lenient)
-    if type(serde) is JsonPlusSerializer and not serde._custom_unpack_ext_hook:
-        listed = serde._allowed_msgpack_modules
+    if type(serde) is JsonPlusSerializer and is_plain(serde):
+        listed = allowlist_of(serde)
         if listed is True:
             return SafeSerializer(allow=allow, strict=strict, lenient=lenient)
         return SafeSerializer(allow=(*allow, *(listed or ())), strict=True, lenient=lenient)

@@ -23,9 +23,9 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from langchain_core.runnables import Runnable
-from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES
 from pydantic import BaseModel
 
+from langgraph_pgsaga._langgraph import SAFE_MSGPACK_TYPES
 from langgraph_pgsaga.errors import BlockedTypeError, InvalidArgumentError, MissingTypeError
 from langgraph_pgsaga.serde import live_classes
 

@@ -7,11 +7,11 @@ from langgraph_pgsaga.sessions.session import (
     Session,
     SessionOrder,
     SessionPage,
-    SessionStatus,
     Unchanged,
 )
 from langgraph_pgsaga.sessions.sessions import Sessions
 from langgraph_pgsaga.sessions.sweep import RetentionPolicy, SweepResult
+from langgraph_pgsaga.threads import SessionStatus
 
 __all__ = [
     "UNCHANGED",

@@ -8,7 +8,7 @@ from typing import Any
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_instance, checked_mapping
 from langgraph_pgsaga.errors import UnstorableValueError
-from langgraph_pgsaga.sessions.session import SessionStatus
+from langgraph_pgsaga.threads import SessionStatus
 
 
 def checked_status(status: SessionStatus) -> str:

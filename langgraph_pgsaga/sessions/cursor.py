@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_integer, checked_time
+from langgraph_pgsaga._cursor import cursor_of, place_of_cursor
 from langgraph_pgsaga.errors import InvalidArgumentError, InvalidCursorError
 from langgraph_pgsaga.sessions.session import Session, SessionOrder
 
@@ -34,32 +32,21 @@ class Place:
     def cursor(self, order: SessionOrder) -> str:
         """The place as opaque text, which is good for this order only."""
         time = self.time.isoformat() if self.time else ""
-        text = _json.dump([order, self.priority, time, str(self.session_id)])
-        return base64.urlsafe_b64encode(text.encode()).decode()
+        return cursor_of(order, [self.priority, time, str(self.session_id)])
 
     @classmethod
     def of_cursor(cls, cursor: str, order: SessionOrder) -> Place:
         """The inverse; InvalidCursorError where the text is no such place."""
-        problem = "isn't a cursor of a listing"
+        given = place_of_cursor(cursor, order, f"a listing by {order}")
         try:
-            found = _json.load(base64.b64decode(cursor.encode(), b"-_", validate=True).decode())
-            of_order, priority, time, session_id = found
+            priority, time, session_id = given
             place = cls(
                 priority=checked_integer("priority", priority),
                 time=checked_time("time", datetime.fromisoformat(time)),
                 session_id=UUID(session_id),
             )
-        except (
-            AttributeError,
-            binascii.Error,
-            InvalidArgumentError,
-            TypeError,
-            ValueError,
-        ):
-            # Not from the error, which may quote all of what was given.
-            raise InvalidCursorError(cursor=cursor, problem=problem) from None
-        if of_order != order:
-            problem = f"isn't a cursor of a listing by {order}"
-        elif place.cursor(order) == cursor:
-            return place
-        raise InvalidCursorError(cursor=cursor, problem=problem)
+        except (AttributeError, InvalidArgumentError, TypeError, ValueError):
+            place = cls()
+        if place.cursor(order) != cursor:
+            raise InvalidCursorError(cursor=cursor, problem="isn't a cursor of a listing")
+        return place

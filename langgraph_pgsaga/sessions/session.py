@@ -12,17 +12,9 @@ import asyncpg
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._times import aware
+from langgraph_pgsaga.threads import SessionStatus
 
 SessionOrder: TypeAlias = Literal["activity", "priority", "created"]
-
-
-class SessionStatus(Enum):
-    """Where the latest run of a session left it, or what was set since."""
-
-    ACTIVE = "active"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    FAILED = "failed"
 
 
 class Unchanged(Enum):

@@ -26,11 +26,10 @@ from langgraph_pgsaga.sessions.session import (
     Session,
     SessionOrder,
     SessionPage,
-    SessionStatus,
     Unchanged,
 )
 from langgraph_pgsaga.sessions.sweep import RetentionPolicy, Sweep, SweepResult, scoped
-from langgraph_pgsaga.threads import ThreadId, session_id_of, thread_id_text
+from langgraph_pgsaga.threads import SessionStatus, ThreadId, session_id_of, thread_id_text
 
 _STATEMENTS = load_statements("sessions")
 _MOST_PER_PAGE = 10_000

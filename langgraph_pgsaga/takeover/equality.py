@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
+from langgraph.checkpoint.serde.types import TASKS
 
+from langgraph_pgsaga._langgraph import DeltaSnapshot
 from langgraph_pgsaga._same import is_same
 from langgraph_pgsaga.checkpoint import needs_pending_sends
 
@@ -66,7 +67,7 @@ def _parts(expected: CheckpointTuple, found: CheckpointTuple) -> Iterator[tuple[
     right: Mapping[str, Any] = {**found.checkpoint}
     values, versions = dict(right["channel_values"]), dict(right["channel_versions"])
     for channel in values.keys() - left["channel_values"].keys():
-        if type(values[channel]) is _DeltaSnapshot:
+        if type(values[channel]) is DeltaSnapshot:
             del values[channel]
         elif channel == TASKS and needs_pending_sends(left):
             del values[channel]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -172,9 +171,9 @@ class TakenOver:
     went_on: bool
 
     @classmethod
-    async def of(cls, database: Database, thread_id: str) -> TakenOver | None:
+    async def of(cls, db: Database, thread_id: str) -> TakenOver | None:
         """None where the thread didn't come, or not whole."""
-        rows = await database.fetch(_STATEMENTS["select_taken_over"], session_id_of(thread_id))
+        rows = await db.fetch(_STATEMENTS["select_taken_over"], session_id_of(thread_id))
         return cls(**dict(rows[0])) if rows else None
 
 
@@ -184,8 +183,8 @@ class _Lock:
     On a connection of its own: the pool may have but one, and the import needs that.
     """
 
-    def __init__(self, database: Database, conn: Connection) -> None:
-        self._database = database
+    def __init__(self, db: Database, conn: Connection) -> None:
+        self._db = db
         self._conn = conn
         self._transaction = conn.transaction()
         # A connection does one thing at a time.
@@ -193,11 +192,11 @@ class _Lock:
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, database: Database, session_id: UUID) -> AsyncIterator[_Lock]:
+    async def of(cls, db: Database, session_id: UUID) -> AsyncIterator[_Lock]:
         """Waits for the lock, and holds it to the end of the block or until `end`."""
-        conn = await database.connect()
+        conn = await db.connect()
         try:
-            lock = cls(database, conn)
+            lock = cls(db, conn)
             await lock._begin(session_id)
             keeping = asyncio.create_task(lock._keep())
             try:
@@ -227,7 +226,7 @@ class _Lock:
         with self._telling():
             await self._transaction.start()
         with self._telling():
-            await self._database.fetch(_LIFT_LIMITS, conn=self._conn)
+            await self._db.fetch(_LIFT_LIMITS, conn=self._conn)
         await self._fetch("lock_takeover", session_id)
 
     async def _keep(self) -> None:
@@ -240,12 +239,12 @@ class _Lock:
     async def _fetch(self, name: str, *arguments: Any) -> None:
         with self._telling():
             async with self._one_at_a_time:
-                await self._database.fetch(_STATEMENTS[name], *arguments, conn=self._conn)
+                await self._db.fetch(_STATEMENTS[name], *arguments, conn=self._conn)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
         try:
-            with self._database._translating(OSError):
+            with self._db.translating(OSError):
                 yield
         except ServerConnectionError as error:
             sqlstate, detail = error.sqlstate, error.detail
@@ -264,8 +263,8 @@ class _Takeover:
         progress: _Progress,
     ) -> None:
         self._reader = reader
-        self._target = _anew(target)
-        self._stored_here = _anew(target)
+        self._target = target.anew()
+        self._stored_here = target.anew()
         self._thread_id = thread_id
         self._batch = batch
         self._progress = progress
@@ -497,7 +496,7 @@ class _Takeover:
 
     def _try(self, found: Sequence[CheckpointTuple]) -> None:
         """Encodes everything as for storing it."""
-        codec = self._target._codec
+        codec = self._target.codec
         for one in found:
             config, new = self._put_arguments(one)
             try:
@@ -530,14 +529,6 @@ class _Takeover:
             )
         )
         return False
-
-
-def _anew(target: PostgresSaver) -> PostgresSaver:
-    """The target without its memory, so that it gives what the server has. It takes no leases."""
-    clone = copy.copy(target)
-    clone._owns_db = False
-    clone._begin(target._codec.codec, target._leases.of_blocks())
-    return clone
 
 
 def _time_of(found: CheckpointTuple) -> datetime | None:

@@ -93,11 +93,11 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         if len(self._moved) > _REMEMBERED_THREADS:
             self._moved.pop(next(iter(self._moved)), None)
 
-    async def ahas_moved(self, thread_id: str) -> bool:
+    async def ais_imported(self, thread_id: str) -> bool:
         """Whether the thread is `new`'s: it was moved, or `old` hasn't got it."""
         return await self._is_new(thread_id_text(thread_id))
 
-    async def amove(self, thread_id: str) -> None:
+    async def aimport_thread(self, thread_id: str) -> None:
         """Takes the thread over, if `old` has it still, as the first write does."""
         await self._move(thread_id_text(thread_id))
 
@@ -251,7 +251,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         await self.new.adelete_for_runs(run_ids)
 
     async def acopy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
     ) -> None:
         """Moves both threads (the target is hardly there), then copies as PostgresSaver.
 
@@ -260,7 +260,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         """
         for thread_id in (source_thread_id, target_thread_id):
             await self._move(thread_id_text(thread_id))
-        await self.new.acopy_thread(source_thread_id, target_thread_id, until=until)
+        await self.new.acopy_thread(source_thread_id, target_thread_id, checkpoint_id=checkpoint_id)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As PostgresSaver's, once the threads are there; "delete" deletes them in both."""
@@ -343,10 +343,12 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         self.call(self.adelete_for_runs, run_ids)
 
     def copy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
     ) -> None:
         """`acopy_thread` for sync callers."""
-        self.call(self.acopy_thread, source_thread_id, target_thread_id, until=until)
+        self.call(
+            self.acopy_thread, source_thread_id, target_thread_id, checkpoint_id=checkpoint_id
+        )
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """`aprune` for sync callers."""

@@ -16,7 +16,7 @@ from langgraph_pgsaga._arguments import checked_instance, checked_integer, check
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.timetravel import _compare_html, _text
 from langgraph_pgsaga.timetravel.changes import Diff, diff
-from langgraph_pgsaga.timetravel.forking import afork, areplay, command_of, latest_of, until_of
+from langgraph_pgsaga.timetravel.forking import afork, areplay, command_of, fork_point_of, latest_of
 from langgraph_pgsaga.timetravel.states import State, aget_state, checked_state, shown_of
 from langgraph_pgsaga.timetravel.steps import call, saver_of
 
@@ -53,7 +53,7 @@ class Outcome:
 class Comparison:
     """The outcomes of variants by name. It prints as text, and shows itself in a notebook.
 
-    Each variant ran in a thread of its own, which stays until `discard()`.
+    Each variant ran in a thread of its own, which stays checkpoint_id `discard()`.
     """
 
     def __init__(self, start: State, outcomes: Mapping[str, Outcome]) -> None:
@@ -145,11 +145,11 @@ async def acompare(
         context: LangGraph's, of all runs.
 
     Raises:
-        CheckpointNotFoundError: `state` has no checkpoint.
+        MissingCheckpointError: `state` has no checkpoint.
         InvalidArgumentError: there is no variant, `max_concurrency` is below 1, or `state`
             is of a subgraph.
     """
-    until_of(state, checked_state(state).thread_id)
+    fork_point_of(state, checked_state(state).thread_id)
     for name in checked_mapping("variants", variants):
         checked_instance("variants", name, str, "Name each by a text")
     if not variants:

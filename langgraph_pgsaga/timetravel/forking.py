@@ -8,7 +8,8 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 
-from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError
+from langgraph_pgsaga._langgraph import COPY
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
 from langgraph_pgsaga.threads import Address
 from langgraph_pgsaga.timetravel.states import (
     State,
@@ -22,7 +23,6 @@ from langgraph_pgsaga.timetravel.states import (
 from langgraph_pgsaga.timetravel.steps import saver_of
 
 # LangGraph's name for an update that copies a checkpoint.
-_COPY = "__copy__"
 
 
 def fork(
@@ -43,7 +43,7 @@ def fork(
     which that run ended: `Command(resume=...)` answers the state's question.
 
     Raises:
-        CheckpointNotFoundError: `state` has no checkpoint, or it was deleted.
+        MissingCheckpointError: `state` has no checkpoint, or it was deleted.
         ThreadExistsError: `thread_id` holds state already.
         InvalidArgumentError: a new thread can't begin with the state of a subgraph, or the
             Command can't be used.
@@ -53,12 +53,12 @@ def fork(
     if isinstance(values, Command):
         command = command_of(state, values, as_node, thread_id)
         return replay(fork(state, thread_id=thread_id), command)
-    until = until_of(state, thread_id)
+    checkpoint_id = fork_point_of(state, thread_id)
     is_copy = values is None and as_node is None
     if thread_id is None:
         here = get_state(state.graph, state)  # LangGraph would update one that is gone, too
-        return update_state(state.graph, here, values, _COPY if is_copy else as_node)
-    saver_of(state.graph).copy_thread(state.thread_id, thread_id, until=until)
+        return update_state(state.graph, here, values, COPY if is_copy else as_node)
+    saver_of(state.graph).copy_thread(state.thread_id, thread_id, checkpoint_id=checkpoint_id)
     begun = get_state(state.graph, latest_of(state, thread_id))
     return begun if is_copy else update_state(state.graph, begun, values, as_node)
 
@@ -70,12 +70,14 @@ async def afork(
     if isinstance(values, Command):
         command = command_of(state, values, as_node, thread_id)
         return await areplay(await afork(state, thread_id=thread_id), command)
-    until = until_of(state, thread_id)
+    checkpoint_id = fork_point_of(state, thread_id)
     is_copy = values is None and as_node is None
     if thread_id is None:
         here = await aget_state(state.graph, state)
-        return await aupdate_state(state.graph, here, values, _COPY if is_copy else as_node)
-    await saver_of(state.graph).acopy_thread(state.thread_id, thread_id, until=until)
+        return await aupdate_state(state.graph, here, values, COPY if is_copy else as_node)
+    await saver_of(state.graph).acopy_thread(
+        state.thread_id, thread_id, checkpoint_id=checkpoint_id
+    )
     begun = await aget_state(state.graph, latest_of(state, thread_id))
     return begun if is_copy else await aupdate_state(state.graph, begun, values, as_node)
 
@@ -90,7 +92,7 @@ def replay(state: State, input: Any = None, *, context: Any = None) -> State:
     earlier state, fork first.
 
     Raises:
-        CheckpointNotFoundError: the state has no checkpoint, and there is no input.
+        MissingCheckpointError: the state has no checkpoint, and there is no input.
         Exception: what a node raised; the branch stands as far as it came.
     """
     ended = _Ended(state, input)
@@ -121,7 +123,7 @@ class _Ended:
         if checked_state(state).checkpoint_id is None and (
             input is None or isinstance(input, Command)
         ):
-            raise CheckpointNotFoundError(thread_id=state.thread_id)
+            raise MissingCheckpointError(thread_id=state.thread_id)
         self.thread = latest_of(state)
         self.config = self.thread
 
@@ -141,11 +143,11 @@ def latest_of(state: State, thread_id: str | None = None) -> RunnableConfig:
     return moved(state.config, to)
 
 
-def until_of(state: State, thread_id: str | None) -> str:
+def fork_point_of(state: State, thread_id: str | None) -> str:
     """The checkpoint that a fork begins with."""
     address = Address.of(checked_state(state).config)
     if address.checkpoint_id is None:
-        raise CheckpointNotFoundError(thread_id=address.thread_id)
+        raise MissingCheckpointError(thread_id=address.thread_id)
     if thread_id is not None and address.checkpoint_ns:
         problem = "is of a subgraph. Fork the state of the graph around it"
         raise InvalidArgumentError(argument="state", problem=problem)

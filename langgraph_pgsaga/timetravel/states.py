@@ -13,7 +13,7 @@ from langgraph.pregel import Pregel
 from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 from langgraph_pgsaga._arguments import checked_instance, checked_limit
-from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
 from langgraph_pgsaga.threads import Address
 from langgraph_pgsaga.timetravel import _state_html, _state_text
 from langgraph_pgsaga.timetravel.steps import Graph, Step, history, saver_of
@@ -100,7 +100,7 @@ def get_state(graph: Graph, config: Place) -> State:
     Of a thread without checkpoints it is empty, as LangGraph's is.
 
     Raises:
-        CheckpointNotFoundError: `config` names a checkpoint that isn't there.
+        MissingCheckpointError: `config` names a checkpoint that isn't there.
         InvalidArgumentError: the graph has no PostgresSaver.
     """
     given = config_of(graph, config)
@@ -126,7 +126,7 @@ def at(
     """The latest past state that fits all that is given: see `History.at`.
 
     Raises:
-        CheckpointNotFoundError: none fits.
+        MissingCheckpointError: none fits.
         InvalidArgumentError: nothing is given, `time` has no time zone, or the graph has
             no PostgresSaver.
     """
@@ -241,11 +241,11 @@ def state_of(graph: Graph, given: RunnableConfig, snapshot: StateSnapshot) -> St
     """The state of a snapshot that was found by the config `given`.
 
     Raises:
-        CheckpointNotFoundError: `given` names a checkpoint that isn't there.
+        MissingCheckpointError: `given` names a checkpoint that isn't there.
     """
     address = Address.of(given)
     if snapshot.metadata is None and address.checkpoint_id is not None:
-        raise CheckpointNotFoundError(thread_id=address.thread_id)
+        raise MissingCheckpointError(thread_id=address.thread_id)
     # Of nothing, LangGraph gives the config that it looked with, live objects and all.
     config = given if snapshot.metadata is None else moved(given, snapshot.config)
     return State(graph=graph, config=config, snapshot=snapshot)

@@ -27,7 +27,7 @@ from langgraph_pgsaga._arguments import (
     checked_text,
     checked_time,
 )
-from langgraph_pgsaga._langgraph import is_trigger, next_nodes, own_values, shown_name
+from langgraph_pgsaga._langgraph import INPUT, is_trigger, next_nodes, own_values, shown_name
 from langgraph_pgsaga._times import aware
 from langgraph_pgsaga.checkpoint import (
     Contents,
@@ -39,8 +39,8 @@ from langgraph_pgsaga.checkpoint import (
 )
 from langgraph_pgsaga.database import Connection, load_statements
 from langgraph_pgsaga.errors import (
-    CheckpointNotFoundError,
     InvalidArgumentError,
+    MissingCheckpointError,
     NameTakenError,
     ServerError,
 )
@@ -56,14 +56,18 @@ class ReadThrough(Protocol):
 
     new: PostgresSaver
 
-    async def ahas_moved(self, thread_id: str) -> bool: ...
-    async def amove(self, thread_id: str) -> None: ...
+    async def ais_imported(self, thread_id: str) -> bool: ...
+    async def aimport_thread(self, thread_id: str) -> None: ...
     def call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T: ...
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None: ...
     def alist(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]: ...
     async def adelete_thread(self, thread_id: str) -> None: ...
-    def copy_thread(self, source: str, target: str, *, until: str | None = None) -> None: ...
-    async def acopy_thread(self, source: str, target: str, *, until: str | None = None) -> None: ...
+    def copy_thread(
+        self, source: str, target: str, *, checkpoint_id: str | None = None
+    ) -> None: ...
+    async def acopy_thread(
+        self, source: str, target: str, *, checkpoint_id: str | None = None
+    ) -> None: ...
 
 
 Saver: TypeAlias = PostgresSaver | ReadThrough
@@ -76,7 +80,6 @@ _HISTORY = load_statements("history")
 _FIRST_PAGE = 64
 _LARGEST_PAGE = 1024
 _MOST_SHOWN = 50
-_INPUT = "__start__"
 _UNIQUE_VIOLATION = "23505"
 
 
@@ -182,7 +185,7 @@ class History(Sequence[Step]):
             return (await self._graph.aget_state(step.config)).values
         found = await self._saver.aget_tuple(step.config)
         if found is None:
-            raise CheckpointNotFoundError(thread_id=self._address.thread_id)
+            raise MissingCheckpointError(thread_id=self._address.thread_id)
         return own_values(found.checkpoint["channel_values"])
 
     def at(
@@ -204,7 +207,7 @@ class History(Sequence[Step]):
             time: the moment (with a time zone) whose state it was: the last saved by then.
 
         Raises:
-            CheckpointNotFoundError: none fits.
+            MissingCheckpointError: none fits.
             InvalidArgumentError: nothing is given, or `time` has no time zone.
         """
         wanted = {
@@ -231,7 +234,7 @@ class History(Sequence[Step]):
                     return candidate
                 found = found or candidate
         if found is None:
-            raise CheckpointNotFoundError(thread_id=self._address.thread_id)
+            raise MissingCheckpointError(thread_id=self._address.thread_id)
         return found
 
     def __str__(self) -> str:
@@ -282,7 +285,7 @@ async def aname_checkpoint(
     Returns the checkpoint's config. `history(...).at(name=...)` finds it again.
 
     Raises:
-        CheckpointNotFoundError: there is no such checkpoint.
+        MissingCheckpointError: there is no such checkpoint.
         NameTakenError: another checkpoint of the thread has this name.
         InvalidArgumentError: the name is empty, or holds what PostgreSQL text can't.
     """
@@ -291,7 +294,7 @@ async def aname_checkpoint(
     if name == "":
         raise InvalidArgumentError(argument="name", problem="is empty; None takes a name away")
     if not isinstance(saver, PostgresSaver):
-        await saver.amove(address.thread_id)
+        await saver.aimport_thread(address.thread_id)
         saver = saver.new
     place = address.session_id, address.stored_ns, address.checkpoint_id
     try:
@@ -301,7 +304,7 @@ async def aname_checkpoint(
             raise
         raise NameTakenError(thread_id=address.thread_id, name=name or "") from error
     if not rows:
-        raise CheckpointNotFoundError(thread_id=address.thread_id)
+        raise MissingCheckpointError(thread_id=address.thread_id)
     return address.config(rows[0]["checkpoint_id"])
 
 
@@ -324,7 +327,7 @@ def saver_of(graph: Source) -> Saver:
 def _first_node(graph: Source) -> str:
     """The node that an input starts: the function of an entrypoint, else LangGraph's own."""
     nodes = graph.nodes if isinstance(graph, Pregel) else {}
-    return next((name for name, node in nodes.items() if _INPUT in node.triggers), _INPUT)
+    return next((name for name, node in nodes.items() if INPUT in node.triggers), INPUT)
 
 
 class _Page(NamedTuple):
@@ -344,7 +347,7 @@ class _Pages:
         self._saver = saver
         self._address = address
         # Steps hold no values: what can't be loaded of them hides no history.
-        self._codec = saver._codec.lenient()
+        self._codec = saver.codec.lenient()
         self._page = _FIRST_PAGE
         self._last_position: int | None = None
         self._done = False
@@ -389,7 +392,7 @@ class _Pages:
         columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
         address = self._address
         with placed(address.given_thread_id, address.stored_ns, row["checkpoint_id"]):
-            return decode_state(self._codec.codec, *columns)
+            return decode_state(self._codec.values, *columns)
 
     def _step(self, row: asyncpg.Record | Mapping[str, Any], page: _Page) -> Step:
         checkpoint_id = row["checkpoint_id"]
@@ -409,7 +412,7 @@ class _Pages:
             nodes=_nodes(before, state.checkpoint),
             changed=_changed(before, state.checkpoint),
             next=tuple(
-                self._first_node if node == _INPUT else node
+                self._first_node if node == INPUT else node
                 for node in next_nodes({**state.inline, **page.started[checkpoint_id]})
             ),
             is_interrupted=INTERRUPT in row["marks"],
@@ -436,7 +439,7 @@ class _HomePages(_Pages):
 
     async def fetch(self, count: int | None) -> None:
         if self._has_moved is None:
-            self._has_moved = await self._both.ahas_moved(self._address.thread_id)
+            self._has_moved = await self._both.ais_imported(self._address.thread_id)
         if self._has_moved:
             await super().fetch(count)
         elif not self.has(count):

@@ -34,7 +34,7 @@ def test_a_threads_messages_in_order_and_filtered(dsn: str) -> None:
     numbers = [m["message_no"] for m in first["messages"] + second["messages"]]
     assert numbers == [1, 2, 3, 4, 5, 6]
     state = answer("show", "order-1", "--step", "0", "--dsn", dsn)
-    assert said("order-1", "--branch", state["checkpoint_id"]) == ["two flat whites"]
+    assert said("order-1", "--checkpoint", state["checkpoint_id"]) == ["two flat whites"]
 
 
 def test_a_search_marks_what_it_found(dsn: str) -> None:
@@ -101,8 +101,8 @@ def test_a_reader_that_stops_reading_ends_the_command_quietly(dsn: str) -> None:
         (["--export", "x", "--json"], 2, "JSON Lines"),
         (["--export", "/no/such/folder/x"], 2, "can't be written"),
         (["--limit", "9999"], 2, "--limit"),
-        (["--branch", "x"], 2, "needs a THREAD"),
-        (["order-1", "--branch", "99"], 1, "none is called '99'"),
+        (["--checkpoint", "x"], 2, "needs a THREAD"),
+        (["order-1", "--checkpoint", "99"], 1, "none is called '99'"),
         (["--after", "x"], 1, "after"),
     ],
 )

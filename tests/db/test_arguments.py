@@ -302,7 +302,7 @@ REFUSED: list[Refused] = [
     ("configurable", lambda w: w.saver.get_tuple({"configurable": "t"}), "dict"),  # type: ignore[typeddict-item]
     ("filter", lambda w: list(w.saver.list(None, filter=[("a", 1)])), "dict"),  # type: ignore[arg-type]
     ("metadata", lambda w: w.sessions.list(metadata="a"), "dict"),
-    ("until", lambda w: w.saver.copy_thread("t", "v", until=""), "checkpoint"),
+    ("checkpoint_id", lambda w: w.saver.copy_thread("t", "v", checkpoint_id=""), "checkpoint"),
     ("lease_seconds", lambda w: PostgresSaver(w.saver.db, lease_seconds=math.inf), "seconds"),
     ("seconds", lambda w: w.saver.lease("t", seconds=math.nan), "seconds"),
     *(

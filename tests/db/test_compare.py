@@ -13,7 +13,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
 from langgraph_pgsaga.timetravel import (
     Comparison,
     Variant,
@@ -166,7 +166,7 @@ def test_what_can_not_be_compared(sync_saver: PostgresSaver) -> None:
         compare(state, {})
     with pytest.raises(InvalidArgumentError, match="between 1"):
         compare(state, {"a": None}, max_concurrency=0)
-    with pytest.raises(CheckpointNotFoundError):
+    with pytest.raises(MissingCheckpointError):
         compare(get_state(graph, thread("empty")), {"a": None})
     inner: Any = graph.get_state(thread(), subgraphs=True).tasks[0].state
     with pytest.raises(InvalidArgumentError, match="subgraph"):

@@ -89,9 +89,11 @@ class BlockingSaver(PostgresSaver):
         await self._drive(self._sync.delete_for_runs, run_ids)
 
     async def acopy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, until: str | None = None
+        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
     ) -> None:
-        await self._drive(self._sync.copy_thread, source_thread_id, target_thread_id, until=until)
+        await self._drive(
+            self._sync.copy_thread, source_thread_id, target_thread_id, checkpoint_id=checkpoint_id
+        )
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         await self._drive(self._sync.prune, thread_ids, strategy=strategy)

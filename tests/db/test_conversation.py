@@ -32,8 +32,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph_pgsaga import PostgresSaver, sync
 from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import (
-    CheckpointNotFoundError,
     InvalidArgumentError,
+    MissingCheckpointError,
     MissingThreadError,
 )
 from langgraph_pgsaga.messages import MATCH_END, MATCH_START, MessageRow, Messages, MessageTree
@@ -176,12 +176,12 @@ async def test_what_is_not_there_is_said(saver: PostgresSaver, messages: Message
         await messages.conversation("other")
     with pytest.raises(MissingThreadError):
         await messages.tree("other")
-    with pytest.raises(CheckpointNotFoundError):
+    with pytest.raises(MissingCheckpointError):
         await messages.conversation("t", checkpoint_id="1f0")
-    with pytest.raises(CheckpointNotFoundError):
+    with pytest.raises(MissingCheckpointError):
         await messages.conversation("t", checkpoint_ns="sub")
-    with pytest.raises(CheckpointNotFoundError):
-        await messages.rows("t", branch="1f0")
+    with pytest.raises(MissingCheckpointError):
+        await messages.rows("t", checkpoint_id="1f0")
     assert await messages.conversation("t", channel="nothing") == []
     await put_messages(saver, "odd", [], notes="text")
     with pytest.raises(InvalidArgumentError, match="notes"):
@@ -226,8 +226,8 @@ async def test_filters_narrow_rows(saver: PostgresSaver, messages: Messages) -> 
     assert await found(roles=["assistant"], text="PEAR") == ["re: green pear"]
     assert await found(text='"apple red"') == []
     assert await found(text="red or pear -re") == ["red apple", "re: red apple", "green pear"]
-    assert await found(branch=fork) == ["red apple", "re: red apple"]
-    assert await found(branch=fork, text="pear") == []
+    assert await found(checkpoint_id=fork) == ["red apple", "re: red apple"]
+    assert await found(checkpoint_id=fork, text="pear") == []
     assert await found(since=now + timedelta(hours=1)) == []
     assert await found(until=now - timedelta(hours=1)) == []
     assert len(await found(since=now - timedelta(hours=1), until=now + timedelta(hours=1))) == 4
@@ -238,7 +238,7 @@ async def test_a_branch_has_each_message_once(saver: PostgresSaver, messages: Me
     """A message that stands twice in a state, and in a second channel, is one row of it."""
     hi, yes = HumanMessage("hi", id="1"), AIMessage("yes", id="2")
     await put_messages(saver, "t", [hi, yes, hi], notes=[yes])
-    page = await messages.rows("t", branch=await latest(saver))
+    page = await messages.rows("t", checkpoint_id=await latest(saver))
     assert contents(page.rows) == ["hi", "yes"]
 
 
@@ -254,7 +254,7 @@ async def test_pages_give_each_row_once(
         "thread": {"thread_id": "t"},
         "all": {},
         "text": {"text": "word"},
-        "branch": {"thread_id": "t", "branch": await latest(saver)},
+        "branch": {"thread_id": "t", "checkpoint_id": await latest(saver)},
     }[which]
     whole = (await messages.rows(**arguments)).rows
     assert len(whole) == (6 if which in ("thread", "branch") else 12)
@@ -300,15 +300,15 @@ async def test_cursors_are_for_their_filters_only(saver: PostgresSaver, messages
         ("types", "human"),
         ("roles", [1]),
         ("text", "x" * 2001),
-        ("branch", ""),
+        ("checkpoint_id", ""),
     ],
 )
 async def test_arguments_are_checked(messages: Messages, argument: str, value: Any) -> None:
     """What can't be meant is refused, by name."""
     with pytest.raises(InvalidArgumentError, match=argument):
         await messages.rows("t", **{argument: value})
-    with pytest.raises(InvalidArgumentError, match="branch"):
-        await messages.rows(branch="1f0")
+    with pytest.raises(InvalidArgumentError, match="checkpoint_id"):
+        await messages.rows(checkpoint_id="1f0")
 
 
 async def test_other_threads_never_show(saver: PostgresSaver, messages: Messages) -> None:
@@ -316,9 +316,9 @@ async def test_other_threads_never_show(saver: PostgresSaver, messages: Messages
     for thread in ("t", "u"):
         await say(saver, "secret", thread)
     own = await latest(saver, "t")
-    with pytest.raises(CheckpointNotFoundError):
-        await messages.rows("u", branch=own)
-    with pytest.raises(CheckpointNotFoundError):
+    with pytest.raises(MissingCheckpointError):
+        await messages.rows("u", checkpoint_id=own)
+    with pytest.raises(MissingCheckpointError):
         await messages.conversation("u", checkpoint_id=own)
     buffer = io.StringIO()
     await messages.export(buffer, thread_id="t")
@@ -326,7 +326,7 @@ async def test_other_threads_never_show(saver: PostgresSaver, messages: Messages
     tree = await messages.tree("t")
     found = [
         *(r.thread_id for r in (await messages.rows("t", text="secret")).rows),
-        *(r.thread_id for r in (await messages.rows("t", branch=own)).rows),
+        *(r.thread_id for r in (await messages.rows("t", checkpoint_id=own)).rows),
         *(h.message.thread_id for h in await messages.search("secret", thread_id="t")),
         *(line["thread_id"] for line in lines),
         *(n.row.thread_id for n in tree.nodes.values()),

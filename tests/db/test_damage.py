@@ -272,7 +272,7 @@ def readings(d: Damaged) -> dict[str, Callable[[], Any]]:
         "conversation": lambda: messages.conversation("t"),
         "rows": lambda: messages.rows("t"),
         "rows of all": messages.rows,
-        "rows of a branch": lambda: messages.rows("t", branch=d.last_id),
+        "rows of a branch": lambda: messages.rows("t", checkpoint_id=d.last_id),
         "search": lambda: messages.search("hello"),
         "tree": lambda: str(messages.tree("t")),
         "export": lambda: messages.export(io.StringIO()),
@@ -318,7 +318,7 @@ CALLS: dict[str, Callable[[Damaged], Any]] = {
     "update": lambda d: put(d.saver, config_of("t", checkpoint_id=d.last_id), {"c": 2}),
     "name": lambda d: name_checkpoint(d.saver, config_of("t"), "named"),
     "copy": lambda d: d.saver.copy_thread("t", "copy"),
-    "copy until": lambda d: d.saver.copy_thread("t", "copy of past", until=d.first_id),
+    "copy until": lambda d: d.saver.copy_thread("t", "copy of past", checkpoint_id=d.first_id),
     "prune": lambda d: d.saver.prune(["t"]),
     "delete runs": lambda d: d.saver.delete_for_runs(["run"]),
 }

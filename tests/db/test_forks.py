@@ -16,7 +16,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError, ThreadExistsError
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError, ThreadExistsError
 from langgraph_pgsaga.serde.serializer import SafeSerializer
 from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import (
@@ -335,9 +335,9 @@ def test_what_can_not_be_forked(sync_saver: PostgresSaver) -> None:
     graph = nested(sync_saver)
     empty = get_state(graph, thread("empty"))
     for arguments in ({}, {"thread_id": "x"}):
-        with pytest.raises(CheckpointNotFoundError, match="'empty'"):
+        with pytest.raises(MissingCheckpointError, match="'empty'"):
             fork(empty, **arguments)
-    with pytest.raises(CheckpointNotFoundError, match="'empty'"):
+    with pytest.raises(MissingCheckpointError, match="'empty'"):
         replay(empty)
     graph.invoke({"seen": ["q"]}, thread())
     state = get_state(graph, thread())
@@ -354,11 +354,11 @@ def test_what_can_not_be_forked(sync_saver: PostgresSaver) -> None:
         fork(state, {"seen": ["x"]}, as_node="nobody", thread_id="half")
     sync_saver.delete_thread("t")
     for place in ({}, {"thread_id": "y"}):
-        with pytest.raises(CheckpointNotFoundError, match="'t'"):
+        with pytest.raises(MissingCheckpointError, match="'t'"):
             fork(state, {"seen": ["x"]}, as_node="before", **place)
     assert list(sync_saver.list(thread("t"))) == []
-    with pytest.raises(CheckpointNotFoundError):
-        sync_saver.copy_thread("copy", "z", until="1")
+    with pytest.raises(MissingCheckpointError):
+        sync_saver.copy_thread("copy", "z", checkpoint_id="1")
     assert list(sync_saver.list(thread("z"))) == []
 
 
@@ -391,7 +391,7 @@ def test_copying_a_long_thread_is_quick(sync_saver: PostgresSaver) -> None:
     for number in (1998, 999, 10):
         state = at(graph, thread(), step=number)
         start = time.monotonic()
-        sync_saver.copy_thread("t", f"copy {number}", until=state.checkpoint_id)
+        sync_saver.copy_thread("t", f"copy {number}", checkpoint_id=state.checkpoint_id)
         seconds[number] = time.monotonic() - start
         start = time.monotonic()
         assert len(list(sync_saver.list(thread(f"copy {number}")))) == number + 2

@@ -1023,9 +1023,9 @@ def test_locks_that_are_held_at_a_fork_arent_in_the_child(dsn: str) -> None:
         graph.invoke({"items": []}, CONFIG)
         held = [
             saver._leases._runs._lock,
-            saver._standings._runs._lock,
+            saver._tracker._runs._lock,
             saver._renewals._lock,
-            saver._memory._lock,
+            saver._cache._lock,
             saver.db._pools_lock,
             saver.db._portal._lock,
             lease._claimed._lock,
@@ -1366,7 +1366,7 @@ async def copied(saver: PostgresSaver, until: RunnableConfig | None) -> SessionS
     """The status of a copy of the thread."""
     await saver.adelete_thread("copy")
     configurable = (until or {}).get("configurable") or {}
-    await saver.acopy_thread("t", "copy", until=configurable.get("checkpoint_id"))
+    await saver.acopy_thread("t", "copy", checkpoint_id=configurable.get("checkpoint_id"))
     found = await Sessions(saver.db).get("copy")
     assert found is not None
     return found.status

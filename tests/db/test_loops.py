@@ -29,7 +29,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory
+from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.errors import BlockingCallError, ClosedError, ServerConnectionError
 from tests._forked import assert_succeeds, in_child, needs_fork
 from tests._limits import HANG_SECONDS
@@ -317,7 +317,7 @@ def test_a_fork_while_other_threads_are_busy(dsn: str) -> None:
 @needs_fork
 def test_a_fork_in_the_middle_of_a_change_of_what_is_known() -> None:
     """A lock that another thread of the parent held isn't held in the child."""
-    memory, inside, leave = SessionMemory(), threading.Event(), threading.Event()
+    memory, inside, leave = SessionCache(), threading.Event(), threading.Event()
 
     def slow() -> Iterator[tuple[bytes, int]]:
         inside.set()

@@ -60,7 +60,7 @@ from langgraph.checkpoint.serde.types import (
 from langgraph.types import Interrupt, Send
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint.known_sessions import is_same_session
+from langgraph_pgsaga.checkpoint.session_cache import is_same_session
 from langgraph_pgsaga.errors import CheckpointDeletedError, ThreadDeletedError, ThreadExistsError
 from langgraph_pgsaga.threads import session_id_of
 from tests._tables import SESSION_TABLES
@@ -804,13 +804,13 @@ class SaverMachine(RuleBasedStateMachine):
 
     def is_gone(self, thread_id: str, ns: str, checkpoint_id: str) -> bool:
         """Whether the saver has read or written the checkpoint, and it was deleted since."""
-        known = self.driver.saver._memory.known(session_id_of(thread_id))
+        known = self.driver.saver._cache.known(session_id_of(thread_id))
         is_there = (thread_id, ns, checkpoint_id) in self.reference.positions
         return known is not None and (ns, checkpoint_id) in known.states and not is_there
 
     def was_deleted(self, thread_id: str) -> bool:
         """Whether the saver has worked with the thread, and it is gone, or another one."""
-        known = self.driver.saver._memory.known(session_id_of(thread_id))
+        known = self.driver.saver._cache.known(session_id_of(thread_id))
         query = "select coalesce(max(message_epoch), -1) from agent_sessions where thread_id = $1"
         epoch = self.driver.count(query, thread_id)
         return known is not None and not is_same_session(known.epoch, epoch)

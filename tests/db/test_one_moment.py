@@ -333,7 +333,7 @@ async def test_an_export_of_a_branch_that_is_deleted_meanwhile_fails(
     await filled(saver)
     branch = (await saver.aget_tuple(THREAD)).config["configurable"]["checkpoint_id"]  # type: ignore[union-attr]
     file = tmp_path / "messages.jsonl"
-    assert await Messages(saver).export(file, thread_id="t", branch=branch) == 5
+    assert await Messages(saver).export(file, thread_id="t", checkpoint_id=branch) == 5
     assert [json.loads(line)["message_no"] for line in file.read_text().splitlines()] == [
         1,
         2,
@@ -345,7 +345,7 @@ async def test_an_export_of_a_branch_that_is_deleted_meanwhile_fails(
         name = "list_checkpoint_messages"
         after(saver, monkeypatch, name, lambda: other.adelete_thread("t"))
         with pytest.raises(MissingThreadError):
-            await Messages(saver).export(file, thread_id="t", branch=branch)
+            await Messages(saver).export(file, thread_id="t", checkpoint_id=branch)
     assert len(file.read_text().splitlines()) == 5
 
 

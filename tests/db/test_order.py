@@ -222,7 +222,7 @@ def test_all_threads_are_listed_by_the_order_of_writing(
 
 
 def test_copies_and_pruning_go_by_the_order_of_writing(sync_saver: PostgresSaver) -> None:
-    """A copy has the order of its source, `until` is what was written until then, and
+    """A copy has the order of its source, up to `checkpoint_id` if that is given, and
     pruning keeps what was written last."""
     parent = None
     for checkpoint_id in ("5", "7", "3", "1", "6"):
@@ -232,7 +232,7 @@ def test_copies_and_pruning_go_by_the_order_of_writing(sync_saver: PostgresSaver
     assert ids(sync_saver.list(config_of("whole"))) == ["6", "1", "3", "7", "5"]
     put_named(sync_saver, "2", "6", thread_id="whole")
     assert ids(sync_saver.list(config_of("whole"), limit=2)) == ["2", "6"]
-    sync_saver.copy_thread("t", "until", until="3")
+    sync_saver.copy_thread("t", "until", checkpoint_id="3")
     assert ids(sync_saver.list(config_of("until"))) == ["3", "7", "5"]
     sync_saver.prune(["t"])
     assert ids(sync_saver.list(config_of("t"))) == ["6"]

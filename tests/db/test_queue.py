@@ -20,7 +20,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint import write_queue
 from langgraph_pgsaga.checkpoint.batch import Batch
-from langgraph_pgsaga.checkpoint.known_sessions import SessionMemory
+from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.errors import (
     ClosedError,
     MissingMigrationsError,
@@ -309,7 +309,7 @@ async def test_a_call_that_is_repeated_alone_is_given_up_alone(dsn: str) -> None
     one, two, three = threads_of_one_lane(3)
     async with PostgresSaver.from_conn_string(dsn) as saver:
         async with held(dsn, saver, two):
-            saver._memory.forget(session_id_of(two))  # so the first statement passes it over
+            saver._cache.forget(session_id_of(two))  # so the first statement passes it over
             puts = [asyncio.ensure_future(put(saver, t, text="later")) for t in (one, two)]
             config = await puts[0]
             await waits_for_a_lock(dsn)
@@ -442,7 +442,7 @@ async def test_many_threads_take_bounded_memory(dsn: str) -> None:
     and stored correctly all the same."""
     numbers, content = 4_000, 500_000
     async with PostgresSaver.from_conn_string(dsn) as saver:
-        memory = saver._memory = SessionMemory(numbers, content)
+        memory = saver._cache = SessionCache(numbers, content)
         saver._queues.clear()
         names = [f"thread {number}" for number in range(THREADS)]
         for start in range(0, THREADS, 500):
@@ -450,7 +450,7 @@ async def test_many_threads_take_bounded_memory(dsn: str) -> None:
             await asyncio.gather(*(put(saver, name, messages=said("a", name)) for name in some))
             assert memory.weight <= numbers
             assert memory.content_bytes <= content
-        assert not saver._codec._seen, "messages that are gone are remembered"
+        assert not saver.codec._seen, "messages that are gone are remembered"
         again = await put(saver, names[0], messages=said("a", names[0], "b"))
         assert (await values_of(saver, again))["messages"] == said("a", names[0], "b")
         async with connected(dsn) as conn:

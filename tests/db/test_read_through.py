@@ -374,7 +374,7 @@ async def test_time_travel_is_in_both(
     both = ReadThroughSaver(saver, old)
     graph = histories.chat(both)
     if has_moved:
-        await both.amove("t")
+        await both.aimport_thread("t")
     travel = travelled if is_async else in_threads
     found = await travel(graph, config)
     await PostgresSaver(saver.db).adelete_thread("t")

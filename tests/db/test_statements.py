@@ -182,7 +182,7 @@ def test_a_day_of_work_beside_others_objects(hostile_dsn: str) -> None:
             assert [s.thread_id for s in page.sessions] == ["day"]
             assert messages.rows("day", text=text).rows[0].content == "some words"
         assert messages.search("words", thread_id="day") == messages.search("words") != []
-        assert len(messages.rows(text="words", branch=None).rows) == 1
+        assert len(messages.rows(text="words", checkpoint_id=None).rows) == 1
         saver.copy_thread("day", "night")
         sessions.sweep([RetentionPolicy(keep_last=1)])
         found = saver.db.portal.call(diagnose, saver.db)

@@ -11,7 +11,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, StateSnapshot, interrupt
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
 from langgraph_pgsaga.timetravel import (
     State,
     aat,
@@ -139,7 +139,7 @@ def test_at_lands_on_a_past_state(sync_saver: PostgresSaver) -> None:
     ):
         assert found.checkpoint_id == steps[1].checkpoint_id
         assert found.values["seen"] == ["question", "yes"]
-    with pytest.raises(CheckpointNotFoundError):
+    with pytest.raises(MissingCheckpointError):
         at(graph, thread(), step=99)
 
 
@@ -164,7 +164,7 @@ def test_what_is_not_there(sync_saver: PostgresSaver) -> None:
     assert "no checkpoint" in str(empty)
     assert "no checkpoint" in text_of(empty._repr_html_())
     assert list(list_states(graph, thread())) == []
-    with pytest.raises(CheckpointNotFoundError, match="'t'"):
+    with pytest.raises(MissingCheckpointError, match="'t'"):
         get_state(graph, thread(checkpoint_id="1"))
     begun = update_state(graph, empty, {"seen": ["first"]}, as_node="__start__")
     assert begun.next == ("ask",)

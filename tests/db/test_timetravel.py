@@ -15,7 +15,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, StateSnapshot
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.errors import CheckpointNotFoundError, InvalidArgumentError, NameTakenError
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError, NameTakenError
 from langgraph_pgsaga.serde.serializer import SafeSerializer
 from langgraph_pgsaga.timetravel import (
     Step,
@@ -136,7 +136,7 @@ def test_a_step_is_found(sync_saver: PostgresSaver) -> None:
     assert forked[0].config == other
     assert forked.at(step=0) == forked[3]
     assert forked.at(node="reply").branch == 1
-    with pytest.raises(CheckpointNotFoundError, match="'t'"):
+    with pytest.raises(MissingCheckpointError, match="'t'"):
         forked.at(step=99)
     with pytest.raises(InvalidArgumentError, match="look for: step, checkpoint_id, name"):
         forked.at()
@@ -161,7 +161,7 @@ def test_names_are_unique_in_a_thread(sync_saver: PostgresSaver) -> None:
     name_checkpoint(graph, older, "it's; here")
     assert history(graph, thread("one")).at(name="it's; here").config == older
     for missing in (thread("nobody"), thread("one", checkpoint_id="1")):
-        with pytest.raises(CheckpointNotFoundError):
+        with pytest.raises(MissingCheckpointError):
             name_checkpoint(graph, missing, "x")
 
 

@@ -1068,7 +1068,7 @@ def test_a_list_is_the_encodings_of_its_items() -> None:
 
 def test_langgraphs_strict_mode_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where LangGraph's strict mode is on, the default serializer is strict."""
-    monkeypatch.setattr("langgraph_pgsaga.serde.serializer.STRICT_MSGPACK_ENABLED", True)
+    monkeypatch.setattr("langgraph_pgsaga._langgraph.STRICT_MSGPACK_ENABLED", True)
 
     serde = as_safe(None)
 

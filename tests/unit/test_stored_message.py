@@ -50,8 +50,8 @@ def codec() -> MessageCodec:
 
 
 def count(codec: MessageCodec) -> tuple[int, int]:
-    assert isinstance(codec.codec, CountingCodec)
-    return codec.codec.encodings, codec.codec.decodings
+    assert isinstance(codec.values, CountingCodec)
+    return codec.values.encodings, codec.values.decodings
 
 
 def message() -> AIMessage:
@@ -119,7 +119,7 @@ def test_an_unchanged_message_is_encoded_once(codec: MessageCodec) -> None:
 
 def test_a_decoded_message_is_not_encoded_again(codec: MessageCodec) -> None:
     """Reading once and writing on costs one decoding; each reader has an object of its own."""
-    stored = MessageCodec(codec.codec).stored(message(), "here")
+    stored = MessageCodec(codec.values).stored(message(), "here")
     first, second = codec.fresh(stored), codec.fresh(stored)
     assert first == second == message()
     assert first is not second

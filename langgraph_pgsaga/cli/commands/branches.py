@@ -72,7 +72,7 @@ def fork(
     target = to if to is not None else f"{thread}-fork"
     with opened_saver(dsn, schema) as saver:
         step = checkpoints.named(checkpoints.history_of(saver, thread), thread, at)
-        saver.copy_thread(thread, target, until=step.checkpoint_id)
+        saver.copy_thread(thread, target, checkpoint_id=step.checkpoint_id)
     if as_json:
         write_json({"thread_id": target, "source_thread_id": thread, **plain_step(step)})
     else:

@@ -23,8 +23,8 @@ def doctor(dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> Non
     """
     from langgraph_pgsaga.doctor import CheckStatus, diagnose
 
-    with opened(dsn, schema) as database:
-        diagnosis = database.portal.call(diagnose, database)
+    with opened(dsn, schema) as db:
+        diagnosis = db.portal.call(diagnose, db)
     if as_json:
         checks = [
             {"name": c.name, "status": c.status.value, "found": c.found, "advice": c.advice}

@@ -77,10 +77,10 @@ def import_(
     if kind not in _SOURCES or not place:
         problem = "write sqlite:PATH or postgres:postgresql://user@host/database"
         raise typer.BadParameter(problem, param_hint="--from")
-    with opened(dsn, schema) as database, progress() as tell:
-        report = database.portal.call(
+    with opened(dsn, schema) as db, progress() as tell:
+        report = db.portal.call(
             _imported,
-            database,
+            db,
             kind,
             place,
             thread_ids=thread or None,
@@ -97,7 +97,7 @@ def import_(
 
 
 async def _imported(
-    database: Database, kind: str, place: str, *, thread_ids: list[str] | None, **options: Any
+    db: Database, kind: str, place: str, *, thread_ids: list[str] | None, **options: Any
 ) -> ImportReport:
     from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.serde import SafeSerializer
@@ -110,7 +110,7 @@ async def _imported(
                 thread_ids = await _threads_of(saver_with(SafeSerializer(lenient=True)))
             return await import_threads(
                 saver_with(SafeSerializer()),
-                PostgresSaver(database),
+                PostgresSaver(db),
                 thread_ids=thread_ids,
                 **options,
             )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LONGEST_CELL = 200
 _COLUMNS = ("thread", "no", "time (UTC)", "role", "message")
-_ROWS_ONLY = ("type_", "role", "since", "until", "text", "branch", "after", "export", "full")
+_ROWS_ONLY = ("type_", "role", "since", "until", "text", "checkpoint", "after", "export", "full")
 
 _Thread = Annotated[
     str | None, typer.Argument(metavar="THREAD", help="Only this thread's; else all threads'.")
@@ -54,13 +54,15 @@ _Text = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="With these words, in the order of the thread."),
 ]
-_Branch = Annotated[
+_Checkpoint = Annotated[
     str | None,
     typer.Option(
         metavar="CHECKPOINT", help=f"Only what a state of the thread holds. {CHECKPOINT_HELP}"
     ),
 ]
-_Ns = Annotated[str, typer.Option("--ns", metavar="NAMESPACE", help="The namespace of --branch.")]
+_Ns = Annotated[
+    str, typer.Option("--ns", metavar="NAMESPACE", help="The namespace of --checkpoint.")
+]
 _Limit = Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="How many at most.")]
 _Export = Annotated[
     str | None,
@@ -82,7 +84,7 @@ def messages(
     since: _Since = None,
     until: _Until = None,
     text: _Text = None,
-    branch: _Branch = None,
+    checkpoint: _Checkpoint = None,
     ns: _Ns = "",
     limit: _Limit = 100,
     after: After = None,
@@ -111,7 +113,8 @@ def messages(
         reader = _reader(saver, thread)
         filters: dict[str, Any] = {
             "types": type_ or None, "roles": role or None, "since": since, "until": until,
-            "text": text, "branch": _branch_of(saver, thread, ns, branch), "checkpoint_ns": ns,
+            "text": text, "checkpoint_id": _id_of(saver, thread, ns, checkpoint),
+            "checkpoint_ns": ns,
         }  # fmt: skip
         if search is not None:
             hits = reader.search(search, user_id=user, thread_id=thread, order=order, limit=limit)
@@ -131,8 +134,8 @@ def _check(context: typer.Context, search: str | None) -> None:
         raise typer.BadParameter(problem, param_hint="--search")
     if search is None and "user" in given:
         raise typer.BadParameter("goes with --search", param_hint="--user")
-    if "branch" in given and "thread" not in given:
-        raise typer.BadParameter("needs a THREAD", param_hint="--branch")
+    if "checkpoint" in given and "thread" not in given:
+        raise typer.BadParameter("needs a THREAD", param_hint="--checkpoint")
     if "full" in given and "export" not in given:
         raise typer.BadParameter("goes with --export", param_hint="--full")
     if "export" in given and given & {"as_json", "after"}:
@@ -149,8 +152,8 @@ def _reader(saver: PostgresSaver, thread: str | None) -> Messages:
     return Messages(saver)
 
 
-def _branch_of(saver: PostgresSaver, thread: str | None, ns: str, named: str | None) -> str | None:
-    """The id of the checkpoint that --branch names."""
+def _id_of(saver: PostgresSaver, thread: str | None, ns: str, named: str | None) -> str | None:
+    """The id of the checkpoint that --checkpoint names."""
     if thread is None or named is None:
         return None
     return checkpoints.named(checkpoints.history_of(saver, thread, ns), thread, named).checkpoint_id

@@ -21,10 +21,8 @@ def up(dsn: Dsn = None, schema: Schema = None) -> None:
     """
     from langgraph_pgsaga.migrate import migrate
 
-    with opened(dsn, schema, make=True) as database:
-        applied = database.portal.call(
-            migrate, database, on_applied=lambda m: write_line(f"applied {m.name}")
-        )
+    with opened(dsn, schema, make=True) as db:
+        applied = db.portal.call(migrate, db, on_applied=lambda m: write_line(f"applied {m.name}"))
     if not applied:
         write_line("nothing to do: the tables are up to date")
 
@@ -38,8 +36,8 @@ def status(dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> Non
     """
     from langgraph_pgsaga import migrate
 
-    with opened(dsn, schema) as database:
-        found = database.portal.call(migrate.status, database)
+    with opened(dsn, schema) as db:
+        found = db.portal.call(migrate.status, db)
     rows = [(s.name, s.applied_at) for s in found]
     if as_json:
         write_json([{"name": name, "applied_at": at} for name, at in rows])
@@ -59,6 +57,6 @@ def sql(dsn: Dsn = None, schema: Schema = None) -> None:
     """
     from langgraph_pgsaga import migrate
 
-    with opened(dsn, schema) as database:
-        pending = database.portal.call(migrate.pending_sql, database)
+    with opened(dsn, schema) as db:
+        pending = db.portal.call(migrate.pending_sql, db)
     write(pending or "-- nothing to do: the tables are up to date\n")

@@ -78,8 +78,8 @@ def list_sessions(
     from langgraph_pgsaga.sessions import SessionStatus
     from langgraph_pgsaga.sync import Sessions
 
-    with opened(dsn, schema) as database:
-        page = Sessions(database).list(
+    with opened(dsn, schema) as db:
+        page = Sessions(db).list(
             user_id=user,
             agent_type=agent_type,
             status=SessionStatus(status) if status else None,
@@ -112,8 +112,8 @@ def show(thread: ThreadId, dsn: Dsn = None, schema: Schema = None, as_json: Json
     """
     from langgraph_pgsaga.sync import Sessions
 
-    with opened(dsn, schema) as database:
-        session = Sessions(database).get(thread)
+    with opened(dsn, schema) as db:
+        session = Sessions(db).get(thread)
     if session is None:
         raise MissingThreadError(thread_id=thread)
     plain = _plain(session)
@@ -153,8 +153,8 @@ def expire(
     if (within is not None) + (at is not None) + never > 1:
         raise typer.BadParameter("only one of --in, --at and --never can be so")
     expires_at = None if never else at or datetime.now(UTC) + (within or timedelta())
-    with opened(dsn, schema) as database:
-        sessions = Sessions(database)
+    with opened(dsn, schema) as db:
+        sessions = Sessions(db)
         if sessions.get(thread) is None:
             raise MissingThreadError(thread_id=thread)
         session = sessions.update(thread, expires_at=expires_at)
@@ -184,8 +184,8 @@ def delete(
     from langgraph_pgsaga.sync import Sessions
 
     threads = list(dict.fromkeys(threads))
-    with opened(dsn, schema) as database:
-        sessions = Sessions(database)
+    with opened(dsn, schema) as db:
+        sessions = Sessions(db)
         for thread in threads:
             if sessions.get(thread) is None:
                 raise MissingThreadError(thread_id=thread)

@@ -13,7 +13,7 @@ from langgraph_pgsaga.cli.commands.history import plain_step
 from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, opened_saver
 from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, Json, Namespace, ThreadId
 from langgraph_pgsaga.cli.output import shown_time, write, write_json, write_line
-from langgraph_pgsaga.errors import CheckpointNotFoundError
+from langgraph_pgsaga.errors import MissingCheckpointError
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import CheckpointTuple
@@ -128,18 +128,17 @@ def diff(
 def _state(saver: PostgresSaver, thread: str, step: Step) -> CheckpointTuple:
     found = saver.get_tuple(step.config)
     if found is None:
-        raise CheckpointNotFoundError(thread_id=thread)
+        raise MissingCheckpointError(thread_id=thread)
     return found
 
 
 def _values(found: CheckpointTuple) -> dict[str, Any]:
     """The graph's own channels."""
-    from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
-    from langgraph_pgsaga._langgraph import own_values
+    from langgraph_pgsaga._langgraph import DeltaSnapshot, own_values
 
     values = own_values(found.checkpoint["channel_values"])
-    return {n: v.value if isinstance(v, _DeltaSnapshot) else v for n, v in values.items()}
+    return {n: v.value if type(v) is DeltaSnapshot else v for n, v in values.items()}
 
 
 def _deltas(found: CheckpointTuple) -> list[str]:

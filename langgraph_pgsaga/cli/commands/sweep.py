@@ -87,8 +87,8 @@ def sweep(
         )
         for name in types
     ]
-    with opened(dsn, schema) as database:
-        sessions = Sessions(database)
+    with opened(dsn, schema) as db:
+        sessions = Sessions(db)
         if dry_run or needs_question(yes=yes):
             found = sessions.sweep(policies, dry_run=True)
             if dry_run:

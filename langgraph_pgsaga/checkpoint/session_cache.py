@@ -64,7 +64,7 @@ class _Session:
         return _SESSION_NUMBERS + len(self.numbers) + len(self.hashes) + len(self.states)
 
 
-class SessionMemory:
+class SessionCache:
     """Remembers sessions; the least recently used give up their messages, then all.
 
     What is stale can do no harm: the server checks the epoch. Safe to use from
@@ -203,13 +203,13 @@ class SessionMemory:
         session.contents, session.content_bytes, session.held = {}, 0, 0
 
 
-_live: weakref.WeakSet[SessionMemory] = weakref.WeakSet()
+_live: weakref.WeakSet[SessionCache] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
     # Another thread of the parent may have held the lock, halfway through a change.
-    for memory in list(_live):
-        memory._begin()
+    for cache in list(_live):
+        cache._begin()
 
 
 if hasattr(os, "register_at_fork"):
