@@ -109,7 +109,7 @@ class Database:
         max_size: connections a pool opens at most, per event loop.
         pooler: set it when the DSN leads to pgbouncer (or the like) in transaction
             mode: no named prepared statements. Costs a round trip per statement.
-        connect_timeout_seconds: for one attempt to connect; None takes the DSN's
+        connect_timeout_seconds: for one attempt to connect to a host; None takes the DSN's
             connect_timeout, else 10.
         acquire_timeout_seconds: for a connection of the pool to become free.
         retry_seconds: how long statements are repeated across a lost connection.
@@ -368,13 +368,7 @@ class Database:
     async def _connected(
         self, dsn: str | None = None, **options: Any
     ) -> asyncpg.Connection[asyncpg.Record]:
-        connection: asyncpg.Connection[asyncpg.Record]
-        try:
-            connection = await asyncpg.connect(dsn, **options)
-        except (FileNotFoundError, PermissionError) as error:
-            if name := self._target.unreadable_file():
-                raise OSError(f"{name} names no file that can be read") from error
-            raise
+        connection = await self._connected_to_one(dsn, **options)
         if self._target.socket_options:
             try:
                 _set_socket_options(connection, self._target.socket_options)
@@ -382,6 +376,21 @@ class Database:
                 connection.terminate()
                 raise
         return connection
+
+    async def _connected_to_one(
+        self, dsn: str | None, **options: Any
+    ) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection to the first host that answers in its time as what was asked for."""
+        *others, last = self._target.attempts()
+        for one in others:
+            with suppress(OSError, asyncpg.TargetServerAttributeNotMatched):
+                return await asyncpg.connect(dsn, **{**options, **one})
+        try:
+            return await asyncpg.connect(dsn, **{**options, **last})
+        except (FileNotFoundError, PermissionError) as error:
+            if name := self._target.unreadable_file():
+                raise OSError(f"{name} names no file that can be read") from error
+            raise
 
     def _connect_options(self) -> dict[str, Any]:
         seconds = self._connect_timeout_seconds

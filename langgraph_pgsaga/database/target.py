@@ -120,6 +120,14 @@ _NUMBERS = (
     "tcp_user_timeout",
 )
 _FILES = ("sslcert", "sslcrl", "sslkey", "sslrootcert")
+# So that a server that vanished without a word counts as lost: the kernel's own time is 15
+# minutes for what was sent, and hours or forever for an answer that is waited for.
+_SOCKET_DEFAULTS = {
+    "keepalives_count": 3,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "tcp_user_timeout": 30_000,
+}
 # What a connection begins with besides settings.
 _NO_SETTINGS = {"database", "options", "replication", "user"}
 # asyncpg takes these out of a DSN only.
@@ -189,6 +197,19 @@ class Target:
             if found.get("sslrootcert") != "system"
             else {},
         )
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Arguments of asyncpg.connect, a host at a time: its timeout is for all it is given."""
+        hosts, ports = self.arguments.get("host") or [], self.arguments["port"]
+        each = ports if isinstance(ports, list) else [ports] * len(hosts)
+        if len(hosts) < 2:
+            return [{}]
+        wanted = self.arguments.get("target_session_attrs")
+        return [
+            {"host": host, "port": port, "target_session_attrs": attribute}
+            for attribute in (("standby", "any") if wanted == "prefer-standby" else (wanted,))
+            for host, port in zip(hosts, each, strict=True)
+        ]
 
     def unreadable_file(self) -> str | None:
         """The parameter whose file can't be read, which the driver's errors don't name."""
@@ -330,21 +351,16 @@ def _options(text: str) -> dict[str, str]:
 
 
 def _socket_options(found: Mapping[str, str]) -> list[tuple[int, int, int]]:
-    numbers = {name: int(found[name]) for name in _NUMBERS if name in found}
-    wanted = {name: number for name, number in numbers.items() if name.startswith("keepalives")}
-    options: list[tuple[int, int, int]] = []
-    if wanted:
-        is_on = wanted.get("keepalives", 1) != 0
-        options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(is_on)))
-        wanted = wanted if is_on else {}
-    if "tcp_user_timeout" in numbers:
-        wanted["tcp_user_timeout"] = numbers["tcp_user_timeout"]
+    wanted = _SOCKET_DEFAULTS | {name: int(found[name]) for name in _NUMBERS if name in found}
+    is_on = wanted.get("keepalives", 1) != 0
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(is_on))]
     for name, option in _TCP_OPTIONS.items():
-        if wanted.get(name, 0) > 0:  # 0 is the system's own
-            if option is None:
-                _log.warning("%s has no effect on this system", _named(name))
-            else:
-                options.append((socket.IPPROTO_TCP, option, wanted[name]))
+        if wanted[name] <= 0 or not (is_on or name == "tcp_user_timeout"):
+            continue  # 0 is the system's own
+        if option is not None:
+            options.append((socket.IPPROTO_TCP, option, wanted[name]))
+        elif name in found:
+            _log.warning("%s has no effect on this system", _named(name))
     return options
 
 

@@ -304,6 +304,26 @@ def test_a_missing_file_of_the_encryption_is_told(tmp_path: Path, parameter: str
     assert f"{parameter} (or PG{parameter.upper()}) names no file" in str(error)
 
 
+@pytest.mark.parametrize("wanted", ["any", "read-write", "prefer-standby"])
+def test_a_silent_host_leaves_time_for_the_next(server_dsn: str, wanted: str) -> None:
+    """The time to connect is for each host of a DSN."""
+    folder = parse_qs(urlsplit(server_dsn).query).get("host", [""])[0]
+    if not folder.startswith("/"):
+        pytest.skip("needs the embedded server")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        hosts = f"127.0.0.1,{folder}&port={silent.getsockname()[1]},5432"
+        dsn = f"postgresql://postgres@/postgres?host={hosts}&target_session_attrs={wanted}"
+        with Database(dsn, connect_timeout_seconds=1) as db:
+            assert db.portal.call(_ask, db) == 1
+
+
+async def _ask(db: Database) -> int:
+    async with db.transaction() as connection:
+        return int(await connection.fetchval("select 1"))
+
+
 def test_a_silent_server_is_told() -> None:
     """One that accepts and never answers is given up after the connect timeout."""
     with socket.socket() as server:

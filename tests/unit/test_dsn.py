@@ -378,20 +378,22 @@ def test_connect_timeout_counts() -> None:
 
 
 def test_keepalives_become_socket_options() -> None:
-    """Any of the parameters turns them on, as libpq has them on; 0 turns them off."""
-    on = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    assert target("postgresql://h/db").socket_options == ()
-    assert target("postgresql://h/db?keepalives=1").socket_options == (on,)
-    assert target("postgresql://h/db?keepalives=0&keepalives_idle=9").socket_options == (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),
+    """They are on, with times that end a connection to a server that vanished; 0 turns them off."""
+    on, off = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, value) for value in (1, 0))
+    assert target("postgresql://h/db?keepalives=0&keepalives_idle=9&tcp_user_timeout=0") == target(
+        "postgresql://h/db?keepalives=0&tcp_user_timeout=0"
     )
+    assert target("postgresql://h/db?keepalives=0&tcp_user_timeout=0").socket_options == (off,)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        parameters = "keepalives_idle=9&keepalives_interval=8&keepalives_count=7"
-        found = target(f"postgresql://h/db?{parameters}&tcp_user_timeout=6000").socket_options
         names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
         options = [getattr(socket, name) for name in names]
-        values = zip(options, (9, 8, 7, 6000), strict=True)
-        assert found == (on, *((socket.IPPROTO_TCP, option, value) for option, value in values))
+        given = "keepalives_idle=9&keepalives_interval=8&keepalives_count=7&tcp_user_timeout=6000"
+        for parameters, values in (("", (30, 10, 3, 30_000)), (given, (9, 8, 7, 6000))):
+            found = target(f"postgresql://h/db?{parameters}").socket_options
+            assert found == (
+                on,
+                *((socket.IPPROTO_TCP, *pair) for pair in zip(options, values, strict=True)),
+            )
 
 
 def test_what_has_no_effect_is_said(caplog: pytest.LogCaptureFixture) -> None:
