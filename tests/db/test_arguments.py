@@ -224,16 +224,17 @@ _SEQUENCES |= {"extra_allowlist"}
 
 
 def test_a_lone_text_is_no_list(world: World) -> None:
-    """Every parameter that takes several refuses one text, whose characters nobody means."""
+    """Every parameter that takes several refuses one text, whose characters nobody means, and a
+    dict."""
     tried: set[str] = set()
     for target in world.targets():
         for name, parameter in inspect.signature(target.function).parameters.items():
             kinds = ("Sequence[", "Iterable[", "Collection[", "list[", "set[")
             if any(kind in str(parameter.annotation) for kind in kinds):
                 tried.add(name)
-                for text in ("thread-t", b"thread-t"):
+                for alone in ("thread-t", b"thread-t", {"thread-t": 1}):
                     with pytest.raises(InvalidArgumentError, match="list") as caught:
-                        finished(target.function(**{**target.arguments, name: text}))
+                        finished(target.function(**{**target.arguments, name: alone}))
                     assert caught.value.argument in (name, "allow")
     assert tried == _SEQUENCES
 

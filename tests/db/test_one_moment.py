@@ -215,6 +215,24 @@ async def test_states_that_are_deleted_meanwhile_are_no_empty_ones(
     assert seen == whole[: len(seen)]
 
 
+async def test_a_delta_channel_that_lost_an_ancestor_is_no_shorter_one(
+    saver: PostgresSaver, dsn: str
+) -> None:
+    """Where a run in the middle is deleted, what was read before isn't put together without it;
+    who reads the thread anew gets what is left."""
+    graph = graph_of(saver, "all_items")
+    for turn in range(3):
+        await graph.ainvoke({"notes": []}, {**THREAD, "metadata": {"run_id": f"r{turn}"}})
+    latest = await graph.aget_state(THREAD)
+    channels = {"config": latest.config, "channels": ["all_items"]}
+    assert latest.values["all_items"] == [0, 1, 2]
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        await other.adelete_for_runs(["r1"])
+    with pytest.raises(CheckpointDeletedError):
+        await saver.aget_delta_channel_history(**channels)
+    assert (await graph.aget_state(THREAD)).values["all_items"] == [2]
+
+
 async def test_a_checkpoint_that_never_was_has_no_history(saver: PostgresSaver) -> None:
     """As with the in-memory saver: of what nobody stored, nothing is found."""
     await filled(saver, 1)
@@ -266,6 +284,20 @@ async def test_a_put_below_a_deleted_checkpoint_is_refused(
     await saver.aprune(["t"])
     with pytest.raises(CheckpointDeletedError):
         await put_below(saver, third, values)
+
+
+async def test_a_deletion_that_takes_messages_is_no_new_beginning(
+    saver: PostgresSaver, dsn: str
+) -> None:
+    """Numbers of messages are learned anew then; that the deleted checkpoint was there isn't
+    forgotten."""
+    first = await put_below(saver, config_of("t"), {"messages": [HumanMessage("old")]})
+    second = await put_below(saver, first, {"messages": [HumanMessage("new")]})
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        await other.aprune(["t"])
+    assert await saver.aget_tuple(await put_below(saver, second))
+    with pytest.raises(CheckpointDeletedError):
+        await put_below(saver, first)
 
 
 async def test_what_was_listed_was_read(saver: PostgresSaver, dsn: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,9 @@ from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import branches, history
 from tests._cli import answer
-from tests.db._puts import checkpoint_of, config_of
+from tests.conftest import execute
+from tests.db._puts import checkpoint_of, config_of, put, stored
+from tests.db.test_schema import fetch
 
 THREAD: RunnableConfig = {"configurable": {"thread_id": "t"}}
 
@@ -236,6 +239,52 @@ def test_copies_and_pruning_go_by_the_order_of_writing(sync_saver: PostgresSaver
     assert ids(sync_saver.list(config_of("until"))) == ["3", "7", "5"]
     sync_saver.prune(["t"])
     assert ids(sync_saver.list(config_of("t"))) == ["6"]
+
+
+@pytest.mark.parametrize("values", [{"a": ["b"]}, {"messages": [HumanMessage("new")]}], ids=str)
+def test_a_server_whose_clock_went_back_goes_on_upwards(
+    sync_saver: PostgresSaver, dsn: str, values: dict[str, Any]
+) -> None:
+    """After a move to another server, what is written is the latest all the same."""
+    config = put(sync_saver, config_of("t"), {"a": ["before"]})
+    ahead = 10**15
+    asyncio.run(
+        execute(
+            dsn,
+            f"update agent_sessions set last_position = last_position + {ahead}",
+            f"update agent_states set position = position + {ahead}",
+        )
+    )
+    for _ in range(2):
+        config = put(sync_saver, config, values)
+        assert stored(sync_saver, config_of("t")).config == config
+
+
+def test_the_order_of_a_thread_never_goes_down(sync_saver: PostgresSaver, dsn: str) -> None:
+    """By its last position whoever loaded a thread sees that somebody wrote; so a copy into one
+    whose checkpoints were all deleted doesn't lower it."""
+    put(sync_saver, config_of("t"), {"a": ["b"]})
+    put(sync_saver, config_of("copy"), {"a": ["b"]}, {"run_id": "r"})
+    sync_saver.delete_for_runs(["r"])
+    asyncio.run(
+        execute(dsn, "update agent_sessions set last_position = 4e18 where thread_id = 'copy'")
+    )
+    sync_saver.copy_thread("t", "copy")
+    (row,) = fetch(dsn, "select last_position from agent_sessions where thread_id = 'copy'")
+    assert row[0] == 4 * 10**18
+    assert len(list(sync_saver.list(config_of("copy")))) == 1
+
+
+def test_the_history_of_a_delta_channel_is_that_of_the_latest(
+    sync_saver: PostgresSaver, host: Host
+) -> None:
+    """Without a checkpoint's id, the latest is what was written last."""
+    first = put(sync_saver, config_of("t"), {"a": ["b"]})
+    sync_saver.put_writes(first, [("items", [1])], "task")
+    host.is_off_by(-10)
+    put(sync_saver, first, {"a": ["c"]})
+    found = sync_saver.get_delta_channel_history(config=config_of("t"), channels=["items"])
+    assert [value for _, _, value in found["items"]["writes"]] == [[1]]
 
 
 @pytest.fixture

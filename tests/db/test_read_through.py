@@ -309,6 +309,21 @@ async def test_a_thread_that_went_on_here_is_not_asked_for_in_the_old_saver(
     assert key(found) == key(newest)
 
 
+async def test_a_thread_that_went_on_here_on_a_host_that_is_behind_is_here(
+    old: Saver, saver: PostgresSaver
+) -> None:
+    """What was written here counts by when that was: its id may be lower than those that came."""
+    await histories.talk(histories.chat(old), config_of("t"))
+    assert (await import_threads(old, saver)).failed == ()
+    (newest, *_) = await all_of(saver)
+    checkpoint: Any = {**newest.checkpoint, "id": "0" + newest.checkpoint["id"][1:]}
+    written = await saver.aput(newest.config, checkpoint, newest.metadata, {})
+    await histories.talk(histories.chat(old), config_of("t"))
+    found = await ReadThroughSaver(saver, old).aget_tuple(config_of("t"))
+    assert found is not None
+    assert found.config == written
+
+
 async def test_a_thread_that_is_moved_by_a_write_is_active(
     old: Saver, saver: PostgresSaver
 ) -> None:
