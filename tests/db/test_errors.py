@@ -334,6 +334,20 @@ def test_a_silent_server_is_told() -> None:
     assert type(error) is ServerConnectionError
 
 
+def test_callers_at_once_have_errors_of_their_own() -> None:
+    """Also where one attempt to connect was for all of them: raising an error changes it."""
+
+    async def main() -> list[BaseException]:
+        async with Database("postgresql://u@127.0.0.1:1/db", min_size=1) as db:
+            calls = [PostgresSaver(db).aget_tuple(config_of("t")) for _ in range(3)]
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        return [result for result in results if isinstance(result, ServerConnectionError)]
+
+    failed = asyncio.run(main())
+    assert len({id(error) for error in failed}) == 3
+    assert len({id(error.__cause__) for error in failed}) == 3
+
+
 @pytest.fixture(scope="module")
 def password_dsn(public_tmp: Path) -> Iterator[str]:
     """A server of the test's own, on which the role `careful` needs its password."""

@@ -1164,6 +1164,9 @@ async def test_the_status_follows_the_run(saver: PostgresSaver) -> None:
     assert await status(saver) is SessionStatus.PAUSED
     await graph.ainvoke(None, CONFIG)
     assert await status(saver) is SessionStatus.COMPLETED
+    begun = [state async for state in graph.aget_state_history(CONFIG)][-2]
+    await graph.aupdate_state(begun.config, None, as_node="__copy__")
+    assert await status(saver) is SessionStatus.PAUSED
 
 
 def by_invoke(graph: Any) -> Any:
@@ -1339,6 +1342,29 @@ async def test_a_run_in_progress_is_active_to_its_last_step(saver: PostgresSaver
     assert seen[-1] is SessionStatus.COMPLETED
     # A resumed run's first is the one that it begins at.
     assert set(seen[1:-1]) == {SessionStatus.ACTIVE}
+
+
+async def test_a_run_that_takes_its_whole_limit_is_active_to_its_last_step(
+    saver: PostgresSaver,
+) -> None:
+    """The step before the last that the limit allows isn't taken for it."""
+    seen = []
+
+    async def run() -> None:
+        config: RunnableConfig = {**CONFIG, "recursion_limit": 4}
+        parts = loop_of(saver, 2).astream(
+            {"items": []}, config, durability="sync", stream_mode="checkpoints"
+        )
+        async for _ in parts:
+            seen.append(await status(saver))  # noqa: PERF401 - as far as it comes
+
+    with pytest.raises(GraphRecursionError):
+        await run()
+    assert await status(saver) is SessionStatus.COMPLETED
+    # The first comes before anything is stored.
+    assert (
+        {SessionStatus.ACTIVE} <= set(seen) <= {None, SessionStatus.ACTIVE, SessionStatus.COMPLETED}
+    )
 
 
 async def test_a_run_at_a_breakpoint_or_cancelled_stays_active(saver: PostgresSaver) -> None:

@@ -241,6 +241,18 @@ def test_copies_and_pruning_go_by_the_order_of_writing(sync_saver: PostgresSaver
     assert ids(sync_saver.list(config_of("t"))) == ["6"]
 
 
+def test_a_subgraphs_checkpoint_belongs_to_its_superstep(sync_saver: PostgresSaver) -> None:
+    """A copy has it also where it was stored after the root graph's next one."""
+    first = put(sync_saver, config_of("t"), {"a": ["b"]})
+    first_id = first["configurable"]["checkpoint_id"]
+    second = put(sync_saver, first, {"a": ["c"]})
+    put(sync_saver, config_of("t", "child:1"), {"a": ["d"]}, {"parents": {"": first_id}})
+    put(sync_saver, second, {"a": ["e"]})
+    sync_saver.copy_thread("t", "copy", until=second["configurable"]["checkpoint_id"])
+    assert len(list(sync_saver.list(config_of("copy")))) == 2
+    assert len(list(sync_saver.list(config_of("copy", "child:1")))) == 1
+
+
 @pytest.mark.parametrize("values", [{"a": ["b"]}, {"messages": [HumanMessage("new")]}], ids=str)
 def test_a_server_whose_clock_went_back_goes_on_upwards(
     sync_saver: PostgresSaver, dsn: str, values: dict[str, Any]

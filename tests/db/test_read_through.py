@@ -19,6 +19,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
 from langgraph_pgsaga import PostgresSaver, timetravel
+from langgraph_pgsaga.checkpoint.address import checkpoint_config
 from langgraph_pgsaga.errors import BlockingCallError, ThreadDivergedError, ThreadExistsError
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
@@ -329,9 +330,11 @@ async def test_a_thread_that_is_moved_by_a_write_is_active(
 ) -> None:
     """A sweep of idle sessions doesn't take it away between its move and that write."""
     await histories.talk(histories.chat(old), config_of("t"))
-    (newest, *_) = await all_of(old)
-    checkpoint: Any = {**newest.checkpoint, "ts": "2024-05-01T12:00:00+00:00"}
-    await old.aput(newest.parent_config or config_of("t"), checkpoint, newest.metadata, {})
+    (newest, *_) = every = await all_of(old)
+    for found in reversed(every):
+        checkpoint: Any = {**found.checkpoint, "ts": "2024-05-01T12:00:00+00:00"}
+        below = found.parent_config or checkpoint_config("t", "", "")
+        await old.aput(below, checkpoint, found.metadata, {})
     both = ReadThroughSaver(saver, old)
     await both._move("t")
     await Sessions(saver.db).sweep([RetentionPolicy(max_idle=timedelta(hours=1))])

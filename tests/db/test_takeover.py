@@ -616,8 +616,13 @@ async def test_a_time_that_cant_be_is_now(saver: PostgresSaver, odd: object) -> 
     before = await value_of(saver, "select now()")
     assert (await import_threads(old, saver)).failed == ()
     both = "select created_at from agent_states union all select created_at from agent_messages"
-    oldest = await value_of(saver, f"select min(created_at) from ({both}) t")
-    assert before <= oldest <= await value_of(saver, "select last_activity_at from agent_sessions")
+    oldest, newest = [
+        await value_of(saver, f"select {which}(created_at) from ({both}) t")
+        for which in ("min", "max")
+    ]
+    assert before <= oldest <= newest <= await value_of(saver, "select now()")
+    active_at = await value_of(saver, "select last_activity_at from agent_sessions")
+    assert oldest <= active_at <= await value_of(saver, "select now()")
 
 
 _HELD = """

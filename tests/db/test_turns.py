@@ -11,7 +11,7 @@ import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint import decode
+from langgraph_pgsaga.checkpoint import decode, history
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.errors import UnloadableValueError
 from tests.conftest import execute
@@ -24,8 +24,10 @@ COUNT = 3_000
 
 
 @asynccontextmanager
-async def most_at_once(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], int]]:
-    """Counts the messages that are decoded, and digested, between two turns of the loop."""
+async def most_at_once(
+    monkeypatch: pytest.MonkeyPatch, kind: type, *names: str
+) -> AsyncIterator[Callable[[], int]]:
+    """Counts the calls of these methods between two turns of the loop."""
     done, most = 0, 0
 
     def counting(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,8 +45,8 @@ async def most_at_once(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callabl
             await asyncio.sleep(0)
             done = 0
 
-    for name in ("fresh", "of_row"):
-        monkeypatch.setattr(MessageCodec, name, counting(getattr(MessageCodec, name)))
+    for name in names:
+        monkeypatch.setattr(kind, name, counting(getattr(kind, name)))
     turning = asyncio.create_task(turn())
     try:
         yield lambda: most
@@ -73,12 +75,25 @@ async def test_others_have_their_turn_while_a_long_list_is_read(
     reader = PostgresSaver(saver.db)
 
     for _ in range(2):
-        async with most_at_once(monkeypatch) as most:
+        async with most_at_once(monkeypatch, MessageCodec, "fresh", "of_row") as most:
             found = await READINGS[reading](reader)
         assert found.checkpoint["channel_values"]["messages"] == [*said, said[0]]
         # The two of one message are different objects.
         assert len({id(m) for m in found.checkpoint["channel_values"]["messages"]}) == COUNT + 1
         assert 0 < most() <= 2 * decode._AT_ONCE
+
+
+async def test_others_have_their_turn_between_the_checkpoints_of_a_page(
+    saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is put together in as many turns as its checkpoints take time, here one each."""
+    monkeypatch.setattr(history, "_LONGEST_TURN", -1)
+    for _ in range(5):
+        checkpoint = checkpoint_of(saver, {"a": ["b"]})
+        await saver.aput(CONFIG, checkpoint, {}, checkpoint["channel_versions"])
+    async with most_at_once(monkeypatch, history.CheckpointListing, "_tuple") as most:
+        assert len([found async for found in saver.alist(CONFIG)]) == 5
+    assert most() == 1
 
 
 async def test_a_message_that_fails_is_named_by_its_place(saver: PostgresSaver, dsn: str) -> None:

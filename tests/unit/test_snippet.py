@@ -43,6 +43,7 @@ def test_what_was_left_out_is_told() -> None:
     some = "word " * 60
     hit = f"{MATCH_START}tea{MATCH_END}"
     assert snippet_of(f"a {hit}") == f"a {hit}"
+    assert snippet_of(f"{some[:120]}{hit} {some[:50]}") == f"{some[:120]}{hit} {some[:50]}"
     assert snippet_of(f"a {hit}", is_cut=True) == f"a {hit} …"
     assert snippet_of(f"{hit} {some}").startswith(hit)
     assert snippet_of(f"{hit} {some}").endswith("word …")
