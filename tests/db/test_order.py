@@ -248,7 +248,7 @@ def test_a_subgraphs_checkpoint_belongs_to_its_superstep(sync_saver: PostgresSav
     second = put(sync_saver, first, {"a": ["c"]})
     put(sync_saver, config_of("t", "child:1"), {"a": ["d"]}, {"parents": {"": first_id}})
     put(sync_saver, second, {"a": ["e"]})
-    sync_saver.copy_thread("t", "copy", until=second["configurable"]["checkpoint_id"])
+    sync_saver.copy_thread("t", "copy", checkpoint_id=second["configurable"]["checkpoint_id"])
     assert len(list(sync_saver.list(config_of("copy")))) == 2
     assert len(list(sync_saver.list(config_of("copy", "child:1")))) == 1
 

@@ -19,10 +19,10 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
 from langgraph_pgsaga import PostgresSaver, timetravel
-from langgraph_pgsaga.checkpoint.address import checkpoint_config
 from langgraph_pgsaga.errors import BlockingCallError, ThreadDivergedError, ThreadExistsError
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
+from langgraph_pgsaga.threads import checkpoint_config
 from tests._graphs import Saver
 from tests.db import _histories as histories
 from tests.db._histories import HISTORIES, config_of, resume

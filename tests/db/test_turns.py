@@ -11,7 +11,7 @@ import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.checkpoint import decode, history
+from langgraph_pgsaga.checkpoint import decode, listing
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.errors import UnloadableValueError
 from tests.conftest import execute
@@ -87,11 +87,11 @@ async def test_others_have_their_turn_between_the_checkpoints_of_a_page(
     saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page is put together in as many turns as its checkpoints take time, here one each."""
-    monkeypatch.setattr(history, "_LONGEST_TURN", -1)
+    monkeypatch.setattr(listing, "_LONGEST_TURN", -1)
     for _ in range(5):
         checkpoint = checkpoint_of(saver, {"a": ["b"]})
         await saver.aput(CONFIG, checkpoint, {}, checkpoint["channel_versions"])
-    async with most_at_once(monkeypatch, history.CheckpointListing, "_tuple") as most:
+    async with most_at_once(monkeypatch, listing.CheckpointListing, "_tuple") as most:
         assert len([found async for found in saver.alist(CONFIG)]) == 5
     assert most() == 1
 
