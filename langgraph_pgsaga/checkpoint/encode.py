@@ -20,6 +20,7 @@ from langgraph_pgsaga import _json, _message_text
 from langgraph_pgsaga._langgraph import DeltaSnapshot
 from langgraph_pgsaga.checkpoint.run_tracker import NO_CHANGE, SessionChange
 from langgraph_pgsaga.checkpoint.session_cache import StateKey
+from langgraph_pgsaga.checkpoint.small_values import small_values
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, MOST_LOOKED_AT, Codec, messages_in
@@ -29,8 +30,6 @@ from langgraph_pgsaga.threads import Address
 MESSAGES = "messages"
 MESSAGES_SNAPSHOT = "messages snapshot"
 
-# Text up to here stands in the checkpoint's own row.
-_INLINE_CHARACTERS = 256
 # Payloads from here on are stored once per session, by their hash.
 BLOB_BYTES = 2048
 # Messages of a list that stand in it before, at most: a list that repeats more of them is
@@ -167,14 +166,17 @@ def encode_put(
     new_versions: ChannelVersions,
     numbers: Mapping[bytes, int],
     change: SessionChange = NO_CHANGE,
+    small: dict[str, Any] | None = None,
 ) -> EncodedPut:
     """What `put` stores; `numbers` are those of messages known to be stored already.
+
+    `small` are the values that stand in its row; None are those that it brings.
 
     Raises:
         UnstorableValueError: a value couldn't be loaded again.
     """
     checkpoint_values = checkpoint["channel_values"]
-    inline = _inline_values(codec.values, checkpoint)
+    inline = _inline_values(codec.values, checkpoint, small)
     values = [
         (channel, str(version), _encode_value(codec, channel, checkpoint_values[channel], numbers))
         for channel, version in new_versions.items()
@@ -279,24 +281,12 @@ def _is_repetitive(messages: Sequence[StoredMessage]) -> bool:
     return count > MOST_REPEATED and count - len({m.digest for m in messages}) > MOST_REPEATED
 
 
-def _inline_values(codec: Codec, checkpoint: Checkpoint) -> dict[str, Any]:
+def _inline_values(
+    codec: Codec, checkpoint: Checkpoint, small: dict[str, Any] | None
+) -> dict[str, Any]:
     if not codec.readable:
         return {}
-    versions = checkpoint["channel_versions"]
-    return {
-        channel: value
-        for channel, value in checkpoint["channel_values"].items()
-        if channel in versions and _is_inline(value)
-    }
-
-
-def _is_inline(value: Any) -> bool:
-    kind = type(value)
-    if kind is str:
-        return len(value) <= _INLINE_CHARACTERS and _json.is_clean(value)
-    if kind is int:
-        return bool(-_json.JSON_INT_LIMIT < value < _json.JSON_INT_LIMIT)
-    return value is None or kind is bool
+    return small_values(checkpoint) if small is None else small
 
 
 def _state_columns(

@@ -53,6 +53,7 @@ from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock, Renewals
 from langgraph_pgsaga.checkpoint.listing import CheckpointListing
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
+from langgraph_pgsaga.checkpoint.small_values import SmallValueCache
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
@@ -126,6 +127,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         self._tracker = RunTracker(leases)
         self.codec = MessageCodec(codec)
         self._cache = SessionCache()
+        self._small_values = SmallValueCache()
         self._queues: dict[asyncio.AbstractEventLoop, WriteQueue] = {}
 
     @classmethod
@@ -288,6 +290,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         if fetched is None or fetched.found is None or fetched.session is None:
             return  # without its row, what is here was written without it
         session, sent = fetched.session, fetched.messages.items()
+        self._small_values.learn(address, fetched.found.checkpoint)
         self._cache.learn(
             address.session_id,
             session.epoch,
@@ -395,6 +398,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
                 new_versions,
                 numbers,
                 change,
+                self._small_values.of_put(address, checkpoint),
             )
 
         await self._queue().write(address.session_id, encode)

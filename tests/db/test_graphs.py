@@ -495,6 +495,47 @@ def delta_builder() -> StateGraph[Any]:
     return builder
 
 
+class Wide(Log, total=False):
+    """What another release has beside `Log`."""
+
+    plan: str
+    count: int
+    sure: bool
+    told: None
+    long: str
+    parts: dict[str, Any]
+
+
+def test_channels_of_another_release_keep_their_values(compare: Comparison) -> None:
+    """What a release put in channels that another one lacks is there when it comes back."""
+    asks = {"first": adds("a"), "asks": ask("one?")}
+
+    def wide(run: Run) -> Any:
+        builder: StateGraph[Any] = StateGraph(Wide)
+        for name, node in asks.items():
+            builder.add_node(name, node)
+        builder.add_edge(START, "first")
+        builder.add_edge("first", "asks")
+        return builder.compile(run.saver)
+
+    async def scenario(run: Run) -> None:
+        values = {"plan": "p", "count": 7, "sure": True, "told": None, "long": "l" * 300}
+        await run.invoke(wide(run), {"items": ["in"], **values, "parts": {"a": 1}})
+        run.restart()
+        old = chain(**asks).compile(run.saver)
+        await run.invoke(old, Command(resume="yes"))
+        await run.update(old, {"items": ["by hand"]}, as_node="asks")
+        run.restart()
+        await run.invoke(chain(**asks).compile(run.saver), {"items": ["again"]})
+        run.restart()
+        state = await run.state(wide(run))
+        assert state.values.items() >= values.items()
+        await run.invoke(wide(run), Command(resume="yes", update={"count": 8}))
+        await run.history(wide(run))
+
+    compare(scenario)
+
+
 def delta_turns(first: int, last: int) -> list[dict[str, Any]]:
     return [
         {"messages": [HumanMessage(f"question {n}", id=f"human {n}")]} for n in range(first, last)
