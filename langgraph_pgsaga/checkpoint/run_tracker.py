@@ -41,17 +41,19 @@ NO_CHANGE = SessionChange()
 class _Run:
     """What a root graph's run has said of itself.
 
-    `loaded` are the steps of the checkpoints that it can begin at. `stops` is where it
-    stopped: interrupts and errors can be written before their checkpoint is.
+    `loaded` are the steps of the checkpoints that it can begin at, `idle` is the one of them
+    that starts no node. `stops` is where it stopped: interrupts and errors can be written
+    before their checkpoint is.
     """
 
-    __slots__ = ("control", "course", "last_step", "loaded", "stops")
+    __slots__ = ("control", "course", "idle", "last_step", "loaded", "stops")
 
     def __init__(self, control: object) -> None:
         # Kept, so that no other one gets its place in memory.
         self.control = control
         self.course = Course()
         self.loaded: dict[str | None, int] = {}
+        self.idle: str | None = None
         self.last_step: int | None = None
         self.stops: dict[str, SessionStatus] = {}
 
@@ -97,7 +99,10 @@ class RunTracker:
         if run_key(config) is not None:
             step = found.metadata.get("step") if found else _langgraph.STEP_BEFORE_FIRST
             if isinstance(step, int):
-                self._run(address, config).loaded[found_id] = step
+                run = self._run(address, config)
+                run.loaded[found_id] = step
+                is_idle = self._leases.is_automatic and found is not None and _is_idle(found)
+                run.idle = found_id if is_idle else None
 
     def of_put(
         self,
@@ -133,9 +138,24 @@ class RunTracker:
         if status is not None:
             self._run(address, config).stops[checkpoint_id] = status
         lease = self._lease(address, config)
-        if lease is not None and has_ended:
+        if lease is not None and (
+            has_ended or self._starts_nothing(address, config, checkpoint_id, writes)
+        ):
             lease.note_end(has_ended=True, is_complete=False)
         return SessionChange(status, lease)
+
+    def _starts_nothing(
+        self,
+        address: Address,
+        config: RunnableConfig,
+        checkpoint_id: str,
+        writes: Sequence[tuple[str, Any]],
+    ) -> bool:
+        """Whether nothing may follow: an answer, or an update, to a run that is complete."""
+        run = self._runs.get(_key(address, config))
+        if run is None or run.idle != checkpoint_id:
+            return False
+        return not any(_langgraph.is_trigger(channel) for channel, _ in writes)
 
     def _status(
         self,
@@ -182,6 +202,13 @@ class RunTracker:
 def _key(address: Address, config: RunnableConfig) -> tuple[UUID, int | None]:
     run = run_key(config)
     return address.session_id, None if run is None else id(run.runtime)
+
+
+def _is_idle(found: CheckpointTuple) -> bool:
+    """Whether a root graph's checkpoint starts no node."""
+    checkpoint = found.checkpoint
+    status = status_of(checkpoint["channel_versions"], checkpoint["channel_values"], found.metadata)
+    return status is SessionStatus.COMPLETED
 
 
 def _end_of_writes(writes: Sequence[tuple[str, Any]]) -> tuple[bool, SessionStatus | None]:

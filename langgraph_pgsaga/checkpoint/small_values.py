@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from typing import Any, TypeAlias
-from uuid import UUID
 
 from langgraph.checkpoint.base import Checkpoint
 
@@ -22,8 +21,8 @@ from langgraph_pgsaga.threads import Address
 _MOST_CHARACTERS = 256
 _MOST_CHECKPOINTS = 10_000
 
-# Session, namespace as it is stored, and id.
-_Key: TypeAlias = tuple[UUID, str, str]
+# Thread, namespace as it is stored, and id: text, since a UUID takes long to hash.
+_Key: TypeAlias = tuple[str, str, str]
 # By channel, its version and value.
 _Versioned: TypeAlias = dict[str, tuple[Any, Any]]
 
@@ -89,7 +88,7 @@ class SmallValueCache:
 
 
 def _key(address: Address, checkpoint_id: str) -> _Key:
-    return address.session_id, address.stored_ns, checkpoint_id
+    return address.thread_id, address.stored_ns, checkpoint_id
 
 
 def _inherit(small: dict[str, Any], checkpoint: Checkpoint, parent: _Versioned) -> None:

@@ -519,6 +519,24 @@ async def test_an_interrupted_run_is_resumed_elsewhere_at_once(
     assert await status(single) is SessionStatus.COMPLETED
 
 
+@pytest.mark.parametrize("more", [{}, {"update": {"items": ["late"]}}], ids=["answer", "update"])
+async def test_an_answer_to_a_complete_run_leaves_no_lease(
+    single: PostgresSaver, other: PostgresSaver, dsn: str, more: Any
+) -> None:
+    """Whoever answers twice, or writes where no node is to run, keeps nobody out."""
+
+    def asks(state: Any) -> Any:
+        return {"items": [interrupt("?")]}
+
+    graph = graph_of(single, asks=asks)
+    await graph.ainvoke({"items": []}, CONFIG)
+    await graph.ainvoke(Command(resume="!"), CONFIG)
+    await graph.ainvoke(Command(resume="again", **more), CONFIG)
+    assert await value(dsn, "lease_expires_at") is None
+    await graph_of(other, one=adds("second")).ainvoke({"items": ["more"]}, CONFIG)
+    assert await is_one_line(single)
+
+
 async def test_a_cancelled_run_makes_way_in_its_own_process(
     single: PostgresSaver, other: PostgresSaver, dsn: str
 ) -> None:
