@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.checkpoint.serde import _msgpack
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
@@ -42,6 +43,8 @@ _BRANCH_TO, _JOIN = "branch:to:", "join:"
 # others, which share its `control`. What is called in a node has the config of its task.
 _RUNTIME = "__pregel_runtime"
 _TASK_ID = "__pregel_task_id"
+# Between the levels of a namespace.
+_LEVEL = "|"
 
 
 class RunKey(NamedTuple):
@@ -58,6 +61,58 @@ def run_key(config: RunnableConfig) -> RunKey | None:
     runtime = configurable.get(_RUNTIME)
     control = getattr(runtime, "control", None)
     return None if control is None else RunKey(runtime, control, _TASK_ID in configurable)
+
+
+class RunningTask(NamedTuple):
+    """What LangGraph says of the task that the caller is part of; see work.RunContext."""
+
+    thread_id: str | None
+    checkpoint_ns: str
+    checkpoint_id: str
+    task_id: str
+    node: str
+    step: int
+    attempt: int
+    run_id: str | None
+    config: RunnableConfig
+
+    def given(self, key: str) -> Any:
+        """What the run's caller gave under this key, configurable before metadata."""
+        configurable = self.config.get("configurable") or {}
+        metadata = self.config.get("metadata") or {}
+        return configurable[key] if key in configurable else metadata.get(key)
+
+
+def running_task() -> RunningTask | None:
+    """The task in whose context this is called; None outside of any."""
+    config = var_child_runnable_config.get()
+    runtime = ((config or {}).get("configurable") or {}).get(_RUNTIME)
+    info = getattr(runtime, "execution_info", None)
+    if config is None or info is None:
+        return None
+    metadata = config.get("metadata") or {}
+    # A task has a namespace of its own, below that of its graph. What it calls by `@task` has
+    # one below it, and is of the same checkpoint.
+    levels = info.checkpoint_ns.split(_LEVEL)[: -1 - _calls(metadata.get("langgraph_path"))]
+    return RunningTask(
+        thread_id=info.thread_id,
+        checkpoint_ns=_LEVEL.join(levels),
+        checkpoint_id=info.checkpoint_id,
+        task_id=info.task_id,
+        node=metadata.get("langgraph_node", ""),
+        step=metadata.get("langgraph_step", 0),
+        attempt=info.node_attempt,
+        run_id=info.run_id,
+        config=config,
+    )
+
+
+def _calls(path: Any) -> int:
+    """How many calls of `@task` lead to the task of this path, from its graph's node on."""
+    count = 0
+    while isinstance(path, tuple) and len(path) == 4 and path[3] is True:
+        count, path = count + 1, path[1]
+    return count
 
 
 def is_trigger(channel: str) -> bool:
