@@ -183,11 +183,12 @@ async def _interrupted(dsn: str) -> tuple[int | None, bytes]:
     process = await asyncio.create_subprocess_exec(
         *command, env=NO_DSN, stderr=asyncio.subprocess.PIPE
     )
-    while not await watcher.fetchval(
-        "select 1 from pg_stat_activity "
-        "where wait_event_type = 'Lock' and datname = current_database()"
-    ):
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(HANG_SECONDS):
+        while not await watcher.fetchval(
+            "select 1 from pg_stat_activity "
+            "where wait_event_type = 'Lock' and datname = current_database()"
+        ):
+            await asyncio.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, said = await asyncio.wait_for(process.communicate(), HANG_SECONDS)
     await holder.close()

@@ -13,6 +13,7 @@ import pytest
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.doctor import Check, CheckStatus, Diagnosis, diagnose, doctor
 from tests._cli import order
+from tests._limits import HANG_SECONDS
 from tests.conftest import execute, with_database
 
 pytestmark = pytest.mark.anyio
@@ -86,11 +87,11 @@ async def test_transactions_that_stay_open_are_named(
     busy = await asyncpg.connect(dsn)
     await idle.execute("begin; select 1")
     working = asyncio.ensure_future(busy.execute("select pg_sleep(60)"))
-    while not await idle.fetchval(
-        "select 1 from pg_stat_activity where pid = $1 and state = 'active'", busy.get_server_pid()
-    ):
-        await asyncio.sleep(0.01)
-        await idle.execute("rollback; begin; select 1")
+    is_active = "select 1 from pg_stat_activity where pid = $1 and state = 'active'"
+    async with asyncio.timeout(HANG_SECONDS):
+        while not await idle.fetchval(is_active, busy.get_server_pid()):
+            await asyncio.sleep(0.01)
+            await idle.execute("rollback; begin; select 1")
     found = await check(dsn, "idle in transaction")
     assert found.status is CheckStatus.WARN
     assert f"pid {idle.get_server_pid()} of" in found.found

@@ -793,7 +793,7 @@ async def test_a_block_lasts_longer_than_its_lease(saver: PostgresSaver, dsn: st
     """A block's lease is renewed for as long as the block lasts, also while its loop stands."""
     conn = await asyncpg.connect(dsn)
     ends = "select lease_expires_at from agent_sessions"
-    async with saver.lease("t", seconds=1):
+    async with saver.lease("t", seconds=3):
         first = await conn.fetchval(ends)
         deadline = time.monotonic() + HANG_SECONDS
         while True:
@@ -890,7 +890,7 @@ def test_a_sync_block(dsn: str) -> None:
     ):
         graph = graph_of(saver, one=lambda s: {"items": [1]})
         elsewhere = graph_of(other, one=lambda s: {"items": [2]})
-        with saver.lease("t", seconds=2):
+        with saver.lease("t"):
             graph.invoke({"items": []}, CONFIG)
             with pytest.raises(ThreadLeasedError):
                 elsewhere.invoke({"items": []}, CONFIG)
@@ -991,7 +991,7 @@ def test_a_child_isnt_in_its_parents_block(dsn: str) -> None:
             ):
                 with pytest.raises(ThreadLeasedError):
                     call()
-            with saver.lease("u", seconds=1):
+            with saver.lease("u", seconds=3):
                 first = asyncio.run(value(dsn, "max(lease_expires_at)"))
                 until(lambda: asyncio.run(value(dsn, "max(lease_expires_at)")) > first)
                 graph.invoke({"items": []}, {"configurable": {"thread_id": "u"}})
@@ -1221,10 +1221,10 @@ async def test_the_status_after_questions_and_errors(
 
 async def stands(saver: PostgresSaver, dsn: str) -> tuple[SessionStatus | None, bool]:
     """The thread's status, and whether a run has its lease, once an error of it is stored."""
-    while not await value(
-        dsn, "(select count(*) from agent_state_writes where channel = '__error__')"
-    ):
-        await asyncio.sleep(0)
+    failed = "(select count(*) from agent_state_writes where channel = '__error__')"
+    async with asyncio.timeout(HANG_SECONDS):
+        while not await value(dsn, failed):
+            await asyncio.sleep(0)
     is_leased = await value(dsn, "coalesce(lease_expires_at > now(), false)")
     return await status(saver), bool(is_leased)
 

@@ -501,8 +501,9 @@ def test_aclose_lets_calls_of_its_own_loop_end(dsn: str) -> None:
         threads = [f"t{n}" for n in range(10)]
         puts = [asyncio.ensure_future(saver.aput(*_arguments(t, 0))) for t in threads]
         pool = (await saver.db._pool()).pool
-        while pool and pool.get_size() != 3:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(HANG_SECONDS):
+            while pool and pool.get_size() != 3:
+                await asyncio.sleep(0)
         await saver.aclose()
         results: list[Any] = await asyncio.gather(*puts, return_exceptions=True)
         return results

@@ -85,6 +85,13 @@ async def waits_for_a_lock(dsn: str, count: int = 1) -> None:
             await asyncio.sleep(0.005)
 
 
+async def queued_up(saver: PostgresSaver, count: int) -> None:
+    """Returns once so many calls wait behind statements."""
+    async with asyncio.timeout(HANG_SECONDS):
+        while sum(len(lane._queue) for lane in saver._queue()._lanes) < count:
+            await asyncio.sleep(0)
+
+
 def threads_of_one_lane(count: int) -> list[str]:
     named = (f"thread {number}" for number in range(10_000))
     return [name for name in named if session_id_of(name).int % write_queue._LANES == 0][:count]
@@ -133,7 +140,7 @@ async def test_one_bad_call_fails_alone(dsn: str) -> None:
             first = asyncio.ensure_future(put(saver, names[0], text="holds up the lane"))
             await waits_for_a_lock(dsn)
             puts = [asyncio.ensure_future(put(saver, name, text=name)) for name in names[1:]]
-            await asyncio.sleep(0.01)
+            await queued_up(saver, len(puts))
         await first
         results = await asyncio.gather(*puts, return_exceptions=True)
         for name, result in zip(names[1:], results, strict=True):
@@ -205,7 +212,7 @@ async def test_a_call_cancelled_while_it_waits_is_never_sent(dsn: str) -> None:
             first = asyncio.ensure_future(put(saver, names[0], text="holds up the lane"))
             await waits_for_a_lock(dsn)
             puts = [asyncio.ensure_future(put(saver, name, text=name)) for name in names[1:]]
-            await asyncio.sleep(0.01)
+            await queued_up(saver, len(puts))
             for cancelled in puts[::2]:
                 cancelled.cancel()
         await first
@@ -225,7 +232,7 @@ async def test_a_cancelled_call_takes_no_other_with_it(dsn: str) -> None:
             puts = [asyncio.ensure_future(put(saver, t, text="later")) for t in (one, two)]
             await waits_for_a_lock(dsn)
             puts[0].cancel()
-            await asyncio.sleep(0.01)
+            await asyncio.wait([puts[0]])
             assert puts[0].cancelled()
         async with asyncio.timeout(HANG_SECONDS):
             config = await puts[1]
@@ -244,7 +251,7 @@ async def test_a_statement_that_is_given_up_takes_no_other_call_with_it(
             unwanted = [asyncio.ensure_future(put(saver, name, text="never")) for name in given_up]
             await waits_for_a_lock(dsn)
             waiting = [asyncio.ensure_future(put(saver, name, text="later")) for name in behind]
-            await asyncio.sleep(0.01)
+            await queued_up(saver, len(waiting))
             for call in unwanted:
                 call.cancel()
             async with asyncio.timeout(HANG_SECONDS):
@@ -317,7 +324,7 @@ async def test_the_end_of_a_loop_ends_its_calls(dsn: str) -> None:
             sent = asyncio.ensure_future(put(saver, one, text="sent"))
             await waits_for_a_lock(dsn)
             queued = asyncio.ensure_future(put(saver, two, text="queued"))
-            await asyncio.sleep(0)
+            await queued_up(saver, 1)
             return [sent, queued]
 
         async with held(dsn, saver, one), asyncio.timeout(HANG_SECONDS):

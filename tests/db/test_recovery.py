@@ -374,7 +374,7 @@ async def test_a_server_that_stays_away_is_an_error_until_it_is_back(server: Ser
                 begun = time.monotonic()
                 with pytest.raises(ServerConnectionError, match="can't reach") as caught:
                     await saver.aget_tuple(_config(thread))
-                assert 0.15 < time.monotonic() - begun < 10
+                assert 0.15 < time.monotonic() - begun < 25
                 assert "postgres" in caught.value.dsn
             with pytest.raises(ServerConnectionError):
                 async with saver.db.transaction():
@@ -524,8 +524,10 @@ async def test_a_call_that_is_cancelled_twice_is_no_error_of_the_loop(dsn: str) 
     async with Database(dsn, max_size=1) as db, _admin(dsn) as watcher:
         for cancellations in (1, 2, 3):
             call = asyncio.ensure_future(db.run(lambda conn: conn.execute("select pg_sleep(60)")))
-            while not await watcher.fetchval(BACKENDS.format("count(*)") + " and state = 'active'"):
-                await asyncio.sleep(0)
+            async with asyncio.timeout(HANG_SECONDS):
+                is_active = BACKENDS.format("count(*)") + " and state = 'active'"
+                while not await watcher.fetchval(is_active):
+                    await asyncio.sleep(0)
             for _ in range(cancellations):
                 call.cancel()
                 await asyncio.sleep(0)
