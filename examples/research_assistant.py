@@ -23,7 +23,7 @@ import sysconfig
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,7 +132,7 @@ def read_docs(name: str) -> str:
     return documentation().get(name, f"nothing is documented under {name}")
 
 
-TOOLS = {"search_docs": search_docs, "read_docs": read_docs}
+TOOLS: dict[str, Callable[..., Any]] = {"search_docs": search_docs, "read_docs": read_docs}
 
 
 # The agent: planner -> approval -> tool_executor -> planner -> ... -> summary
@@ -280,7 +280,8 @@ def fork(
     asked: StateSnapshot,
     answered: StateSnapshot,
 ) -> None:
-    say(f"from step {asked.metadata['step']}: {OTHER_QUESTION}")
+    step = (asked.metadata or {}).get("step")
+    say(f"from step {step}: {OTHER_QUESTION}")
     reworded = HumanMessage(OTHER_QUESTION, id=messages(asked)[0].id)
     update = {"input_question": OTHER_QUESTION, "messages": [reworded]}
     branch = graph.update_state(asked.config, update, as_node=START)
