@@ -74,6 +74,7 @@ def test_a_tree_is_drawn_with_lanes(sync_saver: PostgresSaver) -> None:
     ]
 
 
+@pytest.mark.alone
 def test_a_long_way_is_folded(sync_saver: PostgresSaver) -> None:
     """A thousand steps are a few lines, each looked at once; what has a name is shown."""
     config = checkpoint_config("t", "", "")

@@ -372,6 +372,7 @@ def test_a_subgraphs_state_is_forked_in_its_thread(sync_saver: PostgresSaver) ->
     assert forked.parent_config == inner.config
 
 
+@pytest.mark.alone
 def test_copying_a_long_thread_is_quick(sync_saver: PostgresSaver) -> None:
     """2,000 checkpoints of a growing conversation, to the end, the middle and the beginning."""
 

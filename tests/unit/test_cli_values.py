@@ -62,6 +62,7 @@ def test_what_is_no_object(text: str) -> None:
     assert json_object('{"a": [1]}') == {"a": [1]}
 
 
+@pytest.mark.alone
 def test_a_wide_value_deep_inside_is_shown_soon() -> None:
     """A hundred levels of a thousand keys take no more for each level, as text and as JSON."""
     value: Any = 1

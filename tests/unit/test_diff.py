@@ -173,6 +173,7 @@ def test_what_is_the_same_is_no_change(before: Any, after: Any) -> None:
     assert str(diff({"x": before, "y": [before]}, {"x": after, "y": [after]})) == "no changes"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "make",
     [lambda v: v, lambda v: nest(100, v), lambda v: dict.fromkeys(map(str, v), 1)],

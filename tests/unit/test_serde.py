@@ -742,6 +742,7 @@ def test_depth_is_limited_to_what_loads() -> None:
             SAFE.dumps_typed(deep(2_000, wrap))
 
 
+@pytest.mark.alone
 def test_deep_odd_keys_stay_cheap() -> None:
     """Nested objects that each need the second pass don't take twice the time per level."""
 

@@ -133,7 +133,7 @@ FORGED: list[tuple[int, tuple[Any, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "parts"), FORGED, ids=repr)
+@pytest.mark.parametrize(("code", "parts"), FORGED)
 @pytest.mark.parametrize("strict", [False, True])
 def test_known_types_are_made_of_what_is_written_only(
     code: int, parts: tuple[Any, ...], strict: bool
@@ -206,6 +206,7 @@ def test_a_stored_pattern_is_not_printed(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.alone
 def test_checks_of_nesting_cost_little() -> None:
     """A broad tree of nested objects doesn't take twice the time per level for being looked at."""
     serde = SafeSerializer()
