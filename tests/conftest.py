@@ -1,6 +1,7 @@
 """A PostgreSQL server for the tests, and a migrated database of its own for each.
 
-The server is PGSAGA_TEST_DSN's, else an embedded one that lives as long as the run.
+The server is PGSAGA_TEST_DSN's; else one of the version PGSAGA_TEST_POSTGRES (16), or the
+embedded one, that lives as long as the run. Of several workers each has its own.
 One template database is migrated per run; a test's database is a clone of it.
 """
 
@@ -19,12 +20,21 @@ import pytest
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.embedded import EmbeddedServer
 from langgraph_pgsaga.migrate import migrate
+from tests._alone import turn
 from tests._environment import forget_the_machine
 from tests._folders import public_folder
+from tests._servers import postgres_server
 
 _counter = itertools.count(1)
 
 forget_the_machine()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Lets tests that measure time run alone."""
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +55,11 @@ def server_dsn(public_tmp: Path) -> Iterator[str]:
     given = os.environ.get("PGSAGA_TEST_DSN")
     if given:
         yield given
+        return
+    version = os.environ.get("PGSAGA_TEST_POSTGRES")
+    if version:
+        with postgres_server(public_tmp / f"postgres-{version}", version) as dsn:
+            yield dsn
         return
     with EmbeddedServer.start(public_tmp / "server") as server:
         yield server.dsn

@@ -1,4 +1,4 @@
-"""Every code block of the README and of docs/ runs as it stands, or is checked word by word."""
+"""Every code block of the pages runs as it stands, or is checked word by word."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from langgraph_pgsaga.embedded import EmbeddedServer
 from tests._limits import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md")),
+]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:

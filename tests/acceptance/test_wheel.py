@@ -128,6 +128,7 @@ def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"pyproject.toml", "Makefile", "README.md", "LICENSE", "tests/lowest.txt"}
+    wanted |= {"CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml", ".ci/run"}
     wanted |= {path.as_posix() for path in data_files()}
     wanted |= {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/**/*.py")}
     assert wanted - names == set()

@@ -35,8 +35,8 @@ from langgraph_pgsaga.migrate import (
     status,
 )
 from tests._limits import HANG_SECONDS
+from tests._servers import find_programs, postgres_server
 from tests.conftest import execute
-from tests.db._debian_server import debian_server, find_programs
 from tests.db._puts import config_of
 from tests.db.test_schema import catalogue_of, fetch
 
@@ -471,7 +471,7 @@ def test_a_role_that_may_only_use_the_tables_is_enough(own_role: str, empty_dsn:
 
 @pytest.fixture(scope="module")
 def plain_server(public_tmp: Path) -> Iterator[str]:
-    with debian_server(public_tmp / "debian") as dsn:
+    with postgres_server(public_tmp / "packaged") as dsn:
         yield dsn
 
 
