@@ -85,7 +85,7 @@ def postgres_server(folder: Path, version: str | None = None) -> Iterator[str]:
     data = folder / "data"
     locale = ("-E", "UTF8", "--locale=C.UTF-8")
     run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", *locale, "--no-sync")
-    settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+    settings = f"-c listen_addresses= -c unix_socket_directories={folder}"
     log = folder / "server.log"
     run(programs / "pg_ctl", "-D", data, "-w", "-l", log, "-o", settings, "start")
     try:
