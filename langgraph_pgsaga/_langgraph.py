@@ -6,14 +6,14 @@ from LangGraph where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.checkpoint.serde import _msgpack
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
+from langgraph.checkpoint.serde.types import ERROR, TASKS, _DeltaSnapshot
 from langgraph.types import Send
 
 # The value of a delta channel that was stored as a whole.
@@ -177,3 +177,11 @@ def is_plain(serde: JsonPlusSerializer) -> bool:
 def allowlist_of(serde: JsonPlusSerializer) -> Any:
     """The types it was limited to; True where it is limited to none, None for its default."""
     return serde._allowed_msgpack_modules
+
+
+def open_errors(writes: Collection[tuple[str, str, Any]]) -> list[Any]:
+    """Of a checkpoint's pending writes the errors that no error handler took."""
+    handled = {task_id for task_id, channel, _ in writes if channel == ERROR_SOURCE}
+    return [
+        value for task_id, channel, value in writes if channel == ERROR and task_id not in handled
+    ]

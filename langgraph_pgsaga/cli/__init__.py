@@ -7,11 +7,12 @@ help and completion answer at once.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from langgraph_pgsaga import __version__
+from langgraph_pgsaga.cli import errors
 from langgraph_pgsaga.cli.commands import (
     branches,
     doctor,
@@ -68,13 +69,25 @@ def _root(
     """
 
 
+# What the parser raises. Its own package is not always the same.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
 def main() -> None:
-    """The console script: errors of the package are one line on stderr and exit code 1."""
+    """The console script: errors of the package are one line on stderr."""
     open_streams()
     try:
-        app(prog_name="pgsaga")
+        sys.exit(app(prog_name="pgsaga", standalone_mode=False))
+    except _UsageError as error:
+        text = errors.without_secrets(error.format_message(), sys.argv[1:])
+        error.format_message = lambda: text
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except typer.Abort:
+        sys.exit(_told("aborted"))
     except PgSagaError as error:
-        sys.exit(_told(error))
+        _told(errors.told(error))
+        sys.exit(errors.exit_code(error))
     except OSError as error:
         give_up_stdout()
         is_output = error.filename is None
@@ -90,5 +103,5 @@ def main() -> None:
 
 
 def _told(error: object) -> ExitCode:
-    note(f"pgsaga: {error}")
+    note(f"pgsaga: {errors.without_secrets(str(error), sys.argv[1:])}")
     return ExitCode.ERROR

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from langgraph_pgsaga.errors import (
-    InvalidArgumentError,
     MissingCheckpointError,
     MissingThreadError,
+    PgSagaError,
 )
 
 if TYPE_CHECKING:
@@ -97,6 +98,17 @@ def named(steps: History, thread: str, text: str) -> Step:
     return begun[0]
 
 
-def _missing(problem: str, thread: str) -> InvalidArgumentError:
-    hint = f"`pgsaga history` lists those of thread {thread!r}"
-    return InvalidArgumentError(argument="checkpoint", problem=f"{problem}; {hint}")
+@dataclass(kw_only=True, eq=False)
+class UnknownCheckpointError(PgSagaError):
+    """The thread has no checkpoint of that name, or several."""
+
+    thread_id: str
+    problem: str
+
+    def __str__(self) -> str:
+        hint = f"`pgsaga history` lists those of thread {self.thread_id!r}"
+        return f"checkpoint: {self.problem}; {hint}"
+
+
+def _missing(problem: str, thread: str) -> UnknownCheckpointError:
+    return UnknownCheckpointError(thread_id=thread, problem=problem)

@@ -52,7 +52,9 @@ def opened(dsn: str | None, schema: str | None, *, make: bool = False) -> Iterat
     """
     from langgraph_pgsaga.database import Database
 
-    if dsn:
+    if dsn == "":  # of a variable that isn't set, say
+        raise typer.BadParameter("is empty; leave it out to use PGSAGA_DSN", param_hint="--dsn")
+    if dsn is not None:
         # As behind a pooler, which may be there: a command has no use for prepared statements.
         db = Database(dsn, schema=schema, pooler=True)
     else:

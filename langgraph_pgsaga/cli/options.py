@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-ThreadId = Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.")]
+from langgraph_pgsaga.cli import values
+
+ThreadId = Annotated[
+    str,
+    typer.Argument(metavar="THREAD", callback=values.thread_id, help="The thread's id."),
+]
 # Of options and arguments that `checkpoints.named` reads.
 CHECKPOINT_HELP = "A checkpoint's id or its beginning, step, name, or `latest`."
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]

@@ -25,7 +25,8 @@ machine may see a command's arguments. A pooler in transaction mode may stand in
 **What it prints.** Tables for people; with `--json` one JSON document for programs, whose field
 names stay and whose times are ISO 8601. Tables fold their cells on a terminal, or are a list for
 each row where it is too narrow; nothing is folded where the output goes to a file. Progress, notes
-and errors go to stderr. Control characters in what was stored are written as escapes, so nothing
+and errors go to stderr. A connection string with a password that stands where none belongs isn't
+shown. Control characters in what was stored are written as escapes, so nothing
 stored can give orders to a terminal.
 
 **Exit codes.**
@@ -33,8 +34,10 @@ stored can give orders to a terminal.
 | code | means |
 |---|---|
 | 0 | done |
-| 1 | an error, told on stderr; a failed check of `doctor`; what `import` left; an answer of no |
-| 2 | a mistake in the command, or an answer that was needed and nobody there to give it |
+| 1 | an error, told on stderr: what isn't there, or can't be reached; a failed check of `doctor`; \
+what `import` left; an answer of no |
+| 2 | a mistake in the command: a value that can't be used whatever is there, or no file or module \
+of that name; an answer that was needed and nobody there to give it |
 | 3 | done, and something needs attention: pending migrations, warnings of `doctor`, damaged rows |
 | 130 | interrupted by Ctrl-C |
 | 141 | the reader of the output went away, as with `| head` |

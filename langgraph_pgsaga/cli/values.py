@@ -9,10 +9,26 @@ from typing import Any
 
 import typer
 
-from langgraph_pgsaga._json import shortened
+from langgraph_pgsaga._json import is_clean, shortened
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+
+
+def thread_id(text: str | None) -> str | None:
+    """The id of a thread, which isn't empty."""
+    if text == "":
+        raise typer.BadParameter("is empty; pass a thread's id")
+    if text is not None and not is_clean(text):
+        raise typer.BadParameter("isn't UTF-8")
+    return text
+
+
+def thread_ids(texts: list[str] | None) -> list[str] | None:
+    """Some of them."""
+    for text in texts or ():
+        thread_id(text)
+    return texts
 
 
 def duration(text: str) -> timedelta:

@@ -240,7 +240,7 @@ class Database:
                 return committing[-1][1]
             committing.clear()
             try:
-                async with connection.transaction(isolation=isolation, readonly=readonly):
+                async with _in_transaction(connection, isolation=isolation, readonly=readonly):
                     number = await _fetch_value(connection, "begin_transaction") if once else ""
                     result = await work(connection)
                     if once:
@@ -266,7 +266,7 @@ class Database:
                 with self.translating(OSError):
                     pool = await self._pool()
                     connection = await stack.enter_async_context(self._connection(pool, keep=False))
-                    await stack.enter_async_context(connection.transaction())
+                    await stack.enter_async_context(_in_transaction(connection))
                 yield connection
 
     def text(self, statement: Statement) -> str:
@@ -504,6 +504,20 @@ def _set_socket_options(
         with socket.socket(end.family, end.type, fileno=os.dup(end.fileno())) as own:
             for option in options:
                 own.setsockopt(*option)
+
+
+@asynccontextmanager
+async def _in_transaction(connection: Connection, **options: Any) -> AsyncIterator[None]:
+    """A transaction. What its block raises is raised, also where the connection is lost."""
+    transaction = connection.transaction(**options)
+    await transaction.start()
+    try:
+        yield
+    except BaseException:
+        with suppress(*CALL_ERRORS):
+            await transaction.rollback()
+        raise
+    await transaction.commit()
 
 
 async def _fetch_value(connection: Connection, statement: str, *args: Any) -> Any:

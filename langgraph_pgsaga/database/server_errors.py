@@ -31,13 +31,12 @@ _DATABASE_MISSING = {"3D000"}
 _SCHEMA_OUTDATED = {"3F000", "42P01", "42703", "42883"}
 _TEXT_REFUSED = {"22021", "22P05"}
 _TOO_LARGE = {"54000", "54001"}
-# Not connected any more, or about to be: shutdown, crash, starting up, idle for too long.
-_GOING_AWAY = {"57P01", "57P02", "57P03", "57P05"}
+# Not connected any more, or about to be: shutdown, crash, starting up, idle for too long (within
+# a transaction, or without). A transaction that took too long (25P04) would take so again.
+_GOING_AWAY = {"57P01", "57P02", "57P03", "57P05", "25P03"}
+_NOT_CONNECTED = "08003"
 # A standby, which after a failover may be the wrong server: another connection may do.
 _READ_ONLY = {"25006"}
-# What a pooler in transaction mode leads to: a setting it doesn't take when connecting; a
-# prepared statement that isn't there, or already is, on another server connection.
-_POOLED = {"08P01", "26000", "42P05"}
 # Bad data and broken constraints: the server's DETAIL quotes the row or the value.
 _QUOTING = {"22", "23"}
 # The server rolled the statement back and asks for it again.
@@ -48,6 +47,7 @@ _FULL = {"53300"}
 
 def is_connection_loss(error: BaseException) -> bool:
     """Whether the connection, not the statement, is to blame."""
+    error = _last_word(error)
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state.startswith("08") or state in _GOING_AWAY | _READ_ONLY
@@ -62,6 +62,7 @@ def is_connection_loss(error: BaseException) -> bool:
 
 def is_repeatable(error: BaseException) -> bool:
     """Whether a statement that is safe to repeat may succeed when sent again."""
+    error = _last_word(error)
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _TRY_AGAIN | _FULL:
         return True
     return is_connection_loss(error)
@@ -69,6 +70,7 @@ def is_repeatable(error: BaseException) -> bool:
 
 def translated(error: BaseException, dsn: str) -> PgSagaError:
     """The error to raise `from error`. `dsn` must be redacted already."""
+    error = _last_word(error)
     if _quotes_a_parameter(error):
         return UnstorableValueError(where="a parameter", problem="PostgreSQL has no such value")
     if isinstance(error, OverflowError):
@@ -76,11 +78,22 @@ def translated(error: BaseException, dsn: str) -> PgSagaError:
         return CorruptValueError(what="a stored time", problem=problem)
     if isinstance(error, asyncpg.PostgresError):
         return _of_server(error, dsn)
+    if isinstance(error, asyncpg.InterfaceError) and is_connection_loss(error):
+        # The driver's words are about its own methods.
+        detail = "the connection was lost"
+        return ServerConnectionError(dsn=dsn, detail=detail, sqlstate=_NOT_CONNECTED)
     if is_connection_loss(error):
         return ServerConnectionError(dsn=dsn, detail=str(error) or type(error).__name__)
     if isinstance(error, TimeoutError):
         return ServerConnectionError(dsn=dsn, detail="no answer in time")
     return ServerError(dsn=dsn, sqlstate=None, detail=str(error) or type(error).__name__)
+
+
+def _last_word(error: BaseException) -> BaseException:
+    """What the server said before it ended the connection, where the driver tells only that."""
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError):
+        return error.__cause__ if isinstance(error.__cause__, asyncpg.PostgresError) else error
+    return error
 
 
 def chainable(error: BaseException) -> BaseException | None:
@@ -109,11 +122,6 @@ def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
         return UnstorableValueError(where="a text", problem=detail)
     if state in _TOO_LARGE:
         return UnstorableValueError(where="a value", problem=detail)
-    if state in _POOLED:
-        detail += (
-            ". Behind pgbouncer or another pooler in transaction mode, pass pooler=True, "
-            "and no settings of the server with the DSN"
-        )
     if state in _READ_ONLY:
         return ReadOnlyServerError(dsn=dsn, detail=detail, sqlstate=state)
     if is_connection_loss(error):

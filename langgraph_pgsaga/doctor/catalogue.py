@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from langgraph_pgsaga.database import Database, load_statements, render
+import asyncpg
+
+from langgraph_pgsaga.database import Connection, Database, load_statements, render
 
 _LIST_OBJECTS = load_statements("doctor")["list_objects"]
+_PRINT_PLAINLY = load_statements("doctor")["print_plainly"]
 
 # (kind, name) to definition: ("column", "agent_states.session_id") to "uuid not null".
 Objects = Mapping[tuple[str, str], str]
 
-# The source of functions and views, which each version of PostgreSQL prints in its own way.
+# The source of functions and views.
 TEXT = "text"
 INVALID = "(invalid)"
 _RELATIONS = ("table", "view", "materialized view", "sequence")
@@ -31,7 +34,12 @@ def expected() -> Objects:
 async def found(db: Database) -> Objects:
     """What is there, in the schema of the table that records the migrations."""
     table = render("{schema}.pgsaga_migrations", db.schema)
-    rows = await db.fetch(_LIST_OBJECTS, table)
+
+    async def work(conn: Connection) -> list[asyncpg.Record]:
+        await db.fetch(_PRINT_PLAINLY, conn=conn)
+        return await db.fetch(_LIST_OBJECTS, table, conn=conn)
+
+    rows = await db.snapshot(work)
     return {(row["kind"], row["name"]): row["definition"] for row in rows}
 
 
@@ -45,14 +53,18 @@ def lines(objects: Objects) -> str:
 def differences(there: Objects) -> list[str]:
     """What of the expected is missing or of another form, the largest first.
 
-    What somebody made beside it is no difference; nor is the source of a function or view.
+    What somebody made beside it is no difference.
     """
     wanted = expected()
     told: list[str] = []
     missing = {name for kind, name in wanted if kind in _RELATIONS and (kind, name) not in there}
     for (kind, name), definition in wanted.items():
         now = there.get((kind, name))
-        if kind == TEXT or now == definition or _is_part_of(missing, kind, name, definition):
+        if now == definition or _is_part_of(missing, kind, name, definition):
+            continue
+        if kind == TEXT:
+            if now is not None:  # else the function or view is missing, or this server isn't known
+                told.append(f"{'function' if '(' in name else 'view'} {name} has another source")
             continue
         if now is None:
             told.append(f"no {kind} {name}")

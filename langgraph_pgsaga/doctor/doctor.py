@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -11,7 +11,7 @@ import asyncpg
 
 from langgraph_pgsaga import migrate
 from langgraph_pgsaga.database import Connection, Database, load_statements, render
-from langgraph_pgsaga.doctor import catalogue
+from langgraph_pgsaga.doctor import catalogue, privileges
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     MigrationError,
@@ -33,7 +33,7 @@ _LARGEST_LAG_BYTES, _LARGEST_LAG_SECONDS = 128 * 2**20, 30
 _LARGEST_KEPT_BYTES = 2**30
 _FULL_PART = 0.8
 _SMALL_BUFFERS_BYTES = 128 * 2**20
-_MOST_NAMED = 3
+_LARGEST_TABLES = 3
 
 
 class CheckStatus(Enum):
@@ -116,6 +116,9 @@ def _version(row: asyncpg.Record) -> Check:
     if row["is_standby"]:
         advice = "point the DSN at the primary: a standby takes no writes"
         return _warn("server", f"PostgreSQL {row['version']}, a standby", advice)
+    if row["is_read_only"]:
+        found = f"PostgreSQL {row['version']}, default_transaction_read_only is on"
+        return _fail("server", found, "turn it off for this role and database: nothing is stored")
     return _ok("server", f"PostgreSQL {row['version']}")
 
 
@@ -248,7 +251,7 @@ async def _transactions(db: Database) -> list[Check]:
 def _long(name: str, rows: Sequence[asyncpg.Record], advice: str) -> Check:
     if not rows:
         return _ok(name, "none")
-    told = _listed(
+    told = "; ".join(
         f"pid {row['pid']} of {row['user_name'] or '?'}"
         f" ({row['application_name'] or 'no name'}) for {row['seconds']} s"
         for row in rows
@@ -266,7 +269,7 @@ async def _replicas(db: Database) -> list[Check]:
         if (row["lag_bytes"] or 0) > _LARGEST_LAG_BYTES
         or (row["lag_seconds"] or 0) > _LARGEST_LAG_SECONDS
     ]
-    told = _listed(
+    told = "; ".join(
         f"{row['application_name']} {row['state']}, {_bytes(row['lag_bytes'] or 0)}"
         f" and {row['lag_seconds'] or 0} s behind"
         for row in behind or rows
@@ -280,7 +283,7 @@ async def _slots(db: Database) -> list[Check]:
     rows = await db.fetch(_STATEMENTS["list_idle_slots"])
     if not rows:
         return [_ok("idle slots", "none")]
-    told = _listed(f"{row['slot_name']} keeps {_bytes(row['kept_bytes'] or 0)}" for row in rows)
+    told = "; ".join(f"{row['slot_name']} keeps {_bytes(row['kept_bytes'] or 0)}" for row in rows)
     if any((row["kept_bytes"] or 0) > _LARGEST_KEPT_BYTES for row in rows):
         advice = "start its reader or pg_drop_replication_slot() it: the kept WAL fills the disk"
         return [_warn("idle slots", told, advice)]
@@ -304,14 +307,14 @@ async def _migrations(db: Database) -> list[Check]:
     if pending:
         return [_fail("migrations", f"pending: {', '.join(pending)}", advice)]
     if newer:
-        told = f"a newer release applied {_listed(iter(newer))}, still serving this one"
+        told = f"a newer release applied {', '.join(newer)}, still serving this one"
         return [_ok("migrations", told)]
     return [_ok("migrations", f"all {len(found)} are applied")]
 
 
 async def _schemas(db: Database) -> list[Check]:
     used, every = await migrate.schemas(db)
-    others = _listed(name for name in every if name != used)
+    others = ", ".join(name for name in every if name != used)
     if others and db.schema is None:
         advice = f"pass schema={used!r}: a change of the search_path could lead to the others"
         found = f"the search_path finds {used}; there are tables in {others}, too"
@@ -328,13 +331,34 @@ async def _objects(db: Database) -> list[Check]:
     advice = "make it again by its statement in migrations/, or restore it from a backup"
     if all(text.endswith(catalogue.INVALID) for text in told):
         advice = "its building failed: reindex index concurrently"
-    return [_fail("objects", _listed(iter(told)), advice)]
+    return [_fail("objects", "; ".join(told), advice)]
+
+
+async def _privileges(db: Database) -> list[Check]:
+    used, _ = await migrate.schemas(db)
+    rows = await privileges.missing(db, used)
+    if not rows:
+        return [_ok("privileges", "all that the saver needs")]
+    lacks: dict[str, list[str]] = {}
+    for row in rows:
+        lacks.setdefault(f"{row['kind']} {row['name']}", []).append(row["privilege"])
+    alike: dict[str, list[str]] = {}
+    for name, lacking in lacks.items():
+        alike.setdefault(", ".join(lacking), []).append(name)
+    told = "; ".join(f"no {lack} on {', '.join(names)}" for lack, names in alike.items())
+    advice = (
+        "grant usage of the schema, and select, insert, update and delete on all its tables, and "
+        "execute on its functions"
+    )
+    if privileges.WRITING.issuperset(row["privilege"] for row in rows):
+        advice += "; to read only, as `pgsaga history` does, what it has is enough"
+    return [_fail("privileges", f"role {rows[0]['role']} has {told}", advice)]
 
 
 async def _tables(db: Database) -> list[Check]:
     rows = await db.fetch(_STATEMENTS["list_tables"], _sessions_table(db))
     size = sum(row["total_bytes"] for row in rows)
-    largest = sorted(rows, key=lambda row: -row["total_bytes"])[:_MOST_NAMED]
+    largest = sorted(rows, key=lambda row: -row["total_bytes"])[:_LARGEST_TABLES]
     told = ", ".join(f"{row['name']} {_bytes(row['total_bytes'])}" for row in largest)
     return [_ok("size", f"{_bytes(size)} in {len(rows)} tables: {told}"), _bloat(rows), _hot(rows)]
 
@@ -349,7 +373,7 @@ def _bloat(rows: Sequence[asyncpg.Record]) -> Check:
     if not bloated:
         dead, live = (sum(row[f"{kind}_rows"] for row in rows) for kind in ("dead", "live"))
         return _ok("dead rows", f"{dead:,} beside {live:,} live ones")
-    told = _listed(
+    told = "; ".join(
         f"{row['name']} has {row['dead_rows']:,} dead rows beside {row['live_rows']:,}"
         for row in bloated
     )
@@ -381,7 +405,8 @@ async def _row_security(db: Database) -> list[Check]:
     if not rows:
         return [_ok("row security", "none that counts for this user")]
     advice = "give the user bypassrls, or make sure that its policies show it all it wrote"
-    return [_warn("row security", f"on for {_listed(row['name'] for row in rows)}", advice)]
+    names = ", ".join(row["name"] for row in rows)
+    return [_warn("row security", f"on for {names}", advice)]
 
 
 async def _sessions(db: Database) -> list[Check]:
@@ -407,6 +432,7 @@ _GENERAL: tuple[tuple[tuple[str, ...], Look], ...] = (
 _OF_TABLES: tuple[tuple[tuple[str, ...], Look], ...] = (
     (("schema",), _schemas),
     (("objects",), _objects),
+    (("privileges",), _privileges),
     (("size", "dead rows", "HOT updates"), _tables),
     (("row security",), _row_security),
     (("sessions",), _sessions),
@@ -429,12 +455,6 @@ async def _settings(db: Database, *names: str) -> dict[str, str]:
 
 def _sessions_table(db: Database) -> str:
     return render("{schema}.agent_sessions", db.schema)
-
-
-def _listed(texts: Iterator[str]) -> str:
-    every = list(texts)
-    more = f", and {len(every) - _MOST_NAMED} more" if len(every) > _MOST_NAMED else ""
-    return "; ".join(every[:_MOST_NAMED]) + more
 
 
 def _bytes(count: int) -> str:

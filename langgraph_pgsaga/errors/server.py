@@ -6,16 +6,35 @@ from dataclasses import dataclass
 
 from langgraph_pgsaga.errors.root import PgSagaError
 
+# What a pooler in transaction mode leads to: a setting it doesn't take when connecting; a
+# prepared statement that isn't there, or already is, on another server connection.
+_POOLED = (
+    ". Behind pgbouncer or another pooler in transaction mode, pass pooler=True, and no settings "
+    "of the server with the DSN"
+)
 # What to do where the server's own words don't say it, by SQLSTATE.
 _ADVICE = {
+    **dict.fromkeys(("08P01", "26000", "42P05"), _POOLED),
+    "08003": ". The network ended it, or the server, which does so to transactions that idle or "
+    "last too long (idle_in_transaction_session_timeout, transaction_timeout): do less in each, or "
+    "raise these",
+    "25P03": ". Do less between the statements of a transaction, or raise "
+    "idle_in_transaction_session_timeout for this user",
+    "25P04": ". Do less in one transaction, or raise transaction_timeout for this user",
     "42501": ". Grant it to the user of the DSN, or connect as one who may: calls need usage of "
     "the schema, and select, insert, update and delete on its tables; migrations create objects",
     "53100": ". Make room on the server's disk",
     "53200": ". Give the server more memory, or lower its work_mem or max_connections",
     "53300": ". Raise max_connections, lower max_size, or put a pooler in between",
+    "53400": ". Raise the limit that it names",
     "55P03": ". Another transaction holds the lock (pg_locks shows which): end that, or raise "
     "lock_timeout",
     "57014": ". Raise statement_timeout for this user, unless somebody cancelled it on purpose",
+    "57P01": ". It is being shut down, or somebody ended the session with pg_terminate_backend: "
+    "try again",
+    "57P02": ". A process of the server crashed, and its log says why: try again",
+    "57P03": ". It is starting or being shut down: try again",
+    "57P05": ". Raise idle_session_timeout for this user: connections are kept for the next call",
 }
 
 
@@ -51,6 +70,8 @@ class ServerConnectionError(ServerError):
     sqlstate: str | None = None
 
     def __str__(self) -> str:
+        if self.sqlstate in _ADVICE:  # it was reached
+            return super().__str__()
         return (
             f"can't reach PostgreSQL at {self.dsn}: {self.detail}. "
             "Check the host, port and ssl parameters of the DSN, and that the server runs"

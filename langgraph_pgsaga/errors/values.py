@@ -46,12 +46,13 @@ class UnloadableValueError(SerializationError):
         return self
 
     def __str__(self) -> str:
-        return f"{self._place()}{self._problem()}"
+        return f"{self.place()}{self._problem()}"
 
     def _problem(self) -> str:
         return "a stored value can't be loaded"
 
-    def _place(self) -> str:
+    def place(self) -> str:
+        """Where it is, as the beginning of a message; '' where that isn't known."""
         named = {
             "thread": self.thread_id,
             "namespace": self.checkpoint_ns,

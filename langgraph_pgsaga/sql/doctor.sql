@@ -8,12 +8,13 @@ select pg_backend_pid() as pid;
 
 -- name: describe_server
 -- The server, its database, and how far transaction ids are from running out.
--- columns: version text, version_number integer, is_standby boolean, transaction_age integer,
---   vector_version text, character_types text
+-- columns: version text, version_number integer, is_standby boolean, is_read_only boolean,
+--   transaction_age integer, vector_version text, character_types text
 select
   current_setting('server_version') as version,
   current_setting('server_version_num')::integer as version_number,
   pg_is_in_recovery() as is_standby,
+  current_setting('default_transaction_read_only')::boolean as is_read_only,
   age(d.datfrozenxid) as transaction_age,
   (select e.extversion from pg_extension e where e.extname = 'vector') as vector_version,
   d.datctype::text as character_types
@@ -70,10 +71,21 @@ where c.relnamespace = (select s.relnamespace from pg_class s where s.oid = to_r
   and row_security_active(c.oid)
 order by c.relname;
 
+-- name: print_plainly
+-- Has literals printed in one way, whatever the database's settings; to the transaction's end.
+-- columns: strings text, bytes text, dates text, intervals text
+select
+  set_config('standard_conforming_strings', 'on', true) as strings,
+  set_config('bytea_output', 'hex', true) as bytes,
+  set_config('datestyle', 'ISO, MDY', true) as dates,
+  set_config('intervalstyle', 'postgres', true) as intervals;
+
 -- name: list_objects
 -- What the migrations make, in the schema of their own table, as catalogue.txt has it: the
 -- schema's name is taken out, so that every database whose migrations are applied has the
--- same lines. A text is printed by each version of PostgreSQL in its own way.
+-- same lines. Texts, the sources of functions and views, are there where they are known to be
+-- printed in the same way: by PostgreSQL 15 to 18. PostgreSQL's own functions and operators are
+-- without their schema, which is printed only where others of that name stand before them.
 -- params: migrations_table text
 -- columns: kind text, name text, definition text
 with home as materialized (
@@ -183,17 +195,63 @@ objects (kind, name, definition) as (
     )
   from functions f
   union all
-  select 'text', f.name, pg_get_functiondef(f.oid) from functions f
-  union all
-  select 'text', r.name::text, pg_get_viewdef(r.id) from relations r where r.relkind in ('v', 'm')
+  select 'text', t.name, t.source
+  from (
+    select f.name, pg_get_functiondef(f.oid) as source from functions f
+    union all
+    select r.name, pg_get_viewdef(r.id) from relations r where r.relkind in ('v', 'm')
+  ) t
+  where current_setting('server_version_num')::integer between 150000 and 189999
 )
 select
   o.kind,
   replace(o.name, h.prefix, '') as name,
-  trim(regexp_replace(replace(o.definition, h.prefix, ''), '[[:space:]]+', ' ', 'g')) as definition
+  trim(regexp_replace(
+    regexp_replace(
+      replace(o.definition, h.prefix, ''),
+      'OPERATOR[(]pg_catalog[.]([^)]+)[)]|pg_catalog[.]', chr(92) || '1', 'g'
+    ),
+    '[[:space:]]+', ' ', 'g'
+  )) as definition
 from objects o
 cross join home h
 order by o.kind collate "C", o.name collate "C";
+
+-- name: list_missing_privileges
+-- What this role may not do of what is asked for, by the names of tables and functions that are
+-- there, in one schema; before that, usage of the schema.
+-- params: schema_name text, kinds text[], names text[], privileges text[]
+-- columns: role text, kind text, name text, privilege text
+with home as (
+  select n.oid as id, n.nspname::text as name
+  from pg_catalog.pg_namespace n
+  where n.nspname = $1::text
+),
+asked as (
+  select a.place, a.kind, a.name, a.privilege
+  from unnest($2::text[], $3::text[], $4::text[])
+    with ordinality a (kind, name, privilege, place)
+),
+missing as (
+  select 0 as place, 'schema' as kind, h.name, 'usage' as privilege
+  from home h
+  where not pg_catalog.has_schema_privilege(h.id, 'usage')
+  union all
+  select a.place, a.kind, a.name, a.privilege
+  from home h
+  join pg_catalog.pg_class c on c.relnamespace = h.id
+  join asked a on a.kind = 'table' and a.name = c.relname::text
+  where not pg_catalog.has_table_privilege(c.oid, a.privilege)
+  union all
+  select a.place, a.kind, a.name, a.privilege
+  from home h
+  join pg_catalog.pg_proc p on p.pronamespace = h.id
+  join asked a on a.kind = 'function' and a.name = p.proname::text
+  where not pg_catalog.has_function_privilege(p.oid, a.privilege)
+)
+select current_user::text as role, m.kind, m.name, m.privilege
+from missing m
+order by m.place;
 
 -- name: list_long_transactions
 -- Other sessions of this database whose transaction has been open for so long.

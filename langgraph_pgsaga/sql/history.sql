@@ -2,26 +2,10 @@
 
 -- name: find_place
 -- Where in its thread's order a checkpoint of whatever namespace stands: of the given one, or
--- the root graph's, or else the first. One row; null where it isn't there.
+-- the root graph's, or else the first, for which the thread's part of one index is read, and no
+-- other row. One row; null where it isn't there.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text
 -- columns: position bigint
-with recursive namespaces as (
-  (
-    select s.checkpoint_ns from {schema}.agent_states s
-    where s.session_id = $1
-    order by s.checkpoint_ns
-    limit 1
-  )
-  union all
-  select next.checkpoint_ns
-  from namespaces n
-  cross join lateral (
-    select s.checkpoint_ns from {schema}.agent_states s
-    where s.session_id = $1 and s.checkpoint_ns > n.checkpoint_ns
-    order by s.checkpoint_ns
-    limit 1
-  ) next
-)
 select coalesce(
   (
     select s.position from {schema}.agent_states s
@@ -32,13 +16,8 @@ select coalesce(
     where s.session_id = $1 and s.checkpoint_ns = '' and s.checkpoint_id = $3
   ),
   (
-    select min(s.position)
-    from namespaces n
-    cross join lateral (
-      select a.position from {schema}.agent_states a
-      where a.session_id = $1 and a.checkpoint_ns = n.checkpoint_ns and a.checkpoint_id = $3
-      limit 1
-    ) s
+    select min(s.position) from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_id = $3
   )
 ) as position;
 

@@ -107,24 +107,36 @@ from (
 ) o
 where t.session_id = $1;
 
+-- name: begin_takeover
+-- Notes beside the mark that newer checkpoints are on their way from the source, so that they
+-- aren't taken for those of runs here if the import ends halfway. The next end_takeover
+-- replaces the mark. Not in the lock's transaction, whose changes are seen only at its end.
+-- params: session_id uuid
+update {schema}.agent_sessions t set taken_over_to = t.taken_over_to || '/coming'
+where t.session_id = $1
+  and t.taken_over_to not like '%/coming'::text;
+
 -- name: select_taken_over
--- Up to which checkpoint the thread was taken over, and whether it has newer ones here; no
--- row where it wasn't, or not whole.
+-- Up to which checkpoint the thread was taken over, and whether runs here made newer ones, as
+-- far as that is known; no row where it wasn't taken over, or not whole.
 -- params: session_id uuid
 -- columns: checkpoint_id text, went_on boolean
 select
-  t.taken_over_to as checkpoint_id,
-  exists (
+  m.checkpoint_id,
+  t.taken_over_to = m.checkpoint_id and exists (
     select from {schema}.agent_states s
     where s.session_id = $1 and case
-      when m.position is null then s.checkpoint_id > t.taken_over_to
+      when m.position is null then s.checkpoint_id > m.checkpoint_id
       else s.position > m.position
     end
   ) as went_on
 from {schema}.agent_sessions t
 cross join lateral (
-  select max(s.position) as position from {schema}.agent_states s
-  where s.session_id = $1 and s.checkpoint_id = t.taken_over_to
+  select regexp_replace(t.taken_over_to, '/coming$'::text, ''::text) as checkpoint_id
+) c
+cross join lateral (
+  select c.checkpoint_id, max(s.position) as position from {schema}.agent_states s
+  where s.session_id = $1 and s.checkpoint_id = c.checkpoint_id
 ) m
 where t.session_id = $1
   and t.taken_over_to is not null;

@@ -1,7 +1,9 @@
 -- Looking at the checkpoints of one thread.
 
 -- name: list_steps
--- A page of a namespace's checkpoints, newest first, with what is special among their writes.
+-- A page of a namespace's checkpoints, newest first, with what is special among their writes. An
+-- error that a handler took, or that a function caught of what it called, is none of the step's:
+-- beside the one stands its source, and the path of the other is below its caller's.
 -- params: session_id uuid, checkpoint_ns text, before_position bigint, page bigint
 -- columns: checkpoint_id text, parent_checkpoint_id text, checkpoint_name text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, marks text[]
 select
@@ -12,6 +14,14 @@ select
     from {schema}.agent_state_writes w
     where w.session_id = s.session_id and w.checkpoint_ns = s.checkpoint_ns
       and w.checkpoint_id = s.checkpoint_id and w.channel in ('__interrupt__', '__error__')
+      and (w.channel = '__interrupt__' or not (
+        starts_with(w.task_path, '~__pregel_push, ~'::text) or exists (
+          select from {schema}.agent_state_writes h
+          where h.session_id = w.session_id and h.checkpoint_ns = w.checkpoint_ns
+            and h.checkpoint_id = w.checkpoint_id and h.task_id = w.task_id
+            and h.channel = '__error_source_node__'
+        )
+      ))
   ) as marks
 from {schema}.agent_states s
 where s.session_id = $1

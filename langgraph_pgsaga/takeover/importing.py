@@ -376,6 +376,9 @@ class _Takeover:
         if went_on:
             return
         taken = {*missing, *behind}
+        if taken and came_to and self._lock is not None:
+            session_id = session_id_of(thread_id_text(self._thread_id))
+            await self._target.db.fetch(_STATEMENTS["begin_takeover"], session_id)
         for chunk in _chunks([key for key in keys if key in taken], self._batch):
             await self._take_chunk([await self._read(key) for key in chunk], here)
             self._progress.note(self._thread_id, len(chunk))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from langgraph_pgsaga._text import shown_html
 from langgraph_pgsaga.timetravel import _page
 
-_HEADS = ("step", "source", "time", "ran", "changed", "next", "branch", "name")
+_HEADS = ("step", "source", "time (UTC)", "ran", "changed", "next", "branch", "name")
 
 _STYLE = _page.style(
     "history",

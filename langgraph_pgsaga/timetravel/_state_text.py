@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langgraph_pgsaga._message_text import is_message_list
+from langgraph_pgsaga._times import in_utc, time_of
 from langgraph_pgsaga.timetravel import _text
 
 _MOST_MESSAGES = 20
@@ -32,7 +33,8 @@ class Shown:
     @property
     def title(self) -> str:
         """Which state it is, in one line."""
-        time = (self.created_at or "")[:19].replace("T", " ")
+        time = in_utc(time_of(self.created_at))
+        time = f"{time} UTC" if time else ""
         step = "" if self.step is None else f"step {self.step}"
         kind = "no checkpoint" if self.checkpoint_id is None else f"{step} {self.source or ''}"
         return ", ".join(filter(None, [f"thread {self.thread_id}", kind.strip(), time]))

@@ -27,8 +27,15 @@ from langgraph_pgsaga._arguments import (
     checked_text,
     checked_time,
 )
-from langgraph_pgsaga._langgraph import INPUT, is_trigger, next_nodes, own_values, shown_name
-from langgraph_pgsaga._times import aware
+from langgraph_pgsaga._langgraph import (
+    INPUT,
+    is_trigger,
+    next_nodes,
+    open_errors,
+    own_values,
+    shown_name,
+)
+from langgraph_pgsaga._times import in_utc, time_of
 from langgraph_pgsaga.checkpoint import (
     Contents,
     PostgresSaver,
@@ -407,7 +414,7 @@ class _Pages:
             # Whoever puts a checkpoint may say anything there.
             step=step if type(step) is int else None,
             source=source if isinstance(source, str) else None,
-            created_at=_time_of(state.checkpoint.get("ts")),
+            created_at=time_of(state.checkpoint.get("ts")),
             name=row["checkpoint_name"],
             nodes=_nodes(before, state.checkpoint),
             changed=_changed(before, state.checkpoint),
@@ -462,7 +469,7 @@ def _row_of(found: CheckpointTuple) -> dict[str, Any]:
         "checkpoint_id": found.checkpoint["id"],
         "parent_checkpoint_id": parent["configurable"]["checkpoint_id"] if parent else None,
         "checkpoint_name": None,
-        "marks": {channel for _, channel, _ in found.pending_writes or ()},
+        "marks": _marks_of(found),
     }
 
 
@@ -472,12 +479,18 @@ def _state_of(found: CheckpointTuple) -> StateData:
     return StateData({**found.checkpoint}, found.metadata, triggers, None)
 
 
+def _marks_of(found: CheckpointTuple) -> set[str]:
+    writes = found.pending_writes or ()
+    errors = {ERROR} if open_errors(writes) else set()
+    return {channel for _, channel, _ in writes if channel != ERROR} | errors
+
+
 def _cells(step: Step) -> _history_html.Cells:
     marks = ["interrupted"] * step.is_interrupted + ["failed"] * step.has_error
     return _history_html.Cells(
         step="" if step.step is None else str(step.step),
         source=step.source or "",
-        time=f"{step.created_at:%Y-%m-%d %H:%M:%S}" if step.created_at else "",
+        time=in_utc(step.created_at),
         nodes=", ".join(step.nodes),
         changed=", ".join(step.changed),
         next=", ".join([*step.next, *marks]),
@@ -489,20 +502,13 @@ def _cells(step: Step) -> _history_html.Cells:
 def _line(step: Step) -> str:
     cells = _cells(step)
     parts = [
-        f"{cells.step:>4} {cells.source:<6} {cells.time}",
+        f"{cells.step:>4} {cells.source:<6} {cells.time}{' UTC' if cells.time else ''}",
         f"{cells.nodes or '-'} changed {cells.changed or 'nothing'}",
         f"next {cells.next}" if cells.next else "",
         f"branch {cells.branch}" if cells.branch else "",
         f"“{cells.name}”" if cells.name else "",
     ]
     return _text.one_line("; ".join(filter(None, parts)))
-
-
-def _time_of(written: Any) -> datetime | None:
-    try:
-        return aware(datetime.fromisoformat(written))
-    except (TypeError, ValueError):
-        return None
 
 
 def _nodes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

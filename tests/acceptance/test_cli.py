@@ -88,9 +88,9 @@ def test_sql_prints_what_up_would_run(empty_dsn: str) -> None:
     ("args", "code", "says"),
     [
         (["migrate", "up", "--dsn", "postgresql://u:s3cret@127.0.0.1:1/x"], 1, "can't reach"),
-        (["migrate", "up", "--dsn", "nonsense"], 1, "neither a URL"),
-        (["migrate", "up", "--dsn", "mysql://u:s3cret@h/x"], 1, "no PostgreSQL scheme"),
-        (["migrate", "up", "--dsn", "postgresql://u@h/x", "--schema", ""], 1, "schema:"),
+        (["migrate", "up", "--dsn", "nonsense"], 2, "neither a URL"),
+        (["migrate", "up", "--dsn", "mysql://u:s3cret@h/x"], 2, "no PostgreSQL scheme"),
+        (["migrate", "up", "--dsn", "postgresql://u@h/x", "--schema", ""], 2, "--schema:"),
         (["migrate", "frob"], 2, "No such command"),
         (["migrate", "up", "--frob"], 2, "No such option"),
         (["frob"], 2, "No such command"),

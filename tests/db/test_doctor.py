@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga.doctor import Check, CheckStatus, Diagnosis, diagnose, doctor
+from langgraph_pgsaga.doctor import Check, CheckStatus, Diagnosis, catalogue, diagnose, doctor
+from langgraph_pgsaga.timetravel import Step, history
 from tests._cli import order
 from tests._limits import HANG_SECONDS
 from tests.conftest import execute, with_database
@@ -120,6 +121,40 @@ async def test_transactions_that_stay_open_are_named(
             "drop function pgsaga_message_words cascade",
             "no function pgsaga_message_words(content text)",
         ),
+        (
+            "drop function pgsaga_joined_blobs",
+            "no function pgsaga_joined_blobs(session_id uuid, hashes bytea[])",
+        ),
+        (
+            """
+            create or replace function pgsaga_session_id(thread_id text) returns uuid
+            language sql immutable strict parallel safe
+            return md5(thread_id)::uuid
+            """,
+            "function pgsaga_session_id(thread_id text) has another source",
+        ),
+        (
+            """
+            create or replace function pgsaga_joined_blobs(session_id uuid, hashes bytea[])
+            returns bytea language sql volatile strict return hashes[1]
+            """,
+            """
+            function pgsaga_joined_blobs(session_id uuid, hashes bytea[]) is returns bytea sql
+            volatile strict, not returns bytea sql stable strict; function
+            pgsaga_joined_blobs(session_id uuid, hashes bytea[]) has another source
+            """,
+        ),
+        (
+            """
+            create or replace view agent_message_log as
+            select t.thread_id, t.user_id, m.session_id, m.message_no, m.message_id,
+              m.parent_message_no, m.message_type, m.role, ''::text as content, m.metadata,
+              m.created_at
+            from agent_messages m
+            join agent_sessions t on t.session_id = m.session_id
+            """,
+            "view agent_message_log has another source",
+        ),
         ("drop type pgsaga_new_state cascade", "no type pgsaga_new_state"),
         (
             "alter table agent_sessions alter column priority type bigint",
@@ -145,7 +180,54 @@ async def test_what_the_migrations_made_and_isnt_there(dsn: str, change: str, to
     await execute(dsn, change)
     found = await check(dsn, "objects")
     assert found.status is CheckStatus.FAIL
-    assert found.found.startswith(told)
+    assert found.found.startswith(" ".join(told.split()))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("drop trigger touched on agent_messages", "no trigger agent_messages.touched"),
+        (
+            "alter table agent_messages disable trigger touched",
+            """
+            trigger agent_messages.touched is CREATE TRIGGER touched BEFORE UPDATE ON
+            agent_messages FOR EACH STATEMENT EXECUTE FUNCTION touch() (disabled), not CREATE
+            TRIGGER touched BEFORE UPDATE ON agent_messages FOR EACH STATEMENT EXECUTE FUNCTION
+            touch()
+            """,
+        ),
+        (
+            """
+            create or replace function touch() returns trigger language plpgsql
+            as 'begin return new; end'
+            """,
+            "function touch() has another source",
+        ),
+    ],
+)
+async def test_a_trigger_that_is_gone_would_be_named(
+    dsn: str, change: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The migrations make none yet; with one, its loss and its function's change are told."""
+    await execute(
+        dsn,
+        "create function touch() returns trigger language plpgsql as 'begin return null; end'",
+        "create trigger touched before update on agent_messages execute function touch()",
+    )
+    async with Database(dsn) as database:
+        expected = await catalogue.found(database)
+    monkeypatch.setattr(catalogue, "expected", lambda: expected)
+    assert (await check(dsn, "objects")).status is CheckStatus.OK
+    await execute(dsn, change)
+    assert (await check(dsn, "objects")).found == " ".join(told.split())
+
+
+async def test_all_that_is_missing_is_named(dsn: str) -> None:
+    """However many it are, in the table as in the document."""
+    indexes = ["sessions_user", "sessions_expires", "messages_words", "states_name"]
+    await execute(dsn, *(f"drop index agent_{name}_idx" for name in indexes))
+    found = await check(dsn, "objects")
+    assert found.found.split("; ") == sorted(f"no index agent_{name}_idx" for name in indexes)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +252,10 @@ async def test_what_somebody_made_beside_it_is_fine(dsn: str) -> None:
     await execute(
         dsn,
         "alter table agent_sessions add column region text",
+        *(
+            f"alter table agent_{name} add column mine text"
+            for name in ("states", "state_values", "state_writes", "messages")
+        ),
         "create index mine on agent_sessions (region)",
         "create view agent_regions as select region from agent_sessions",
         "create table agent_notes (id int)",
@@ -273,6 +359,73 @@ async def test_what_a_user_may_not_see_is_a_warning(dsn: str) -> None:
         assert "couldn't check: permission denied" in sessions.found
 
 
+# What a role may not do
+
+_ALL_TABLES = (
+    "table agent_sessions, table agent_states, table agent_state_writes, table agent_messages"
+)
+_OTHERS = "table agent_state_values, table agent_state_blobs"
+
+
+async def test_a_role_that_may_only_read_fails(dsn: str) -> None:
+    """It is told what it may not do, where, and that this is enough to look."""
+    async with nobody(dsn) as (role, theirs):
+        await execute(dsn, f"grant select on all tables in schema public to {role}")
+        found = await check(theirs, "privileges")
+        assert found.status is CheckStatus.FAIL
+        assert found.found == (
+            f"role {role} has no insert, update, delete on {_ALL_TABLES}; "
+            f"no insert, delete on {_OTHERS}"
+        )
+        assert "to read only" in found.advice
+        graph = await asyncio.to_thread(history_of, theirs)
+        assert graph == []
+
+
+def history_of(dsn: str) -> list[Step]:
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        return list(history(saver, {"configurable": {"thread_id": "t"}}))
+
+
+async def test_a_role_that_may_nothing_fails(dsn: str) -> None:
+    """What is missing is told even where the list of migrations can't be read."""
+    async with nobody(dsn) as (role, theirs):
+        await execute(
+            dsn,
+            "create schema own",
+            "revoke execute on function pgsaga_message_words from public",
+        )
+        found = await check(theirs, "privileges")
+        assert found.status is CheckStatus.FAIL
+        assert found.found == (
+            f"role {role} has no select, insert, update, delete on {_ALL_TABLES}; "
+            f"no select, insert, delete on {_OTHERS}; no select on table pgsaga_migrations; "
+            "no execute on function pgsaga_message_words"
+        )
+        assert "to read only" not in found.advice
+        async with Database(dsn, schema="own") as database:
+            await PostgresSaver(database).asetup()
+        closed = {one.name: one for one in (await diagnosed(theirs, schema="own")).checks}
+        assert "has no usage on schema own; no select" in closed["privileges"].found
+
+
+async def test_the_role_that_the_page_describes_is_well(dsn: str) -> None:
+    """Usage of the schema, and the four privileges on all its tables."""
+    async with nobody(dsn) as (role, theirs):
+        grant = "grant select, insert, update, delete on all tables in schema public"
+        await execute(dsn, f"{grant} to {role}")
+        assert (await check(theirs, "privileges")).status is CheckStatus.OK
+
+
+async def test_a_role_whose_transactions_only_read_fails(dsn: str) -> None:
+    """With default_transaction_read_only, privileges are of no use."""
+    name = urlsplit(dsn).path.removeprefix("/")
+    await execute(dsn, f'alter database "{name}" set default_transaction_read_only = on')
+    found = await check(dsn, "server")
+    assert found.status is CheckStatus.FAIL
+    assert "default_transaction_read_only is on" in found.found
+
+
 @pytest.mark.parametrize(
     ("view", "names"),
     [
@@ -281,7 +434,7 @@ async def test_what_a_user_may_not_see_is_a_warning(dsn: str) -> None:
         ("pg_stat_replication", {"replicas"}),
         ("pg_replication_slots", {"idle slots"}),
         ("pg_stat_user_tables", {"size", "dead rows", "HOT updates"}),
-        ("pg_proc", {"objects"}),
+        ("pg_proc", {"objects", "privileges"}),
     ],
 )
 async def test_one_view_that_is_denied_takes_no_other_check_along(
@@ -292,7 +445,7 @@ async def test_one_view_that_is_denied_takes_no_other_check_along(
     async with nobody(dsn) as (role, theirs):
         await execute(
             dsn,
-            f"grant select on all tables in schema public to {role}",
+            f"grant select, insert, update, delete on all tables in schema public to {role}",
             f"revoke select on pg_catalog.{view} from public",
         )
         found = await diagnosed(theirs)

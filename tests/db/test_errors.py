@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
+import asyncpg
 import pytest
 
 from langgraph_pgsaga import Database, PgSagaError, PostgresSaver
@@ -22,6 +23,7 @@ from langgraph_pgsaga.errors import (
     MissingMigrationsError,
     MissingThreadIdError,
     ServerConnectionError,
+    ServerError,
     ThreadExistsError,
 )
 from tests.conftest import execute, with_database
@@ -409,3 +411,84 @@ def test_no_error_quotes_what_was_to_be_stored(dsn: str, sync_saver: PostgresSav
         with pytest.raises(PgSagaError) as caught:
             call()
         assert payload not in text_of(caught.value)
+
+
+# What the server ends
+
+
+async def _ended(dsn: str, *, busy: bool, error: Exception | None = None) -> None:
+    """A transaction that the server ends: at a statement, or while it waits for the next one."""
+    async with Database(dsn) as database, database.transaction() as conn:
+        pid = await conn.fetchval("select pg_backend_pid()")
+        if busy:
+            await conn.execute("select pg_sleep(60)")
+        other = await database.connect()
+        while await other.fetchval("select count(*) from pg_stat_activity where pid = $1", pid):
+            await asyncio.sleep(0.01)
+        await other.close()
+        if error is not None:
+            raise error
+        await conn.execute("select 1")
+
+
+def _with_setting(dsn: str, setting: str) -> str:
+    return f"{dsn}&{setting}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "busy"),
+    [
+        ("idle_in_transaction_session_timeout", False),
+        ("transaction_timeout", False),
+        ("transaction_timeout", True),
+        ("statement_timeout", True),
+    ],
+)
+def test_a_limit_of_time_is_named(dsn: str, setting: str, busy: bool) -> None:
+    """The error names the setting and what to do, not the driver's methods, nor host and port."""
+    if setting == "transaction_timeout":
+        _need_version(dsn, 170000)
+    with pytest.raises(ServerError) as caught:
+        asyncio.run(_ended(_with_setting(dsn, f"{setting}=200"), busy=busy))
+    told = str(caught.value)
+    assert setting in told
+    assert "raise" in told.lower()
+    for word in ("released", "terminate()", "Check the host"):
+        assert word not in told
+
+
+def test_an_error_of_the_block_is_raised_though_the_connection_is_lost(dsn: str) -> None:
+    """There is nothing to roll back any more, and nothing in place of the caller's own error."""
+    limited = _with_setting(dsn, "idle_in_transaction_session_timeout=200")
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(_ended(limited, busy=False, error=ZeroDivisionError()))
+
+
+def test_a_transaction_that_takes_too_long_is_not_repeated(dsn: str) -> None:
+    """It would take as long again, until retry_seconds are over."""
+    _need_version(dsn, 170000)
+    tried: list[int] = []
+
+    async def run() -> None:
+        async def work(conn: Any) -> None:
+            tried.append(1)
+            await conn.execute("select pg_sleep(60)")
+
+        async with Database(_with_setting(dsn, "transaction_timeout=200")) as database:
+            await database.run(work)
+
+    with pytest.raises(ServerError, match="transaction_timeout"):
+        asyncio.run(run())
+    assert tried == [1]
+
+
+def _need_version(dsn: str, least: int) -> None:
+    async def version() -> int:
+        conn = await asyncpg.connect(dsn)
+        try:
+            return int(await conn.fetchval("show server_version_num"))
+        finally:
+            await conn.close()
+
+    if asyncio.run(version()) < least:
+        pytest.skip(f"this PostgreSQL is before {least}")

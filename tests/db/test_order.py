@@ -447,18 +447,22 @@ async def test_before_is_found_and_read_on_from_by_indexes(saver: PostgresSaver,
             "before_position": position,
             "page": 1,
         }
-        for statement in (
-            load_statements("history")["find_place"],
-            load_statements("history")[name],
+        find_place = load_statements("history")["find_place"]
+        unknown = {**arguments, "checkpoint_id": "nowhere"}
+        for statement, looked_for in (
+            (find_place, unknown),
+            (find_place, arguments),
+            (load_statements("history")[name], arguments),
         ):
             types = ", ".join(sql_type for _, sql_type in statement.params)
-            given = {**arguments, "checkpoint_id": None} if statement.name == name else arguments
+            given = {**looked_for, "checkpoint_id": None} if statement.name == name else looked_for
             values = [given.get(param) for param, _ in statement.params]
             await conn.execute(f"prepare {statement.name} ({types}) as {saver.db.text(statement)}")
             literals = ", ".join("null" if v is None else f"'{v}'" for v in values)
             plan = await conn.fetchval(
                 f"explain (analyze, format json) execute {statement.name} ({literals})"
             )
+            await conn.execute(f"deallocate {statement.name}")
             assert rows_read(json.loads(plan)[0]["Plan"]) < 10, plan
     found = [
         one

@@ -20,6 +20,7 @@ _HOT = [
     ("checkpoint", "write_pending"),
     ("checkpoint", "find_session"),
     ("checkpoint", "select_pending_sends"),
+    ("history", "find_place"),
     ("history", "list_namespace"),
     ("history", "list_thread"),
     ("history", "list_all"),

@@ -22,6 +22,7 @@ from langgraph_pgsaga import PostgresSaver, timetravel
 from langgraph_pgsaga.errors import BlockingCallError, ThreadDivergedError, ThreadExistsError
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
+from langgraph_pgsaga.takeover.importing import _Takeover
 from langgraph_pgsaga.threads import checkpoint_config
 from tests._graphs import Saver
 from tests.db import _histories as histories
@@ -368,6 +369,34 @@ async def test_a_thread_that_went_on_in_the_old_saver_after_an_import_is_read_th
     assert await history(both, histories.chat, "t") == there
     await histories.chat(both).ainvoke({"messages": [HumanMessage("more")]}, config_of("t"))
     assert (await history(saver, histories.chat, "t"))[-len(there) + 1 :] == there[1:]
+
+
+async def test_a_thread_whose_second_import_ended_halfway_is_read_in_the_old_saver(
+    old: Saver, saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had come over by then isn't taken for a run here, and the next write brings the rest."""
+    graph = histories.chat(old)
+    await histories.talk(graph, config_of("t"))
+    assert (await import_threads(old, saver)).failed == ()
+    await histories.talk(graph, config_of("t"))
+
+    async def interrupted(*_: object) -> None:
+        raise ConnectionAbortedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Takeover, "_set_times", interrupted)
+        with pytest.raises(ConnectionAbortedError):
+            await import_threads(old, saver, batch=2)
+    both = ReadThroughSaver(saver, old)
+    there = await history(old, histories.chat, "t")
+    assert len(await history(saver, histories.chat, "t")) < len(there)
+    assert await history(both, histories.chat, "t") == there
+    await histories.chat(both).ainvoke({"messages": [HumanMessage("more")]}, config_of("t"))
+    assert (await history(saver, histories.chat, "t"))[-len(there) + 1 :] == there[1:]
+    # From then on it is read here.
+    assert await history(ReadThroughSaver(saver, old), histories.chat, "t") == await history(
+        saver, histories.chat, "t"
+    )
 
 
 async def test_a_sync_call_that_would_wait_for_itself_is_refused(

@@ -424,15 +424,15 @@ async def test_a_server_that_never_answers_is_no_full_pool(dsn: str) -> None:
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Where the list has something in it, the next commit loses its connection, and empties it."""
     commits: list[str] = []
-    end = Transaction.__aexit__
+    end = Transaction.commit
 
-    async def lose(self: Any, kind: Any, error: Any, traceback: Any) -> Any:
-        if kind is not None or not commits:
-            return await end(self, kind, error, traceback)
+    async def lose(self: Any) -> Any:
+        if not commits:
+            return await end(self)
         commits.clear()
         connection = self._connection
         if request.param == "committed":
-            await end(self, kind, error, traceback)
+            await end(self)
         elif request.param == "still going on":
             # The server doesn't notice that its client is gone while it is at something.
             busy.append(asyncio.ensure_future(connection.execute("select pg_sleep(0.7)")))
@@ -441,7 +441,7 @@ def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         raise asyncpg.ConnectionDoesNotExistError("cut")
 
     busy: list[asyncio.Future[Any]] = []
-    monkeypatch.setattr(Transaction, "__aexit__", lose)
+    monkeypatch.setattr(Transaction, "commit", lose)
     yield commits
     for ended in busy:
         assert ended.exception()

@@ -57,7 +57,7 @@ def test_the_catalogue_is_the_reviewed_one(dsn: str) -> None:
         catalogue.expected.cache_clear()
     sides = [catalogue.lines(side).splitlines() for side in (found, catalogue.expected())]
     if version != CATALOGUE_VERSION:
-        # Each version prints the text of views and functions in its own way.
+        # Not each version prints the text of views and functions in the same way.
         sides = [[x for x in side if not x.startswith(f"{catalogue.TEXT}\t")] for side in sides]
     assert sides[0] == sides[1], "run this test with PGSAGA_UPDATE_CATALOGUE=1"
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from importlib import resources
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -14,7 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langgraph_pgsaga import Database, PostgresSaver, sync
 from langgraph_pgsaga.database import Statement, load_statements
-from langgraph_pgsaga.doctor import CheckStatus, diagnose
+from langgraph_pgsaga.doctor import CheckStatus, diagnose, privileges
 from langgraph_pgsaga.migrate import load_migrations, migrate
 from langgraph_pgsaga.sessions import RetentionPolicy
 from tests.conftest import execute, with_database
@@ -31,6 +32,7 @@ _SYSTEMS = sorted(
     if f.name.endswith(".sql")
 )
 _NOT_PREPARABLE = {"create_schema", "set_search_path"}
+_OF_MIGRATIONS = {"create_migrations_table", "insert_migration", "update_migration"}
 
 
 def _sql_type(name: str, kind: str) -> str:
@@ -79,6 +81,55 @@ def test_names_are_unique_across_a_file() -> None:
     """Two statements of one name can't shadow each other."""
     for system in _SYSTEMS:
         assert load_statements(system)
+
+
+# What a role must be allowed
+
+
+async def test_the_privileges_that_doctor_looks_for_are_those_that_statements_need(
+    dsn: str,
+) -> None:
+    """Without any one of them a statement is refused, and without the others none is."""
+    role = f"needs_{urlsplit(dsn).path.removeprefix('/pgsaga_test_')}"
+    asked = "explain (generic_plan) "
+    async with Database(dsn) as db:
+        conn = await db.connect()
+        if conn.get_server_version().major < 16:
+            pytest.skip("before PostgreSQL 16 nothing explains a statement with parameters")
+        texts = [asked + db.text(s) for s in _STATEMENTS if s.name not in _OF_MIGRATIONS]
+        await conn.execute(f"create role {role}")
+        begun = conn.transaction()
+        await begun.start()
+        await conn.execute("revoke execute on all functions in schema public from public")
+        assert await _refused(conn, role, texts)
+        for (kind, name), needed in privileges.NEEDED.items():
+            await conn.execute(f"grant {', '.join(needed)} on {kind} {name} to {role}")
+        assert await _refused(conn, role, texts) is None
+        for (kind, name), needed in privileges.NEEDED.items():
+            for privilege in needed:
+                await conn.execute(f"revoke {privilege} on {kind} {name} from {role}")
+                assert await _refused(conn, role, texts), (name, privilege)
+                await conn.execute(f"grant {privilege} on {kind} {name} to {role}")
+        await begun.rollback()
+        await conn.execute(f"drop role {role}")
+        await conn.close()
+
+
+async def _refused(
+    conn: asyncpg.Connection[asyncpg.Record], role: str, texts: list[str]
+) -> str | None:
+    """What the server says of the first statement that the role may not run."""
+    for text in texts:
+        begun = conn.transaction()
+        await begun.start()
+        try:
+            await conn.execute(f"set local role {role}")
+            await conn.execute(text)
+        except asyncpg.InsufficientPrivilegeError as error:
+            return str(error)
+        finally:
+            await begun.rollback()
+    return None
 
 
 # What others made in `public` isn't called

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,10 +13,12 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Command, StateSnapshot
+from langgraph.types import Command, RetryPolicy, StateSnapshot
 
 from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga._langgraph import open_errors
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError, NameTakenError
 from langgraph_pgsaga.serde.serializer import SafeSerializer
 from langgraph_pgsaga.timetravel import (
@@ -23,6 +27,7 @@ from langgraph_pgsaga.timetravel import (
     aname_checkpoint,
     bisect,
     diff,
+    get_state,
     history,
     name_checkpoint,
 )
@@ -329,3 +334,84 @@ def test_what_never_became_true_is_not_found(sync_saver: PostgresSaver) -> None:
     assert bisect(history(graph, thread()), refunded) == history(graph, thread())[0]
     graph.update_state(asked.config, {"seen": ["nothing"]}, as_node="ask")
     assert bisect(history(graph, thread()), refunded) is None
+
+
+def _breaks(state: Any) -> Any:
+    raise OSError("broken")
+
+
+def test_an_error_that_a_handler_took_is_no_failure(sync_saver: PostgresSaver) -> None:
+    """The step went on; one whose error nobody took has failed."""
+    builder: Any = StateGraph(State)
+    builder.add_node("breaks", _breaks, error_handler=lambda state: {"seen": ["handled"]})
+    builder.add_edge(START, "breaks")
+    graph = builder.compile(checkpointer=sync_saver)
+    assert "handled" in graph.invoke({"seen": ["question"]}, thread())["seen"]
+    assert [step.has_error for step in history(graph, thread())] == [False] * 3
+    found = list(sync_saver.list(thread()))
+    assert any(
+        channel == "__error__" for one in found for _, channel, _ in one.pending_writes or ()
+    )
+    assert [open_errors(one.pending_writes or ()) for one in found] == [[]] * len(found)
+    builder = StateGraph(State)
+    builder.add_node("breaks", _breaks)
+    builder.add_edge(START, "breaks")
+    graph = builder.compile(checkpointer=sync_saver)
+    with pytest.raises(OSError, match="broken"):
+        graph.invoke({"seen": ["question"]}, thread("fails"))
+    assert [step.has_error for step in history(graph, thread("fails"))] == [True, False]
+    newest = next(iter(sync_saver.list(thread("fails"))))
+    assert len(open_errors(newest.pending_writes or ())) == 1
+
+
+@pytest.mark.parametrize("is_caught", [True, False])
+def test_an_error_that_a_function_caught_is_no_failure(
+    sync_saver: PostgresSaver, is_caught: bool
+) -> None:
+    """What an entrypoint calls may fail; the step fails where the entrypoint does."""
+
+    @task
+    def breaks() -> None:
+        raise OSError("broken")
+
+    @entrypoint(checkpointer=sync_saver)
+    def work(value: int) -> int:
+        with suppress(OSError) if is_caught else nullcontext():
+            breaks().result()
+        return value
+
+    with nullcontext() if is_caught else pytest.raises(OSError, match="broken"):
+        work.invoke(1, thread())
+    assert any(step.has_error for step in history(work, thread())) is not is_caught
+
+
+def test_a_node_that_is_tried_again_has_not_failed(sync_saver: PostgresSaver) -> None:
+    """An attempt that a RetryPolicy follows leaves no error."""
+    tried: list[int] = []
+
+    def breaks_once(state: Any) -> Any:
+        tried.append(1)
+        if len(tried) == 1:
+            raise ConnectionError("broken")
+        return {"seen": ["done"]}
+
+    builder: Any = StateGraph(State)
+    policy = RetryPolicy(initial_interval=0.01, jitter=False)
+    builder.add_node("breaks", breaks_once, retry_policy=policy)
+    builder.add_edge(START, "breaks")
+    graph = builder.compile(checkpointer=sync_saver)
+    graph.invoke({"seen": ["question"]}, thread())
+    assert len(tried) == 2
+    assert not any(step.has_error for step in history(graph, thread()))
+
+
+def test_times_say_their_zone(sync_saver: PostgresSaver) -> None:
+    """In the text and in the table of a history, and in the title of a state."""
+    graph = joined(sync_saver)
+    graph.invoke({"seen": ["question"]}, thread())
+    found = history(graph, thread())
+    assert re.search(r"\d\d:\d\d:\d\d UTC;", str(found))
+    assert "time (UTC)" in found._repr_html_()
+    state = get_state(graph, thread())
+    for shown in (str(state), state._repr_html_()):
+        assert re.search(r"\d\d:\d\d:\d\d UTC", shown)

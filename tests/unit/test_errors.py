@@ -120,6 +120,8 @@ def server_error(sqlstate: str, message: str = "said", detail: str | None = None
         ("22P05", errors.UnstorableValueError),
         ("54000", errors.UnstorableValueError),
         ("57P01", errors.ServerConnectionError),
+        ("25P03", errors.ServerConnectionError),
+        ("25P04", errors.ServerError),
         ("08006", errors.ServerConnectionError),
         ("40001", errors.ServerError),
         ("23514", errors.ServerError),
@@ -131,7 +133,7 @@ def test_server_errors_are_told_by_sqlstate(sqlstate: str, cls: type[PgSagaError
     assert type(translated(server_error(sqlstate), "postgresql://h/db")) is cls
 
 
-@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "57P01", "57P03", "08006"])
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "57P01", "57P03", "08006", "25P03"])
 def test_what_may_succeed_when_sent_again(sqlstate: str) -> None:
     """Conflicts, shutdowns and lost connections are repeatable, broken constraints aren't."""
     assert is_repeatable(server_error(sqlstate))
@@ -163,6 +165,13 @@ def test_no_cause_quotes_what_was_to_be_stored(error: Exception) -> None:
         (asyncpg.TooManyConnectionsError, "max_size"),
         (asyncpg.LockNotAvailableError, "lock_timeout"),
         (asyncpg.QueryCanceledError, "statement_timeout"),
+        (asyncpg.ConfigurationLimitExceededError, "limit that it names"),
+        (asyncpg.IdleInTransactionSessionTimeoutError, "idle_in_transaction_session_timeout"),
+        (asyncpg.TransactionTimeoutError, "transaction_timeout"),
+        (asyncpg.IdleSessionTimeoutError, "idle_session_timeout"),
+        (asyncpg.AdminShutdownError, "try again"),
+        (asyncpg.CrashShutdownError, "its log"),
+        (asyncpg.CannotConnectNowError, "try again"),
         (asyncpg.ProtocolViolationError, "no settings"),
     ],
 )
@@ -173,3 +182,15 @@ def test_what_the_server_only_names_comes_with_what_to_do(
     told = str(translated(server("its words"), "postgresql://u@h/d"))
     assert "its words" in told
     assert advice in told.partition("its words")[2]
+    assert "Check the host" not in told
+
+
+def test_what_the_server_said_last_counts() -> None:
+    """A driver that only says that the connection was closed keeps it as the cause."""
+    closed = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of it")
+    assert is_repeatable(closed)
+    closed.__cause__ = asyncpg.TransactionTimeoutError("its words")
+    told = translated(closed, "postgresql://u@h/d")
+    assert isinstance(told, errors.ServerError)
+    assert (told.sqlstate, told.detail) == ("25P04", "its words")
+    assert not is_repeatable(closed)

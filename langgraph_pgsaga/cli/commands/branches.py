@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langgraph_pgsaga._text import shown, shown_block
-from langgraph_pgsaga.cli import checkpoints
+from langgraph_pgsaga.cli import checkpoints, values
 from langgraph_pgsaga.cli.commands.history import plain_step
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened_saver
 from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, Json, Namespace, ThreadId
@@ -53,7 +53,10 @@ def fork(
         typer.Option(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
     ],
     to: Annotated[
-        str | None, typer.Option(metavar="THREAD", help="The new thread; else THREAD-fork.")
+        str | None,
+        typer.Option(
+            metavar="THREAD", callback=values.thread_id, help="The new thread; else THREAD-fork."
+        ),
     ] = None,
     dsn: Dsn = None,
     schema: Schema = None,

@@ -6,15 +6,23 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from langgraph_pgsaga.cli import errors as cli_errors
+from langgraph_pgsaga.cli import values
 from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, import_modules, opened
 from langgraph_pgsaga.cli.options import DryRun, Json
 from langgraph_pgsaga.cli.output import ExitCode, counted, note, progress, write_json, write_line
-from langgraph_pgsaga.errors import BlockedTypeError, InvalidArgumentError, MissingTypeError
+from langgraph_pgsaga.errors import (
+    BlockedTypeError,
+    InvalidArgumentError,
+    MissingTypeError,
+    PgSagaError,
+)
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -41,7 +49,9 @@ _Source = Annotated[
 ]
 _Thread = Annotated[
     list[str] | None,
-    typer.Option(metavar="THREAD", help="Only this thread. Repeatable."),
+    typer.Option(
+        metavar="THREAD", callback=values.thread_ids, help="Only this thread. Repeatable."
+    ),
 ]
 _Batch = Annotated[int, typer.Option(min=1, metavar="N", help="Checkpoints in memory at once.")]
 
@@ -96,6 +106,16 @@ def import_(
         raise typer.Exit(ExitCode.ERROR)
 
 
+@dataclass(kw_only=True, eq=False)
+class UnusableSourceError(PgSagaError):
+    """Where --from leads to, nothing can be read just now."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return f"--from: {self.problem}"
+
+
 async def _imported(
     db: Database, kind: str, place: str, *, thread_ids: list[str] | None, **options: Any
 ) -> ImportReport:
@@ -115,11 +135,11 @@ async def _imported(
                 **options,
             )
     except ImportError as error:
-        raise InvalidArgumentError(argument="--from", problem=_MISSING_PACKAGE) from error
+        raise UnusableSourceError(problem=_MISSING_PACKAGE) from error
     except _driver_errors() as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         problem = f"langgraph-checkpoint-{kind} finds no checkpoints to read there: {said[0]}"
-        raise InvalidArgumentError(argument="--from", problem=problem) from error
+        raise UnusableSourceError(problem=problem) from error
 
 
 async def _threads_of(source: Saver) -> list[str]:
@@ -211,19 +231,23 @@ def _plain_thread(thread: ThreadReport) -> dict[str, Any]:
         "checkpoints": thread.checkpoints,
         "stored": thread.stored,
         "writes": thread.writes,
-        "errors": [{"type": type(e).__name__, "message": str(e)} for e in thread.errors],
+        "errors": [
+            {"type": type(e).__name__, "message": cli_errors.told(e)} for e in thread.errors
+        ],
     }
 
 
 def _show(report: ImportReport) -> None:
-    done = "would be stored" if report.dry_run else "stored and verified"
+    done, failed = "stored and verified", "failed"
+    if report.dry_run:
+        done, failed = "would be stored", "would fail"
+    left = f", {counted(len(report.failed), 'thread')} {failed}" if report.failed else ""
     write_line(
         f"{counted(len(report.threads), 'thread')} with "
-        f"{counted(report.checkpoints, 'checkpoint')}: {report.stored:,} {done}, "
-        f"{counted(len(report.failed), 'thread')} failed"
+        f"{counted(report.checkpoints, 'checkpoint')}: {report.stored:,} {done}{left}"
     )
     errors = [(thread.thread_id, error) for thread in report.failed for error in thread.errors]
     for thread_id, error in errors:
-        note(f"failed: {thread_id}: {error}")
+        note(f"failed: {thread_id}: {cli_errors.told(error)}")
     if any(isinstance(error, BlockedTypeError | MissingTypeError) for _, error in errors):
         note("--import MODULE imports the modules that define the types of the state")

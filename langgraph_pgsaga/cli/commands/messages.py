@@ -26,7 +26,10 @@ _COLUMNS = ("thread", "no", "time (UTC)", "role", "message")
 _ROWS_ONLY = ("type_", "role", "since", "until", "text", "checkpoint", "after", "export", "full")
 
 _Thread = Annotated[
-    str | None, typer.Argument(metavar="THREAD", help="Only this thread's; else all threads'.")
+    str | None,
+    typer.Argument(
+        metavar="THREAD", callback=values.thread_id, help="Only this thread's; else all threads'."
+    ),
 ]
 _Search = Annotated[
     str | None,

@@ -168,7 +168,10 @@ def expire(
 
 @app.command()
 def delete(
-    threads: Annotated[list[str], typer.Argument(metavar="THREAD", help="The threads' ids.")],
+    threads: Annotated[
+        list[str],
+        typer.Argument(metavar="THREAD", callback=values.thread_ids, help="The threads' ids."),
+    ],
     yes: Yes = False,
     dry_run: DryRun = False,
     dsn: Dsn = None,

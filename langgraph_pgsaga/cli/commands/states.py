@@ -80,7 +80,10 @@ def diff(
     before: Annotated[str, typer.Argument(metavar="BEFORE", help=CHECKPOINT_HELP)],
     after: Annotated[str, typer.Argument(metavar="AFTER", help=CHECKPOINT_HELP)] = "latest",
     other_thread: Annotated[
-        str | None, typer.Option(metavar="THREAD", help="The later state is this thread's.")
+        str | None,
+        typer.Option(
+            metavar="THREAD", callback=values.thread_id, help="The later state is this thread's."
+        ),
     ] = None,
     ns: Namespace = "",
     imports: Imports = None,
@@ -103,7 +106,7 @@ def diff(
     for reference in (before, after):
         if reference.startswith("--"):
             raise typer.BadParameter(f"there is no such option: {reference}")
-    later_thread = other_thread or thread
+    later_thread = thread if other_thread is None else other_thread
     with opened_saver(dsn, schema, imports) as saver:
         history = checkpoints.history_of(saver, thread, ns)
         first = checkpoints.named(history, thread, before)
@@ -153,6 +156,12 @@ def _written(found: CheckpointTuple, channel: str) -> list[Any]:
     return [value for _, name, value in found.pending_writes or () if name == channel]
 
 
+def _errors(found: CheckpointTuple) -> list[Any]:
+    from langgraph_pgsaga._langgraph import open_errors
+
+    return open_errors(found.pending_writes or ())
+
+
 def _interrupts(found: CheckpointTuple) -> list[Any]:
     waiting = _written(found, "__interrupt__")
     every = [
@@ -169,7 +178,7 @@ def _plain_state(thread: str, namespace: str, step: Step, found: CheckpointTuple
         "checkpoint_ns": namespace,
         **plain_step(step),
         "interrupts": plain(_interrupts(found)),
-        "errors": plain(_written(found, "__error__")),
+        "errors": plain(_errors(found)),
         "values": plain(_values(found)),
         "delta_channels": _deltas(found),
         "metadata": plain(found.metadata),
@@ -206,7 +215,7 @@ def _state_text(thread: str, step: Step, found: CheckpointTuple) -> str:
     if step.next:
         lines.append(shown(f"next: {', '.join(step.next)}"))
     lines += [f"waits for an answer to: {indented(text(one))}" for one in _interrupts(found)]
-    lines += [f"failed: {indented(text(one))}" for one in _written(found, "__error__")]
+    lines += [f"failed: {indented(text(one))}" for one in _errors(found)]
     # Conversations first.
     channels = sorted(_values(found).items(), key=lambda item: not _is_conversation(item[1]))
     for name, value in channels:

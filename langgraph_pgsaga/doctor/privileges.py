@@ -1,0 +1,33 @@
+"""What a role must be allowed to do with the tables, and what it isn't allowed."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from langgraph_pgsaga.database import Database, load_statements
+
+_LIST_MISSING = load_statements("doctor")["list_missing_privileges"]
+
+# What the statements in sql/ do, but for those that migrate. A test takes away one after the
+# other and sees which of them fails.
+_ALL = ("select", "insert", "update", "delete")
+NEEDED = {
+    ("table", "agent_sessions"): _ALL,
+    ("table", "agent_states"): _ALL,
+    ("table", "agent_state_values"): ("select", "insert", "delete"),
+    ("table", "agent_state_writes"): _ALL,
+    ("table", "agent_state_blobs"): ("select", "insert", "delete"),
+    ("table", "agent_messages"): _ALL,
+    ("table", "pgsaga_migrations"): ("select",),
+    ("function", "pgsaga_joined_blobs"): ("execute",),
+    ("function", "pgsaga_message_words"): ("execute",),
+    ("function", "pgsaga_stored_channels"): ("execute",),
+}
+WRITING = {"insert", "update", "delete"}
+
+
+async def missing(db: Database, schema: str) -> list[asyncpg.Record]:
+    """What of it the connection's role may not do: rows of role, kind, name and privilege."""
+    asked = [(*at, privilege) for at, every in NEEDED.items() for privilege in every]
+    kinds, names, privileges = map(list, zip(*asked, strict=True))
+    return await db.fetch(_LIST_MISSING, schema, kinds, names, privileges)
