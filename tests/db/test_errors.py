@@ -88,7 +88,9 @@ ASYNC_CALLS: dict[str, Call] = {
 }
 CALLS = {**SYNC_CALLS, **ASYNC_CALLS}
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-WITHOUT_SERVER = {"setup", "asetup", "close", "aclose", "get_next_version", "with_allowlist"}
+WITHOUT_SERVER = {
+    "setup", "asetup", "close", "aclose", "anew", "get_next_version", "with_allowlist",
+}  # fmt: skip
 
 
 def test_every_call_is_tried_below() -> None:
