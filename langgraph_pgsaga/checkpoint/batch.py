@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from langchain_core.runnables import RunnableConfig
-
 from langgraph_pgsaga.checkpoint.encode import (
     BLOB_BYTES,
     EncodedCall,
     EncodedPut,
     EncodedValue,
     EncodedWrites,
-    session_columns,
+    SessionColumns,
 )
 from langgraph_pgsaga.checkpoint.lease import ANY_LEASE, NO_LEASE, Lease, LeaseColumns
-from langgraph_pgsaga.checkpoint.run_tracker import SessionChange
+from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, SessionChange
 from langgraph_pgsaga.checkpoint.session_cache import KnownSession, SessionCache, StateKey
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.serde import Encoded, cut_out
@@ -34,7 +32,7 @@ class SessionPart:
 
     session_id: UUID
     thread_id: str
-    config: RunnableConfig
+    columns: SessionColumns
     epoch: int
     message_count: int
     is_new: bool
@@ -47,6 +45,7 @@ class SessionPart:
     # The oldest under which a parent of these was seen; None where none was.
     deletion_count: int | None = None
     status: SessionStatus | None = None
+    ends_run: bool | None = None
     fresh: dict[bytes, int] = field(default_factory=dict)
     stored: list[tuple[int, StoredMessage]] = field(default_factory=list)
     fresh_hashes: set[bytes] = field(default_factory=set)
@@ -57,7 +56,7 @@ class SessionPart:
         return cls(
             session_id=call.session_id,
             thread_id=call.thread_id,
-            config=call.config,
+            columns=call.session,
             epoch=known.epoch if known else _random_epoch(),
             message_count=known.message_count if known else 0,
             is_new=known is None,
@@ -69,8 +68,10 @@ class SessionPart:
 
     def stand(self, change: SessionChange) -> None:
         """The run stands as the latest call says."""
-        self.lease = self.lease or change.lease
         self.status = change.status or self.status
+        if change.lease is not None:
+            self.lease = change.lease
+            self.ends_run = self.ends_run if change.ends_run is None else change.ends_run
 
     def add_state(self, put: EncodedPut) -> None:
         """The put is stored below its parent only while that is known to be there."""
@@ -84,12 +85,7 @@ class SessionPart:
         """What it is going to be written under."""
         if self.lease is None:
             return NO_LEASE if self.new_states else ANY_LEASE
-        return self.lease.columns()
-
-    def note_stored(self) -> None:
-        """The server has it."""
-        if self.lease is not None:
-            self.lease.is_claimed, self.lease.is_session_new = True, False
+        return self.lease.columns(ends_run=self.ends_run)
 
     def number(self, message: StoredMessage) -> int | None:
         """The message's number, if it has one."""
@@ -108,9 +104,13 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """The rows of some calls. `sessions` are those whose row must be as expected."""
+    """The rows of some calls. `sessions` are those whose row must be as expected.
+
+    `changes` is what the calls say of their sessions' runs, in their order.
+    """
 
     codec: MessageCodec
+    changes: list[tuple[UUID, SessionChange]] = field(default_factory=list)
     sessions: dict[UUID, SessionPart] = field(default_factory=dict)
     states: list[tuple[Any, ...]] = field(default_factory=list)
     values: list[tuple[Any, ...]] = field(default_factory=list)
@@ -119,8 +119,14 @@ class Batch:
     writes: list[tuple[Any, ...]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, codec: MessageCodec, calls: Sequence[EncodedCall], cache: SessionCache) -> Batch:
-        """The calls' rows, their messages numbered by what `memory` knows."""
+    def of(
+        cls,
+        codec: MessageCodec,
+        calls: Sequence[EncodedCall],
+        cache: SessionCache,
+        tracker: RunTracker,
+    ) -> Batch:
+        """The calls' rows, their messages numbered by what `cache` knows."""
         batch = cls(codec)
         # A stable sort: what one session's calls say stays in its order.
         ordered = sorted(calls, key=lambda call: call.session_id)
@@ -132,9 +138,11 @@ class Batch:
         for call in ordered:
             if isinstance(call, EncodedWrites):
                 batch._add_writes(batch._part_of_writes(call, cache), call)
-        for call in ordered:
+        changes = tracker.in_order(call.change for call in ordered)
+        for call, change in zip(ordered, changes, strict=True):
+            batch.changes.append((call.session_id, change))
             if part := batch.sessions.get(call.session_id):
-                part.stand(call.change)
+                part.stand(change)
         return batch
 
     @property
@@ -179,7 +187,8 @@ class Batch:
 
     def _session_row(self, part: SessionPart) -> tuple[Any, ...]:
         is_new = part.is_new or bool(part.lease and part.lease.is_session_new)
-        columns = session_columns(self.codec.values, part.config, is_new=is_new)
+        user_id, agent_type, priority, metadata = part.columns
+        columns = user_id, agent_type, priority, metadata if is_new else None
         # The count matters where numbers are given out.
         count = part.message_count if part.fresh else None
         name = part.session_id, part.thread_id

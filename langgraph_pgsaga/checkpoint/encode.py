@@ -78,7 +78,7 @@ class SessionColumns(NamedTuple):
     user_id: str
     agent_type: str
     priority: int | None
-    # None leaves it as it is.
+    # Stored where the session is new; None leaves it as it is.
     metadata: str | None
 
 
@@ -97,7 +97,7 @@ class EncodedPut(NamedTuple):
 
     session_id: UUID
     thread_id: str
-    config: RunnableConfig
+    session: SessionColumns
     change: SessionChange
     stored_ns: str
     checkpoint_id: str
@@ -129,7 +129,7 @@ class EncodedWrites(NamedTuple):
 
     session_id: UUID
     thread_id: str
-    config: RunnableConfig
+    session: SessionColumns
     change: SessionChange
     stored_ns: str
     checkpoint_id: str
@@ -188,7 +188,7 @@ def encode_put(
     return EncodedPut(
         session_id=address.session_id,
         thread_id=address.thread_id,
-        config=config,
+        session=_session_columns(codec.values, config),
         change=change,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint["id"],
@@ -221,7 +221,7 @@ def encode_writes(
     return EncodedWrites(
         session_id=address.session_id,
         thread_id=address.thread_id,
-        config=config,
+        session=_session_columns(codec.values, config),
         change=change,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint_id,
@@ -322,8 +322,7 @@ def _state_columns(
     return _json.dump(state), _json.dump(_json.project(clear_metadata)), *exact
 
 
-def session_columns(codec: Codec, config: RunnableConfig, *, is_new: bool) -> SessionColumns:
-    """What the call's config says of its session; of one that is there, without metadata."""
+def _session_columns(codec: Codec, config: RunnableConfig) -> SessionColumns:
     configurable: Mapping[str, Any] = config.get("configurable") or {}
     given: Mapping[str, Any] = config.get("metadata") or {}
     user_id, agent_type, priority = (
@@ -333,7 +332,7 @@ def session_columns(codec: Codec, config: RunnableConfig, *, is_new: bool) -> Se
         user_id="" if user_id is None else _json.shown(user_id),
         agent_type="" if agent_type is None else _json.shown(agent_type),
         priority=priority if type(priority) is int and abs(priority) < 2**31 else None,
-        metadata=_session_metadata(given) if is_new and codec.readable else None,
+        metadata=_session_metadata(given) if codec.readable else None,
     )
 
 

@@ -102,23 +102,42 @@ class Lease:
     process: object = field(default_factory=lambda: _process.identity)
     written_at: float = field(default_factory=time.monotonic)
 
-    def columns(self) -> LeaseColumns:
-        """It, as the session's row of a statement has it."""
-        self.written_at = time.monotonic()
+    def columns(self, *, ends_run: bool | None) -> LeaseColumns:
+        """It, as the session's row of a statement has it.
+
+        `ends_run` is what the calls of the statement say of the run's end; None leaves it as
+        it is. A block's lease ends with the block.
+        """
+        says_it = ends_run is not None and self.course is not None
+        has_ended = ends_run if says_it else self.has_ended
         return LeaseColumns(
             self.lease_id,
             holder(),
-            None if self.has_ended else self.seconds,
+            None if has_ended else self.seconds,
             not self.is_claimed,
             self.is_superseding,
             self.base.lease_id,
         )
 
-    def note_end(self, *, has_ended: bool, is_complete: bool) -> None:
-        """Whether the run under it has ended; a block's lease ends with the block."""
+    def note_sent(self) -> None:
+        """A statement under it is on its way: from now on the server may have the lease."""
+        self.written_at = time.monotonic()
         if self.course is not None:
-            self.has_ended = has_ended
-            self.course.note_end(is_complete=is_complete)
+            self.course.note_call()
+            if _claimed.get(self.lease_id) is None:
+                _claimed.set(self.lease_id, _Claimed(self))
+
+    def note_stored(self, *, checkpoint_id: str | None, ends_run: bool | None) -> None:
+        """A call under it is stored: one that puts this checkpoint of the root graph, if any."""
+        self.is_claimed, self.is_session_new = True, False
+        if self.course is None:
+            return
+        if checkpoint_id is not None:
+            self.loaded.add(checkpoint_id)
+        if ends_run is not None:
+            self.has_ended = ends_run
+            # Writes may come after a run's end, but nothing after its last checkpoint.
+            self.course.note_end(is_complete=ends_run and checkpoint_id is not None)
 
     @property
     def is_inherited(self) -> bool:
@@ -260,7 +279,7 @@ class Leases:
         run = run_key(config)
         found = self._lease_of(session_id, run, is_root=is_root) or self._block(session_id)
         if found is not None:
-            return _used(found)
+            return found
         if run is not None:
             if is_root and self.is_automatic:
                 raise LeaseLostError(thread_id=thread_id)
@@ -268,7 +287,7 @@ class Leases:
         look = _looks.get().get((self._key, session_id))
         if look is None or look.is_inherited or parent_id not in look.loaded:
             return None
-        return _used(look)
+        return look
 
     def _remember(self, session_id: UUID, run: RunKey, lease: Lease) -> None:
         """The run's calls are under the lease, and those of its subgraphs."""
@@ -306,15 +325,6 @@ class Leases:
         if len(looks) >= _MOST_LOOKS:
             del looks[next(iter(looks))]
         _looks.set({**looks, place: lease})
-
-
-def _used(lease: Lease) -> Lease:
-    """A run's lease may be on the server from the first call on, whatever that stores."""
-    if lease.course is not None:
-        lease.course.note_call()
-        if _claimed.get(lease.lease_id) is None:
-            _claimed.set(lease.lease_id, _Claimed(lease))
-    return lease
 
 
 def refusal(thread_id: str, lease: Lease | None, row: asyncpg.Record) -> LeaseError | None:

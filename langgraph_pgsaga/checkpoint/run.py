@@ -112,3 +112,7 @@ class Remembered(Generic[P]):
             if len(self._found) > self._most:
                 self._found = {k: v for k, v in self._found.items() if not v.is_over}
                 self._most = max(_FEWEST_REMEMBERED, 2 * len(self._found))
+
+    def drop(self, key: object) -> None:
+        with self._lock:
+            self._found.pop(key, None)

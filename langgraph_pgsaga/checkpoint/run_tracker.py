@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -19,34 +20,47 @@ from langgraph_pgsaga.checkpoint.run import Course, Remembered
 from langgraph_pgsaga.checkpoint.status import status_of
 from langgraph_pgsaga.threads import Address, SessionStatus
 
+# How long a checkpoint can be behind the writes that say that its run stopped there: both were
+# on their way at once.
+_STOP_SECONDS = 60.0
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
+# A checkpoint of a session's root graph.
+_Place: TypeAlias = tuple[UUID, str]
+
+
 class SessionChange(NamedTuple):
-    """What a call says of its thread's run.
+    """What a call says of its thread's run. It takes effect when the call is stored.
 
     `status` is that of agent_sessions, where the call tells it: active, or one of those at
     which a run has ended. `lease` is what it writes under. `begins_thread`: it needs nothing
-    that is stored.
+    that is stored. `ends_run` is whether the run under the lease ends with it, where the call
+    tells. `puts` is the root graph's checkpoint that it stores, `stops_at` the one at which it
+    says that its run stopped. `run` makes the put, and with it begins to be `limited_to` a step.
     """
 
     status: SessionStatus | None = None
     lease: Lease | None = None
     begins_thread: bool = False
+    ends_run: bool | None = None
+    puts: _Place | None = None
+    stops_at: _Place | None = None
+    run: _Run | None = None
+    limited_to: int | None = None
 
 
 NO_CHANGE = SessionChange()
 
 
 class _Run:
-    """What a root graph's run has said of itself.
+    """What a root graph's run has stored so far.
 
-    `loaded` are the steps of the checkpoints that it can begin at, `idle` is the one of them
-    that starts no node. `stops` is where it stopped: interrupts and errors can be written
-    before their checkpoint is.
+    `loaded` are the steps of the checkpoints that it can begin at, until it has begun; `idle`
+    is the one of them that starts no node.
     """
 
-    __slots__ = ("control", "course", "idle", "last_step", "loaded", "stops")
+    __slots__ = ("control", "course", "idle", "last_step", "loaded")
 
     def __init__(self, control: object) -> None:
         # Kept, so that no other one gets its place in memory.
@@ -55,33 +69,57 @@ class _Run:
         self.loaded: dict[str | None, int] = {}
         self.idle: str | None = None
         self.last_step: int | None = None
-        self.stops: dict[str, SessionStatus] = {}
 
     @property
     def is_over(self) -> bool:
         return self.course.is_over
 
-    def is_at_its_limit(
-        self, parent_id: str | None, config: RunnableConfig, metadata: Mapping[str, Any]
-    ) -> bool:
-        """Whether LangGraph goes on with no further step, be nodes left or not.
+    def limit(self, parent_id: str | None, config: RunnableConfig) -> int | None:
+        """The step that the run ends after, of a put that begins it; None of any other.
 
-        Its loop ends after step `first + recursion_limit + 1`, where `first` is the one after
-        the checkpoint that it began at.
+        LangGraph's loop ends after step `first + recursion_limit + 1`, where `first` is the
+        one after the checkpoint that it began at.
         """
-        limit, step = config.get("recursion_limit"), metadata.get("step")
+        limit = config.get("recursion_limit")
         if parent_id in self.loaded and isinstance(limit, int):
-            self.last_step = self.loaded[parent_id] + limit + 2
+            return self.loaded[parent_id] + limit + 2
+        return None
+
+    def note_put(self, *, is_last: bool, limited_to: int | None) -> None:
+        """A put of it is stored."""
+        if limited_to is not None:
+            self.last_step = limited_to
             self.loaded.clear()
-        return self.last_step is not None and isinstance(step, int) and step >= self.last_step
+        self.course.note_call()
+        self.course.note_end(is_complete=is_last)
+
+
+class _Stop:
+    """Where a run stopped: interrupts and errors can be stored before their checkpoint is."""
+
+    __slots__ = ("noted_at", "status")
+
+    def __init__(self, status: SessionStatus) -> None:
+        self.status = status
+        self.noted_at = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the checkpoint, which was on its way, was stored before."""
+        return time.monotonic() > self.noted_at + _STOP_SECONDS
 
 
 class RunTracker:
-    """Where the calls of one saver leave their threads' runs."""
+    """Where the calls of one saver leave their threads' runs.
+
+    `of_put` and `of_writes` look at what is stored, and change nothing. What calls say counts
+    from `note_stored` on; until then only for those that are stored in the same statement.
+    """
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
         self._runs: Remembered[_Run] = Remembered()
+        self._stops: Remembered[_Stop] = Remembered()
 
     def begin(
         self, address: Address, config: RunnableConfig, found: CheckpointTuple | None, base: Base
@@ -111,18 +149,28 @@ class RunTracker:
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
     ) -> SessionChange:
-        """That of a `put`, which from now on counts as stored."""
-        is_root, parent_id = not address.checkpoint_ns, address.checkpoint_id
+        """What a `put` says."""
         lease = self._lease(address, config)
-        status = None
-        if is_root:
-            status = self._status(address, config, checkpoint, metadata)
-            has_ended = status not in (None, SessionStatus.ACTIVE)
-            if lease is not None:
-                lease.note_end(has_ended=has_ended, is_complete=has_ended)
-                if lease.course is not None:
-                    lease.loaded.add(checkpoint["id"])
-        return SessionChange(status, lease, begins_thread=is_root and parent_id is None)
+        if address.checkpoint_ns:
+            return NO_CHANGE if lease is None else SessionChange(lease=lease)
+        status = status_of(checkpoint["channel_versions"], checkpoint["channel_values"], metadata)
+        run = self._runs.get(_key(address, config))
+        limited_to = None
+        if run is not None:
+            limited_to = run.limit(address.checkpoint_id, config)
+            last_step = run.last_step if limited_to is None else limited_to
+            # Further than that LangGraph doesn't go, be nodes left or not.
+            if status == SessionStatus.ACTIVE and _is_reached(last_step, metadata):
+                status = SessionStatus.FAILED
+        return SessionChange(
+            status=status,
+            lease=lease,
+            begins_thread=address.checkpoint_id is None,
+            ends_run=status not in (None, SessionStatus.ACTIVE),
+            puts=(address.session_id, checkpoint["id"]),
+            run=run,
+            limited_to=limited_to,
+        )
 
     def of_writes(
         self,
@@ -132,17 +180,50 @@ class RunTracker:
         writes: Sequence[tuple[str, Any]],
         task_path: str,
     ) -> SessionChange:
-        """That of a `put_writes`."""
+        """What a `put_writes` says."""
         is_of_node = not address.checkpoint_ns and not task_path.startswith(_langgraph.CALLED_PATH)
         has_ended, status = _end_of_writes(writes) if is_of_node else (False, None)
-        if status is not None:
-            self._run(address, config).stops[checkpoint_id] = status
         lease = self._lease(address, config)
-        if lease is not None and (
-            has_ended or self._starts_nothing(address, config, checkpoint_id, writes)
-        ):
-            lease.note_end(has_ended=True, is_complete=False)
-        return SessionChange(status, lease)
+        if lease is not None and self._starts_nothing(address, config, checkpoint_id, writes):
+            has_ended = True
+        return SessionChange(
+            status=status,
+            lease=lease,
+            ends_run=True if has_ended else None,
+            stops_at=None if status is None else (address.session_id, checkpoint_id),
+        )
+
+    def in_order(self, changes: Iterable[SessionChange]) -> list[SessionChange]:
+        """What calls say that are stored together, each after those before it.
+
+        A checkpoint at which its run stopped already, as writes said, ends the run with that.
+        """
+        said: list[SessionChange] = []
+        stopped: dict[_Place, SessionStatus] = {}
+        for change in changes:
+            if change.stops_at is not None and change.status is not None:
+                stopped[change.stops_at] = change.status
+            elif change.puts is not None:
+                earlier = self._stops.get(change.puts)
+                status = stopped.get(change.puts, earlier.status if earlier else None)
+                if status is not None:
+                    change = change._replace(status=status, ends_run=True)
+            said.append(change)
+        return said
+
+    def note_stored(self, change: SessionChange) -> None:
+        """A call is stored: what it says counts, as `in_order` gave it."""
+        puts, stops_at = change.puts, change.stops_at
+        if change.lease is not None:
+            checkpoint_id = None if puts is None else puts[1]
+            change.lease.note_stored(checkpoint_id=checkpoint_id, ends_run=change.ends_run)
+        if change.run is not None:
+            is_last = bool(change.ends_run)
+            change.run.note_put(is_last=is_last, limited_to=change.limited_to)
+        if stops_at is not None and change.status is not None:
+            self._stops.set(stops_at, _Stop(change.status))
+        elif puts is not None and self._stops.get(puts) is not None:
+            self._stops.drop(puts)
 
     def _starts_nothing(
         self,
@@ -156,28 +237,6 @@ class RunTracker:
         if run is None or run.idle != checkpoint_id:
             return False
         return not any(_langgraph.is_trigger(channel) for channel, _ in writes)
-
-    def _status(
-        self,
-        address: Address,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-    ) -> SessionStatus | None:
-        """That of the root graph's checkpoint, by what its run has said so far."""
-        status = status_of(checkpoint["channel_versions"], checkpoint["channel_values"], metadata)
-        run = self._runs.get(_key(address, config))
-        if run is None:
-            return status
-        if (
-            run.is_at_its_limit(address.checkpoint_id, config, metadata)
-            and status == SessionStatus.ACTIVE
-        ):
-            status = SessionStatus.FAILED
-        status = run.stops.pop(checkpoint["id"], status)
-        run.course.note_call()
-        run.course.note_end(is_complete=status not in (None, SessionStatus.ACTIVE))
-        return status
 
     def _lease(self, address: Address, config: RunnableConfig) -> Lease | None:
         return self._leases.of_call(
@@ -197,6 +256,11 @@ class RunTracker:
             found = _Run(control)
             self._runs.set(key, found)
         return found
+
+
+def _is_reached(last_step: int | None, metadata: Mapping[str, Any]) -> bool:
+    step = metadata.get("step")
+    return last_step is not None and isinstance(step, int) and step >= last_step
 
 
 def _key(address: Address, config: RunnableConfig) -> tuple[UUID, int | None]:

@@ -35,10 +35,11 @@ from langgraph_pgsaga._arguments import (
     checked_mapping,
     checked_seconds,
     checked_texts,
-    required_text,
     shown,
 )
 from langgraph_pgsaga.checkpoint import retention
+from langgraph_pgsaga.checkpoint.arguments import check_put, check_writes
+from langgraph_pgsaga.checkpoint.call_store import CallStore
 from langgraph_pgsaga.checkpoint.contents import status_at
 from langgraph_pgsaga.checkpoint.decode import (
     FetchedCheckpoint,
@@ -47,7 +48,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     needs_pending_sends,
 )
 from langgraph_pgsaga.checkpoint.delta_history import delta_channel_history, pending_sends
-from langgraph_pgsaga.checkpoint.encode import EncodedPut, EncodedWrites, encode_put, encode_writes
+from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
 from langgraph_pgsaga.checkpoint.lease import NO_BASE, Base, Leases
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock, Renewals
 from langgraph_pgsaga.checkpoint.listing import CheckpointListing
@@ -383,25 +384,23 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             ServerError and its subclasses.
         """
         address = Address.of(config)
-        _check_put(checkpoint, metadata, new_versions)
+        check_put(checkpoint, metadata, new_versions)
         change = self._tracker.of_put(address, config, checkpoint, metadata)
-
-        def encode() -> EncodedPut:
-            known = self._cache.known(address.session_id)
-            numbers: Mapping[bytes, int] = known.numbers if known else {}
-            return encode_put(
-                self.codec,
-                address,
-                config,
-                checkpoint,
-                metadata,
-                new_versions,
-                numbers,
-                change,
-                self._small_values.of_put(address, checkpoint),
-            )
-
-        await self._queue().write(address.session_id, encode)
+        queue = self._queue()
+        await queue.turn()
+        known = self._cache.known(address.session_id)
+        call = encode_put(
+            self.codec,
+            address,
+            config,
+            checkpoint,
+            metadata,
+            new_versions,
+            known.numbers if known else {},
+            change,
+            self._small_values.of_put(address, checkpoint),
+        )
+        await queue.store(call)
         return address.config(checkpoint["id"])
 
     async def aput_writes(
@@ -427,17 +426,16 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             raise InvalidArgumentError(
                 argument="checkpoint_id", problem="put_writes needs the checkpoint it belongs to"
             )
-        _check_writes(writes, task_id, task_path)
+        check_writes(writes, task_id, task_path)
         if not writes:
             return
         change = self._tracker.of_writes(address, config, checkpoint_id, writes, task_path)
-
-        def encode() -> EncodedWrites:
-            return encode_writes(
-                self.codec, address, config, checkpoint_id, writes, task_id, task_path, change
-            )
-
-        await self._queue().write(address.session_id, encode)
+        queue = self._queue()
+        await queue.turn()
+        call = encode_writes(
+            self.codec, address, config, checkpoint_id, writes, task_id, task_path, change
+        )
+        await queue.store(call)
 
     def _queue(self) -> WriteQueue:
         """That of the running loop."""
@@ -446,7 +444,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         if queue is None:
             for ended in [other for other in self._queues if other.is_closed()]:
                 self._queues.pop(ended, None)
-            queue = self._queues[loop] = WriteQueue(self.db, self.codec, self._cache)
+            store = CallStore(self.db, self.codec, self._cache, self._tracker)
+            queue = self._queues[loop] = WriteQueue(store)
         return queue
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
@@ -635,35 +634,6 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """`aprune` for sync callers."""
         self.db.portal.call(self.aprune, thread_ids, strategy=strategy)
-
-
-def _check_put(
-    checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
-) -> None:
-    """What would else fail half way, or later."""
-    checked_mapping("checkpoint", checkpoint)
-    for key in ("id", "channel_values", "channel_versions"):
-        if key not in checkpoint:
-            raise InvalidArgumentError(argument="checkpoint", problem=f"has no {key!r}")
-    required_text("checkpoint", checkpoint["id"])
-    checked_mapping("checkpoint", checkpoint["channel_values"])
-    checked_mapping("checkpoint", checkpoint["channel_versions"])
-    checked_mapping("metadata", metadata)
-    checked_mapping("new_versions", new_versions)
-
-
-def _check_writes(writes: Any, task_id: str, task_path: str) -> None:
-    is_list = type(writes) is list or isinstance(writes, Sequence)
-    if not is_list or [write for write in writes if not _is_write(write)]:
-        problem = f"must be a list of (channel, value), not {shown(writes)}"
-        raise InvalidArgumentError(argument="writes", problem=problem)
-    required_text("task_id", task_id)
-    required_text("task_path", task_path)
-
-
-def _is_write(write: Any) -> bool:
-    is_pair = type(write) is tuple or isinstance(write, tuple | list)
-    return is_pair and len(write) == 2 and isinstance(write[0], str)
 
 
 def _has_sends_of_parent(found: CheckpointTuple) -> bool:

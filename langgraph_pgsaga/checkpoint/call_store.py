@@ -1,0 +1,184 @@
+"""How encoded calls come into the tables: together, or one alone after looking at its session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from uuid import UUID
+
+import asyncpg
+
+from langgraph_pgsaga.checkpoint.batch import Batch
+from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedWrites
+from langgraph_pgsaga.checkpoint.lease import refusal
+from langgraph_pgsaga.checkpoint.run_tracker import RunTracker
+from langgraph_pgsaga.checkpoint.session_cache import SessionCache, is_same_session
+from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
+from langgraph_pgsaga.database import Connection, Database, load_statements
+from langgraph_pgsaga.errors import CheckpointDeletedError, ServerError, ThreadDeletedError
+
+_STATEMENTS = load_statements("checkpoint")
+_RETENTION = load_statements("retention")
+# Each means that the session was deleted and made anew meanwhile.
+_MOST_TRIES = 20
+_UNIQUE_VIOLATION = "23505"
+
+
+class CallStore:
+    """Stores the calls of one saver. What is committed, and nothing else, is remembered."""
+
+    def __init__(
+        self, db: Database, codec: MessageCodec, cache: SessionCache, tracker: RunTracker
+    ) -> None:
+        self._db = db
+        self._codec = codec
+        self._cache = cache
+        self._tracker = tracker
+
+    async def store_together(self, calls: Sequence[EncodedCall]) -> Set[UUID]:
+        """Stores the calls in one statement.
+
+        Returns:
+            The sessions that weren't as expected: of their calls nothing is stored.
+        """
+        batch = self._batch(calls)
+        return self._remember(batch, await self._execute(batch))
+
+    async def store_alone(self, call: EncodedCall) -> None:
+        """Stores one call that counted on what isn't so (any more).
+
+        Raises:
+            ThreadDeletedError, CheckpointDeletedError, ThreadLeasedError, LeaseLostError:
+                the call may not write.
+            ServerError and its subclasses.
+        """
+        try:
+            if await self._store_after_looking(call):
+                return
+            # Others write to this very session: from here on they wait for their turn.
+            for _ in range(_MOST_TRIES):
+                if await self._store_under_lock(call):
+                    return
+        except ThreadDeletedError:
+            await self._db.fetch(_STATEMENTS["delete_stray_writes"], call.session_id)
+            raise
+        raise ServerError(
+            dsn=self._db.dsn,
+            sqlstate=None,
+            detail=f"thread {call.thread_id!r} was deleted and begun anew again and again "
+            f"while this call was to be stored ({_MOST_TRIES} tries)",
+        )
+
+    async def _store_after_looking(self, call: EncodedCall) -> bool:
+        """Asks how the session stands, and stores the call where it still does then."""
+        await self._look(call)
+        try:
+            return not await self.store_together([call])
+        except ServerError as error:
+            if not is_of_unknown_message(error):
+                raise
+            return False
+
+    async def _store_under_lock(self, call: EncodedCall) -> bool:
+        """The same in one transaction that holds the session, where it is there."""
+
+        async def work(conn: Connection) -> tuple[Batch, dict[UUID, int]]:
+            # By a statement of its own: the next one sees all that those before it stored.
+            await self._db.fetch(_RETENTION["lock_session"], call.session_id, conn=conn)
+            await self._look(call, conn=conn)
+            batch = self._batch([call])
+            return batch, await self._execute(batch, conn=conn)
+
+        try:
+            batch, live = await self._db.run(work)
+        except ServerError as error:
+            if not is_of_unknown_message(error):
+                raise
+            return False
+        return not self._remember(batch, live)
+
+    async def _look(self, call: EncodedCall, *, conn: Connection | None = None) -> None:
+        """Learns what numbering the call's messages takes.
+
+        Raises:
+            ThreadDeletedError, CheckpointDeletedError, ThreadLeasedError, LeaseLostError:
+                the call may not write.
+        """
+        session_id = call.session_id
+        digests = list({message.digest for message in call.messages})
+        parent = call.parent_key
+        rows = await self._db.fetch(
+            _STATEMENTS["find_session"], session_id, digests, *(parent or (None, None)), conn=conn
+        )
+        self._check_may_write(call, rows[0] if rows else None)
+        if not rows:
+            self._cache.forget(session_id)
+            return
+        row = rows[0]
+        found = zip(row["digests"] or (), row["message_nos"] or (), strict=True)
+        self._cache.learn(
+            session_id,
+            row["message_epoch"],
+            row["message_count"],
+            found,
+            states=[parent] if parent and row["has_parent"] else (),
+            deletion_count=row["deletion_count"],
+        )
+
+    def _check_may_write(self, call: EncodedCall, row: asyncpg.Record | None) -> None:
+        """Raises where the call may not write to the session as find_session found it."""
+        known, change = self._cache.known(call.session_id), call.change
+        was_there = known is not None or (change.lease is not None and change.lease.is_claimed)
+        is_another = known is not None and (
+            row is None or not is_same_session(known.epoch, row["message_epoch"])
+        )
+        if was_there and (row is None or is_another) and not change.begins_thread:
+            raise ThreadDeletedError(thread_id=call.thread_id)
+        if row is not None:
+            no_matter = change.lease is None and isinstance(call, EncodedWrites)
+            refused = refusal(call.thread_id, change.lease, row)
+            if refused is not None and not no_matter:
+                raise refused
+            # Begun anew, the thread has none of the checkpoints of before.
+            parent = None if known is None or is_another else call.parent_key
+            if parent and known and parent in known.states and not row["has_parent"]:
+                raise CheckpointDeletedError(thread_id=call.thread_id, checkpoint_id=parent[1])
+
+    def _batch(self, calls: Sequence[EncodedCall]) -> Batch:
+        return Batch.of(self._codec, calls, self._cache, self._tracker)
+
+    async def _execute(self, batch: Batch, *, conn: Connection | None = None) -> dict[UUID, int]:
+        """The sessions that were as expected, with their deletion_count."""
+        arguments = batch.arguments()
+        for part in batch.sessions.values():
+            if part.lease is not None:
+                part.lease.note_sent()
+        rows = await self._db.fetch(_STATEMENTS[batch.statement], *arguments, conn=conn)
+        return {row["session_id"]: row["deletion_count"] for row in rows}
+
+    def _remember(self, batch: Batch, live: Mapping[UUID, int]) -> Set[UUID]:
+        """What is committed, of the sessions that are `live`; the result are the others."""
+        stale = batch.sessions.keys() - live.keys()
+        for session_id, change in batch.changes:
+            if session_id not in stale:
+                self._tracker.note_stored(change)
+        for part in batch.sessions.values():
+            if part.session_id not in stale:
+                count = part.message_count + len(part.fresh)
+                self._cache.learn(
+                    part.session_id,
+                    part.epoch,
+                    count,
+                    part.fresh.items(),
+                    part.fresh_hashes,
+                    part.stored_states,
+                    live[part.session_id],
+                )
+                self._cache.hold(part.session_id, part.epoch, part.stored)
+                for _, message in part.stored:
+                    message.readable = None  # it has been needed
+        return stale
+
+
+def is_of_unknown_message(error: Exception) -> bool:
+    """Whether the session has a message that the statement took for new: it can be found."""
+    return isinstance(error, ServerError) and error.sqlstate == _UNIQUE_VIOLATION
