@@ -48,6 +48,10 @@ CLEAR_METADATA = (
     "counters_since_delta_snapshot",
 )
 _SESSION_KEYS = ("user_id", "agent_type", "priority")
+# Of a config's metadata, what doesn't describe its session.
+_OTHERS_METADATA = ("__", "langgraph_", "checkpoint_")
+_TOLD_ELSEWHERE = frozenset((*_SESSION_KEYS, "thread_id", "run_id"))
+_SCALARS = (str, int, float, bool)
 
 
 class EncodedValue(NamedTuple):
@@ -340,9 +344,9 @@ def _session_metadata(given: Mapping[str, Any]) -> str:
     described = {
         key: value
         for key, value in given.items()
-        if isinstance(value, str | int | float | bool)
-        and not key.startswith(("__", "langgraph_", "checkpoint_"))
-        and key not in (*_SESSION_KEYS, "thread_id", "run_id")
+        if not key.startswith(_OTHERS_METADATA)
+        and key not in _TOLD_ELSEWHERE
+        and isinstance(value, _SCALARS)
     }
     return _json.dump(_json.project(described)) if described else "{}"
 
