@@ -15,6 +15,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     StoredValue,
     decode_state,
     decode_value,
+    reading,
     runs_of,
     slices,
     value_of,
@@ -62,7 +63,8 @@ class Contents:
         if not missing:
             return
         columns = [list(column) for column in zip(*missing, strict=True)]
-        rows = await self._db.fetch(_STATEMENTS["select_values"], *columns, conn=conn)
+        with reading():
+            rows = await self._db.fetch(_STATEMENTS["select_values"], *columns, conn=conn)
         await self.fetch_messages(((row["session_id"], row["message_runs"]) for row in rows), conn)
         self._stored.update(dict.fromkeys(missing))
         for row in rows:
@@ -162,7 +164,7 @@ async def status_at(
     try:
         for row in rows:
             columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
-            state = decode_state(codec.values, *columns)
+            state = decode_state(codec.values, row["checkpoint_id"], *columns)
             keys = starter_keys(address, state)
             contents = Contents(db, codec)
             await contents.fetch(keys, conn)

@@ -22,16 +22,21 @@ from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._langgraph import DeltaSnapshot
-from langgraph_pgsaga.checkpoint.encode import MESSAGES, MESSAGES_SNAPSHOT, MOST_REPEATED
+from langgraph_pgsaga.checkpoint.encode import (
+    MESSAGES,
+    MESSAGES_SNAPSHOT,
+    MOST_REPEATED,
+)
 from langgraph_pgsaga.checkpoint.session_cache import KnownSession
+from langgraph_pgsaga.checkpoint.shape import flaw, flaw_of_values
+from langgraph_pgsaga.checkpoint.small_values import SMALL_TYPES
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
-from langgraph_pgsaga.errors import CorruptValueError, UnloadableValueError
+from langgraph_pgsaga.errors import CorruptValueError, UnloadableValueError, UnstorableValueError
 from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, Codec, Encoded, fill
 from langgraph_pgsaga.threads import checkpoint_config
 
 # What `put` encodes together where jsonb can't hold it.
 _EXACT_PARTS = {"checkpoint", "metadata", "checkpoint_ns"}
-_VERSION_TYPES = frozenset({str, int, float})
 _INT = frozenset({int})
 
 
@@ -188,8 +193,23 @@ def placed(thread_id: Any, stored_ns: str, checkpoint_id: str) -> Iterator[None]
         raise
 
 
+@contextmanager
+def reading(**place: Any) -> Iterator[None]:
+    """Errors of a statement that reads: what the server can't hold was never stored so."""
+    try:
+        yield
+    except UnstorableValueError as error:
+        problem = "its parts are more together than PostgreSQL's limit of 1 GB for a value"
+        raise CorruptValueError(what="a large value", problem=problem, **place) from error
+
+
 def decode_state(
-    codec: Codec, state_data: str, metadata: str, exact_type: str | None, exact: bytes | None
+    codec: Codec,
+    checkpoint_id: str,
+    state_data: str,
+    metadata: str,
+    exact_type: str | None,
+    exact: bytes | None,
 ) -> StateData:
     """The columns of agent_states that `put` encoded.
 
@@ -201,32 +221,26 @@ def decode_state(
     if codec.encrypts and (inline or exact is None):
         problem = "it isn't encrypted, but this saver's serializer encrypts"
         raise CorruptValueError(what="a stored checkpoint", problem=problem)
+    if not SMALL_TYPES.issuperset(map(type, inline.values())):
+        raise _corrupt_state("channel_values")
     if exact_type is None or exact is None:
-        return _checked(StateData(data, _json.load(metadata), inline, None))
+        return _checked(checkpoint_id, StateData(data, _json.load(metadata), inline, None))
     whole = codec.load(exact_type, exact)
     if not isinstance(whole, dict) or not whole.keys() >= _EXACT_PARTS:
         raise CorruptValueError(what="a stored checkpoint", problem="a part of it is missing")
     namespace = whole["checkpoint_ns"]
     if not isinstance(namespace, str):
         raise _corrupt_state("checkpoint_ns")
-    return _checked(StateData(whole["checkpoint"], whole["metadata"], inline, namespace))
+    state = StateData(whole["checkpoint"], whole["metadata"], inline, namespace)
+    return _checked(checkpoint_id, state)
 
 
-def _checked(state: StateData) -> StateData:
+def _checked(checkpoint_id: str, state: StateData) -> StateData:
     """The state, whose parts are what LangGraph and the rest of this package count on."""
-    _mapping(state.metadata, "metadata")
-    checkpoint = _mapping(state.checkpoint)
-    versions = _mapping(checkpoint.get("channel_versions"), "channel_versions")
-    if not _VERSION_TYPES.issuperset(map(type, versions.values())):
-        raise _corrupt_state("channel_versions")
-    for seen in _mapping(checkpoint.get("versions_seen", {}), "versions_seen").values():
-        _mapping(seen, "versions_seen")
-    if not isinstance(checkpoint.get("id"), str):
+    if part := flaw(state.checkpoint, state.metadata):
+        raise _corrupt_state(part)
+    if state.checkpoint["id"] != checkpoint_id:
         raise _corrupt_state("id")
-    try:
-        int(checkpoint.get("v") or 1)
-    except (TypeError, ValueError):
-        raise _corrupt_state("v") from None
     return state
 
 
@@ -326,7 +340,10 @@ def checkpoint_tuple(
     namespace = stored_ns if state.checkpoint_ns is None else state.checkpoint_ns
     parent = parent_checkpoint_id
     # The merged dict has the keys that `put` was given, in whatever format version.
-    checkpoint: Any = {**state.checkpoint, "channel_values": {**state.inline, **values}}
+    channel_values = {**state.inline, **values}
+    if channel := flaw_of_values(channel_values):
+        raise _corrupt_state(f"channel {channel}")
+    checkpoint: Any = {**state.checkpoint, "channel_values": channel_values}
     return CheckpointTuple(
         config=checkpoint_config(thread_id, namespace, checkpoint_id),
         checkpoint=checkpoint,
@@ -411,6 +428,7 @@ async def _decode_fetched(
     found = checkpoint_tuple(
         decode_state(
             codec.values,
+            state_row["name"],
             state_row["state_data"],
             state_row["metadata"],
             state_row["type"],
@@ -441,7 +459,7 @@ def _write_of(row: asyncpg.Record) -> StoredWrite:
 
 def needs_pending_sends(checkpoint: Mapping[str, Any]) -> bool:
     """Whether the checkpoint is of a format that kept Sends as writes of its parent."""
-    return int(checkpoint.get("v") or 1) < 4
+    return bool((checkpoint.get("v") or 1) < 4)
 
 
 def add_pending_sends(checkpoint: Checkpoint, sends: list[Any], first_version: str) -> None:

@@ -18,6 +18,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     decode_value,
     inline_values,
     placed,
+    reading,
     value_of,
 )
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
@@ -99,14 +100,15 @@ async def _channel_writes(
     """What was written to each channel at the checkpoints of the walk, oldest first."""
     ancestors = walk[1:]
     open_at = {row["checkpoint_id"]: set(row["open_channels"]) for row in ancestors}
-    rows = await db.fetch(
-        _STATEMENTS["select_channel_writes"],
-        address.session_id,
-        address.stored_ns,
-        [row["checkpoint_id"] for row in reversed(ancestors)],
-        names,
-        conn=conn,
-    )
+    with reading(thread_id=address.thread_id):
+        rows = await db.fetch(
+            _STATEMENTS["select_channel_writes"],
+            address.session_id,
+            address.stored_ns,
+            [row["checkpoint_id"] for row in reversed(ancestors)],
+            names,
+            conn=conn,
+        )
     contents = Contents(db, codec)
     await contents.fetch_messages(((address.session_id, row["message_runs"]) for row in rows), conn)
     messages = contents.messages(address.session_id)
@@ -124,7 +126,8 @@ async def pending_sends(
 ) -> list[Any]:
     """The Sends among a checkpoint's writes, in order."""
     key = address.session_id, address.stored_ns, checkpoint_id, TASKS
-    rows = await db.fetch(_HOT["select_pending_sends"], *key, conn=conn)
+    with reading(thread_id=address.thread_id):
+        rows = await db.fetch(_HOT["select_pending_sends"], *key, conn=conn)
     contents = Contents(db, codec)
     runs = ((address.session_id, row["message_runs"]) for row in rows)
     await contents.fetch_messages(runs, conn)

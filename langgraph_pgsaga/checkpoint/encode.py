@@ -20,6 +20,7 @@ from langgraph_pgsaga import _json, _message_text
 from langgraph_pgsaga._langgraph import DeltaSnapshot
 from langgraph_pgsaga.checkpoint.run_tracker import NO_CHANGE, SessionChange
 from langgraph_pgsaga.checkpoint.session_cache import StateKey
+from langgraph_pgsaga.checkpoint.shape import flaw, flaw_of_values
 from langgraph_pgsaga.checkpoint.small_values import small_values
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import UnstorableValueError
@@ -180,13 +181,16 @@ def encode_put(
         UnstorableValueError: a value couldn't be loaded again.
     """
     checkpoint_values = checkpoint["channel_values"]
+    full_metadata = get_checkpoint_metadata(config, metadata)
+    if part := flaw(checkpoint, full_metadata) or flaw_of_values(checkpoint_values):
+        problem = f"LangGraph couldn't go on from it: its {part} isn't what a graph makes"
+        raise UnstorableValueError(where="the checkpoint", problem=problem)
     inline = _inline_values(codec.values, checkpoint, small)
     values = [
         (channel, str(version), _encode_value(codec, channel, checkpoint_values[channel], numbers))
         for channel, version in new_versions.items()
         if channel in checkpoint_values and channel not in inline
     ]
-    full_metadata = get_checkpoint_metadata(config, metadata)
     state = _state_columns(codec.values, address, checkpoint, inline, full_metadata)
     new = (m for _, _, value in values for m in value.messages if m.digest not in numbers)
     return EncodedPut(

@@ -29,6 +29,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     decode_writes,
     needs_pending_sends,
     placed,
+    reading,
     value_of,
 )
 from langgraph_pgsaga.checkpoint.encode import CLEAR_METADATA
@@ -198,7 +199,7 @@ class CheckpointListing:
     def _decoded_state(self, row: asyncpg.Record) -> StateData:
         columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
         with self._placed(row):
-            return decode_state(self._codec.values, *columns)
+            return decode_state(self._codec.values, row["checkpoint_id"], *columns)
 
     def _placed(self, row: asyncpg.Record) -> AbstractContextManager[None]:
         return placed(self._thread_id(row), row["checkpoint_ns"], row["checkpoint_id"])
@@ -269,7 +270,8 @@ class CheckpointListing:
     ) -> dict[_StateKey, list[StoredWrite]]:
         columns = [list(column) for column in zip(*dict.fromkeys(states), strict=True)]
         found: dict[_StateKey, list[StoredWrite]] = {}
-        rows = await self._db.fetch(_STATEMENTS["select_writes"], *columns, conn=conn)
+        with reading():
+            rows = await self._db.fetch(_STATEMENTS["select_writes"], *columns, conn=conn)
         runs = ((row["session_id"], row["message_runs"]) for row in rows)
         await self._contents.fetch_messages(runs, conn)
         for row in rows:

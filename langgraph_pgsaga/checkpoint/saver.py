@@ -46,6 +46,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     add_pending_sends,
     decode_fetched,
     needs_pending_sends,
+    reading,
 )
 from langgraph_pgsaga.checkpoint.delta_history import delta_channel_history, pending_sends
 from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
@@ -256,15 +257,16 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         self, address: Address, *, conn: Connection | None = None
     ) -> FetchedCheckpoint | None:
         known = self._cache.known(address.session_id)
-        rows = await self.db.fetch(
-            _STATEMENTS["get_checkpoint"],
-            address.session_id,
-            address.stored_ns,
-            address.checkpoint_id,
-            known.epoch if known else None,
-            known.held if known else None,
-            conn=conn,
-        )
+        with reading(thread_id=address.thread_id, checkpoint_id=address.checkpoint_id):
+            rows = await self.db.fetch(
+                _STATEMENTS["get_checkpoint"],
+                address.session_id,
+                address.stored_ns,
+                address.checkpoint_id,
+                known.epoch if known else None,
+                known.held if known else None,
+                conn=conn,
+            )
         return await decode_fetched(
             self.codec, address.given_thread_id, address.stored_ns, rows, known
         )

@@ -17,7 +17,8 @@ from langgraph.checkpoint.base import Checkpoint
 from langgraph_pgsaga import _fork, _json
 from langgraph_pgsaga.threads import Address
 
-# Text up to here stands in the checkpoint's own row.
+# What may stand in a checkpoint's own row; of texts, those of up to so many characters.
+SMALL_TYPES = frozenset({str, int, bool, type(None)})
 _MOST_CHARACTERS = 256
 _MOST_CHECKPOINTS = 10_000
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from datetime import datetime
-from enum import Enum
+from enum import Enum, Flag
 from typing import Any
 
 import ormsgpack
@@ -303,7 +303,10 @@ def _about(tail: object) -> About:
     )
 
 
-def _enum(cls: type[Any], payload: Any, name: Any) -> Any:
+def _enum(cls: type[Any], payload: Any, told: Any) -> Any:
+    """The member; `told` is its name, or what a combination of flags is made of."""
+    if type(told) is list and issubclass(cls, Flag):
+        return _combination(cls, told)
     try:
         try:
             found = cls(payload)
@@ -312,12 +315,34 @@ def _enum(cls: type[Any], payload: Any, name: Any) -> Any:
     except Exception:
         problem = "no member has the stored value. Keep the member, or add _missing_() to the enum"
     else:
-        meant = cls.__members__.get(name) if type(name) is str else None
+        meant = cls.__members__.get(told) if type(told) is str else None
         # Where the value is nobody's any more, `_missing_` has said whose it is.
         if meant is None or meant is found or found._value_ != payload:
             return found
-        problem = f"{name} has another value now, and {found._name_} has its old one. Give it back"
+        if issubclass(cls, Flag):
+            return meant
+        problem = f"{told} has another value now, and {found._name_} has its old one. Give it back"
     raise _changed(*key_of(cls), problem)
+
+
+def _combination(cls: type[Flag], parts: list[Any]) -> Any:
+    """The flags of these names together, whatever their numbers are now."""
+    number = 0
+    try:
+        for part in parts:
+            if type(part) is bytes:  # bits that had no name
+                number |= int.from_bytes(part, "big")
+            elif part in cls.__members__:
+                number |= cls.__members__[part]._value_
+            else:
+                problem = "a member of a stored combination is gone. Keep it, or an alias of it"
+                raise _changed(*key_of(cls), problem)
+        return cls(number)
+    except ChangedClassError:
+        raise
+    except Exception:  # whatever a member's value or `_missing_` may lead to
+        problem = "its members can't be combined any more. Give them back"
+        raise _changed(*key_of(cls), problem) from None
 
 
 def _numpy() -> Any:

@@ -18,7 +18,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
-from enum import Enum
+from enum import Enum, Flag
 from typing import TYPE_CHECKING, Any, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -374,22 +374,40 @@ def _model_v1(cls: type[Any]) -> Writer:
     return write
 
 
+def _parts(value: Enum) -> list[str | bytes] | None:
+    """The names of the flags that a combination is made of, and its bits that have none."""
+    if not isinstance(value, Flag) or type(value._value_) is not int or value._value_ < 0:
+        return None
+    members, rest = list(value), value._value_
+    for member in members:
+        rest &= ~member._value_
+    if not members or (len(members) == 1 and not rest):
+        return None
+    names: list[str | bytes] = [str(member._name_) for member in members]
+    return [*names, rest.to_bytes(rest.bit_length() // 8 + 1, "big")] if rest else names
+
+
 def _enum(cls: type[Enum]) -> Writer:
     """A member by its value, if that leads back to it, and by its name where that is a number:
     `auto` gives members other numbers once one was inserted."""
     mark = live_classes.mark_of(cls)
     about = {} if mark is None else {MARK: mark}
-    writers: dict[str | None, Writer] = {}
+    writers: dict[str | int | None, Writer] = {}
     sure: set[int] = set()
 
-    def writer_of(name: str | None) -> Writer:
-        tail = about if name is None else {**about, MEMBER: name}
+    def writer_of(told: str | list[str | bytes] | None) -> Writer:
+        tail = about if told is None else {**about, MEMBER: told}
         return _write_named(SINGLE, key_of(cls), lambda value: value._value_, tail or None)
 
     def write_member(encoder: Encoder, value: Enum) -> Ext:
         is_told = type(value._value_) is int and value._name_ in cls._member_map_
-        name = value._name_ if is_told else None
-        write = writers.get(name) or writers.setdefault(name, writer_of(name))
+        key: str | int | None = value._name_ if is_told else None
+        if isinstance(value, Flag):
+            key = value._value_
+        write = writers.get(key)
+        if write is None:
+            told = value._name_ if is_told else None
+            write = writers[key] = writer_of(_parts(value) or told)
         written: Ext = write(encoder, value)
         if type(value._value_) not in (str, int) and id(value) not in sure:
             if encoder.try_load(written, type(value)) is not value:

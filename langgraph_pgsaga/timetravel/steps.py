@@ -399,7 +399,7 @@ class _Pages:
         columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
         address = self._address
         with placed(address.given_thread_id, address.stored_ns, row["checkpoint_id"]):
-            return decode_state(self._codec.values, *columns)
+            return decode_state(self._codec.values, row["checkpoint_id"], *columns)
 
     def _step(self, row: asyncpg.Record | Mapping[str, Any], page: _Page) -> Step:
         checkpoint_id = row["checkpoint_id"]

@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.types import Send
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.errors import PgSagaError
+from langgraph_pgsaga.errors import CorruptValueError, PgSagaError
 from langgraph_pgsaga.sessions import RetentionPolicy
 from langgraph_pgsaga.sync import Messages, Sessions
 from langgraph_pgsaga.threads import session_id_of
@@ -347,6 +347,23 @@ def test_a_damaged_thread_stops_no_other(damaged: Damaged, name: str) -> None:
         for thread_id in ("t", "copy", "copy of past", "sound"):
             damaged.saver.delete_thread(thread_id)
         a_thread(damaged.saver, "sound")
+
+
+def test_parts_that_are_too_large_together_are_corrupt(dsn: str) -> None:
+    """What the server can't put together for a reader was never stored: it isn't said to be
+    a value that can't be."""
+    too_large = """
+      create or replace function pgsaga_joined_blobs(session_id uuid, hashes bytea[])
+        returns bytea language plpgsql stable strict
+        as $$ begin raise 'string buffer exceeds' using errcode = '54000'; end $$
+    """
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        first_id, last_id = a_thread(saver, "t")
+        damage(dsn, too_large)
+        calls = readings(Damaged(dsn, saver, first_id, last_id))
+        for name in ("get_tuple", "get_tuple by id", "list", "list all", "delta history"):
+            with pytest.raises(CorruptValueError, match="more together than"):
+                calls[name]()
 
 
 def test_a_damaged_session_is_counted_and_named(

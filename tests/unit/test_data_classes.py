@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import enum
@@ -835,6 +836,89 @@ def test_a_renamed_member_is_found_by_its_value(
     """Also where its old name is kept as an alias."""
     before, after = members(LOW=1, HIGH=2), members(LOW=1, TOP=2, **kept)
     assert loaded(deployed(monkeypatch, before, after, highest)).name == "TOP"
+
+
+def flags(kind: Any = enum.Flag, **values: int) -> Any:
+    return kind("Thing", values)
+
+
+@pytest.mark.parametrize("kind", [enum.Flag, enum.IntFlag])
+def test_flags_are_found_by_their_names(
+    monkeypatch: pytest.MonkeyPatch, kind: type[enum.Flag]
+) -> None:
+    """Alone and combined, whatever numbers they have after one was inserted before them."""
+    before, after = flags(kind, R=1, W=2, X=4), flags(kind, R=1, NEW=2, W=4, X=8)
+    for names in (["W"], ["R", "W"], ["W", "X"], ["R", "W", "X"]):
+
+        def of(cls: Any, names: list[str] = names) -> Any:
+            return functools.reduce(operator.or_, (cls[name] for name in names))
+
+        found = loaded(deployed(monkeypatch, before, after, of))
+        assert found is of(after)
+        assert type(found) is after
+
+
+def test_a_combination_with_a_name_of_its_own_is_its_members(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A member that stands for several others is these, as they are now."""
+    before, after = flags(R=1, W=2, RW=3), flags(R=1, NEW=2, W=4, RW=5)
+    assert loaded(deployed(monkeypatch, before, after, lambda cls: cls.RW)) is after.RW
+
+
+def test_a_combination_without_one_of_its_members_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever its number means now; an alias of the old name will do."""
+    before = flags(R=1, W=2)
+    for after in (flags(R=1, NEW=2), flags(R=1), members(R="r", W="w"), members(R=1, W=2)):
+        with pytest.raises(ChangedClassError):
+            loaded(deployed(monkeypatch, before, after, lambda cls: cls.R | cls.W))
+    after = flags(R=1, WRITE=2, W=2)
+    found = loaded(deployed(monkeypatch, before, after, lambda cls: cls.R | cls.W))
+    assert found is after.R | after.WRITE
+
+
+def test_flags_come_back_as_from_langgraphs_serializer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None, one, several, all, bits without a name, more of them than an integer has, of every
+    boundary; as values and as keys."""
+    own = JsonPlusSerializer(allowed_msgpack_modules=[(__name__, "Thing")])
+    kinds_of_flags: list[Any] = [enum.Flag, enum.IntFlag]
+    for boundary in (enum.STRICT, enum.CONFORM, enum.KEEP):
+        for kind in kinds_of_flags:
+            cls = kind("Thing", {"R": 1, "W": 2, "X": 8, "BIG": 2**70}, boundary=boundary)
+            monkeypatch.setattr(HERE, "Thing", named(cls, "Thing"), raising=False)
+            values = [cls(0), cls.R, cls.R | cls.W, cls.R | cls.BIG, ~cls.R, ~cls(0)]
+            if boundary is enum.KEEP:
+                values += [cls(4), cls(5), cls(2**80), cls(2**80 + 1), cls(-2), cls(-(2**80))]
+            for value in values:
+                assert again(value) is value
+                assert again({value: [value]}) == {value: [value]}
+                if value._value_ < 2**64:
+                    assert own.loads_typed(own.dumps_typed(value)) == again(value)
+
+
+def test_flags_stored_by_number_load_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As earlier versions stored combinations, and LangGraph's serializer does."""
+    cls = flags(R=1, W=2, X=4)
+    monkeypatch.setattr(HERE, "Thing", named(cls, "Thing"), raising=False)
+    for number in range(8):
+        by_number = ormsgpack.Ext(0, ormsgpack.packb((__name__, "Thing", number)))
+        assert SafeSerializer().loads_typed(("msgpack", ormsgpack.packb(by_number))) is cls(number)
+
+
+@pytest.mark.parametrize(
+    "told", [[], [1], [None], [[]], ["R", {}], [b"\xff" * 100], ["?"], [b"\x40"]]
+)
+def test_forged_names_of_flags_are_typed_errors(
+    monkeypatch: pytest.MonkeyPatch, told: list[Any]
+) -> None:
+    """Whatever stands where the names do."""
+    monkeypatch.setattr(HERE, "Thing", named(flags(R=1, W=2), "Thing"), raising=False)
+    forged = ormsgpack.Ext(0, ormsgpack.packb((__name__, "Thing", 3, {"member": told})))
+    with contextlib.suppress(SerializationError):
+        found = SafeSerializer().loads_typed(("msgpack", ormsgpack.packb(forged)))
+        assert type(found) is vars(HERE)["Thing"]
 
 
 KEPT: list[Callable[[Any], Any]] = [
