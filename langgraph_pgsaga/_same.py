@@ -59,18 +59,32 @@ def is_same(left: Any, right: Any) -> bool:
 
 
 class Numbers:
-    """Numbers for values: equal for the same values, and only for these."""
+    """Numbers for values: equal for the same values, and only for these.
+
+    Values that look alike are compared with one another. Where that takes too long,
+    `is_exhausted`, and later values may get new numbers although they are the same.
+    """
 
     def __init__(self) -> None:
-        self._found: dict[Any, list[tuple[Any, int]]] = {}
+        self._found: dict[int, list[tuple[Any, int]]] = {}
         self._count = 0
+        self._left = _MOST_MISTAKEN
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the numbers may not be relied on any more."""
+        return self._left <= 0
 
     def of(self, value: Any) -> int:
         """The number of the value, a new one where none of before is the same."""
-        alike = self._found.setdefault(_rough(value), [])
+        look = _Look()
+        alike = self._found.setdefault(look.key(value), [])
         for known, number in alike:
             if is_same(known, value):
                 return number
+            self._left -= max(look.parts, _FEWEST_PARTS)
+            if self.is_exhausted:
+                break
         self._count += 1
         alike.append((value, self._count))
         return self._count
@@ -81,6 +95,10 @@ def key_of(value: Any) -> Any:
     kind = type(value)
     if isinstance(value, float):
         return kind, "nan" if math.isnan(value) else (value, math.copysign(1, value))
+    if isinstance(value, complex):
+        return kind, key_of(value.real), key_of(value.imag)
+    if isinstance(value, Decimal):
+        return kind, value.as_tuple()
     if isinstance(value, tuple):
         return kind, tuple(map(key_of, value))
     if isinstance(value, frozenset):
@@ -88,48 +106,82 @@ def key_of(value: Any) -> Any:
     return kind, value
 
 
-# How deep and how far `_rough` looks.
-_DEEPEST, _MOST_PARTS = 3, 16
+# How deep a look goes, and at how many parts.
+_DEEPEST, _MOST_PARTS = 12, 200_000
+# Parts of values that looked alike and weren't the same: of all together, and of one at least.
+_MOST_MISTAKEN, _FEWEST_PARTS = 500_000, 50
 
 
-def _rough(value: Any, depth: int = 0) -> Any:
-    """Something hashable that is equal for the same values, and seldom for others."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return kind, value
-    if isinstance(value, float):
-        return kind, None if math.isnan(value) else value
-    if depth == _DEEPEST:
-        return kind
-    if isinstance(value, list | tuple):
-        return kind, len(value), *(_rough(part, depth + 1) for part in value[:_MOST_PARTS])
-    if isinstance(value, dict | set | frozenset | deque):
-        return kind, len(value), _rough_parts(value, depth) if isinstance(value, dict) else None
+class _Look:
+    """A look at one value; `parts` says at how many parts of it."""
+
+    def __init__(self) -> None:
+        self.parts = 0
+
+    def key(self, value: Any) -> int:
+        """A number that is equal for the same values, and seldom for others."""
+        found = self.at(value, 0)
+        # Which parts were left out depends on the order of keys.
+        return hash(type(value) if self.parts > _MOST_PARTS else found)
+
+    def at(self, value: Any, depth: int) -> Any:
+        """Something hashable, of so many parts."""
+        self.parts += 1
+        kind = type(value)
+        if kind in _PLAIN:
+            return kind, value
+        if isinstance(value, float):
+            return kind, None if math.isnan(value) else value
+        if isinstance(value, complex | Decimal):
+            return kind, key_of(value)
+        if depth == _DEEPEST or self.parts > _MOST_PARTS:
+            return kind
+        if isinstance(value, list | tuple | deque):
+            return kind, len(value), *(self.at(part, depth + 1) for part in value)
+        if isinstance(value, set | frozenset):
+            return kind, frozenset(map(key_of, value))
+        if (named := _named_parts(value)) is not None:
+            return kind, self._at_parts(named, depth)
+        return kind, self._at_object(value, depth)
+
+    def _at_parts(self, parts: Mapping[Any, Any], depth: int) -> Any:
+        """Of a mapping whose order doesn't count."""
+        return frozenset((key_of(name), self.at(part, depth + 1)) for name, part in parts.items())
+
+    def _at_object(self, value: Any, depth: int) -> Any:
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
+            return _of_array(numpy, value)
+        compares: Any = type(value).__eq__
+        if compares is object.__eq__:
+            return self.at(_reduced(value), depth + 1)
+        try:
+            return hash(value)
+        except Exception:  # whatever a hash may raise
+            return None
+
+
+def _named_parts(value: Any) -> Mapping[Any, Any] | None:
+    if isinstance(value, dict):
+        return value
     if isinstance(value, BaseModel):
-        return kind, _rough_parts(value.__dict__, depth)
-    if dataclasses.is_dataclass(value):
-        parts = {
-            field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)
-        }
-        return kind, _rough_parts(parts, depth)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and kind is numpy.ndarray:
-        some = value.flat[:_MOST_PARTS].tolist()
-        return kind, value.shape, *(_rough(part, depth + 1) for part in some)
-    compares: Any = kind.__eq__
-    if compares is object.__eq__ or kind.__hash__ is None:
-        return kind
-    try:
-        return kind, hash(value)
-    except Exception:  # whatever a hash may raise
-        return kind
+        return value.__dict__
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
+    return None
 
 
-def _rough_parts(parts: Mapping[Any, Any], depth: int) -> Any:
-    """Of a mapping whose order doesn't count."""
-    if len(parts) > _MOST_PARTS or not all(type(name) is str for name in parts):
-        return None
-    return frozenset((name, _rough(part, depth + 1)) for name, part in parts.items())
+def _of_array(numpy: Any, value: Any) -> Any:
+    """What is equal for arrays of the same content, however it lies in memory."""
+    if type(value) is not numpy.ndarray and not isinstance(value, numpy.generic):
+        return value.shape
+    if value.dtype.names is not None:
+        return value.shape, *(_of_array(numpy, value[name]) for name in value.dtype.names)
+    if value.dtype.kind in "fc":
+        # One NaN for all, and no padding.
+        with numpy.errstate(all="ignore"):
+            value = numpy.where(numpy.isnan(value), numpy.nan, value).astype(complex)
+    return value.shape, None if value.dtype.hasobject else value.tobytes()
 
 
 def _pairs(one: Any, other: Any) -> Pairs | None:
@@ -188,8 +240,8 @@ def _model_parts(model: BaseModel) -> tuple[Any, ...]:
 
 def _pairs_of_objects(one: Any, other: Any) -> Pairs | None:
     numpy = sys.modules.get("numpy")
-    if numpy is not None and (type(one) is numpy.ndarray or isinstance(one, numpy.generic)):
-        return _pairs_of_arrays(numpy, one, other)
+    if numpy is not None and _is_numpys(numpy, one):
+        return _pairs_of_numpy(numpy, one, other)
     if isinstance(one, Decimal):
         return _found(one.as_tuple() == other.as_tuple())
     try:
@@ -206,19 +258,39 @@ def _pairs_of_objects(one: Any, other: Any) -> Pairs | None:
     return None if taken[0] is None or taken[1] is None else [taken]
 
 
+def _is_numpys(numpy: Any, value: Any) -> bool:
+    """Whether it is an array that doesn't say itself what it is made of, or a number."""
+    if isinstance(value, numpy.generic | numpy.ma.MaskedArray):
+        return True
+    own = type(value).__reduce__
+    return isinstance(value, numpy.ndarray) and own is numpy.ndarray.__reduce__
+
+
+def _pairs_of_numpy(numpy: Any, one: Any, other: Any) -> Pairs | None:
+    if isinstance(one, numpy.ma.MaskedArray):
+        parts = [
+            (numpy.ma.getdata(array, subok=False), numpy.ma.getmaskarray(array), array.fill_value)
+            for array in (one, other)
+        ]
+        return [(parts[0], parts[1])]
+    return _pairs_of_arrays(numpy, numpy.asarray(one), numpy.asarray(other))
+
+
 def _pairs_of_arrays(numpy: Any, one: Any, other: Any) -> Pairs | None:
+    """By content: there are several NaN, and between and in numbers there may be padding."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return None
+    if one.dtype.names is not None:
+        return [(one[name], other[name]) for name in one.dtype.names]
     if one.dtype.hasobject:
         return zip(one.ravel().tolist(), other.ravel().tolist(), strict=True)
-    if one.tobytes() == other.tobytes():
-        return _EQUAL
-    if one.dtype.kind not in "fc":
-        return None
-    # There are several NaN.
+    if one.dtype.kind == "c":
+        return [(one.real, other.real), (one.imag, other.imag)]
+    if one.dtype.kind != "f":
+        return _found(one.tobytes() == other.tobytes())
     number = one == one
-    is_equal = numpy.array_equal(number, other == other)
-    return _found(is_equal and one[number].tobytes() == other[number].tobytes())
+    are_equal = (one == other) & (numpy.signbit(one) == numpy.signbit(other))
+    return _found(bool(numpy.all(are_equal | ~(number | (other == other)))))
 
 
 def _reduced(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, TypeAlias, overload
@@ -25,6 +26,8 @@ Comparable: TypeAlias = State | StateSnapshot | CheckpointTuple | Mapping[str, A
 Path: TypeAlias = tuple[str | int, ...]
 # Beyond so many pairs of elements, two lists are compared place by place.
 _MOST_PAIRS = 1_000_000
+# And beyond so many pairs of elements that are the same, each of which is looked at often.
+_MOST_MATCHES = 50_000
 # What nests deeper is compared as a whole.
 _DEEPEST = 100
 
@@ -196,16 +199,29 @@ def _blocks(
     end = _common(before[start:][::-1], after[start:][::-1], are_one)
     yield True, 0, start, 0, start
     old, new = before[start : len(before) - end], after[start : len(after) - end]
-    if min(len(old), len(new)) == 0 or len(old) * len(new) > _MOST_PAIRS:
+    matcher = _matcher(old, new, are_messages)
+    if matcher is None:
         yield False, start, len(before) - end, start, len(after) - end
     else:
-        numbers = Numbers()
-        keys = [[_key(numbers, item, are_messages) for item in some] for some in (old, new)]
-        matcher: SequenceMatcher[Any] = SequenceMatcher(None, keys[0], keys[1], autojunk=False)
         for tag, *places in matcher.get_opcodes():
             first, last, new_first, new_last = (start + place for place in places)
             yield tag == "equal", first, last, new_first, new_last
     yield True, len(before) - end, len(before), len(after) - end, len(after)
+
+
+def _matcher(
+    old: Sequence[Any], new: Sequence[Any], are_messages: bool
+) -> SequenceMatcher[Any] | None:
+    """What finds the elements that belong together; None where that would take too long."""
+    if min(len(old), len(new)) == 0 or len(old) * len(new) > _MOST_PAIRS:
+        return None
+    numbers = Numbers()
+    keys = [[_key(numbers, item, are_messages) for item in some] for some in (old, new)]
+    counts = [Counter(some) for some in keys]
+    matches = sum(count * counts[1][key] for key, count in counts[0].items())
+    if numbers.is_exhausted or matches > _MOST_MATCHES:
+        return None
+    return SequenceMatcher(None, keys[0], keys[1], autojunk=False)
 
 
 def _common(

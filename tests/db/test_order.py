@@ -432,7 +432,8 @@ async def test_before_is_found_and_read_on_from_by_indexes(saver: PostgresSaver,
     async with saver.db.transaction() as conn:
         await conn.execute(
             "insert into agent_states (session_id, checkpoint_ns, checkpoint_id, state_data, "
-            "metadata, position) select session_id, '', 'x' || n, state_data, metadata, "
+            "metadata, position) select session_id, '', 'x' || n, "
+            "jsonb_set(state_data, '{id}', to_jsonb('x' || n)), metadata, "
             "position + n from agent_states, generate_series(1, $1::integer) n "
             "where checkpoint_id = $2".replace("$1", str(_MANY)).replace("$2", "$1"),
             config["configurable"]["checkpoint_id"],

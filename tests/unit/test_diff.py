@@ -353,3 +353,64 @@ def test_a_long_conversation_is_compared_quickly() -> None:
     for index in random.Random(1).sample(range(3000), 2):
         after[index].content = "changed"
     assert [kind for kind, _ in shape(before, after)] == [EDITED, EDITED]
+
+
+def looking_alike(number: float) -> Any:
+    array = np.zeros(1536)
+    array[700] = number
+    return array
+
+
+ALIKE: dict[str, tuple[list[Any], list[Any]]] = {
+    "arrays": ([looking_alike(n) for n in range(300)], [looking_alike(n + 7) for n in range(300)]),
+    "lists": (
+        [[0] * 300 + [n] + [0] * 300 for n in range(300)],
+        [[0] * 300 + [n + 7] + [0] * 300 for n in range(300)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), ALIKE.values(), ids=ALIKE)
+def test_elements_that_look_alike_are_told_apart_soon(before: list[Any], after: list[Any]) -> None:
+    """Each is looked at once, not with each other one, and still found where it is now."""
+    began = time.process_time()
+    found = diff({"x": before}, {"x": after})
+    assert time.process_time() - began < 3
+    assert [(c.kind.value, c.path[1]) for c in found] == [
+        *(("removed", n) for n in range(7)),
+        *(("added", n) for n in range(293, 300)),
+    ]
+
+
+class Undecided:
+    """Has no hash, and no look but its class."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Undecided) and self.number == other.number
+
+
+TOO_MANY: dict[str, tuple[list[Any], list[Any]]] = {
+    "of which nothing is known": (
+        [Undecided(n) for n in range(1000)],
+        [Undecided(n + 0.5) for n in range(1000)],
+    ),
+    "that repeat": (["a"] * 1000, ["b", "a"] * 500),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), TOO_MANY.values(), ids=TOO_MANY)
+def test_where_aligning_takes_too_long_lists_are_compared_place_by_place(
+    before: list[Any], after: list[Any]
+) -> None:
+    """Soon, and what is found is right: it leads from one list to the other."""
+    began = time.process_time()
+    found = diff({"x": before}, {"x": after})
+    assert time.process_time() - began < 3
+    assert {c.kind.value for c in found} == {"edited"}
+    assert all(before[c.path[1]] is c.before and after[c.path[1]] is c.after for c in found)  # type: ignore[index]
+    assert len(found) == sum(a != b for a, b in zip(before, after, strict=True))
