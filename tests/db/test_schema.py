@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.doctor import catalogue
 from langgraph_pgsaga.threads import session_id_of
 from tests._limits import HANG_SECONDS
+from tests.conftest import execute
 from tests.db._puts import checkpoint_of, config_of, put
 
 CATALOGUE = Path(catalogue.__file__).parent / "sql" / "catalogue.txt"
@@ -133,7 +135,9 @@ def test_history_hashes_are_equal_where_the_versions_are(
 @pytest.mark.parametrize("step", ["abc", 1.5, 10**12, None, {"a": 1}])
 def test_history_survives_any_step(dsn: str, sync_saver: PostgresSaver, step: Any) -> None:
     """A step that is no step is null in the view, and every other row is still there."""
-    put(sync_saver, config_of("odd"), {"c": 1}, {"step": step})
+    put(sync_saver, config_of("odd"), {"c": 1})
+    odd = f"jsonb_set(metadata, '{{step}}', $${json.dumps(step)}$$)"
+    asyncio.run(execute(dsn, f"update agent_states set metadata = {odd}"))
     put(sync_saver, config_of("usual"), {"c": 1}, {"step": -1})
     rows = fetch(dsn, "select thread_id, step from agent_state_history order by thread_id")
     assert [tuple(row) for row in rows] == [("odd", None), ("usual", -1)]
