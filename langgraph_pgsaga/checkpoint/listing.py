@@ -121,6 +121,9 @@ class CheckpointListing:
         self._codec = codec
         self._cache = cache
         self._first_version = first_version
+        # As dicts: an object of the user's may be false although there is something in it.
+        config = None if config is None else dict(config)  # type: ignore[assignment]
+        before = None if before is None else dict(before)  # type: ignore[assignment]
         self._address = Address.of(config) if config else None
         given_ns = (config.get("configurable") or {}).get("checkpoint_ns") if config else None
         self._stored_ns = None if given_ns is None or not self._address else self._address.stored_ns

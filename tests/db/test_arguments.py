@@ -330,3 +330,28 @@ def test_a_limit_of_none_is_nothing_and_the_time_may_have_any_zone(world: World)
     assert list(world.saver.list(None, limit=0)) == []
     east = timezone(timedelta(hours=5))
     assert world.messages.rows(since=datetime.now(east)).rows == []
+
+
+class Falsy(dict[str, Any]):
+    """A mapping that is false whatever is in it."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def test_a_mapping_that_is_false_is_not_dropped(sync_saver: PostgresSaver) -> None:
+    """A filter, a config or a `before` counts by what is in it: dropped, each would list more."""
+    first = put(sync_saver, config_of("t"), {"a": 1}, {"step": 1})
+    put(sync_saver, first, {"a": 2}, {"step": 2})
+    put(sync_saver, config_of("other"), {"a": 1}, {"step": 3})
+
+    def steps(*args: Any, **options: Any) -> list[Any]:
+        return [one.metadata.get("step") for one in sync_saver.list(*args, **options)]
+
+    place: Any = Falsy(configurable=Falsy(config_of("t")["configurable"]))
+    assert steps(place) == [2, 1]
+    assert steps(None, filter=Falsy(step=3)) == [3]
+    assert steps(config_of("t"), before=Falsy(configurable=Falsy(first["configurable"]))) == []
+    found = sync_saver.get_tuple(place)
+    assert found is not None
+    assert found.metadata.get("step") == 2

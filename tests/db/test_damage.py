@@ -16,8 +16,10 @@ from typing import Any, NamedTuple, TypeAlias
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.types import Send
+from typer.testing import CliRunner
 
 from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.cli import app
 from langgraph_pgsaga.errors import CorruptValueError, PgSagaError
 from langgraph_pgsaga.sessions import RetentionPolicy
 from langgraph_pgsaga.sync import Messages, Sessions
@@ -312,6 +314,58 @@ def test_damage_is_a_typed_error_or_an_honest_answer(
     damage(damaged.dsn, *statements)
     for name, call in readings(damaged).items():
         bounded(name, call, PgSagaError)
+
+
+def commands(d: Damaged) -> list[list[str]]:
+    """Every command that looks."""
+    return [
+        ["show", "t"],
+        ["history", "t"],
+        ["diff", "t", d.first_id, d.last_id],
+        ["tree", "t"],
+        ["messages"],
+        ["messages", "t"],
+        ["messages", "--search", "hello"],
+        ["messages", "t", "--export", "-", "--full"],
+        ["messages", "--export", "-"],
+        ["sessions", "list"],
+        ["sessions", "show", "t"],
+        ["doctor"],
+        ["sweep", "--keep-last", "1", "--dry-run"],
+    ]
+
+
+# One or two of each kind.
+SHOWN = (
+    *("runs of an odd number", "runs to nothing", "runs far too long", "runs one in another"),
+    *("state_data is a list", "metadata is text", "session metadata is a list", "v is text"),
+    *("message metadata is a list", "channel_versions is text", "ts is a list", "id is text"),
+    *("versions_seen is text", "metadata's step is text", "metadata's parents is a list"),
+    *("no channel_values", "v is 1", "ts is infinity", "created_at of the session is -infinity"),
+    *("a state of 4713-01-02 BC", "agent_state_values torn", "agent_state_values of no type"),
+    *("agent_state_writes torn", "hashes unknown", "hashes repeated", "agent_sessions gone"),
+    *("agent_states gone", "agent_messages gone", "a message's payload", "a message's content"),
+    *("a state's exact", "a state's checkpoint_ns", "the session's message_count"),
+    *("the session's thread_id", "the session's user_id", "a write's channel", "parents in a ring"),
+)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_command_says_what_is_wrong_or_shows_what_is_there(damaged: Damaged, name: str) -> None:
+    """In a line, soon, without a traceback; and lists over all threads have the sound one."""
+    damage(damaged.dsn, *DAMAGES[name])
+    runner = CliRunner(env={"COLUMNS": "200"})
+    for words in commands(damaged):
+        done: list[Any] = []
+        call = partial(runner.invoke, app, [*words, "--dsn", damaged.dsn])
+        bounded(" ".join(words), lambda call=call, done=done: done.append(call()))  # type: ignore[misc]
+        (result,) = done
+        error = result.exception
+        assert error is None or isinstance(error, PgSagaError | SystemExit), words
+        assert result.exit_code in (0, 1, 3), words
+        if words in (["messages"], ["sessions", "list"], ["messages", "--export", "-"]):
+            assert result.exit_code == 0, (words, error)
+            assert "sound" in result.stdout, words
 
 
 CALLS: dict[str, Callable[[Damaged], Any]] = {

@@ -607,3 +607,41 @@ def test_logs_hold_no_payload_and_no_password(dsn: str, caplog: pytest.LogCaptur
     logging.getLogger().debug("the end")
     assert "the end" in caplog.text
     assert SECRET not in caplog.text
+
+
+SWAPS = {
+    "to another channel": (
+        (
+            "update agent_state_values set payload = (select payload from agent_state_values "
+            "where channel = 'theirs') where channel = 'mine'"
+        ),
+        ["b"],
+    ),
+    "of type": (
+        (
+            "update agent_state_values set type = replace(type, 'msgpack', 'bytes') "
+            "where channel = 'mine'"
+        ),
+        ormsgpack.packb(["a"]),
+    ),
+    "to nothing": (
+        (
+            "update agent_state_values set type = replace(type, 'msgpack', 'null') "
+            "where channel = 'mine'"
+        ),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "found"), SWAPS.values(), ids=SWAPS)
+def test_what_encryption_does_not_tell(dsn: str, change: str, found: Any) -> None:
+    """A cipher is told neither where a value stands nor of which type it is, as in LangGraph:
+    whoever may write rows can swap values and their types, but make none of their own."""
+    with PostgresSaver.from_conn_string(dsn, serde=encrypted()) as saver:
+        config = put(saver, config_of("t"), {"mine": ["a"], "theirs": ["b"]})
+        asyncio.run(execute(dsn, change))
+        assert stored(saver, config).checkpoint["channel_values"]["mine"] == found
+        asyncio.run(execute(dsn, "update agent_state_values set payload = payload || '\\x00'"))
+        with pytest.raises(CorruptValueError):
+            stored(saver, config)
