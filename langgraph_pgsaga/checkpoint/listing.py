@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 from uuid import UUID
 
 import asyncpg
@@ -96,6 +96,11 @@ class _Page(NamedTuple):
     is_last: bool
 
 
+def _as_dict(config: RunnableConfig | None) -> RunnableConfig | None:
+    """What isn't even a mapping is left to who reads it."""
+    return cast("RunnableConfig", dict(config)) if isinstance(config, Mapping) else config
+
+
 class CheckpointListing:
     """`list`: the checkpoints that fit, newest first, fetched page by page.
 
@@ -122,8 +127,7 @@ class CheckpointListing:
         self._cache = cache
         self._first_version = first_version
         # As dicts: an object of the user's may be false although there is something in it.
-        config = None if config is None else dict(config)  # type: ignore[assignment]
-        before = None if before is None else dict(before)  # type: ignore[assignment]
+        config, before = _as_dict(config), _as_dict(before)
         self._address = Address.of(config) if config else None
         given_ns = (config.get("configurable") or {}).get("checkpoint_ns") if config else None
         self._stored_ns = None if given_ns is None or not self._address else self._address.stored_ns
