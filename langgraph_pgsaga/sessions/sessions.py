@@ -159,9 +159,9 @@ class Sessions:
     ) -> SessionPage:
         """A page of the sessions that all of the given fit.
 
-        No session comes twice while pages follow each other by creation; a session whose
-        activity or priority rises meanwhile moves to the front, which earlier pages
-        showed, so that the rest may pass it over.
+        No session comes twice while pages follow each other, unless its priority falls
+        meanwhile. One whose activity or priority rises moves to the front, which earlier
+        pages showed, so that the rest may pass it over.
 
         Args:
             metadata: what the session's must contain, as PostgreSQL's `@>` has it.
@@ -169,8 +169,8 @@ class Sessions:
             active_before: with earlier activity only.
             text: words in a message that the session has stored, in the form of a web
                 search: `refund -invoice`, `"lost parcel"`. Encrypted messages have none.
-            order: the highest first: last active, priority (of equal ones the newest), or
-                newest.
+            order: those active last first, or the newest first, or by priority, as in a
+                queue: the highest first, and of each the oldest.
             limit: sessions per page, at most 10,000.
             after: the `next_cursor` of the page before, with the same filters and order.
 
@@ -192,14 +192,9 @@ class Sessions:
             checked_time("active_since", active_since),
             checked_time("active_before", active_before),
         )
-        start: tuple[Any, ...] = (place.priority, place.time, place.session_id, limit + 1)
-        if any(given is not None for given in narrowed):
-            rows = await self.db.fetch(
-                _STATEMENTS["list_narrowed"], *narrowed, *filters, order, *start
-            )
-        else:
-            start = start if order == "priority" else start[1:]
-            rows = await self.db.fetch(_STATEMENTS[f"list_by_{order}"], *filters, *start)
+        start = (place.priority, place.time, place.session_id, limit + 1)
+        name, arguments = _listing(order, narrowed, filters, start)
+        rows = await self.db.fetch(_STATEMENTS[name], *arguments)
         sessions = tuple(Session.from_row(row) for row in rows[:limit])
         is_last = len(rows) <= limit
         return SessionPage(
@@ -234,3 +229,20 @@ class Sessions:
         checked_integer("batch", batch, least=1, most=_MOST_PER_PAGE)
         sweep = Sweep(self.db, scoped(policies), batch, on_progress)
         return await (sweep.count() if dry_run else sweep.run())
+
+
+def _listing(
+    order: SessionOrder,
+    narrowed: tuple[Any, ...],
+    filters: tuple[Any, ...],
+    start: tuple[Any, ...],
+) -> tuple[str, tuple[Any, ...]]:
+    """The listing whose index serves what is given, and its arguments."""
+    agent_type, *others = filters
+    if any(given is not None for given in narrowed):
+        return "list_narrowed", (*narrowed, *filters, order, *start)
+    if agent_type is None:
+        return f"list_by_{order}", (*others, *(start if order == "priority" else start[1:]))
+    if order == "created":
+        return "list_type_by_created", (*filters, *start[1:])
+    return "list_type_sorted", (*filters, order, *start)

@@ -50,14 +50,15 @@ returning
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at;
 
--- The four listings: each the page after the session that (after_priority,) after_time and
--- after_id name, or the first where these are null; the highest first. Apart from those, a
--- parameter that is null doesn't filter. They are four because the index that serves them
--- differs, and a generic plan can't choose at run time.
+-- The listings: each the page after the session that (after_priority,) after_time and after_id
+-- name, or the first where these are null; the latest first, or, by priority, as in a queue:
+-- the highest priority first, of each the oldest. Apart from those, a parameter that is null
+-- doesn't filter. They are several because the index that serves them differs, and a generic
+-- plan can't choose at run time.
 
 -- name: list_by_activity
 -- All sessions, those active last first. Sorted: no index may be on last_activity_at.
--- params: agent_type text, status text, active_since timestamp with time zone,
+-- params: status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, after_time timestamp with time zone, after_id uuid,
 --   page bigint
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
@@ -67,18 +68,17 @@ select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
 from {schema}.agent_sessions s
-where ($1::text is null or s.agent_type = $1)
-  and ($2::text is null or s.status = $2)
-  and ($3::timestamptz is null or s.last_activity_at >= $3)
-  and ($4::timestamptz is null or s.last_activity_at < $4)
+where ($1::text is null or s.status = $1)
+  and ($2::timestamptz is null or s.last_activity_at >= $2)
+  and ($3::timestamptz is null or s.last_activity_at < $3)
   and (s.last_activity_at, s.session_id)
-    < (coalesce($5::timestamptz, 'infinity'), coalesce($6, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+    < (coalesce($4::timestamptz, 'infinity'), coalesce($5, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
 order by s.last_activity_at desc, s.session_id desc
-limit $7;
+limit $6;
 
 -- name: list_by_created
 -- All sessions, the newest first.
--- params: agent_type text, status text, active_since timestamp with time zone,
+-- params: status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, after_time timestamp with time zone, after_id uuid,
 --   page bigint
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
@@ -88,18 +88,18 @@ select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
 from {schema}.agent_sessions s
-where ($1::text is null or s.agent_type = $1)
-  and ($2::text is null or s.status = $2)
-  and ($3::timestamptz is null or s.last_activity_at >= $3)
-  and ($4::timestamptz is null or s.last_activity_at < $4)
+where ($1::text is null or s.status = $1)
+  and ($2::timestamptz is null or s.last_activity_at >= $2)
+  and ($3::timestamptz is null or s.last_activity_at < $3)
   and (s.created_at, s.session_id)
-    < (coalesce($5::timestamptz, 'infinity'), coalesce($6, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+    < (coalesce($4::timestamptz, 'infinity'), coalesce($5, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
 order by s.created_at desc, s.session_id desc
-limit $7;
+limit $6;
 
 -- name: list_by_priority
--- All sessions, the highest priority first, of each the newest.
--- params: agent_type text, status text, active_since timestamp with time zone,
+-- All sessions as in a queue. ~priority falls as the priority rises, so that one index, which
+-- is read in one direction, has the order.
+-- params: status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, after_priority integer,
 --   after_time timestamp with time zone, after_id uuid, page bigint
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
@@ -109,16 +109,77 @@ select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
 from {schema}.agent_sessions s
-where ($1::text is null or s.agent_type = $1)
+where ($1::text is null or s.status = $1)
+  and ($2::timestamptz is null or s.last_activity_at >= $2)
+  and ($3::timestamptz is null or s.last_activity_at < $3)
+  and (~ s.priority, s.created_at, s.session_id) > (
+    ~ coalesce($4, 2147483647), coalesce($5::timestamptz, '-infinity'),
+    coalesce($6, '00000000-0000-0000-0000-000000000000'::uuid)
+  )
+order by ~ s.priority, s.created_at, s.session_id
+limit $7;
+
+-- name: list_type_by_created
+-- The sessions of an agent type, the newest first. Its beginning is compared as a range, not
+-- for equality: only so is the order that of agent_sessions_type_idx and of no other index.
+-- params: agent_type text, status text, active_since timestamp with time zone,
+--   active_before timestamp with time zone, after_time timestamp with time zone, after_id uuid,
+--   page bigint
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
+--   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+select
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+from {schema}.agent_sessions s
+where s.agent_type = $1
   and ($2::text is null or s.status = $2)
   and ($3::timestamptz is null or s.last_activity_at >= $3)
   and ($4::timestamptz is null or s.last_activity_at < $4)
-  and (s.priority, s.created_at, s.session_id) < (
-    coalesce($5, 2147483647), coalesce($6::timestamptz, 'infinity'),
-    coalesce($7, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+  and left(s.agent_type, 256) >= left($1, 256)
+  and (left(s.agent_type, 256), s.created_at, s.session_id) < (
+    left($1, 256), coalesce($5::timestamptz, 'infinity'),
+    coalesce($6, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
   )
-order by s.priority desc, s.created_at desc, s.session_id desc
-limit $8;
+order by left(s.agent_type, 256) desc, s.created_at desc, s.session_id desc
+limit $7;
+
+-- name: list_type_sorted
+-- The sessions of an agent type in any of the three orders.
+-- params: agent_type text, status text, active_since timestamp with time zone,
+--   active_before timestamp with time zone, order_name text, after_priority integer,
+--   after_time timestamp with time zone, after_id uuid, page bigint
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
+--   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+select
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+from {schema}.agent_sessions s
+cross join lateral (
+  select case when $5::text = 'activity' then s.last_activity_at else s.created_at end as time
+) place
+where left(s.agent_type, 256) = left($1, 256)
+  and s.agent_type = $1
+  and ($2::text is null or s.status = $2)
+  and ($3::timestamptz is null or s.last_activity_at >= $3)
+  and ($4::timestamptz is null or s.last_activity_at < $4)
+  and case when $5::text = 'priority'
+    then (~ s.priority, s.created_at, s.session_id) > (
+      ~ coalesce($6, 2147483647), coalesce($7::timestamptz, '-infinity'),
+      coalesce($8, '00000000-0000-0000-0000-000000000000'::uuid)
+    )
+    else (place.time, s.session_id) < (
+      coalesce($7::timestamptz, 'infinity'),
+      coalesce($8, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+    )
+  end
+order by
+  case when $5 = 'priority' then ~ s.priority end,
+  case when $5 = 'priority' then s.created_at end,
+  case when $5 = 'priority' then s.session_id end,
+  place.time desc, s.session_id desc
+limit $9;
 
 -- name: list_narrowed
 -- The sessions of a user, or whose metadata contains the given, or with messages that the
@@ -150,9 +211,7 @@ cross join lateral (
   select a.* from {schema}.agent_sessions a where a.session_id = c.session_id limit 1
 ) s
 cross join lateral (
-  select
-    case when $8::text = 'priority' then s.priority else 0 end as priority,
-    case when $8::text = 'activity' then s.last_activity_at else s.created_at end as time
+  select case when $8::text = 'activity' then s.last_activity_at else s.created_at end as time
 ) place
 where ($2::jsonb is null or s.metadata @> $2)
   and (
@@ -168,11 +227,21 @@ where ($2::jsonb is null or s.metadata @> $2)
   and ($5::text is null or s.status = $5)
   and ($6::timestamptz is null or s.last_activity_at >= $6)
   and ($7::timestamptz is null or s.last_activity_at < $7)
-  and (place.priority, place.time, s.session_id) < (
-    coalesce($9, 2147483647), coalesce($10::timestamptz, 'infinity'),
-    coalesce($11, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
-  )
-order by place.priority desc, place.time desc, s.session_id desc
+  and case when $8::text = 'priority'
+    then (~ s.priority, s.created_at, s.session_id) > (
+      ~ coalesce($9, 2147483647), coalesce($10::timestamptz, '-infinity'),
+      coalesce($11, '00000000-0000-0000-0000-000000000000'::uuid)
+    )
+    else (place.time, s.session_id) < (
+      coalesce($10::timestamptz, 'infinity'),
+      coalesce($11, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+    )
+  end
+order by
+  case when $8 = 'priority' then ~ s.priority end,
+  case when $8 = 'priority' then s.created_at end,
+  case when $8 = 'priority' then s.session_id end,
+  place.time desc, s.session_id desc
 limit $12;
 
 -- name: claim_expired

@@ -22,7 +22,7 @@ from tests._limits import HANG_SECONDS
 from tests.conftest import execute
 from tests.db._puts import checkpoint_of, config_of, put
 
-CATALOGUE = Path(catalogue.__file__).parent / "sql" / "catalogue.txt"
+CATALOGUE = Path(catalogue.__file__).parents[1] / "sql" / "catalogue.txt"
 # The PostgreSQL version that the file was written with.
 CATALOGUE_VERSION = 18
 FULL = bool(os.environ.get("PGSAGA_FULL"))

@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Thread
 from typing import Annotated, Any, TypedDict
 from uuid import UUID
@@ -284,28 +285,62 @@ async def test_deleting_leaves_nothing_in_any_table(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("user_id", [None, "ann"])
+@pytest.mark.parametrize("filters", [{}, {"user_id": "ann"}, {"agent_type": "a"}], ids=str)
 async def test_pages_give_every_session_once_in_order(
-    sessions: Sessions, order: SessionOrder, user_id: str | None
+    sessions: Sessions, order: SessionOrder, filters: dict[str, str]
 ) -> None:
     """Also where many sessions stand at the same place of the order."""
+    create = partial(sessions.create, user_id="ann", agent_type="a")
     async with sessions.db.transaction() as conn:  # one time for all of them
         for n in range(7):
-            await sessions.create(f"same {n}", user_id="ann", priority=1, conn=conn)
+            await create(f"same {n}", priority=1, conn=conn)
     for n in range(6):
-        await sessions.create(f"own {n}", user_id="ann", priority=n // 2, conn=None)
-    found = await listed(sessions, order=order, user_id=user_id)
+        await create(f"own {n}", priority=n // 2 - 1)
+    for n, agent_type in enumerate(["A", "aa", ""]):
+        if filters:
+            await sessions.create(f"other {n}", user_id="bob", agent_type=agent_type)
+    found = await listed(sessions, order=order, **filters)
     assert len(found) == len(set(found)) == 13
     made = {thread_id: await sessions.get(thread_id) for thread_id in found}
 
     def place(thread_id: str) -> tuple[Any, ...]:
         session = made[thread_id]
         assert session is not None
-        rank = session.priority if order == "priority" else 0
+        if order == "priority":
+            return -session.priority, session.created_at, session.session_id
         time = session.last_activity_at if order == "activity" else session.created_at
-        return rank, time, session.session_id
+        return time, session.session_id
 
-    assert found == sorted(found, key=place, reverse=True)
+    assert found == sorted(found, key=place, reverse=order != "priority")
+
+
+@pytest.mark.parametrize("filters", [{}, {"user_id": ""}, {"agent_type": ""}], ids=str)
+async def test_sessions_by_priority_are_a_queue(
+    sessions: Sessions, filters: dict[str, str]
+) -> None:
+    """The highest priority comes first, whatever it is, and of each the oldest."""
+    lowest, highest = -(2**31), 2**31 - 1
+    for thread_id, priority in {"a": 0, "b": highest, "c": lowest, "d": 0, "e": highest}.items():
+        await sessions.create(thread_id, priority=priority)
+    assert await listed(sessions, order="priority", **filters) == ["b", "e", "a", "d", "c"]
+
+
+async def test_a_session_that_comes_meanwhile_is_in_the_pages_to_come(sessions: Sessions) -> None:
+    """By priority a new session goes behind the older ones, where the cursor hasn't been."""
+    for n in range(3):
+        await sessions.create(f"t{n}")
+    first = await sessions.list(order="priority", limit=1)
+    await sessions.create("new")
+    rest = await sessions.list(order="priority", after=first.next_cursor)
+    assert [s.thread_id for s in rest.sessions] == ["t1", "t2", "new"]
+
+
+async def test_agent_types_are_told_apart_beyond_what_the_index_holds(sessions: Sessions) -> None:
+    """Of a long one the index has the beginning; the listing compares all of it."""
+    for name in ("x", "y"):
+        await sessions.create(name, agent_type="a" * 3000 + name)
+    for order in ORDERS:
+        assert await listed(sessions, order=order, agent_type="a" * 3000 + "y") == ["y"]
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -325,7 +360,8 @@ async def test_no_session_comes_twice_while_others_are_active(
         page = await sessions.list(order=order, limit=3, after=cursor)
         found += [s.thread_id for s in page.sessions]
         cursor = page.next_cursor
-    assert sorted(found) == [f"t{n}" for n in range(10)]
+    # By priority a new session comes last.
+    assert sorted(found) == [*["new"] * (order == "priority"), *(f"t{n}" for n in range(10))]
 
 
 async def test_each_filter_lets_through_what_fits(sessions: Sessions, saver: PostgresSaver) -> None:
@@ -715,7 +751,9 @@ async def test_a_message_that_a_sweep_took_away_is_stored_again(
     [
         ("list_by_activity", set(), True),
         ("list_by_created", {"agent_sessions_created_idx"}, False),
-        ("list_by_priority", {"agent_sessions_priority_idx"}, False),
+        ("list_by_priority", {"agent_sessions_queue_idx"}, False),
+        ("list_type_by_created", {"agent_sessions_type_idx"}, False),
+        ("list_type_sorted", {"agent_sessions_type_idx"}, True),
         ("claim_expired", {"agent_sessions_expires_idx"}, False),
         (
             "select_swept",

@@ -44,7 +44,8 @@ _ActiveBefore = Annotated[
 ]
 _Text = Annotated[str | None, typer.Option(help="Words in the messages.")]
 _Order = Annotated[
-    Literal["activity", "priority", "created"], typer.Option(help="The highest first.")
+    Literal["activity", "priority", "created"],
+    typer.Option(help="The latest first; by priority the highest, and of each the oldest."),
 ]
 _Limit = Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="How many at most.")]
 
