@@ -68,7 +68,7 @@ def _marks(place: int, row: Row, left: int) -> Iterator[str]:
     yield f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}">{title}</circle>'
     branch = ""
     if row.branch:
-        branch = f'<tspan dx="10" fill="{colour}">branch {row.branch}</tspan>'
+        branch = f'<tspan dx="10">branch {row.branch}</tspan>'
     label = f"{shown_html(_label(row))}{branch}{title}"
     yield f'<text x="{left}" y="{y + 4}">{label}</text>'
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from langgraph_pgsaga._text import shown_html
 
-# Of branches, in turn; each is readable on white and on black.
-COLOURS = ("#2a7f62", "#c2691f", "#6b5fc7", "#b03a6f", "#2f7fb5")
+# Of branches, in turn: as marks, and below white numbers. No text has them: nothing that is dark
+# enough for white is bright enough for black, too.
+COLOURS = ("#2a7f62", "#b25d17", "#6b5fc7", "#b03a6f", "#2b79ad")
 _LONGEST_HEAD = 200
 
 

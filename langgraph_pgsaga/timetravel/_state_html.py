@@ -22,12 +22,12 @@ CONVERSATION = (
     ".message {margin: 4px 0; padding: 5px 11px; border-radius: 10px; background: #8881}",
     ".message {width: fit-content; max-width: 88%}",
     ".message {white-space: pre-wrap; overflow-wrap: anywhere}",
-    ".message.user {background: #2f7fb52e; margin-left: auto}",
+    ".message.user {background: #2b79ad2e; margin-left: auto}",
     ".message.tool {background: #2a7f6226; font-family: monospace}",
     ".message.failed {background: #f8514926}",
     ".role {display: block; font: 600 11px sans-serif; opacity: .7}",
     ".call {font-family: monospace; margin-top: 3px; padding: 2px 7px}",
-    ".call {border-left: 3px solid #c2691f; white-space: pre-wrap}",
+    ".call {border-left: 3px solid #b25d17; white-space: pre-wrap}",
     ".cut {opacity: .6; font-style: italic; font-size: 12px; white-space: normal}",
     "summary {cursor: pointer}",
 )
@@ -38,7 +38,7 @@ _STYLE = _page.style(
     "td:nth-child(2) {opacity: .6; white-space: nowrap}",
     "code {background: none; color: inherit; padding: 0; font-size: 12px}",
     ".title {font-weight: 600; margin: 4px 0}",
-    ".note {margin: 3px 0; padding: 3px 9px; border-left: 3px solid #c2691f}",
+    ".note {margin: 3px 0; padding: 3px 9px; border-left: 3px solid #b25d17}",
     ".note.failed {border-color: #f85149}",
     *CONVERSATION,
 )
