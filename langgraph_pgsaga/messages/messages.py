@@ -21,6 +21,7 @@ from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import (
     checked_choice,
     checked_instance,
+    checked_integer,
     checked_text,
     required_text,
     shown,
@@ -53,7 +54,7 @@ class Messages:
     def __init__(self, saver: PostgresSaver) -> None:
         hint = "Pass the saver that stored them; of a ReadThroughSaver, its new"
         self.saver = checked_instance("saver", saver, PostgresSaver, hint)
-        self._db = saver.db
+        self.db = saver.db
 
     async def conversation(
         self,
@@ -128,6 +129,20 @@ class Messages:
             next_cursor=query.cursor(place_of(kept[-1])) if len(found) > limit else None,
         )
 
+    async def children_of(self, thread_id: ThreadId, message_no: int) -> list[MessageRow]:
+        """The stored versions that were said after a message, the oldest first.
+
+        There is more than one where what follows was edited, or the thread was forked. All
+        that the thread stored later is read for it: for many of them, take `tree`.
+
+        Raises:
+            InvalidArgumentError: an argument that can't be used.
+        """
+        number = checked_integer("message_no", message_no, least=1)
+        session_id = address_of(thread_id).session_id
+        rows = await self.db.fetch(_STATEMENTS["list_children"], session_id, number)
+        return [MessageRow.from_row(row) for row in rows]
+
     async def search(
         self,
         text: str,
@@ -155,10 +170,10 @@ class Messages:
         checked_text("user_id", user_id)
         arguments = [searched(text), order == "best", user_id, limit]
         if thread_id is None:
-            rows = await self._db.fetch(_STATEMENTS["search_messages"], *arguments)
+            rows = await self.db.fetch(_STATEMENTS["search_messages"], *arguments)
         else:
             session_id = address_of(thread_id).session_id
-            rows = await self._db.fetch(_STATEMENTS["search_thread"], *arguments, session_id)
+            rows = await self.db.fetch(_STATEMENTS["search_thread"], *arguments, session_id)
         return [MessageHit.from_row(row) for row in rows]
 
     async def tree(self, thread_id: ThreadId) -> MessageTree:
@@ -178,7 +193,7 @@ class Messages:
                 raise MissingThreadError(thread_id=address.thread_id)
             return rows
 
-        rows = await self._db.snapshot(work)
+        rows = await self.db.snapshot(work)
         return MessageTree.of(address.thread_id, [MessageRow.from_row(row) for row in rows])
 
     async def export(
@@ -267,20 +282,20 @@ class Messages:
         name, arguments = query.statement(place)
         statement, checkpoint = _STATEMENTS[name], query.checkpoint
         if checkpoint is None:
-            return await self._db.fetch(statement, *arguments, limit, with_payload, conn=conn)
+            return await self.db.fetch(statement, *arguments, limit, with_payload, conn=conn)
 
         async def work(conn: Connection) -> list[asyncpg.Record]:
-            rows = await self._db.fetch(statement, *arguments, limit, with_payload, conn=conn)
+            rows = await self.db.fetch(statement, *arguments, limit, with_payload, conn=conn)
             if len(rows) < limit:
                 # It ends here, or else it is gone.
                 await self._check_is_there(checkpoint, conn)
             return rows
 
-        return await self._db.snapshot(work)
+        return await self.db.snapshot(work)
 
     async def _check_is_there(self, address: Address, conn: Connection) -> None:
         arguments = address.session_id, address.stored_ns, address.checkpoint_id
-        (row,) = await self._db.fetch(_STATEMENTS["exists_checkpoint"], *arguments, conn=conn)
+        (row,) = await self.db.fetch(_STATEMENTS["exists_checkpoint"], *arguments, conn=conn)
         if not row["is_there"]:
             raise await self._missing(address, conn)
 
@@ -292,7 +307,7 @@ class Messages:
         return MissingCheckpointError(thread_id=address.thread_id)
 
     async def _is_there(self, address: Address, conn: Connection | None = None) -> bool:
-        (row,) = await self._db.fetch(_STATEMENTS["exists_thread"], address.session_id, conn=conn)
+        (row,) = await self.db.fetch(_STATEMENTS["exists_thread"], address.session_id, conn=conn)
         return bool(row["is_there"])
 
 

@@ -26,6 +26,21 @@ where m.session_id = $1
 order by m.message_no
 limit $8;
 
+-- name: list_children
+-- The messages of a thread that were stored after the given one in their list.
+-- params: session_id uuid, message_no integer
+-- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone
+select
+  m.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
+  m.role, m.content, m.metadata, m.created_at
+from {schema}.agent_messages m
+join {schema}.agent_sessions t on t.session_id = m.session_id
+where m.session_id = $1
+  -- A message has a lower number than what follows it.
+  and m.message_no > $2
+  and m.parent_message_no = $2
+order by m.message_no;
+
 -- name: list_checkpoint_messages
 -- The messages that any value of a thread's checkpoint holds.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, types text[], roles text[], since timestamp with time zone, until timestamp with time zone, text text, after_no integer, page bigint, with_payload boolean

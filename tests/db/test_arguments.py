@@ -169,6 +169,7 @@ class World:
             "status": SessionStatus.PAUSED,
             "text": "hello",
             "file": io.StringIO(),
+            "message_no": 1,
             "step": self.steps[0] if name in ("History.values", "History.avalues") else 0,
             "steps": self.steps,
             "predicate": bool,

