@@ -86,8 +86,9 @@ format: $(VENV)/.dev ## Format the code and repair what lint can
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-docs: $(VENV)/.dev ## Write docs/cli.md from the commands' help
+docs: $(VENV)/.dev ## Write docs/cli.md and langgraph_pgsaga/sync, which are made from the code
 	$(VENV)/bin/python -m langgraph_pgsaga.cli.reference
+	$(VENV)/bin/python -m langgraph_pgsaga.sync.generate
 
 bench: $(VENV)/.dev ## Compare with other checkpointers
 	$(VENV)/bin/python -m benchmarks --results benchmarks/results $(ARGS)

@@ -5,12 +5,27 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+)
+from contextlib import suppress
+from enum import Enum
 from typing import Any, TypeVar
 
 from langgraph_pgsaga.errors import BlockingCallError, ClosedError
 
 T = TypeVar("T")
+
+
+class _End(Enum):
+    """What an iterator's items end with."""
+
+    END = "end"
 
 
 class Portal:
@@ -57,6 +72,33 @@ class Portal:
         except BaseException:
             future.cancel()
             raise
+
+    def iterate(
+        self, function: Callable[..., AsyncIterator[T]], *args: Any, **kwargs: Any
+    ) -> Iterator[T]:
+        """What `function(*args, **kwargs)` gives, each item as it is asked for.
+
+        An async generator is closed when the caller is done, or drops the iterator.
+
+        Raises:
+            BlockingCallError, ClosedError: as `call`, when an item is asked for.
+        """
+        items = function(*args, **kwargs)
+
+        async def next_item() -> T | _End:
+            return await anext(items, _End.END)
+
+        async def close() -> None:
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
+
+        next_item.__qualname__ = close.__qualname__ = function.__qualname__
+        try:
+            while not isinstance(item := self.call(next_item), _End):
+                yield item
+        finally:
+            with suppress(BlockingCallError, ClosedError):
+                self.call(close)
 
     def start(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begins `function()` in the portal's loop and doesn't wait; `stop` cancels it.

@@ -39,8 +39,8 @@ class Sessions:
     """The sessions in a database. A thread has one from its first run, or from `create`.
 
     A thread id is a str, an int or a UUID, as in a run's config. Methods with `conn` join
-    that connection's transaction; the others commit on their own, and are repeated when
-    the connection is lost, as Database has it.
+    that connection's transaction, and none of them is repeated there; without, they commit on
+    their own, and are repeated when the connection is lost, as Database has it.
     """
 
     def __init__(self, db: Database) -> None:
@@ -60,7 +60,7 @@ class Sessions:
         """A new, active session; runs of the thread then use it.
 
         Where the connection is lost, the server is asked whether it was committed before it
-        is repeated; without `conn`, that is.
+        is repeated.
 
         Raises:
             SessionExistsError: the thread has one.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import inspect
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -816,26 +815,6 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 # Sync callers
-
-
-def test_the_sync_class_has_the_same_methods() -> None:
-    """Names, parameters, defaults and results are those of the async class, but for conn."""
-
-    def signatures(cls: type) -> dict[str, Any]:
-        found = {}
-        for name, method in inspect.getmembers(cls, inspect.isfunction):
-            if not name.startswith("_") or name == "__init__":
-                whole = inspect.signature(method)
-                shown = [p for p in whole.parameters.values() if p.name != "conn"]
-                found[name] = whole.replace(parameters=shown)
-        return found
-
-    assert signatures(sync.Sessions) == signatures(Sessions)
-    assert all(
-        inspect.iscoroutinefunction(getattr(Sessions, name))
-        for name in signatures(Sessions)
-        if name != "__init__"
-    )
 
 
 def test_sync_callers_do_the_same(sync_saver: PostgresSaver) -> None:
