@@ -1,0 +1,364 @@
+"""One writer per thread: leases of blocks, and what a fork has of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any
+
+import asyncpg
+import pytest
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.checkpoint import lease, run
+from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock
+from langgraph_pgsaga.errors import (
+    InvalidArgumentError,
+    LeaseLostError,
+    ThreadLeasedError,
+)
+from langgraph_pgsaga.sessions import Sessions
+from tests._forked import assert_succeeds, in_child, needs_fork
+from tests._limits import HANG_SECONDS
+from tests.db._gates import (
+    CONFIG,
+    Gate,
+    adds,
+    end_leases,
+    finish,
+    graph_of,
+    in_the_middle,
+    is_one_line,
+    until,
+    value,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def other(dsn: str) -> AsyncIterator[PostgresSaver]:
+    """A saver of another process, as far as leases go."""
+    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+        yield saver
+
+
+@pytest.fixture
+async def single(dsn: str) -> AsyncIterator[PostgresSaver]:
+    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+        yield saver
+
+
+async def test_a_block_alone_may_write(saver: PostgresSaver, dsn: str) -> None:
+    """In the block everything may write, outside it nobody, and afterwards everybody."""
+    graph = graph_of(saver, one=adds(1))
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        elsewhere = graph_of(other, one=adds("elsewhere"))
+        async with saver.lease("t"):
+            await graph.ainvoke({"items": [0]}, CONFIG)
+            with pytest.raises(ThreadLeasedError):
+                await elsewhere.ainvoke({"items": []}, CONFIG)
+            with pytest.raises(ThreadLeasedError):
+                async with other.lease("t"):
+                    pass
+            await graph.aupdate_state(CONFIG, {"items": ["edit"]}, as_node="one")
+            await asyncio.create_task(graph.ainvoke({"items": ["task"]}, CONFIG))
+        answer = await elsewhere.ainvoke({"items": []}, CONFIG)
+    assert answer["items"] == [0, 1, "edit", "task", 1, "elsewhere"]
+
+
+async def test_outside_the_block_its_own_saver_is_refused_too(saver: PostgresSaver) -> None:
+    """The lease is the block's, not the saver's."""
+    graph = graph_of(saver, one=adds(1), two=adds(2))
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def block() -> None:
+        async with saver.lease("t"):
+            await graph.ainvoke({"items": []}, CONFIG, interrupt_before=["two"])
+            has_begun.set()
+            await may_end.wait()
+
+    task = asyncio.create_task(block())
+    await has_begun.wait()
+    inputs: list[Any] = [{"items": []}, None]
+    for given in inputs:
+        with pytest.raises(ThreadLeasedError):
+            await graph.ainvoke(given, CONFIG)
+    may_end.set()
+    await task
+
+
+async def test_a_block_lasts_longer_than_its_lease(saver: PostgresSaver, dsn: str) -> None:
+    """A block's lease is renewed for as long as the block lasts, also while its loop stands."""
+    conn = await asyncpg.connect(dsn)
+    ends = "select lease_expires_at from agent_sessions"
+    async with saver.lease("t", seconds=3):
+        first = await conn.fetchval(ends)
+        deadline = time.monotonic() + HANG_SECONDS
+        while True:
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop stands still
+            if (now := await conn.fetchval(ends)) > first:
+                break
+            assert time.monotonic() < deadline
+        assert now > first
+    assert await conn.fetchval(ends) is None
+    await conn.close()
+
+
+async def test_a_block_that_lost_its_lease_writes_nothing(saver: PostgresSaver, dsn: str) -> None:
+    """What somebody else took is lost, and giving it back takes nothing from them."""
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        async with saver.lease("t"):
+            await graph_of(saver, one=adds(1)).ainvoke({"items": []}, CONFIG)
+            await end_leases(dsn)
+            async with other.lease("t"):
+                with pytest.raises(LeaseLostError):
+                    await graph_of(saver, one=adds(1)).ainvoke({"items": []}, CONFIG)
+                found = await other.aget_tuple(CONFIG)
+                assert found is not None
+                with pytest.raises(LeaseLostError):
+                    await saver.aput_writes(found.config, [("items", [1])], "task")
+        with pytest.raises(ThreadLeasedError):
+            async with other.lease("t"), saver.lease("t"):
+                pass
+
+
+async def test_a_block_waits_for_its_turn(
+    saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For wait_seconds; without, and after that, it is refused."""
+    was_refused = asyncio.Event()
+    ask = LeaseBlock._refusal
+
+    async def noted(block: LeaseBlock) -> Any:
+        refused = await ask(block)
+        was_refused.set()
+        return refused
+
+    monkeypatch.setattr(LeaseBlock, "_refusal", noted)
+
+    async def waits() -> str:
+        async with saver.lease("t", wait_seconds=HANG_SECONDS):
+            return "had its turn"
+
+    async with saver.lease("t"):
+        waiting = asyncio.create_task(waits())
+        await asyncio.wait_for(was_refused.wait(), HANG_SECONDS)
+        with pytest.raises(ThreadLeasedError):
+            async with saver.lease("t", wait_seconds=0.2):
+                pass
+        assert not waiting.done()
+    assert await asyncio.wait_for(waiting, HANG_SECONDS) == "had its turn"
+
+
+@pytest.mark.parametrize("is_at", ["claim_lease", "release_lease"])
+async def test_a_block_that_is_cancelled_at_its_edges_leaves_no_lease(
+    saver: PostgresSaver, other: PostgresSaver, monkeypatch: pytest.MonkeyPatch, is_at: str
+) -> None:
+    """Neither where the server gave it all the same, nor where it wasn't told of the end."""
+    fetch, arrived, gate = saver.db.fetch, asyncio.Event(), asyncio.Event()
+
+    async def held_up(statement: Any, *args: Any, **options: Any) -> Any:
+        if statement.name != is_at or arrived.is_set():
+            return await fetch(statement, *args, **options)
+        rows = await fetch(statement, *args, **options) if is_at == "claim_lease" else []
+        arrived.set()
+        await gate.wait()
+        return rows
+
+    monkeypatch.setattr(saver.db, "fetch", held_up)
+
+    async def block() -> None:
+        async with saver.lease("t", seconds=600):
+            pass
+
+    task = asyncio.ensure_future(block())
+    await asyncio.wait_for(arrived.wait(), HANG_SECONDS)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    async with other.lease("t", wait_seconds=HANG_SECONDS):
+        pass
+
+
+def test_a_sync_block(dsn: str) -> None:
+    """The same with `with`."""
+    with (
+        PostgresSaver.from_conn_string(dsn) as saver,
+        PostgresSaver.from_conn_string(dsn) as other,
+    ):
+        graph = graph_of(saver, one=lambda s: {"items": [1]})
+        elsewhere = graph_of(other, one=lambda s: {"items": [2]})
+        with saver.lease("t"):
+            graph.invoke({"items": []}, CONFIG)
+            with pytest.raises(ThreadLeasedError):
+                elsewhere.invoke({"items": []}, CONFIG)
+        assert elsewhere.invoke({"items": []}, CONFIG)["items"] == [1, 2]
+
+
+async def test_a_lease_makes_the_session_its_first_run_describes(saver: PostgresSaver) -> None:
+    """A session that a lease made takes the user and the metadata of its first run."""
+    config: RunnableConfig = {
+        "configurable": {"thread_id": "t", "user_id": "ann"},
+        "metadata": {"plan": "gold"},
+    }
+    async with saver.lease("t"):
+        await graph_of(saver, one=adds(1)).ainvoke({"items": []}, config)
+    found = await Sessions(saver.db).get("t")
+    assert found is not None
+    assert (found.user_id, found.metadata) == ("ann", {"plan": "gold"})
+
+
+async def test_blocks_refuse_arguments(saver: PostgresSaver) -> None:
+    """A lease that is too short to be renewed in time, and no thread."""
+    numbers: list[Any] = [0.5, float("nan"), float("inf"), 10**12, 10**400, True, "30", None, -1]
+    for number in numbers:
+        with pytest.raises(InvalidArgumentError, match="seconds"):
+            saver.lease("t", seconds=number)
+        with pytest.raises(InvalidArgumentError, match="lease_seconds"):
+            PostgresSaver(saver.db, single_writer=True, lease_seconds=number)
+    for number in numbers[1:]:
+        with pytest.raises(InvalidArgumentError, match="wait_seconds"):
+            saver.lease("t", wait_seconds=number)
+    with pytest.raises(InvalidArgumentError):
+        saver.lease("")
+    with pytest.raises(InvalidArgumentError, match="lease_seconds"):
+        PostgresSaver(saver.db, single_writer=True, lease_seconds=0)
+
+
+async def test_as_many_blocks_as_you_like(saver: PostgresSaver, single: PostgresSaver) -> None:
+    """Each of a hundred blocks that one context is in goes on to be its own."""
+    graph = graph_of(saver, one=adds(1))
+    configs: list[RunnableConfig] = [{"configurable": {"thread_id": f"t{n}"}} for n in range(100)]
+    async with AsyncExitStack() as stack:
+        for number in range(100):
+            await stack.enter_async_context(saver.lease(f"t{number}"))
+        for config in configs:
+            await graph.ainvoke({"items": []}, config)
+            with pytest.raises(ThreadLeasedError):
+                await graph_of(single, one=adds(2)).ainvoke({"items": []}, config)
+    for config in configs:
+        assert (await graph.ainvoke({"items": []}, config))["items"] == [1, 1]
+
+
+async def test_as_many_runs_as_you_like(
+    single: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whatever a context looked at or ran meanwhile, a run keeps its lease, and memory stays
+    with what is under way."""
+    monkeypatch.setattr(run, "_FEWEST_REMEMBERED", 10)
+    monkeypatch.setattr(run, "_ENDED_SECONDS", 0)
+    single._leases._runs.after_fork()
+    lease._claimed.after_fork()
+    graph = graph_of(single, one=adds(1), two=adds(2))
+    stream = graph.astream({"items": []}, CONFIG, durability="sync")
+    assert await anext(stream) == {"one": {"items": [1]}}
+    for number in range(50):
+        config: RunnableConfig = {"configurable": {"thread_id": f"t{number}"}}
+        await graph.ainvoke({"items": []}, config)
+        await graph.aupdate_state(config, {"items": [3]}, as_node="one")
+        if not number % 25:  # whose end isn't told
+            await graph.ainvoke(None, config, interrupt_before=["two"])
+            await graph.ainvoke({"items": []}, config, interrupt_before=["two"])
+    assert [part async for part in stream] == [{"two": {"items": [2]}}]
+    assert await is_one_line(single)
+    assert len(single._leases._runs._found) < 60
+    assert len(lease._claimed._found) < 40
+
+
+async def test_a_run_that_isnt_known_is_refused(single: PostgresSaver) -> None:
+    """Rather than stored without its lease, as if nobody could have come between."""
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, gate=gate), gate)
+    single._leases._runs.after_fork()
+    with pytest.raises(LeaseLostError):
+        await finish(run, gate)
+
+
+@needs_fork
+def test_a_child_isnt_in_its_parents_block(dsn: str) -> None:
+    """After a fork inside a block the parent goes on to have the lease, which is renewed and given
+    back by it alone; the child is refused like everybody else, and may have leases of its own."""
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        graph = graph_of(saver, one=lambda s: {"items": [1]})
+
+        def child() -> None:
+            for call in (
+                lambda: graph.invoke({"items": []}, CONFIG),
+                lambda: graph.update_state(CONFIG, {"items": [2]}, as_node="one"),
+                saver.lease("t").__enter__,
+            ):
+                with pytest.raises(ThreadLeasedError):
+                    call()
+            with saver.lease("u", seconds=3):
+                first = asyncio.run(value(dsn, "max(lease_expires_at)"))
+                until(lambda: asyncio.run(value(dsn, "max(lease_expires_at)")) > first)
+                graph.invoke({"items": []}, {"configurable": {"thread_id": "u"}})
+
+        block = saver.lease("t", seconds=60)
+        with block:
+            graph.invoke({"items": []}, CONFIG)
+            assert_succeeds(in_child(child))
+
+            def leave() -> None:
+                block.__exit__(None, None, None)
+
+            assert_succeeds(in_child(leave))
+            assert asyncio.run(value(dsn, "max(lease_expires_at)")) is not None
+            assert graph.invoke({"items": []}, CONFIG)["items"] == [1, 1]
+        assert asyncio.run(value(dsn, "max(lease_expires_at)")) is None
+
+
+@needs_fork
+@pytest.mark.parametrize("kind", ["run", "look"])
+def test_a_child_isnt_in_its_parents_run(dsn: str, kind: str) -> None:
+    """What a fork in the middle of a run begins is a run of its own."""
+    with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+
+        def child() -> None:
+            with pytest.raises(ThreadLeasedError):
+                inner.invoke({"items": []}, CONFIG)
+            assert inner.invoke({"items": []}, {"configurable": {"thread_id": "u"}})["items"] == [1]
+
+        def forks(state: Any) -> Any:
+            if kind == "look":
+                graph.get_state(CONFIG)
+            assert_succeeds(in_child(lambda: contextvars.Context().run(child)))
+            return {"items": ["forked"]}
+
+        inner = graph_of(saver, one=lambda s: {"items": [1]})
+        graph = graph_of(saver, forks=forks, end=lambda s: {"items": ["end"]})
+        answer = graph.invoke({"items": []}, CONFIG, durability="sync")
+        assert answer["items"] == ["forked", "end"]
+
+
+@needs_fork
+def test_locks_that_are_held_at_a_fork_arent_in_the_child(dsn: str) -> None:
+    """Whatever other threads of the parent were at: the child runs, with leases and without."""
+    with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
+        graph = graph_of(saver, one=lambda s: {"items": [1]})
+        graph.invoke({"items": []}, CONFIG)
+        held = [
+            saver._leases._runs._lock,
+            saver._tracker._runs._lock,
+            saver._renewals._lock,
+            saver._cache._lock,
+            saver.db._pools_lock,
+            saver.db._portal._lock,
+            lease._claimed._lock,
+        ]
+
+        def child() -> None:
+            with saver.lease("u"):
+                graph.invoke({"items": []}, {"configurable": {"thread_id": "u"}})
+            graph.invoke({"items": []}, CONFIG)
+
+        with ExitStack() as stack:
+            for lock in held:
+                stack.enter_context(lock)
+            pid = in_child(child)
+        assert_succeeds(pid)
