@@ -94,7 +94,7 @@ def load(data: bytes) -> None:
 
 
 def values() -> list[Any]:
-    from tests.unit import test_serde as known
+    from tests.unit import _serde_values as known
 
     arrays = [np.arange(6).reshape(2, 3), np.array(["a", "bc"]), np.array([True]), np.float32(1)]
     return [
