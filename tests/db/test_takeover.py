@@ -8,16 +8,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import asyncpg
 import pytest
 from langchain_core.messages import HumanMessage
-from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
@@ -26,28 +22,21 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Send
 
-from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.versions import next_version
-from langgraph_pgsaga.database import load_statements
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
-    LockLostError,
     MissingThreadError,
     TakeoverMismatchError,
     ThreadDivergedError,
     UnreadableThreadError,
     UnstorableValueError,
 )
-from langgraph_pgsaga.messages import Messages
-from langgraph_pgsaga.migrate import load_migrations, migrate
-from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.takeover import ImportProgress, import_threads
-from langgraph_pgsaga.takeover.importing import _Takeover
-from langgraph_pgsaga.threads import session_id_of
 from tests._graphs import Saver
-from tests._limits import HANG_SECONDS
 from tests.db import _histories as histories
 from tests.db._histories import HISTORIES, config_of, resume
+from tests.db._old_savers import MARK, all_of, rows_of, value_of
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,31 +61,6 @@ async def old(
 
 async def history(graph: Any, thread_id: str) -> list[Any]:
     return [state async for state in graph.aget_state_history(config_of(thread_id))]
-
-
-async def all_of(saver: Saver, config: Any = None) -> list[CheckpointTuple]:
-    return [found async for found in saver.alist(config)]
-
-
-async def value_of(saver: PostgresSaver, query: str) -> Any:
-    """The only value of a query."""
-    async with saver.db.transaction() as conn:
-        return await conn.fetchval(query)
-
-
-async def rows_of(saver: PostgresSaver) -> list[int]:
-    """How many rows each table has."""
-    async with saver.db.transaction() as conn:
-        return [
-            await conn.fetchval(f"select count(*) from {table}")
-            for table in (
-                "agent_sessions",
-                "agent_states",
-                "agent_state_values",
-                "agent_state_writes",
-                "agent_messages",
-            )
-        ]
 
 
 def _killed_after(command: list[str], lines: int) -> list[str]:
@@ -453,307 +417,9 @@ async def test_what_was_stored_is_read_back(old: Saver, dsn: str) -> None:
     await histories.talk(histories.chat(old), config_of("t"))
     async with LossySaver.from_conn_string(dsn) as target:
         (thread,) = (await import_threads(old, target)).failed
-        assert await value_of(target, _MARK) is None
+        assert await value_of(target, MARK) is None
     assert {type(error) for error in thread.errors} == {TakeoverMismatchError}
     assert "channel 'messages'" in str(thread.errors[0])
-
-
-_MARK = "select taken_over_to from agent_sessions"
-
-
-async def test_the_mark_is_none_of_the_users_metadata(old: Saver, saver: PostgresSaver) -> None:
-    """Nobody sees it there, makes it, or takes it away by what they put in its place."""
-    await histories.talk(histories.chat(old), config_of("t"))
-    sessions = Sessions(saver.db)
-    await sessions.create("mine", metadata={"pgsaga_taken_over": "f"})
-    await import_threads(old, saver)
-    newest = (await all_of(old))[0].config["configurable"]["checkpoint_id"]
-    marks = "select array_agg(taken_over_to order by thread_id) from agent_sessions"
-    assert await value_of(saver, marks) == [None, newest]
-    found = await sessions.get("t")
-    assert found is not None
-    assert found.metadata == {}
-    await sessions.update("t", metadata={"mine": 1}, user_id="bob")
-    await sessions.update("mine", metadata={})
-    assert await value_of(saver, marks) == [None, newest]
-
-
-async def test_a_copy_isnt_taken_over(old: Saver, saver: PostgresSaver) -> None:
-    """The mark is of the thread that came, not of its copies, and goes with it."""
-    await histories.talk(histories.chat(old), config_of("t"))
-    await import_threads(old, saver)
-    await saver.acopy_thread("t", "copy")
-    assert await value_of(saver, f"{_MARK} where thread_id = 'copy'") is None
-    await saver.adelete_thread("t")
-    await histories.talk(histories.chat(saver), config_of("t"))
-    assert await value_of(saver, f"{_MARK} where thread_id = 't'") is None
-
-
-async def test_marks_of_before_are_moved_out_of_the_metadata(empty_dsn: str) -> None:
-    """What was taken over before the mark had a column stays so, and its metadata is the user's."""
-    before = [m for m in load_migrations() if m.version < 5]
-    async with Database(empty_dsn) as db:
-        await migrate(db, migrations=before)
-        async with db.transaction() as conn:
-            await conn.execute(
-                "insert into agent_sessions (session_id, thread_id, metadata) values "
-                """(gen_random_uuid(), 'came', '{"a": 1, "pgsaga_taken_over": "1f"}'), """
-                "(gen_random_uuid(), 'own', '{}')"
-            )
-        await migrate(db)
-        async with db.transaction() as conn:
-            rows = await conn.fetch(
-                "select taken_over_to, metadata from agent_sessions order by thread_id"
-            )
-    assert [tuple(row) for row in rows] == [("1f", '{"a": 1}'), (None, "{}")]
-
-
-BEGIN = datetime(2024, 5, 1, 12, tzinfo=UTC)
-
-
-async def _dated(old: Saver, thread_id: str, times: Iterable[object]) -> None:
-    """Gives the thread's checkpoints these times, the oldest first."""
-    found = sorted(await all_of(old, config_of(thread_id)), key=lambda one: one.checkpoint["id"])
-    for one, time in zip(found, times, strict=False):
-        checkpoint: Any = {**one.checkpoint, "ts": time}
-        config = one.parent_config or {
-            "configurable": {"thread_id": thread_id, "checkpoint_ns": ""}
-        }
-        await old.aput(config, checkpoint, one.metadata, {})
-
-
-def _days(count: int) -> Iterator[str]:
-    return ((BEGIN + timedelta(days=n)).isoformat() for n in range(count))
-
-
-_SAID = """
-  select m.message_id, m.created_at from agent_messages m join agent_sessions t using (session_id)
-  where t.thread_id = 't'
-"""
-
-
-async def _times_are_those_of(old: Saver, saver: PostgresSaver, thread_id: str) -> None:
-    """Of checkpoints, the session, and messages: these came as an input, then into their list."""
-    times: dict[str, datetime] = {}
-    given: dict[str, datetime] = {}
-    said: dict[str, datetime] = {}
-    for one in reversed(await all_of(old, config_of(thread_id))):
-        time = times[one.checkpoint["id"]] = datetime.fromisoformat(one.checkpoint["ts"])
-        values = one.checkpoint["channel_values"]
-        for message in values.get("__start__", {}).get("messages", []):
-            given[message.id] = time
-        for message in values.get("messages", []):
-            said.setdefault(message.id, time)
-    async with saver.db.transaction() as conn:
-        states = await conn.fetch(
-            "select s.checkpoint_id, s.created_at from agent_states s "
-            "join agent_sessions t using (session_id) where t.thread_id = $1",
-            thread_id,
-        )
-        messages = await conn.fetch(_SAID)
-    assert dict(map(tuple, states)) == times
-    assert {message_id for message_id, _ in messages} == said.keys()
-    for message_id, time in messages:
-        assert given.get(message_id, said[message_id]) <= time <= said[message_id]
-    session = await Sessions(saver.db).get(thread_id)
-    assert session is not None
-    assert (session.created_at, session.last_activity_at) == (
-        min(times.values()),
-        max(times.values()),
-    )
-
-
-async def test_times_are_the_sources(old: Saver, saver: PostgresSaver) -> None:
-    """Checkpoints, messages and sessions are as old here as there, also what comes later; and so
-    activity, its order and what has been idle for long are told as there."""
-    for thread_id in ("t", "newer"):
-        await histories.talk(histories.chat(old), config_of(thread_id))
-    await _dated(old, "t", _days(100))
-    assert (await import_threads(old, saver, batch=3)).failed == ()
-    await _times_are_those_of(old, saver, "t")
-    sessions = Sessions(saver.db)
-    page = await sessions.list(order="activity")
-    assert [session.thread_id for session in page.sessions] == ["newer", "t"]
-    page = await sessions.list(active_since=BEGIN + timedelta(days=200))
-    assert [session.thread_id for session in page.sessions] == ["newer"]
-    rows = (await Messages(saver).rows("t", until=BEGIN + timedelta(days=1))).rows
-    assert 0 < len(rows) < len((await Messages(saver).rows("t")).rows)
-    await histories.chat(old).ainvoke({"messages": [HumanMessage("more")]}, config_of("t"))
-    await _dated(old, "t", _days(200))
-    assert (await import_threads(old, saver)).failed == ()
-    await _times_are_those_of(old, saver, "t")
-    await sessions.sweep([RetentionPolicy(max_idle=timedelta(days=30))])
-    assert [s.thread_id for s in (await sessions.list()).sessions] == ["newer"]
-
-
-async def test_times_are_told_after_an_interruption(
-    old: Saver, saver: PostgresSaver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An import that ended between storing checkpoints and dating them makes up for it."""
-    await histories.talk(histories.chat(old), config_of("t"))
-    await _dated(old, "t", _days(100))
-
-    async def interrupted(*_: object) -> None:
-        raise ConnectionAbortedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_Takeover, "_set_times", interrupted)
-        with pytest.raises(ConnectionAbortedError):
-            await import_threads(old, saver, batch=3)
-    assert (await import_threads(old, saver)).failed == ()
-    await _times_are_those_of(old, saver, "t")
-
-
-@pytest.mark.parametrize(
-    "odd",
-    ["nonsense", "", "2024-05-01T12:00:00", "0001-01-01T00:00:00+14:00", "2999-01-01T00:00Z", 7],
-)
-async def test_a_time_that_cant_be_is_now(saver: PostgresSaver, odd: object) -> None:
-    """A time that is none, has no zone, is out of range or still to come keeps nothing out."""
-    old = InMemorySaver()
-    await histories.talk(histories.chat(old), config_of("t"))
-    await _dated(old, "t", [odd] * 100)
-    before = await value_of(saver, "select now()")
-    assert (await import_threads(old, saver)).failed == ()
-    both = "select created_at from agent_states union all select created_at from agent_messages"
-    oldest, newest = [
-        await value_of(saver, f"select {which}(created_at) from ({both}) t")
-        for which in ("min", "max")
-    ]
-    assert before <= oldest <= newest <= await value_of(saver, "select now()")
-    active_at = await value_of(saver, "select last_activity_at from agent_sessions")
-    assert oldest <= active_at <= await value_of(saver, "select now()")
-
-
-_HELD = """
-  select
-    a.pid,
-    a.state = 'idle in transaction'
-      and clock_timestamp() - a.state_change > interval '0.4 s' as is_idle
-  from pg_locks l join pg_stat_activity a using (pid)
-  where l.locktype = 'advisory' and l.granted and a.datname = current_database()
-"""
-
-
-class WatchedSaver(InMemorySaver):
-    """Does something between the import's taking its lock and its storing anything."""
-
-    def __init__(self, old: InMemorySaver, watch: Callable[[], Awaitable[None]]) -> None:
-        super().__init__()
-        self._old, self._watch = old, watch
-
-    async def alist(self, *args: Any, **kwargs: Any) -> AsyncIterator[CheckpointTuple]:
-        async for found in self._old.alist(*args, **kwargs):
-            yield found
-
-    async def aget_tuple(self, config: Any) -> CheckpointTuple | None:
-        await self._watch()
-        return await self._old.aget_tuple(config)
-
-
-Connection: TypeAlias = "asyncpg.Connection[Any]"
-
-
-@pytest.fixture
-async def watcher(dsn: str) -> AsyncIterator[Connection]:
-    """A connection beside those of the import."""
-    conn = await asyncpg.connect(dsn)
-    yield conn
-    await conn.close()
-
-
-async def test_no_time_out_takes_the_lock_away(dsn: str, watcher: Connection) -> None:
-    """However long the source takes: limits that are set for statements and idle transactions
-    aren't for the lock, which is still held when everything is stored."""
-    old = InMemorySaver()
-    await histories.talk(histories.chat(old), config_of("t"))
-    for name in ("idle_in_transaction_session_timeout", "transaction_timeout"):
-        await _limit(watcher, name, "100ms")
-    pids: set[int] = set()
-
-    async def watch() -> None:
-        async with asyncio.timeout(HANG_SECONDS):
-            while (rows := await watcher.fetch(_HELD)) and not rows[0]["is_idle"]:
-                await asyncio.sleep(0.01)
-        pids.update({row["pid"] for row in rows} or {0})
-
-    async with PostgresSaver.from_conn_string(dsn) as target:
-        report = await import_threads(WatchedSaver(old, watch), target, batch=100)
-    assert report.failed == ()
-    assert len(pids) == 1
-    assert 0 not in pids
-
-
-async def _limit(conn: Connection, name: str, value: str) -> None:
-    """Sets a time-out of the database, where the server knows it."""
-    if await conn.fetchval("select count(*) from pg_settings where name = $1", name):
-        database = await conn.fetchval("select current_database()")
-        await conn.execute(f"alter database \"{database}\" set {name} = '{value}'")
-
-
-async def test_no_time_out_ends_the_wait_for_the_lock(dsn: str, watcher: Connection) -> None:
-    """Who comes second waits for as long as the first one takes."""
-    old = InMemorySaver()
-    await histories.talk(histories.chat(old), config_of("t"))
-    text = load_statements("takeover")["lock_takeover"].text.replace("_xact", "")
-    await watcher.fetch(text, session_id_of("t"))
-    for name in ("lock_timeout", "statement_timeout"):
-        await _limit(watcher, name, "50ms")
-    async with PostgresSaver.from_conn_string(dsn) as target:
-        importing = asyncio.create_task(import_threads(old, target))
-        async with asyncio.timeout(HANG_SECONDS):
-            while not importing.done() and not await watcher.fetchval(_WAITS_LONG):
-                await asyncio.sleep(0.01)
-        assert not importing.done()
-        importing.cancel()
-        with suppress(asyncio.CancelledError):
-            await importing
-
-
-_WAITS_LONG = """
-  select exists (
-    select from pg_stat_activity
-    where datname = current_database() and wait_event = 'advisory'
-      and clock_timestamp() - query_start > interval '0.3 s'
-  )
-"""
-
-
-async def test_an_import_that_lost_its_lock_ends(saver: PostgresSaver, watcher: Connection) -> None:
-    """Nothing more of the thread is stored, and it isn't marked; the next import goes on."""
-    old = InMemorySaver()
-    await histories.talk(histories.chat(old), config_of("t"))
-    rows_before: list[int] = []
-
-    async def cut() -> None:
-        for row in await watcher.fetch(_HELD):
-            await watcher.fetch("select pg_terminate_backend($1, 5000)", row["pid"])
-        rows_before[:] = await rows_of(saver)
-
-    with pytest.raises(LockLostError, match="Import again"):
-        await import_threads(WatchedSaver(old, cut), saver, batch=2)
-    assert await rows_of(saver) == rows_before == [0] * 5
-    assert (await import_threads(old, saver)).failed == ()
-
-
-async def test_only_the_locks_holder_says_that_a_thread_is_whole(
-    saver: PostgresSaver, dsn: str, watcher: Connection
-) -> None:
-    """A lock that is lost after the last checkpoint was stored leaves the thread unmarked."""
-    old = InMemorySaver()
-    await histories.talk(histories.chat(old), config_of("t"))
-
-    class CuttingSaver(PostgresSaver):
-        async def aget_tuple(self, config: Any) -> CheckpointTuple | None:
-            for row in await watcher.fetch(_HELD):
-                await watcher.fetch("select pg_terminate_backend($1, 5000)", row["pid"])
-            return await super().aget_tuple(config)
-
-    async with CuttingSaver.from_conn_string(dsn) as target:
-        with pytest.raises(LockLostError):
-            await import_threads(old, target, batch=1000)
-    assert (await rows_of(saver))[1] == len(await all_of(old))
-    assert await value_of(saver, _MARK) is None
 
 
 async def test_an_unreadable_thread_doesnt_stop_the_others(
