@@ -1,98 +1,40 @@
-"""Conversations can be read: as messages, as rows, by search, as a tree and as a file."""
+"""Conversations can be read: as messages, as rows, as a tree, in SQL and by sync callers."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
-import os
-import re
-import stat
-import warnings
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from langchain_core._api import LangChainBetaWarning
-from langchain_core.load import load
 from langchain_core.messages import (
     AIMessage,
-    BaseMessage,
     HumanMessage,
     RemoveMessage,
-    ToolMessage,
 )
-from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, MessagesState, StateGraph
 
 from langgraph_pgsaga import PostgresSaver, sync
-from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     MissingCheckpointError,
     MissingThreadError,
 )
-from langgraph_pgsaga.messages import MATCH_END, MATCH_START, MessageRow, Messages, MessageTree
-from tests._limits import HANG_SECONDS
-from tests.db._puts import checkpoint_of, config_of
+from langgraph_pgsaga.messages import MessageRow, Messages, MessageTree
+from tests.db._puts import config_of
+from tests.db._said import USAGE, chat, contents, loaded, put_messages, say
 
 pytestmark = pytest.mark.anyio
-
-USAGE = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
-
-
-def chat(saver: Any) -> Any:
-    """A graph that answers "re: ..." under an id made of the question's."""
-
-    def answer(state: MessagesState) -> dict[str, Any]:
-        last = state["messages"][-1]
-        reply = AIMessage(f"re: {last.content}", id=f"a-{last.id}", usage_metadata=USAGE)
-        return {"messages": [reply]}
-
-    builder: Any = StateGraph(MessagesState)
-    builder.add_node("answer", answer)
-    builder.add_edge(START, "answer")
-    return builder.compile(saver)
-
-
-async def say(saver: PostgresSaver, text: str, thread: str = "t", **more: Any) -> None:
-    """One turn; the question's id is its text."""
-    config: RunnableConfig = {"configurable": {"thread_id": thread, **more}}
-    await chat(saver).ainvoke({"messages": [HumanMessage(text, id=text)]}, config)
 
 
 async def latest(saver: PostgresSaver, thread: str = "t") -> str:
     found = await saver.aget_tuple(config_of(thread))
     assert found is not None
     return str(found.config["configurable"]["checkpoint_id"])
-
-
-async def put_messages(
-    saver: PostgresSaver, thread: str, messages: list[BaseMessage], **values: Any
-) -> None:
-    checkpoint = checkpoint_of(saver, {"messages": messages, **values})
-    metadata: Any = {"source": "update", "step": 0, "parents": {}}
-    await saver.aput(config_of(thread), checkpoint, metadata, checkpoint["channel_versions"])
-
-
-def contents(found: Any) -> list[str]:
-    return [m.content for m in found]
-
-
-def files_of(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text("utf-8") for path in folder.iterdir()}
-
-
-def loaded(line: str) -> Any:
-    """The message of a full export's line."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LangChainBetaWarning)
-        return load(
-            json.loads(line)["message"], allowed_objects=[HumanMessage, AIMessage, ToolMessage]
-        )
 
 
 @pytest.fixture
@@ -105,9 +47,6 @@ async def encrypted(dsn: str) -> AsyncIterator[PostgresSaver]:
     serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
     async with PostgresSaver.from_conn_string(dsn, serde=serde) as saver:
         yield saver
-
-
-# Conversations
 
 
 async def test_a_conversation_is_what_the_graph_has(
@@ -333,143 +272,6 @@ async def test_other_threads_never_show(saver: PostgresSaver, messages: Messages
     assert found == ["t"] * 10
 
 
-# Search
-
-
-async def test_search_finds_across_threads(saver: PostgresSaver, messages: Messages) -> None:
-    """Hits of all threads, a user's or one thread's; best or newest first; no more than asked."""
-    await say(saver, "coffee coffee coffee", "a", user_id="ann")
-    await say(saver, "tea and then much later perhaps some coffee", "b", user_id="bob")
-    await say(saver, "coffee", "c", user_id="ann")
-    assert {h.message.thread_id for h in await messages.search("coffee")} == {"a", "b", "c"}
-    own = await messages.search("coffee", user_id="ann")
-    assert {(h.message.thread_id, h.user_id) for h in own} == {("a", "ann"), ("c", "ann")}
-    best = await messages.search("coffee")
-    assert best[0].message.thread_id == "a"
-    assert [h.rank for h in best] == sorted((h.rank for h in best), reverse=True)
-    newest = await messages.search("coffee", order="newest", limit=1)
-    assert [h.message.thread_id for h in newest] == ["c"]
-    orders: list[Literal["best", "newest"]] = ["best", "newest"]
-    for order in orders:
-        assert len(await messages.search("tea", thread_id="b", order=order)) == 2
-    assert await messages.search("tea", thread_id="b", user_id="ann") == []
-    with pytest.raises(InvalidArgumentError):
-        await messages.search("tea", user_id="nul \0")
-
-
-async def test_snippets_can_be_escaped(saver: PostgresSaver, messages: Messages) -> None:
-    """The marks stand around the words found only, even where the text itself has them."""
-    text = f"<b>x</b> {MATCH_START}false{MATCH_END} mark & true"
-    await put_messages(saver, "t", [HumanMessage(text)])
-    (hit,) = await messages.search("true")
-    assert hit.snippet.count(MATCH_START) == hit.snippet.count(MATCH_END) == 1
-    assert hit.snippet.endswith(f"{MATCH_START}true{MATCH_END}")
-    (hit,) = await messages.search("true", thread_id="t")
-    assert hit.snippet.endswith(f"{MATCH_START}true{MATCH_END}")
-
-
-def plain(snippet: str) -> str:
-    return snippet.replace(MATCH_START, "").replace(MATCH_END, "")
-
-
-async def words_are_ascii(conn: Connection) -> bool:
-    query = "select datctype in ('C', 'POSIX') from pg_database where datname = current_database()"
-    return bool(await conn.fetchval(query))
-
-
-def found_in(snippet: str) -> list[str]:
-    return re.findall(f"{MATCH_START}(.*?){MATCH_END}", snippet, re.DOTALL)
-
-
-@pytest.mark.parametrize(
-    ("text", "asked", "words"),
-    [
-        ("Can you do it to me at Oslo?", "oslo", ["Oslo"]),
-        ("I'm 3 of 4; is it a go? No.", "go", ["go"]),
-        ("<b>flat</b> &amp; <a href='x'>white</a> x<y", "flat white", ["flat", "white"]),
-        ("well-known, re:zero, v1.2.3 -5 3.14", "known -5", ["known"]),
-        ("see http://example.org/a?b=1 (a@b.no)", "a@b.no", ["a@b.no"]),
-        ("a\n\n  b\tflat \x07\x1b[31m end", "flat", ["flat"]),
-        ("我 想 喝 一 杯 白咖啡\uff0c谢谢", "白咖啡", ["白咖啡"]),
-        ("“Tea” — «чай»—teas", "tea or чай", ["Tea", "чай"]),
-        ("Нет, мне ДВА кофе", "два", ["ДВА"]),
-        ("كوب قهوة من فضلك", "قهوة", ["قهوة"]),
-        ("मुझे एक चाय दो", "एक", ["एक"]),
-        ("tea, TEA and tea", "tea", ["tea", "TEA", "tea"]),
-    ],
-)
-async def test_a_snippet_is_the_text_as_it_is(
-    saver: PostgresSaver, messages: Messages, text: str, asked: str, words: list[str]
-) -> None:
-    """Short words, numbers, tags, punctuation and spaces stay; what was found is marked."""
-    if not text.isascii() and await saver.db.run(words_are_ascii):
-        pytest.skip("the server's LC_CTYPE takes everything beyond ASCII for letters")
-    await put_messages(saver, "t", [HumanMessage(text)])
-    for hits in (await messages.search(asked), await messages.search(asked, thread_id="t")):
-        (hit,) = hits
-        assert plain(hit.snippet) == text
-        assert found_in(hit.snippet) == words
-
-
-async def test_a_long_message_shows_the_parts_that_were_found(
-    saver: PostgresSaver, messages: Messages
-) -> None:
-    """Where the words are together comes before where one of them is; each with its context."""
-    some = "It was a day like any other in the city. " * 20
-    text = f"{some}The flat is on fire. {some}I had a flat white at noon. {some}"
-    await put_messages(saver, "t", [HumanMessage(text)])
-    (hit,) = await messages.search('"flat white"')
-    assert found_in(hit.snippet) == ["flat", "flat", "white"]
-    first, second = plain(hit.snippet).strip("… ").split(" … ")
-    assert "The flat is on fire." in first
-    assert "I had a flat white at noon." in second
-    assert first in text
-    assert second in text
-    assert len(plain(hit.snippet)) < 200
-
-
-HOSTILE = [
-    "'; drop table agent_messages; --",
-    "$1 %s {schema}. \\",
-    "a & | ! ( ) <-> :* b",
-    '"unclosed',
-    "nul \0 and \ud800",
-    "",
-    "!!!",
-    "-",
-    "x" * 2000,
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-async def test_any_text_may_be_searched(
-    saver: PostgresSaver, messages: Messages, text: str
-) -> None:
-    """Text is bound, never SQL or an operator that fails; a message is found by its own words."""
-    await put_messages(saver, "t", [HumanMessage(text or "empty")])
-    expected = 1 if text[:1] in ("'", "$", "a", '"', "n", "x") else 0
-    assert len(await messages.search(text)) == expected
-    assert len((await messages.rows(text=text)).rows) == expected
-    assert len((await messages.rows("t", text=text)).rows) == expected
-    assert len((await messages.rows("t")).rows) == 1
-
-
-@pytest.mark.parametrize(
-    "piece",
-    ["{} ", "{}-{} ", "a{}.com/{} ", "\U0001d7d8{} ", "é{}@b{}.org ", "İ{}Ⱥ "],
-    ids=["words", "hyphens", "urls", "wide", "mail", "growing"],
-)
-async def test_messages_of_any_length_are_stored_and_found(
-    saver: PostgresSaver, messages: Messages, piece: str
-) -> None:
-    """The index refuses no text, whose beginning is then what is searched."""
-    text = "start " + "".join(piece.format(hex(n), hex(n)) for n in range(150_000)) + " end"
-    await put_messages(saver, "t", [HumanMessage(text, id="long")])
-    assert [h.message.message_id for h in await messages.search("start")] == ["long"]
-    assert await messages.search("end") == []
-    assert contents(await messages.conversation("t")) == [text]
-
-
 # Trees
 
 
@@ -544,62 +346,6 @@ def test_parents_that_are_not_there_make_roots() -> None:
     assert sorted(n.row.message_no for n in tree.walk()) == [2, 3, 4, 5, 9]
     assert [n.row.message_no for n in tree.path(9)] == [2, 5, 9]
     assert [n.row.message_no for n in tree.path(3)] == [3]
-
-
-# Export
-
-
-async def test_an_export_comes_back_whole(
-    saver: PostgresSaver, messages: Messages, tmp_path: Path
-) -> None:
-    """Every row is a line with its facts, and with `full` the message itself, equal again."""
-    odd = HumanMessage("line\nbreak \u2028 nul \0 and \ud800", id="odd", name="Ann")
-    many = [HumanMessage(f"m{n}", id=f"m{n}") for n in range(250)]
-    await put_messages(saver, "t", [odd, *many])
-    await say(saver, "elsewhere", "u")
-    path = tmp_path / "messages.jsonl"
-    assert await messages.export(path, full=True) == 253
-    lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-    own = [line for line in lines if line["thread_id"] == "t"]
-    assert [loaded(json.dumps(line)) for line in own] == [odd, *many]
-    rows = (await messages.rows("t", limit=1000)).rows
-    facts = [
-        (r.message_no, r.message_id, r.message_type, r.role, r.content, r.metadata, r.created_at)
-        for r in rows
-    ]
-    assert facts == [
-        (
-            line["message_no"],
-            line["message_id"],
-            line["type"],
-            line["role"],
-            line["content"],
-            line["metadata"],
-            datetime.fromisoformat(line["created_at"]),
-        )
-        for line in own
-    ]
-    buffer = io.StringIO()
-    assert await messages.export(buffer, thread_id="u", roles=["user"]) == 1
-    assert set(json.loads(buffer.getvalue())) == set(own[0]) - {"message"}
-    assert not buffer.closed
-
-
-async def test_a_failed_export_leaves_the_file_alone(
-    saver: PostgresSaver, messages: Messages, tmp_path: Path
-) -> None:
-    """The file is the old one or the whole new one, and no other is left behind."""
-    path = tmp_path / "messages.jsonl"
-    path.write_text("old")
-    await put_messages(saver, "t", [HumanMessage(f"m{n}") for n in range(150)])
-    async with saver.db.transaction() as conn:
-        await conn.execute("update agent_messages set payload = '\\xc1' where message_no = 140")
-    with pytest.raises(Exception, match="can't be loaded"):
-        await Messages(PostgresSaver(saver.db)).export(path, full=True)
-    assert files_of(tmp_path) == {"messages.jsonl": "old"}
-    assert await messages.export(path) == 150
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(files_of(tmp_path)) == ["messages.jsonl"]
 
 
 # Encrypted
@@ -679,69 +425,3 @@ def test_sync_callers_read_the_same(sync_saver: PostgresSaver) -> None:
     one, other = io.StringIO(), io.StringIO()
     assert here.export(one, full=True) == asyncio.run(there.export(other, full=True)) == 2
     assert one.getvalue() == other.getvalue()
-
-
-# Plans
-
-
-async def test_the_search_reads_its_index(saver: PostgresSaver, messages: Messages) -> None:
-    """With the planner settings of every connection the words' index is what finds."""
-    await put_messages(saver, "t", [HumanMessage(f"m{n}") for n in range(100)])
-    for _ in range(2):
-        assert len(await messages.search("m7")) == 1
-        assert len((await messages.rows(text="m7")).rows) == 1
-    async with saver.db.transaction() as conn:
-        # Counts of this transaction's own connection, which ran the same statements.
-        await conn.execute("select pg_stat_force_next_flush()")
-    deadline = asyncio.get_running_loop().time() + HANG_SECONDS
-    query = "select idx_scan from pg_stat_user_indexes where indexrelname = $1"
-    while True:
-        async with saver.db.transaction() as conn:
-            scans = await conn.fetchval(query, "agent_messages_words_idx")
-        if scans >= 4:
-            break
-        assert asyncio.get_running_loop().time() < deadline, "the index was not read"
-        await asyncio.sleep(0.05)
-
-
-async def test_what_a_full_export_keeps_of_values(saver: PostgresSaver, messages: Messages) -> None:
-    """Equal messages where JSON has the values; of other objects the repr, which load refuses."""
-    kept = [{"a": [1, 2.5, None, "x"]}, 2**70, {"lc": 1, "type": "constructor"}]
-    lost = [b"ab", datetime(2026, 1, 31, tzinfo=UTC), {1, 2}]
-    values = [*kept, (1, 2), {1: "a"}, *lost]
-    said = [ToolMessage("t", tool_call_id="1", artifact=value) for value in values]
-    await put_messages(saver, "t", [*said])
-    out = io.StringIO()
-    await messages.export(out, full=True)
-    lines = out.getvalue().splitlines()
-    assert [loaded(line).artifact for line in lines[:5]] == [*kept, [1, 2], {"1": "a"}]
-    assert [loaded(line) for line in lines[:3]] == said[:3]
-    for line in lines[5:]:
-        assert json.loads(line)["message"]["kwargs"]["artifact"]["repr"]
-        with pytest.raises(NotImplementedError):
-            loaded(line)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes and links")
-async def test_an_export_replaces_files_only(
-    saver: PostgresSaver, messages: Messages, tmp_path: Path
-) -> None:
-    """What a link leads to is replaced; a pipe (or a device) is written to, and stays one."""
-    await say(saver, "hi")
-    link, file, pipe = tmp_path / "link", tmp_path / "file", tmp_path / "pipe"
-    file.write_text("old")
-    link.symlink_to(file)
-    assert await messages.export(link) == 2
-    assert link.is_symlink()
-    os.mkfifo(pipe)
-    reading = asyncio.ensure_future(asyncio.to_thread(pipe.read_text))
-    assert await asyncio.to_thread(sync_export, saver, pipe) == 2
-    assert await reading == file.read_text()
-    assert pipe.is_fifo()
-    with pytest.raises(InvalidArgumentError):
-        await messages.export(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["file", "link", "pipe"]  # noqa: PTH208
-
-
-def sync_export(saver: PostgresSaver, path: Path) -> int:
-    return sync.Messages(saver).export(path)
