@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import operator
-import os
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
-    AnyMessage,
     BaseMessage,
     ChatMessage,
     FunctionMessage,
@@ -26,21 +22,25 @@ from langchain_core.messages import (
     trim_messages,
 )
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, empty_checkpoint
-from langgraph.checkpoint.base.id import uuid6
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
-from langgraph.graph import START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
 from langgraph.types import StateSnapshot
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.errors import ThreadDeletedError
+from tests.db._stored_messages import (
+    CONFIG,
+    ChatState,
+    Server,
+    chat,
+    graph_of,
+    messages_at,
+    put,
+    said,
+)
 
 pytestmark = pytest.mark.anyio
-
-FULL = bool(os.environ.get("PGSAGA_FULL"))
-CONFIG: RunnableConfig = {"configurable": {"thread_id": "t"}}
 
 
 class StarredMessage(HumanMessage):
@@ -55,10 +55,6 @@ class PlainState(TypedDict, total=False):
     other: Any
 
 
-class ChatState(TypedDict):
-    messages: Annotated[list[AnyMessage], add_messages]
-
-
 def window(left: list[Any], right: list[Any]) -> list[Any]:
     """The last four messages."""
     return list(trim_messages(left + right, max_tokens=4, token_counter=len, strategy="last"))
@@ -68,23 +64,9 @@ class WindowState(TypedDict):
     messages: Annotated[list[Any], window]
 
 
-def graph_of(schema: Any, saver: Any, node: Any) -> Any:
-    """A graph of one node; `saver` may be True in a subgraph."""
-    builder: Any = StateGraph(schema)
-    builder.add_node("node", node)
-    builder.add_edge(START, "node")
-    return builder.compile(saver)
-
-
 def keeper(saver: BaseCheckpointSaver[Any]) -> Any:
     """A graph whose channels keep what they are given."""
     return graph_of(PlainState, saver, lambda state: {})
-
-
-def chat(saver: BaseCheckpointSaver[Any], *replies: Any) -> Any:
-    """A stock add_messages graph that answers with `replies`, turn by turn."""
-    left = iter(replies)
-    return graph_of(ChatState, saver, lambda state: {"messages": next(left, [])})
 
 
 async def history_of(graph: Any) -> list[StateSnapshot]:
@@ -105,26 +87,6 @@ def identical(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-@dataclass
-class Server:
-    """SQL beside the saver."""
-
-    saver: PostgresSaver
-
-    async def rows(self, query: str, *args: Any) -> list[tuple[Any, ...]]:
-        async with self.saver.db.transaction() as connection:
-            return [tuple(row) for row in await connection.fetch(query, *args)]
-
-    async def count(self, table: str) -> int:
-        ((count,),) = await self.rows(f"select count(*) from {table}")
-        assert isinstance(count, int)
-        return count
-
-    async def conversation(self, *columns: str) -> list[tuple[Any, ...]]:
-        query = f"select {', '.join(columns)} from agent_conversations order by position"
-        return await self.rows(query)
-
-
 @pytest.fixture
 async def other(dsn: str) -> AsyncIterator[PostgresSaver]:
     """A second saver on the same database, with caches and connections of its own."""
@@ -139,10 +101,12 @@ def server(saver: PostgresSaver) -> Server:
 
 # Round trips
 
+
 CALL = ToolCall(name="look_up", args={"who": "Ann", "deep": {"n": [1, 2.5, None]}}, id="call 1")
 USAGE = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 SAME = HumanMessage("one object", id="same")
+
 
 VALUES: dict[str, Callable[[], Any]] = {
     "plain": lambda: [HumanMessage("hi", id="1"), AIMessage("hello", id="2")],
@@ -247,6 +211,7 @@ async def test_equal_messages_stay_distinct_objects(
 
 
 # Reducers
+
 
 EDITS: dict[str, list[list[Any]]] = {
     "edit_by_id": [[AIMessage("new", id="a1")], [HumanMessage("newer", id="h0")]],
@@ -371,142 +336,6 @@ async def test_equal_messages_of_two_threads_are_each_threads_own(
     await saver.adelete_thread("t")
     state = await chat(saver).aget_state({"configurable": {"thread_id": "u"}})
     assert state.values["messages"] == [HumanMessage("same", id="1")]
-
-
-# Races and stale numbers
-
-
-def checkpoint_of(messages: list[Any], version: str) -> Checkpoint:
-    checkpoint = empty_checkpoint()
-    checkpoint["id"] = str(uuid6())
-    checkpoint["channel_values"] = {"messages": messages}
-    checkpoint["channel_versions"] = {"messages": version}
-    return checkpoint
-
-
-async def put(saver: PostgresSaver, messages: list[Any], thread: str = "t") -> RunnableConfig:
-    """Puts a checkpoint of these messages without having read any."""
-    config: RunnableConfig = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
-    version = saver.get_next_version(None, None)
-    checkpoint = checkpoint_of(messages, version)
-    return await saver.aput(config, checkpoint, {"step": 0}, {"messages": version})
-
-
-async def messages_at(saver: PostgresSaver, config: RunnableConfig) -> Any:
-    found = await saver.aget_tuple(config)
-    assert found is not None
-    return found.checkpoint["channel_values"]["messages"]
-
-
-def said(*words: str) -> list[BaseMessage]:
-    return [HumanMessage(word, id=word) for word in words]
-
-
-async def test_numbers_from_before_a_deletion_do_no_harm(
-    saver: PostgresSaver, other: PostgresSaver
-) -> None:
-    """A saver that remembers numbers of a thread deleted and made anew stores its messages anew."""
-    old = said("one", "two", "three")
-    await put(saver, old)
-    await other.adelete_thread("t")
-    strange = await put(other, said("other one", "other two", "other three", "other four"))
-    config = await put(saver, [*old, *said("four")])
-    assert await messages_at(other, config) == [*old, *said("four")]
-    assert (await messages_at(saver, strange))[0].content == "other one"
-
-
-async def test_numbers_from_before_a_prune_do_no_harm(
-    saver: PostgresSaver, other: PostgresSaver
-) -> None:
-    """A message that a prune took away is stored again by the saver that remembers its number."""
-    await put(saver, said("one", "two"))
-    await put(other, said("two"))
-    await other.aprune(["t"], strategy="keep_latest")
-    await put(other, said("two", "instead"))
-    config = await put(saver, said("one", "two"))
-    assert await messages_at(other, config) == said("one", "two")
-
-
-async def test_a_thread_recreated_under_a_running_graph(
-    saver: PostgresSaver, other: PostgresSaver
-) -> None:
-    """A run whose thread is deleted and made anew meanwhile stores nothing in the new one."""
-
-    async def node(state: Any) -> Any:
-        await other.adelete_thread("t")
-        await put(other, said("x", "y", "z", "q"))
-        return {"messages": [AIMessage("done", id="done")]}
-
-    await chat(saver, [AIMessage("reply", id="r")]).ainvoke({"messages": said("one")}, CONFIG)
-    graph = graph_of(ChatState, saver, node)
-    with pytest.raises(ThreadDeletedError, match="'t'"):
-        await graph.ainvoke({"messages": said("two")}, CONFIG, durability="sync")
-    found = [found async for found in other.alist(CONFIG)]
-    assert [len(one.checkpoint["channel_values"]["messages"]) for one in found] == [4]
-    assert [one.pending_writes for one in found] == [[]]
-
-
-async def test_two_savers_put_the_same_messages_at_once(
-    saver: PostgresSaver, other: PostgresSaver, server: Server
-) -> None:
-    """Of a message that two connections store at the same moment there is one row, and both
-    checkpoints show it, in whatever order each had its messages."""
-    shared = said("one", "two", "three")
-    for n in range(300 if FULL else 40):
-        thread = f"t{n}"
-        if n % 2:
-            await put(saver, said("earlier"), thread)
-        left = [*shared, *said("left")]
-        right = [*said("right"), *reversed(shared)]
-        configs = await asyncio.gather(put(saver, left, thread), put(other, right, thread))
-        assert await messages_at(other, configs[0]) == left
-        assert await messages_at(saver, configs[1]) == right
-    doubled = await server.rows(
-        "select count(*) from agent_messages group by session_id, content having count(*) > 1"
-    )
-    assert doubled == []
-
-
-async def test_puts_race_with_deletions(
-    saver: PostgresSaver, other: PostgresSaver, server: Server
-) -> None:
-    """Puts, deletions and prunes of one thread at once: all messages of a checkpoint that is there
-    are there, and a last deletion leaves no row behind."""
-    for n in range(200 if FULL else 30):
-        words = [f"word {n} {m}" for m in range(3)]
-        lists = [said(*words), said(*words, "more"), said("before", *words)]
-        configs, *_ = await asyncio.gather(
-            asyncio.gather(*(put(s, m) for m in lists for s in (saver, other))),
-            *(s.adelete_thread("t") for s in (saver, other)),
-            *(s.aprune(["t"], strategy="keep_latest") for s in (other, saver)),
-        )
-        for config, messages in zip(configs, [m for m in lists for _ in range(2)], strict=True):
-            found = await other.aget_tuple(config)
-            assert found is None or found.checkpoint["channel_values"]["messages"] == messages
-    await other.adelete_thread("t")
-    assert [await server.count(f"agent_{table}") for table in ("sessions", "states")] == [0, 0]
-    assert [await server.count(f"agent_{table}") for table in ("state_values", "messages")] == [
-        0,
-        0,
-    ]
-
-
-async def test_puts_race_with_prunes(saver: PostgresSaver, other: PostgresSaver) -> None:
-    """Messages that a prune is about to take stay, or come anew, for a put that names them."""
-    known = said(*(f"word {n}" for n in range(10)))
-    for n in range(200 if FULL else 40):
-        thread = f"t{n}"
-        await put(saver, known, thread)
-        await put(saver, said("the latest"), thread)
-        lists = [[*known, *said("warm")], [*known, *said("cold")]]
-        configs, *_ = await asyncio.gather(
-            asyncio.gather(put(saver, lists[0], thread), put(other, lists[1], thread)),
-            *(s.aprune([thread], strategy="keep_latest") for s in (other, saver)),
-        )
-        await put(saver, said("after", "all"), thread)
-        for config, messages in zip(configs, lists, strict=True):
-            found = await other.aget_tuple(config)
-            assert found is None or found.checkpoint["channel_values"]["messages"] == messages
 
 
 # In SQL
