@@ -11,17 +11,18 @@ files = $(patsubst %,tests/db/test_%*.py,$(1))
 # With the oldest LangGraph: graphs and their state, runs and their leases, messages, serializers
 # and other savers. SQL, pools and the tables see nothing of its version, and the oldest driver
 # is the newest.
-ON_LANGGRAPH := tests/unit $(call files,apis branches changed_classes compare conformance \
-  conversation forks graphs leases messages order read_through states takeover timetravel turns \
-  unkeepable wire)
+ON_LANGGRAPH := tests/unit $(call files,apis branches changed_classes compare conformance contract \
+  conversation delta export forks graph lease message order read_through state status takeover \
+  timetravel turns unkeepable wire)
 # With another Python: what lives in loops, threads, processes and forks, and classes.
-ON_PYTHON := tests/unit $(call files,apis conformance errors graphs leases loops messages \
-  queue recovery sessions states takeover timetravel)
+ON_PYTHON := tests/unit $(call files,apis conformance errors graph interrupted lease loops \
+  message_races queue recovery states status sweep timetravel)
 # With another PostgreSQL: every statement and its plan, the catalogue, migrations, locks, full-text
 # search and what a lost connection says, under the saver, its queue, leases, sessions and messages.
-# What graphs, values and the command line do above that is the same on each.
-ON_POSTGRES := $(call files,conformance conversation doctor errors graphs leases messages migrate \
-  plans queue retention schema sessions statements takeover)
+# What graphs, values and the command line do above that is the same on each. (Recovery ends and
+# starts embedded servers.)
+ON_POSTGRES := $(call files,conformance contract conversation delta doctor errors graphs interrupted \
+  lease message migrate plans queue retention schema search sessions statements sweep takeover_lock)
 VERSIONS ?= 15 16 17
 POSTGRES_16 := 16.14.0-beta.17
 POSTGRES_17 := 17.10.0-beta.17
