@@ -159,7 +159,7 @@ async def test_times_are_the_sources(old: Saver, saver: PostgresSaver) -> None:
     assert [session.thread_id for session in page.sessions] == ["newer", "t"]
     page = await sessions.list(active_since=BEGIN + timedelta(days=200))
     assert [session.thread_id for session in page.sessions] == ["newer"]
-    rows = (await Messages(saver).rows("t", until=BEGIN + timedelta(days=1))).rows
+    rows = (await Messages(saver).rows("t", until=BEGIN + timedelta(days=1, hours=1))).rows
     assert 0 < len(rows) < len((await Messages(saver).rows("t")).rows)
     await histories.chat(old).ainvoke({"messages": [HumanMessage("more")]}, config_of("t"))
     await _dated(old, "t", _days(200))

@@ -72,7 +72,7 @@ SAME: list[tuple[Any, Any]] = [
     (np.array([None, [1]], dtype=object), np.array([None, [1]], dtype=object)),
     (np.float32(nan()), np.float32(nan())),
     (np.complex64(complex(1, NAN)), np.complex64(complex(1, NAN))),
-    (np.datetime64("NaT"), np.datetime64("NaT")),
+    (np.datetime64("NaT", "s"), np.datetime64("NaT", "s")),
     (np.arange(4)[::2], np.array([0, 2])),
     (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)),
     ({nan(), (1, nan())}, {nan(), (1, nan())}),
