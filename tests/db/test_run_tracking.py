@@ -23,8 +23,8 @@ from langgraph_pgsaga.errors import (
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
 from langgraph_pgsaga.threads import session_id_of
 from tests._limits import HANG_SECONDS
+from tests.db._gates import CONFIG, adds, graph_of
 from tests.db._puts import checkpoint_of, config_of
-from tests.db.test_leases import CONFIG, adds, graph_of
 
 pytestmark = pytest.mark.anyio
 

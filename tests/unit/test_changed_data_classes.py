@@ -276,7 +276,7 @@ def test_a_combination_without_one_of_its_members_is_an_error(
 def test_flags_come_back_as_from_langgraphs_serializer(monkeypatch: pytest.MonkeyPatch) -> None:
     """None, one, several, all, bits without a name, more of them than an integer has, of every
     boundary; as values and as keys."""
-    own = JsonPlusSerializer(allowed_msgpack_modules=[(__name__, "Thing")])
+    own = JsonPlusSerializer(allowed_msgpack_modules=[(HERE.__name__, "Thing")])
     kinds_of_flags: list[Any] = [enum.Flag, enum.IntFlag]
     for boundary in (enum.STRICT, enum.CONFORM, enum.KEEP):
         for kind in kinds_of_flags:
@@ -297,7 +297,7 @@ def test_flags_stored_by_number_load_by_number(monkeypatch: pytest.MonkeyPatch) 
     cls = flags(R=1, W=2, X=4)
     monkeypatch.setattr(HERE, "Thing", named(cls, "Thing"), raising=False)
     for number in range(8):
-        by_number = ormsgpack.Ext(0, ormsgpack.packb((__name__, "Thing", number)))
+        by_number = ormsgpack.Ext(0, ormsgpack.packb((HERE.__name__, "Thing", number)))
         assert SafeSerializer().loads_typed(("msgpack", ormsgpack.packb(by_number))) is cls(number)
 
 
@@ -309,7 +309,7 @@ def test_forged_names_of_flags_are_typed_errors(
 ) -> None:
     """Whatever stands where the names do."""
     monkeypatch.setattr(HERE, "Thing", named(flags(R=1, W=2), "Thing"), raising=False)
-    forged = ormsgpack.Ext(0, ormsgpack.packb((__name__, "Thing", 3, {"member": told})))
+    forged = ormsgpack.Ext(0, ormsgpack.packb((HERE.__name__, "Thing", 3, {"member": told})))
     with contextlib.suppress(SerializationError):
         found = SafeSerializer().loads_typed(("msgpack", ormsgpack.packb(forged)))
         assert type(found) is vars(HERE)["Thing"]
