@@ -221,8 +221,7 @@ def decode_state(
     if codec.encrypts and (inline or exact is None):
         problem = "it isn't encrypted, but this saver's serializer encrypts"
         raise CorruptValueError(what="a stored checkpoint", problem=problem)
-    if not SMALL_TYPES.issuperset(map(type, inline.values())):
-        raise _corrupt_state("channel_values")
+    _check_small(inline)
     if exact_type is None or exact is None:
         return _checked(checkpoint_id, StateData(data, _json.load(metadata), inline, None))
     whole = codec.load(exact_type, exact)
@@ -252,6 +251,24 @@ def _mapping(value: Any, part: str = "state_data") -> dict[str, Any]:
 
 def _corrupt_state(part: str) -> CorruptValueError:
     return CorruptValueError(what="a stored checkpoint", problem=f"its {part} was altered")
+
+
+def _check_small(inline: dict[str, Any]) -> None:
+    if not SMALL_TYPES.issuperset(map(type, inline.values())):
+        raise _corrupt_state("channel_values")
+
+
+def small_values_of(state_data: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The versions of a checkpoint's channels, and the values that stand in its row.
+
+    Raises:
+        CorruptValueError: they were altered.
+    """
+    data = _mapping(_json.load(state_data))
+    versions = _mapping(data.get("channel_versions"), "channel_versions")
+    inline = _mapping(data.get("channel_values"), "channel_values")
+    _check_small(inline)
+    return versions, {channel: inline[channel] for channel in inline if channel in versions}
 
 
 def inline_values(state_data: str) -> dict[str, Any]:

@@ -46,7 +46,9 @@ from langgraph_pgsaga.checkpoint.decode import (
     add_pending_sends,
     decode_fetched,
     needs_pending_sends,
+    placed,
     reading,
+    small_values_of,
 )
 from langgraph_pgsaga.checkpoint.delta_history import delta_channel_history, pending_sends
 from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
@@ -390,6 +392,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         change = self._tracker.of_put(address, config, checkpoint, metadata)
         queue = self._queue()
         await queue.turn()
+        if self._small_values.lacks_parent(address, checkpoint, new_versions):
+            await self._ask_parent(address)
         known = self._cache.known(address.session_id)
         call = encode_put(
             self.codec,
@@ -400,10 +404,22 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             new_versions,
             known.numbers if known else {},
             change,
-            self._small_values.of_put(address, checkpoint),
+            self._small_values.of_put(address, checkpoint, new_versions),
         )
         await queue.store(call)
         return address.config(checkpoint["id"])
+
+    async def _ask_parent(self, address: Address) -> None:
+        """Learns which small values stand in the row of the checkpoint that a put is below."""
+        parent_id = address.checkpoint_id
+        if parent_id is None or not self.codec.values.readable:  # encrypted, none stand in rows
+            return
+        place = address.session_id, address.stored_ns, parent_id
+        rows = await self.db.fetch(_STATEMENTS["find_state_data"], *place)
+        with placed(address.given_thread_id, address.stored_ns, parent_id):
+            for row in rows:
+                versions, small = small_values_of(row["state_data"])
+                self._small_values.learn_parent(address, parent_id, versions, small)
 
     async def aput_writes(
         self,

@@ -4,15 +4,20 @@ LangGraph gives a put the values of those channels that the graph has. A thread 
 of another release on the same thread during a deployment, and those are named by channel and
 version only. A larger value is found by these. A small one has to be repeated from the row of
 the parent, where it stands under the same version.
+
+LangGraph also names versions of channels that hold nothing, at nearly every step. These are told
+from the others by what the parent's row holds, so it is remembered of each checkpoint that was
+read or put, also where that is nothing. The row of a parent that isn't remembered is asked for.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from langgraph.checkpoint.base import Checkpoint
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint
 
 from langgraph_pgsaga import _fork, _json
 from langgraph_pgsaga.threads import Address
@@ -63,24 +68,43 @@ class SmallValueCache:
 
     def learn(self, address: Address, checkpoint: Checkpoint) -> None:
         """Remembers those of a checkpoint that was read."""
-        self._set(address, checkpoint, small_values(checkpoint))
+        versions = checkpoint["channel_versions"]
+        self._set(_key(address, checkpoint["id"]), versions, small_values(checkpoint))
 
-    def of_put(self, address: Address, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Those that a checkpoint is to be stored with: its own, and what it has of its parent."""
+    def learn_parent(
+        self, address: Address, parent_id: str, versions: Mapping[str, Any], small: dict[str, Any]
+    ) -> None:
+        """Remembers those of a row that was asked for."""
+        self._set(_key(address, parent_id), versions, small)
+
+    def lacks_parent(
+        self, address: Address, checkpoint: Checkpoint, new_versions: ChannelVersions
+    ) -> bool:
+        """Whether a put may have values of its parent's row, of which nothing is remembered."""
+        parent_id = address.checkpoint_id
+        if parent_id is None or _key(address, parent_id) in self._found:
+            return False
+        own = checkpoint["channel_values"]
+        named = checkpoint["channel_versions"]
+        return any(channel not in own and channel not in new_versions for channel in named)
+
+    def of_put(
+        self, address: Address, checkpoint: Checkpoint, new_versions: ChannelVersions
+    ) -> dict[str, Any]:
+        """Those that a checkpoint is to be stored with: its own, and what it has of its parent.
+
+        A new version without a value says that the channel has none now.
+        """
         small = small_values(checkpoint)
         if address.checkpoint_id is not None:
             parent = self._found.get(_key(address, address.checkpoint_id))
-            if parent is not None:
-                _inherit(small, checkpoint, parent)
-        self._set(address, checkpoint, small)
+            if parent:
+                _inherit(small, checkpoint, new_versions, parent)
+        self._set(_key(address, checkpoint["id"]), checkpoint["channel_versions"], small)
         return small
 
-    def _set(self, address: Address, checkpoint: Checkpoint, small: dict[str, Any]) -> None:
-        if not small:
-            return
-        versions = checkpoint["channel_versions"]
+    def _set(self, key: _Key, versions: Mapping[str, Any], small: dict[str, Any]) -> None:
         versioned = {channel: (versions[channel], value) for channel, value in small.items()}
-        key = _key(address, checkpoint["id"])
         with self._lock:
             self._found[key] = versioned
             self._found.move_to_end(key)
@@ -92,9 +116,16 @@ def _key(address: Address, checkpoint_id: str) -> _Key:
     return address.thread_id, address.stored_ns, checkpoint_id
 
 
-def _inherit(small: dict[str, Any], checkpoint: Checkpoint, parent: _Versioned) -> None:
+def _inherit(
+    small: dict[str, Any],
+    checkpoint: Checkpoint,
+    new_versions: ChannelVersions,
+    parent: _Versioned,
+) -> None:
     """Adds the parent's values that the checkpoint has by their versions, and doesn't bring."""
     versions, own = checkpoint["channel_versions"], checkpoint["channel_values"]
     for channel, (version, value) in parent.items():
-        if channel not in own and versions.get(channel) == version:
+        if channel in own or channel in new_versions:
+            continue
+        if versions.get(channel) == version:
             small[channel] = value

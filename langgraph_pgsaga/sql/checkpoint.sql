@@ -276,6 +276,13 @@ cross join lateral (
 ) h
 where s.session_id = $1;
 
+-- name: find_state_data
+-- What stands in a checkpoint's own row: a put below it may go on with its values.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text
+-- columns: state_data jsonb
+select s.state_data from {schema}.agent_states s
+where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
+
 -- name: get_checkpoint
 -- One checkpoint (the latest of the namespace where checkpoint_id is null) with its
 -- values, pending writes, and the messages that these refer to: one row of kind 'state',

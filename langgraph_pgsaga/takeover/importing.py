@@ -469,7 +469,10 @@ class _Takeover:
         new: ChannelVersions = {}
         for channel, version in checkpoint["channel_versions"].items():
             place = namespace, channel, str(version)
-            if channel in checkpoint["channel_values"] and place not in self._versions:
+            # Named as new, a channel without a value has none, whatever its parent's is.
+            if channel not in checkpoint["channel_values"]:
+                new[channel] = version
+            elif place not in self._versions:
                 self._versions.add(place)
                 new[channel] = version
         return config, new

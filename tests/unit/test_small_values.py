@@ -30,10 +30,11 @@ def test_a_value_is_inherited_under_its_version_only() -> None:
     )
     cache.learn(Address.of({"configurable": {"thread_id": "t"}}), first)
     second = checkpoint({"renewed": 5}, {"kept": "1", "emptied": "2", "renewed": "2"})
-    assert cache.of_put(below(first), second) == {"kept": 1, "renewed": 5}
+    assert cache.of_put(below(first), second, {}) == {"kept": 1, "renewed": 5}
     third = checkpoint({"large": [1]}, {"kept": "1", "emptied": "2", "renewed": "3", "large": "3"})
-    assert cache.of_put(below(second), third) == {"kept": 1}
-    assert cache.of_put(below(first), third) == {"kept": 1}
+    assert cache.of_put(below(second), third, {}) == {"kept": 1}
+    assert cache.of_put(below(first), third, {}) == {"kept": 1}
+    assert cache.of_put(below(first), third, {"kept": "1"}) == {}, "a new version without a value"
 
 
 def test_those_of_another_thread_or_namespace_are_not_inherited() -> None:
@@ -44,7 +45,7 @@ def test_those_of_another_thread_or_namespace_are_not_inherited() -> None:
     child = checkpoint({}, {"kept": "1"})
     for thread, namespace in (("u", ""), ("t", "sub")):
         address = Address.of(checkpoint_config(thread, namespace, parent["id"]))
-        assert cache.of_put(address, child) == {}
+        assert cache.of_put(address, child, {}) == {}
 
 
 def test_the_checkpoints_used_last_are_remembered(monkeypatch: Any) -> None:
@@ -55,5 +56,5 @@ def test_the_checkpoints_used_last_are_remembered(monkeypatch: Any) -> None:
     for one in (first, second, first, third):
         cache.learn(root, one)
     child = checkpoint({}, {"a": "1"})
-    assert cache.of_put(below(first), child) == {"a": 0}
-    assert cache.of_put(below(second), child) == {}
+    assert cache.of_put(below(first), child, {}) == {"a": 0}
+    assert cache.of_put(below(second), child, {}) == {}
