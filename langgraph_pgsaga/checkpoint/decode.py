@@ -411,13 +411,10 @@ async def decode_fetched(
     if "state" not in by_kind:
         return None
     (state_row,) = by_kind["state"]
-    lease_id = state_row["path"] and UUID(state_row["path"])
-    if state_row["name"] is None:
-        return FetchedCheckpoint(None, lease_id, state_row["last_position"])
-    with placed(thread_id, stored_ns, state_row["name"]):
-        return await _decode_fetched(
-            codec, thread_id, stored_ns, state_row, by_kind, known, lease_id
-        )
+    if state_row["checkpoint_id"] is None:
+        return FetchedCheckpoint(None, state_row["lease_id"], state_row["last_position"])
+    with placed(thread_id, stored_ns, state_row["checkpoint_id"]):
+        return await _decode_fetched(codec, thread_id, stored_ns, state_row, by_kind, known)
 
 
 async def _decode_fetched(
@@ -427,25 +424,25 @@ async def _decode_fetched(
     state_row: asyncpg.Record,
     by_kind: Mapping[str, list[asyncpg.Record]],
     known: KnownSession | None,
-    lease_id: UUID | None,
 ) -> FetchedCheckpoint:
     sent: dict[int, StoredMessage] = {}
     for place, some in enumerate(slices(by_kind.get("message", ()))):
         if place:
             await asyncio.sleep(0)
-        sent.update((row["no"], codec.of_row(row["type"], row["payload"])) for row in some)
-    is_known = known is not None and known.epoch == state_row["no"]
+        sent.update((row["message_no"], codec.of_row(row["type"], row["payload"])) for row in some)
+    epoch = state_row["message_epoch"]
+    is_known = known is not None and known.epoch == epoch
     stored = {**known.contents, **sent} if known is not None and is_known else sent
     messages = Messages(codec, stored)
     await messages.prepare(map(value_of, by_kind.get("value", ())))
     values = {
-        row["name"]: decode_value(codec.values, row["name"], value_of(row), messages)
+        row["channel"]: decode_value(codec.values, row["channel"], value_of(row), messages)
         for row in by_kind.get("value", ())
     }
     found = checkpoint_tuple(
         decode_state(
             codec.values,
-            state_row["name"],
+            state_row["checkpoint_id"],
             state_row["state_data"],
             state_row["metadata"],
             state_row["type"],
@@ -453,16 +450,17 @@ async def _decode_fetched(
         ),
         thread_id=thread_id,
         stored_ns=stored_ns,
-        checkpoint_id=state_row["name"],
-        parent_checkpoint_id=state_row["ref"],
+        checkpoint_id=state_row["checkpoint_id"],
+        parent_checkpoint_id=state_row["parent_checkpoint_id"],
         values=values,
         pending_writes=decode_writes(
             codec.values, map(_write_of, by_kind.get("write", ())), messages
         ),
     )
-    epoch, counts = state_row["no"], state_row["message_runs"]
+    counts = state_row["message_count"], state_row["deletion_count"]
     session = None if epoch is None else FetchedSession(epoch, *counts)
-    return FetchedCheckpoint(found, lease_id, state_row["last_position"], session, sent)
+    base = state_row["lease_id"], state_row["last_position"]
+    return FetchedCheckpoint(found, *base, session, sent)
 
 
 def value_of(row: asyncpg.Record) -> StoredValue:
@@ -471,7 +469,7 @@ def value_of(row: asyncpg.Record) -> StoredValue:
 
 
 def _write_of(row: asyncpg.Record) -> StoredWrite:
-    return StoredWrite(row["path"], row["ref"], row["no"], row["name"], value_of(row))
+    return StoredWrite(row["task_path"], row["task_id"], row["idx"], row["channel"], value_of(row))
 
 
 def needs_pending_sends(checkpoint: Mapping[str, Any]) -> bool:

@@ -287,10 +287,14 @@ where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
 -- One checkpoint (the latest of the namespace where checkpoint_id is null) with its
 -- values, pending writes, and the messages that these refer to: one row of kind 'state',
 -- then the others. The first held_messages of the session are left out if held_epoch is
--- still its epoch. The state's row has the session's epoch as no, its message_count and
--- deletion_count as message_runs, and its lease as path.
+-- still its epoch. A column that a kind doesn't have is null. type and payload are what the
+-- kind's row holds, a state's its exact_type and exact; the state's row also has what counts
+-- of the session. There is a state's row, without a checkpoint, where only the session is.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, held_epoch bigint, held_messages integer
--- columns: kind text, name text, ref text, path text, no bigint, type text, payload bytea, message_runs integer[], state_data jsonb, metadata jsonb, last_position bigint
+-- columns: kind text, type text, payload bytea, message_runs integer[], channel text,
+--   task_id text, task_path text, idx integer, message_no integer, checkpoint_id text,
+--   parent_checkpoint_id text, state_data jsonb, metadata jsonb, message_epoch bigint,
+--   message_count integer, deletion_count integer, last_position bigint, lease_id uuid
 with wanted as materialized (
   select
     s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact
@@ -339,26 +343,28 @@ held_writes as materialized (
   ) w
 )
 select
-  'state' as kind, s.checkpoint_id as name, s.parent_checkpoint_id as ref, e.lease_id::text as path,
-  e.message_epoch as no, s.exact_type as type, s.exact as payload,
-  array[e.message_count, e.deletion_count] as message_runs, s.state_data, s.metadata,
-  e.last_position
+  'state' as kind, s.exact_type as type, s.exact as payload, null::integer[] as message_runs,
+  null as channel, null as task_id, null as task_path, null::integer as idx,
+  null::integer as message_no, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata,
+  e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id
 from (select) one
 left join wanted s on true
 left join session e on true
 where s.checkpoint_id is not null or e.message_epoch is not null
 union all
-select 'value', v.channel, null, null, null, v.type, v.payload, v.message_runs, null, null,
-  null
+select
+  'value', v.type, v.payload, v.message_runs, v.channel, null, null, null, null, null, null, null,
+  null, null, null, null, null, null
 from held_values v
 union all
 select
-  'write', w.channel, w.task_id, w.task_path, w.idx, w.type, w.payload, w.message_runs, null,
-  null, null
+  'write', w.type, w.payload, w.message_runs, w.channel, w.task_id, w.task_path, w.idx, null, null,
+  null, null, null, null, null, null, null, null
 from held_writes w
 union all
-select 'message', null, null, null, m.message_no, m.payload_type, m.payload, null, null, null,
-  null
+select
+  'message', m.payload_type, m.payload, null, null, null, null, null, m.message_no, null, null,
+  null, null, null, null, null, null, null
 from (
   select v.message_runs from held_values v union all select w.message_runs from held_writes w
 ) a
