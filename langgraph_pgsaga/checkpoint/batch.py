@@ -160,8 +160,9 @@ class Batch:
         if name == "write_pending":
             return [self.writes]
         # Locked in this order: no two statements may wait for each other.
-        parts = [self.sessions[session_id] for session_id in sorted(self.sessions)]
-        known = [[self._session_row(part) for part in parts], self.states, self.values]
+        ids = sorted(self.sessions)
+        rows = [self._session_row(self.sessions[session_id]) for session_id in ids]
+        known = [ids, rows, self.states, self.values]
         if name == "write_states":
             return known
         return [*known, self.blobs, self.messages, self.writes]

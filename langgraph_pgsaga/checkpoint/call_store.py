@@ -34,6 +34,11 @@ class CallStore:
         self._cache = cache
         self._tracker = tracker
 
+    @property
+    def is_distributed(self) -> bool:
+        """Whether a statement takes the calls of one session only."""
+        return self._db.distributed
+
     async def store_together(self, calls: Sequence[EncodedCall]) -> Set[UUID]:
         """Stores the calls in one statement.
 

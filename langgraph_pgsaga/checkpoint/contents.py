@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import asyncpg
+
 from langgraph_pgsaga._langgraph import is_trigger
 from langgraph_pgsaga.checkpoint.decode import (
     Runs,
@@ -62,9 +64,11 @@ class Contents:
         missing = list(dict.fromkeys(k for k in keys if k not in self._stored))
         if not missing:
             return
-        columns = [list(column) for column in zip(*missing, strict=True)]
-        with reading():
-            rows = await self._db.fetch(_STATEMENTS["select_values"], *columns, conn=conn)
+        rows: list[asyncpg.Record] = []
+        for keys_of_one in self._db.routed(missing):
+            columns = [list(column) for column in zip(*keys_of_one, strict=True)]
+            with reading():
+                rows += await self._db.fetch(_STATEMENTS["select_values"], *columns, conn=conn)
         await self.fetch_messages(((row["session_id"], row["message_runs"]) for row in rows), conn)
         self._stored.update(dict.fromkeys(missing))
         for row in rows:
@@ -89,8 +93,8 @@ class Contents:
             for session_id, asked in wanted.items()
             for run in _without(_united(asked), self._fetched.get(session_id, []))
         ]
-        if rows:
-            columns = [list(column) for column in zip(*rows, strict=True)]
+        for rows_of_one in self._db.routed(rows):
+            columns = [list(column) for column in zip(*rows_of_one, strict=True)]
             statement = _STATEMENTS["select_messages"]
             found_rows = await self._db.fetch(statement, *columns, conn=conn)
             for place, some in enumerate(slices(found_rows)):

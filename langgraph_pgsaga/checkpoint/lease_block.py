@@ -177,14 +177,12 @@ class Renewals:
 
     async def _renew(self, leases: list[Lease]) -> None:
         leases = sorted(leases, key=lambda lease: lease.session_id)
-        # What is lost says so to whoever writes next; meanwhile it is tried again.
-        with suppress(ServerError):
-            await self._db.fetch(
-                _STATEMENTS["renew_leases"],
-                [lease.session_id for lease in leases],
-                [lease.lease_id for lease in leases],
-                [lease.seconds for lease in leases],
-            )
+        rows = [(lease.session_id, lease.lease_id, lease.seconds) for lease in leases]
+        for part in self._db.routed(rows):
+            columns = [list(column) for column in zip(*part, strict=True)]
+            # What is lost says so to whoever writes next; meanwhile it is tried again.
+            with suppress(ServerError):
+                await self._db.fetch(_STATEMENTS["renew_leases"], *columns)
         with self._lock:
             for lease in leases:
                 if lease.lease_id in self._due:

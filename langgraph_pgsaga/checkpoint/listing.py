@@ -275,10 +275,12 @@ class CheckpointListing:
     async def _writes(
         self, states: Iterable[_StateKey], conn: Connection
     ) -> dict[_StateKey, list[StoredWrite]]:
-        columns = [list(column) for column in zip(*dict.fromkeys(states), strict=True)]
         found: dict[_StateKey, list[StoredWrite]] = {}
-        with reading():
-            rows = await self._db.fetch(_STATEMENTS["select_writes"], *columns, conn=conn)
+        rows: list[asyncpg.Record] = []
+        for keys in self._db.routed(list(dict.fromkeys(states))):
+            columns = [list(column) for column in zip(*keys, strict=True)]
+            with reading():
+                rows += await self._db.fetch(_STATEMENTS["select_writes"], *columns, conn=conn)
         runs = ((row["session_id"], row["message_runs"]) for row in rows)
         await self._contents.fetch_messages(runs, conn)
         for row in rows:

@@ -180,7 +180,7 @@ class _Lane:
             queued = self._queue[0]
             call = queued.call
             size += call.size
-            is_of_another = _is_of_another(call, leases)
+            is_of_another = _is_of_another(call, leases) or self._is_elsewhere(call, taken)
             if taken and (size > _MOST_BYTES or call.key in keys or is_of_another):
                 break
             self._queue.popleft()
@@ -188,6 +188,11 @@ class _Lane:
                 keys.add(call.key)
                 taken.append(queued)
         return taken
+
+    def _is_elsewhere(self, call: EncodedCall, taken: Sequence[_Queued]) -> bool:
+        """Whether the call's session may be on another server than that of those taken."""
+        first = taken[0].call.session_id if taken else call.session_id
+        return self._store.is_distributed and first != call.session_id
 
     async def _store_together(self, taken: Sequence[_Queued]) -> list[_Queued]:
         """Stores what was taken in one statement; the result are those to be stored alone."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 T = TypeVar("T")
+Row = TypeVar("Row", bound=tuple[Any, ...])
 
 _log = logging.getLogger("langgraph_pgsaga.database")
 _STATEMENTS = load_statements("database")
@@ -109,6 +110,8 @@ class Database:
         max_size: connections a pool opens at most, per event loop.
         pooler: set it when the DSN leads to pgbouncer (or the like) in transaction
             mode: no named prepared statements. Costs a round trip per statement.
+        distributed: set it when Citus has the tables on several servers (`pgsaga migrate
+            distribute`): each statement is then for one session, and planned with its values.
         connect_timeout_seconds: for one attempt to connect to a host; None takes the DSN's
             connect_timeout, else 10.
         acquire_timeout_seconds: for a connection of the pool to become free.
@@ -123,6 +126,7 @@ class Database:
         min_size: int = 0,
         max_size: int = 10,
         pooler: bool = False,
+        distributed: bool = False,
         connect_timeout_seconds: float | None = None,
         acquire_timeout_seconds: float = 30.0,
         retry_seconds: float = 30.0,
@@ -151,6 +155,7 @@ class Database:
         self._target = Target.of(dsn)
         self.schema = schema
         self.pooler = pooler
+        self.distributed = distributed
         self._sizes = (min_size, max_size)
         self._connect_timeout_seconds = _first_given(
             connect_timeout_seconds, self._target.connect_timeout_seconds, 10.0
@@ -268,6 +273,18 @@ class Database:
                     connection = await stack.enter_async_context(self._connection(pool, keep=False))
                     await stack.enter_async_context(_in_transaction(connection))
                 yield connection
+
+    def routed(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
+        """The rows, each with its session first, in parts for one statement each.
+
+        All at once; where the tables are distributed, session by session in their order.
+        """
+        if not self.distributed:
+            return [rows] if rows else []
+        parts: dict[Any, list[Row]] = {}
+        for row in rows:
+            parts.setdefault(row[0], []).append(row)
+        return list(parts.values())
 
     def text(self, statement: Statement) -> str:
         """The statement's text with this database's schema."""
@@ -396,6 +413,8 @@ class Database:
         seconds = self._connect_timeout_seconds
         settings = {"application_name": _DEFAULT_APPLICATION_NAME}
         settings |= {} if self.pooler else _PLANNER_SETTINGS
+        if self.distributed:  # Citus has no plan for a statement without its values
+            settings.pop("plan_cache_mode", None)
         given = {name.lower() for name in self._target.settings}
         settings = {name: value for name, value in settings.items() if name not in given}
         return {

@@ -16,31 +16,35 @@
 -- The same goes for leases: whoever may not write stores nothing. Pending writes of which
 -- the lease isn't known are no concern of it: nobody sees them before a checkpoint
 -- follows, and the first ones of a task count.
--- params: sessions pgsaga_new_session[], states pgsaga_new_state[],
+-- params: session_ids uuid[], sessions pgsaga_new_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
 --   writes pgsaga_new_write[]
 -- columns: session_id uuid, deletion_count integer
-with made as (
+with clock as materialized (
+  select now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
+),
+made as (
   insert into {schema}.agent_sessions as s
     (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_epoch,
      message_count, last_position, lease_id, lease_holder, lease_expires_at)
   select
     i.session_id, i.thread_id, i.user_id, i.agent_type, coalesce(i.status, 'active'),
     coalesce(i.priority, 0), coalesce(i.metadata, '{}'), i.message_epoch, i.new_messages,
-    (extract(epoch from now()) * 1000000.0)::bigint + i.new_states,
-    i.lease_id, i.lease_holder, now() + i.lease_seconds * interval '1 second'
-  from pg_catalog.unnest($1::{schema}.pgsaga_new_session[]) i
+    k.micros + i.new_states, i.lease_id, i.lease_holder,
+    {schema}.pgsaga_after(k.at, i.lease_seconds)
+  from clock k
+  cross join pg_catalog.unnest($2::{schema}.pgsaga_new_session[]) i
   where i.is_new
   on conflict (session_id) do nothing
   returning s.session_id, s.last_position, s.deletion_count
 ),
 kept as (
   update {schema}.agent_sessions s set
-    last_activity_at = now(),
+    last_activity_at = k.at,
     message_count = s.message_count + i.new_messages,
     last_position = case
       when i.new_states = 0 then s.last_position
-      else greatest(s.last_position, (extract(epoch from now()) * 1000000.0)::bigint) + i.new_states
+      else greatest(s.last_position, k.micros) + i.new_states
     end,
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
@@ -51,10 +55,12 @@ kept as (
     lease_holder = case when i.is_claim is null then s.lease_holder else i.lease_holder end,
     lease_expires_at = case
       when i.is_claim is null then s.lease_expires_at
-      else now() + i.lease_seconds * interval '1 second'
+      else {schema}.pgsaga_after(k.at, i.lease_seconds)
     end
-  from pg_catalog.unnest($1::{schema}.pgsaga_new_session[]) i
+  from clock k
+  cross join pg_catalog.unnest($2::{schema}.pgsaga_new_session[]) i
   where s.session_id = i.session_id
+    and s.session_id = any($1::uuid[])
     and not i.is_new
     and s.message_epoch = i.message_epoch
     and s.message_count = coalesce(i.message_count, s.message_count)
@@ -66,7 +72,7 @@ kept as (
         i.is_claim
         and (
           s.lease_expires_at is null
-          or s.lease_expires_at <= now()
+          or s.lease_expires_at <= k.at
           or (i.is_superseding and s.lease_id = i.base_lease_id)
         )
         and (
@@ -93,7 +99,7 @@ new_states as (
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
-  join pg_catalog.unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
+  join pg_catalog.unnest($3::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -108,14 +114,14 @@ new_values as (
     i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join pg_catalog.unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
+  join pg_catalog.unnest($4::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_blobs as (
   insert into {schema}.agent_state_blobs (session_id, hash, payload)
   select i.session_id, i.hash, i.payload
   from live l
-  join pg_catalog.unnest($4::{schema}.pgsaga_new_blob[]) i using (session_id)
+  join pg_catalog.unnest($5::{schema}.pgsaga_new_blob[]) i using (session_id)
   on conflict (session_id, hash) do nothing
 ),
 -- A digest that is there already, unknown to the caller, fails the statement.
@@ -127,7 +133,7 @@ new_messages as (
     i.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
     i.content, i.metadata, i.digest, i.payload_type, i.payload
   from live l
-  join pg_catalog.unnest($5::{schema}.pgsaga_new_message[]) i using (session_id)
+  join pg_catalog.unnest($6::{schema}.pgsaga_new_message[]) i using (session_id)
 ),
 new_writes as (
   insert into {schema}.agent_state_writes as w
@@ -136,7 +142,7 @@ new_writes as (
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
     i.type, i.payload, i.blob_hashes, i.message_runs
-  from pg_catalog.unnest($6::{schema}.pgsaga_new_write[]) i
+  from pg_catalog.unnest($7::{schema}.pgsaga_new_write[]) i
   where not i.is_dependent or i.session_id in (select l.session_id from live l)
   on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
     channel = excluded.channel,
@@ -152,12 +158,16 @@ select l.session_id, l.deletion_count from live l;
 -- name: write_states
 -- write_batch for checkpoints without new messages and blobs, of sessions that are
 -- there: the fewer parts a statement has, the sooner it is started.
--- params: sessions pgsaga_new_session[], states pgsaga_new_state[], new_values pgsaga_new_value[]
+-- params: session_ids uuid[], sessions pgsaga_new_session[], states pgsaga_new_state[],
+--   new_values pgsaga_new_value[]
 -- columns: session_id uuid, deletion_count integer
-with live as (
+with clock as materialized (
+  select now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
+),
+live as (
   update {schema}.agent_sessions s set
-    last_activity_at = now(),
-    last_position = greatest(s.last_position, (extract(epoch from now()) * 1000000.0)::bigint)
+    last_activity_at = k.at,
+    last_position = greatest(s.last_position, k.micros)
       + i.new_states,
     user_id = case when s.user_id = '' then i.user_id else s.user_id end,
     agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
@@ -166,9 +176,11 @@ with live as (
     metadata = coalesce(i.metadata, s.metadata),
     lease_id = i.lease_id,
     lease_holder = i.lease_holder,
-    lease_expires_at = now() + i.lease_seconds * interval '1 second'
-  from pg_catalog.unnest($1::{schema}.pgsaga_new_session[]) i
+    lease_expires_at = {schema}.pgsaga_after(k.at, i.lease_seconds)
+  from clock k
+  cross join pg_catalog.unnest($2::{schema}.pgsaga_new_session[]) i
   where s.session_id = i.session_id
+    and s.session_id = any($1::uuid[])
     and s.message_epoch = i.message_epoch
     and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
     and (
@@ -177,7 +189,7 @@ with live as (
         i.is_claim
         and (
           s.lease_expires_at is null
-          or s.lease_expires_at <= now()
+          or s.lease_expires_at <= k.at
           or (i.is_superseding and s.lease_id = i.base_lease_id)
         )
         and (
@@ -199,7 +211,7 @@ new_states as (
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
-  join pg_catalog.unnest($2::{schema}.pgsaga_new_state[]) i using (session_id)
+  join pg_catalog.unnest($3::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -214,7 +226,7 @@ new_values as (
     i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join pg_catalog.unnest($3::{schema}.pgsaga_new_value[]) i using (session_id)
+  join pg_catalog.unnest($4::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 )
 select l.session_id, l.deletion_count from live l;
@@ -316,7 +328,12 @@ session as materialized (
 held_values as materialized (
   select
     c.channel, v.type, v.message_runs,
-    coalesce(v.payload, {schema}.pgsaga_joined_blobs($1, v.blob_hashes)) as payload
+    coalesce(v.payload, (
+      select case when count(*) = pg_catalog.cardinality(v.blob_hashes)
+        then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
+      from pg_catalog.unnest(v.blob_hashes) with ordinality h (hash, place)
+      join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = h.hash
+    )) as payload
   from wanted s
   -- Forged versions, which are no object, are told of by who decodes the state.
   cross join lateral jsonb_each_text(
@@ -334,7 +351,12 @@ held_values as materialized (
 held_writes as materialized (
   select
     w.channel, w.task_id, w.task_path, w.idx, w.type, w.message_runs,
-    coalesce(w.payload, {schema}.pgsaga_joined_blobs($1, w.blob_hashes)) as payload
+    coalesce(w.payload, (
+      select case when count(*) = pg_catalog.cardinality(w.blob_hashes)
+        then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
+      from pg_catalog.unnest(w.blob_hashes) with ordinality h (hash, place)
+      join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = h.hash
+    )) as payload
   from wanted s
   cross join lateral (
     select a.* from {schema}.agent_state_writes a
@@ -386,10 +408,15 @@ cross join lateral (
 -- name: select_pending_sends
 -- The Send writes of a checkpoint, which checkpoints before format 4 take from their parent.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, channel text
--- columns: type text, payload bytea, message_runs integer[]
+-- columns: type text, message_runs integer[], payload bytea
 select
-  w.type, coalesce(w.payload, {schema}.pgsaga_joined_blobs($1, w.blob_hashes)) as payload,
-  w.message_runs
+  w.type, w.message_runs,
+  coalesce(w.payload, (
+    select case when count(*) = pg_catalog.cardinality(w.blob_hashes)
+      then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
+    from pg_catalog.unnest(w.blob_hashes) with ordinality h (hash, place)
+    join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = h.hash
+  )) as payload
 from {schema}.agent_state_writes w
 where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = $3 and w.channel = $4
 order by w.task_path, w.task_id, w.idx;
@@ -402,23 +429,29 @@ order by w.task_path, w.task_id, w.idx;
 -- columns: message_epoch bigint, message_count integer, is_new boolean
 insert into {schema}.agent_sessions as s
   (session_id, thread_id, lease_id, lease_holder, lease_expires_at)
-values ($1, $2, $3, $4, now() + $5::float8 * interval '1 second')
+values ($1, $2, $3, $4, {schema}.pgsaga_after(now(), $5))
 on conflict (session_id) do update set
   lease_id = excluded.lease_id,
   lease_holder = excluded.lease_holder,
   lease_expires_at = excluded.lease_expires_at
-where s.lease_expires_at is null or s.lease_expires_at <= now() or s.lease_id = excluded.lease_id
+-- created_at is now, by its default.
+where s.lease_expires_at is null or s.lease_expires_at <= excluded.created_at
+  or s.lease_id = excluded.lease_id
 returning s.message_epoch, s.message_count, s.xmax = 0 as is_new;
 
 -- name: renew_leases
 -- Makes leases last for a while longer, also those that have ended but nobody took.
 -- params: session_ids uuid[], lease_ids uuid[], lease_seconds float8[]
 -- columns: session_id uuid
+with clock as materialized (
+  select now() as at
+)
 update {schema}.agent_sessions s
-set lease_expires_at = now() + i.lease_seconds * interval '1 second'
-from unnest($1::uuid[], $2::uuid[], $3::double precision[])
+set lease_expires_at = {schema}.pgsaga_after(k.at, i.lease_seconds)
+from clock k
+cross join unnest($1::uuid[], $2::uuid[], $3::double precision[])
   i (session_id, lease_id, lease_seconds)
-where s.session_id = i.session_id and s.lease_id = i.lease_id
+where s.session_id = i.session_id and s.session_id = any($1::uuid[]) and s.lease_id = i.lease_id
 returning s.session_id;
 
 -- name: release_lease

@@ -134,21 +134,30 @@ where s.metadata @> $1
 order by s.position desc, s.session_id
 limit $5;
 
+-- The contents of checkpoints: of one or more sessions. Each is bound twice, by the row that
+-- asks for it and by $1, which says where it is where the tables are distributed.
+
 -- name: select_values
 -- The stored values at the given versions; a version without a value has no row.
 -- params: session_ids uuid[], checkpoint_nss text[], channels text[], versions text[]
 -- columns: session_id uuid, checkpoint_ns text, channel text, version text, type text, payload bytea, message_runs integer[]
 select
-  k.session_id, k.checkpoint_ns, k.channel, k.version, v.type,
-  coalesce(v.payload, {schema}.pgsaga_joined_blobs(k.session_id, v.blob_hashes)) as payload,
-  v.message_runs
+  k.session_id, k.checkpoint_ns, k.channel, k.version, v.type, v.payload, v.message_runs
 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
   k (session_id, checkpoint_ns, channel, version)
 cross join lateral (
-  select a.type, a.payload, a.blob_hashes, a.message_runs
+  select
+    a.type, a.message_runs,
+    coalesce(a.payload, (
+      select case when count(*) = pg_catalog.cardinality(a.blob_hashes)
+        then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
+      from pg_catalog.unnest(a.blob_hashes) with ordinality h (hash, place)
+      join {schema}.agent_state_blobs b on b.session_id = any($1::uuid[])
+        and b.session_id = a.session_id and b.hash = h.hash
+    )) as payload
   from {schema}.agent_state_values a
-  where a.session_id = k.session_id and a.checkpoint_ns = k.checkpoint_ns
-    and a.channel = k.channel and a.version = k.version
+  where a.session_id = k.session_id and a.session_id = any($1::uuid[])
+    and a.checkpoint_ns = k.checkpoint_ns and a.channel = k.channel and a.version = k.version
   limit 1
 ) v;
 
@@ -160,7 +169,8 @@ select r.session_id, m.message_no, m.payload_type, m.payload
 from unnest($1::uuid[], $2::integer[], $3::integer[]) r (session_id, first_no, last_no)
 cross join lateral (
   select a.message_no, a.payload_type, a.payload from {schema}.agent_messages a
-  where a.session_id = r.session_id and a.message_no between r.first_no and r.last_no
+  where a.session_id = r.session_id and a.session_id = any($1::uuid[])
+    and a.message_no between r.first_no and r.last_no
   order by a.message_no
 ) m;
 
@@ -170,14 +180,21 @@ cross join lateral (
 -- columns: session_id uuid, checkpoint_ns text, checkpoint_id text, task_id text, task_path text, idx integer, channel text, type text, payload bytea, message_runs integer[]
 select
   k.session_id, k.checkpoint_ns, k.checkpoint_id, w.task_id, w.task_path, w.idx, w.channel,
-  w.type,
-  coalesce(w.payload, {schema}.pgsaga_joined_blobs(k.session_id, w.blob_hashes)) as payload,
-  w.message_runs
+  w.type, w.payload, w.message_runs
 from unnest($1::uuid[], $2::text[], $3::text[]) k (session_id, checkpoint_ns, checkpoint_id)
 cross join lateral (
-  select a.* from {schema}.agent_state_writes a
-  where a.session_id = k.session_id and a.checkpoint_ns = k.checkpoint_ns
-    and a.checkpoint_id = k.checkpoint_id
+  select
+    a.task_id, a.task_path, a.idx, a.channel, a.type, a.message_runs,
+    coalesce(a.payload, (
+      select case when count(*) = pg_catalog.cardinality(a.blob_hashes)
+        then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
+      from pg_catalog.unnest(a.blob_hashes) with ordinality h (hash, place)
+      join {schema}.agent_state_blobs b on b.session_id = any($1::uuid[])
+        and b.session_id = a.session_id and b.hash = h.hash
+    )) as payload
+  from {schema}.agent_state_writes a
+  where a.session_id = k.session_id and a.session_id = any($1::uuid[])
+    and a.checkpoint_ns = k.checkpoint_ns and a.checkpoint_id = k.checkpoint_id
   offset 0
 ) w;
 
@@ -211,7 +228,16 @@ walk as (
   from target t
   join {schema}.agent_states s
     on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = t.parent_checkpoint_id
-  cross join lateral {schema}.pgsaga_stored_channels(s, $4::text[]) f (found_channels)
+  cross join lateral (
+    select coalesce(pg_catalog.array_agg(c), '{}') as found_channels
+    from pg_catalog.unnest($4::text[]) c
+    where s.state_data -> 'channel_values'::text ? c
+      or exists (
+        select from {schema}.agent_state_values v
+        where v.session_id = $1 and v.checkpoint_ns = $2 and v.channel = c
+          and v.version = s.state_data -> 'channel_versions'::text ->> c
+      )
+  ) f
   union all
   select
     w.depth + 1, s.checkpoint_id, s.parent_checkpoint_id, s.position, o.open_channels,
@@ -228,7 +254,16 @@ walk as (
   ) o
   join {schema}.agent_states s
     on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = w.parent_checkpoint_id
-  cross join lateral {schema}.pgsaga_stored_channels(s, o.open_channels) f (found_channels)
+  cross join lateral (
+    select coalesce(pg_catalog.array_agg(c), '{}') as found_channels
+    from pg_catalog.unnest(o.open_channels) c
+    where s.state_data -> 'channel_values'::text ? c
+      or exists (
+        select from {schema}.agent_state_values v
+        where v.session_id = $1 and v.checkpoint_ns = $2 and v.channel = c
+          and v.version = s.state_data -> 'channel_versions'::text ->> c
+      )
+  ) f
   where o.open_channels is not null and not w.is_again
 )
 select
@@ -253,7 +288,13 @@ order by depth;
 -- columns: checkpoint_id text, task_id text, channel text, type text, payload bytea, message_runs integer[]
 select
   w.checkpoint_id, w.task_id, w.channel, w.type,
-  coalesce(w.payload, {schema}.pgsaga_joined_blobs($1, w.blob_hashes)) as payload, w.message_runs
+  coalesce(w.payload, (
+    select case when count(*) = pg_catalog.cardinality(w.blob_hashes)
+      then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
+    from pg_catalog.unnest(w.blob_hashes) with ordinality h (hash, place)
+    join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = h.hash
+  )) as payload,
+  w.message_runs
 from pg_catalog.unnest($3::text[]) with ordinality k (checkpoint_id, place)
 cross join lateral (
   select a.* from {schema}.agent_state_writes a

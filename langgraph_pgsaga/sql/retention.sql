@@ -99,7 +99,12 @@ select
   end as sends_parent_id,
   array(
     select c from pg_catalog.unnest(d.channels) c
-    where c <> all({schema}.pgsaga_stored_channels(h, d.channels))
+    where not h.state_data -> 'channel_values'::text ? c
+      and not exists (
+        select from {schema}.agent_state_values v
+        where v.session_id = $1 and v.checkpoint_ns = h.checkpoint_ns and v.channel = c
+          and v.version = h.state_data -> 'channel_versions'::text ->> c
+      )
       -- One that was never written has no value, and nothing to be rebuilt from.
       and h.state_data -> 'channel_versions'::text ? c
   ) as delta_channels,

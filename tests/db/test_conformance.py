@@ -157,11 +157,17 @@ async def test_conforms_in_a_schema_of_an_odd_name(empty_dsn: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"pooler": True}, {"strict": True}, {"encrypted": True}, {"encrypted": True, "strict": True}],
-    ids=["pooler", "strict", "encrypted", "encrypted-strict"],
+    [
+        {"pooler": True},
+        {"distributed": True},
+        {"strict": True},
+        {"encrypted": True},
+        {"encrypted": True, "strict": True},
+    ],
+    ids=["pooler", "distributed", "strict", "encrypted", "encrypted-strict"],
 )
 async def test_conforms_with_each_option(dsn: str, options: dict[str, bool]) -> None:
-    """Pooler mode, the strict serializer and encryption pass all eight capabilities."""
+    """A pooler, distributed tables' statements, strictness and encryption pass all eight."""
     encrypted = "encrypted" in options
     given: dict[str, Any] = {k: v for k, v in options.items() if k != "encrypted"}
     if encrypted:

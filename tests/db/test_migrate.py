@@ -121,8 +121,9 @@ def test_ten_processes_at_once_all_succeed(empty_dsn: str, schema: str, newer: l
     assert "agent_states" in {table for _, table in tables}
     quoted = schema.replace('"', '""') or "public"
     applied = fetch(empty_dsn, f'select name from "{quoted}".pgsaga_migrations order by version')
-    here = [m.name for m in load_migrations()]
-    assert [row["name"] for row in applied] == here + [f"{len(here) + 1:04}_newer" for _ in newer]
+    here = load_migrations()
+    names = [m.name for m in here] + [f"{here[-1].version + 1:04}_newer" for _ in newer]
+    assert [row["name"] for row in applied] == names
 
 
 _BLOCKED = """

@@ -110,6 +110,29 @@ async def test_what_waits_goes_together(dsn: str) -> None:
                 assert await values_of(saver, config) == {"text": name, "on": [name]}
 
 
+async def test_where_tables_are_distributed_no_statement_has_two_sessions(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that wait for one lane are stored one after the other, each one's calls together."""
+    executed: list[tuple[int, int]] = []
+    arguments = Batch.arguments
+
+    def noted(batch: Batch) -> list[Any]:
+        executed.append((len({row[0] for row in batch.states + batch.writes}), len(batch.states)))
+        return arguments(batch)
+
+    monkeypatch.setattr(Batch, "arguments", noted)
+    async with PostgresSaver.from_conn_string(dsn, distributed=True) as saver:
+        names = threads_of_one_lane(5)
+        puts = [put(saver, name, text=f"{name} {n}") for name in names for n in range(3)]
+        configs = await asyncio.gather(*puts)
+        assert executed == [(1, 3)] * len(names)
+        await saver.aput_writes(configs[0], [("text", "more")], "task")
+        found = [found async for found in saver.alist(None)]
+        assert len(found) == len(puts)
+        assert [len(f.pending_writes or ()) for f in found] == [0] * 14 + [1]
+
+
 async def test_a_threads_calls_keep_their_order(dsn: str) -> None:
     """Writes that replace each other, all queued at once: the last one counts, always."""
     async with PostgresSaver.from_conn_string(dsn) as saver:
