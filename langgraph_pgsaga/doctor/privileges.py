@@ -19,9 +19,8 @@ NEEDED = {
     ("table", "agent_state_blobs"): ("select", "insert", "delete"),
     ("table", "agent_messages"): _ALL,
     ("table", "pgsaga_migrations"): ("select",),
-    ("function", "pgsaga_joined_blobs"): ("execute",),
+    ("function", "pgsaga_after"): ("execute",),
     ("function", "pgsaga_message_words"): ("execute",),
-    ("function", "pgsaga_stored_channels"): ("execute",),
 }
 WRITING = {"insert", "update", "delete"}
 
