@@ -1,9 +1,11 @@
-"""What a test needs of the machine beyond the Python packages."""
+"""What a test needs of the machine, where it may be missing."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+from typing import Any, NoReturn
 
 import pytest
 
@@ -18,7 +20,18 @@ def require_tool(name: str) -> str:
     )
     if path is not None:
         return path
-    reason = f"the program {name} isn't installed"
+    return _missing(f"the program {name} isn't installed")
+
+
+def require_package(name: str) -> Any:
+    """A package of the `test` extra; the same where it isn't installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return _missing(f"the package {name} isn't installed")
+
+
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("PGSAGA_REQUIRE_ALL") == "1":
         pytest.fail(f"{reason}, and PGSAGA_REQUIRE_ALL=1 asks for every test")
     pytest.skip(reason)

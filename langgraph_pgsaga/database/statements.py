@@ -6,10 +6,14 @@ A file is a sequence of statements, each below a header:
     -- What it is for, in a sentence or more.
     -- params: session_id uuid, labels text[]
     -- columns: label text, payload bytea
+    -- shard: session_id
     select ...
 
 `params` and `columns` are what a migrated database must agree to when the
-statement is prepared there. `{schema}` is the one marker; `render` replaces it.
+statement is prepared there. `shard` is the parameter that says on which server its rows
+are where the tables are distributed (session_ids: of one session then), or `all` and why:
+a test holds such a statement to what Citus takes. `{schema}` is the one marker; `render`
+replaces it.
 
 Functions and operators of which somebody could make a better fitting overload on the
 search_path are qualified (`pg_catalog.unnest`), or their arguments have their exact type
@@ -24,17 +28,21 @@ from functools import cache
 from importlib import resources
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
-_FIELD = re.compile(r"^-- (params|columns): ((?:.*\n)(?:--   .*\n)*)", re.MULTILINE)
+_FIELD = re.compile(r"^-- (params|columns|shard): ((?:.*\n)(?:--   .*\n)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One named statement; `params` and `columns` are (name, SQL type) pairs in order."""
+    """One named statement; `params` and `columns` are (name, SQL type) pairs in order.
+
+    `shard` names a parameter, or is "all"; "" where the header doesn't say.
+    """
 
     name: str
     text: str
     params: tuple[tuple[str, str], ...]
     columns: tuple[tuple[str, str], ...]
+    shard: str
 
 
 @cache
@@ -66,9 +74,17 @@ def _parse(name: str, body: str) -> Statement:
         text=text.strip().rstrip(";"),
         params=_pairs(fields.get("params", "")),
         columns=_pairs(fields.get("columns", "")),
+        shard=_shard(name, fields.get("shard", "")),
     )
 
 
 def _pairs(field: str) -> tuple[tuple[str, str], ...]:
     words = (pair.split() for pair in field.replace("--", "").split(","))
     return tuple((pair[0], " ".join(pair[1:])) for pair in words if pair)
+
+
+def _shard(name: str, field: str) -> str:
+    shard, _, reason = field.strip().partition(", ")
+    if (shard == "all") != bool(reason):
+        raise ValueError(f"statement {name} says of its shard neither a parameter nor all, and why")
+    return shard

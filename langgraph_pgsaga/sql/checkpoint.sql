@@ -20,6 +20,7 @@
 --   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
 --   writes pgsaga_new_write[]
 -- columns: session_id uuid, deletion_count integer
+-- shard: session_ids
 with clock as materialized (
   select now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
 ),
@@ -161,6 +162,7 @@ select l.session_id, l.deletion_count from live l;
 -- params: session_ids uuid[], sessions pgsaga_new_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[]
 -- columns: session_id uuid, deletion_count integer
+-- shard: session_ids
 with clock as materialized (
   select now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
 ),
@@ -235,6 +237,7 @@ select l.session_id, l.deletion_count from live l;
 -- write_batch for pending writes that refer to no message and no blob, and are written
 -- under no lease.
 -- params: writes pgsaga_new_write[]
+-- shard: writes
 insert into {schema}.agent_state_writes as w
   (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload)
 select
@@ -253,6 +256,7 @@ where w.idx < 0;
 -- name: delete_stray_writes
 -- The pending writes of a session that isn't there: they came after its deletion.
 -- params: session_id uuid
+-- shard: session_id
 delete from {schema}.agent_state_writes w
 where w.session_id = $1
   and not exists (select from {schema}.agent_sessions s where s.session_id = $1);
@@ -266,6 +270,7 @@ where w.session_id = $1
 --   deletion_count integer, has_parent boolean,
 --   lease_id uuid, lease_holder text, lease_expires_at timestamp with time zone,
 --   is_leased boolean, last_position bigint
+-- shard: session_id
 select
   s.message_epoch, s.message_count, h.digests, h.message_nos, s.deletion_count,
   exists (
@@ -307,6 +312,7 @@ where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
 --   task_id text, task_path text, idx integer, message_no integer, checkpoint_id text,
 --   parent_checkpoint_id text, state_data jsonb, metadata jsonb, message_epoch bigint,
 --   message_count integer, deletion_count integer, last_position bigint, lease_id uuid
+-- shard: session_id
 with wanted as materialized (
   select
     s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact
@@ -409,6 +415,7 @@ cross join lateral (
 -- The Send writes of a checkpoint, which checkpoints before format 4 take from their parent.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, channel text
 -- columns: type text, message_runs integer[], payload bytea
+-- shard: session_id
 select
   w.type, w.message_runs,
   coalesce(w.payload, (
@@ -427,6 +434,7 @@ order by w.task_path, w.task_id, w.idx;
 -- params: session_id uuid, thread_id text, lease_id uuid, lease_holder text,
 --   lease_seconds float8
 -- columns: message_epoch bigint, message_count integer, is_new boolean
+-- shard: session_id
 insert into {schema}.agent_sessions as s
   (session_id, thread_id, lease_id, lease_holder, lease_expires_at)
 values ($1, $2, $3, $4, {schema}.pgsaga_after(now(), $5))
@@ -443,6 +451,7 @@ returning s.message_epoch, s.message_count, s.xmax = 0 as is_new;
 -- Makes leases last for a while longer, also those that have ended but nobody took.
 -- params: session_ids uuid[], lease_ids uuid[], lease_seconds float8[]
 -- columns: session_id uuid
+-- shard: session_ids
 with clock as materialized (
   select now() as at
 )
@@ -457,6 +466,7 @@ returning s.session_id;
 -- name: release_lease
 -- Gives a lease back.
 -- params: session_id uuid, lease_id uuid
+-- shard: session_id
 update {schema}.agent_sessions
 set lease_id = null, lease_holder = null, lease_expires_at = null
 where session_id = $1 and lease_id = $2;

@@ -4,12 +4,14 @@
 -- name: ping
 -- The shortest round trip there is.
 -- columns: pid integer
+-- shard: all, on the server that is asked
 select pg_backend_pid() as pid;
 
 -- name: describe_server
 -- The server, its database, and how far transaction ids are from running out.
 -- columns: version text, version_number integer, is_standby boolean, is_read_only boolean,
 --   transaction_age integer, vector_version text, character_types text
+-- shard: all, on the server that is asked
 select
   current_setting('server_version') as version,
   current_setting('server_version_num')::integer as version_number,
@@ -24,6 +26,7 @@ where d.datname = current_database();
 -- name: count_connections
 -- Connections of clients, how many of them are this package's, and how many there may be.
 -- columns: connections bigint, own_connections bigint, max_connections integer
+-- shard: all, on the server that is asked
 select
   count(*) as connections,
   count(*) filter (where a.application_name = 'langgraph_pgsaga') as own_connections,
@@ -35,6 +38,7 @@ where a.backend_type = 'client backend';
 -- Settings by name, numbers in their base unit.
 -- params: names text[]
 -- columns: name text, setting text, unit text
+-- shard: all, on the server that is asked
 select s.name, s.setting, s.unit
 from pg_settings s
 where s.name = any ($1::text[]);
@@ -44,6 +48,7 @@ where s.name = any ($1::text[]);
 -- params: sessions_table text
 -- columns: name text, total_bytes bigint, live_rows bigint, dead_rows bigint, updates bigint,
 --   hot_updates bigint, vacuumed_at timestamp with time zone
+-- shard: all, on the server that is asked
 select
   c.relname::text as name,
   pg_total_relation_size(c.oid::regclass) as total_bytes,
@@ -63,6 +68,7 @@ order by c.relname;
 -- Those beside agent_sessions with row security that counts for this user.
 -- params: sessions_table text
 -- columns: name text
+-- shard: all, on the server that is asked
 select c.relname::text as name
 from pg_class c
 where c.relnamespace = (select s.relnamespace from pg_class s where s.oid = to_regclass($1::text))
@@ -74,6 +80,7 @@ order by c.relname;
 -- name: print_plainly
 -- Has literals printed in one way, whatever the database's settings; to the transaction's end.
 -- columns: strings text, bytes text, dates text, intervals text
+-- shard: all, on the server that is asked
 select
   set_config('standard_conforming_strings', 'on', true) as strings,
   set_config('bytea_output', 'hex', true) as bytes,
@@ -88,6 +95,7 @@ select
 -- without their schema, which is printed only where others of that name stand before them.
 -- params: migrations_table text
 -- columns: kind text, name text, definition text
+-- shard: all, on the server that is asked
 with home as materialized (
   select n.oid as id, quote_ident(n.nspname::text) || '.' as prefix
   from pg_catalog.pg_class c
@@ -222,6 +230,7 @@ order by o.kind collate "C", o.name collate "C";
 -- there, in one schema; before that, usage of the schema.
 -- params: schema_name text, kinds text[], names text[], privileges text[]
 -- columns: role text, kind text, name text, privilege text
+-- shard: all, on the server that is asked
 with home as (
   select n.oid as id, n.nspname::text as name
   from pg_catalog.pg_namespace n
@@ -257,6 +266,7 @@ order by m.place;
 -- Other sessions of this database whose transaction has been open for so long.
 -- params: idle_seconds bigint, active_seconds bigint
 -- columns: pid integer, user_name text, application_name text, is_idle boolean, seconds bigint
+-- shard: all, on the server that is asked
 select
   a.pid,
   a.usename::text as user_name,
@@ -275,6 +285,7 @@ order by a.xact_start;
 -- name: list_replicas
 -- Who replicates from here, and how far behind each one is.
 -- columns: application_name text, state text, lag_bytes bigint, lag_seconds bigint
+-- shard: all, on the server that is asked
 select
   r.application_name,
   r.state,
@@ -289,6 +300,7 @@ order by r.application_name;
 -- name: list_idle_slots
 -- Replication slots that nobody reads, and the WAL that the server keeps for each.
 -- columns: slot_name text, kept_bytes bigint
+-- shard: all, on the server that is asked
 select
   s.slot_name::text as slot_name,
   pg_wal_lsn_diff(
@@ -302,6 +314,7 @@ order by s.slot_name;
 -- name: count_sessions
 -- Sessions, those that have expired, and those that have waited a day for a sweep.
 -- columns: sessions bigint, expired bigint, overdue bigint
+-- shard: all, counts every session
 select
   count(*) as sessions,
   count(*) filter (where s.expires_at <= now()) as expired,

@@ -6,6 +6,7 @@
 -- other row. One row; null where it isn't there.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text
 -- columns: position bigint
+-- shard: session_id
 select coalesce(
   (
     select s.position from {schema}.agent_states s
@@ -31,6 +32,7 @@ select coalesce(
 -- The checkpoints of a thread's namespace.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, before_position bigint, page bigint
 -- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
+-- shard: session_id
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
   s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
@@ -53,6 +55,7 @@ limit $7;
 -- own does.
 -- params: session_id uuid, checkpoint_id text, metadata jsonb, before_id text, before_position bigint, page bigint
 -- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
+-- shard: session_id
 with recursive namespaces as (
   (
     select s.checkpoint_ns from {schema}.agent_states s
@@ -99,13 +102,14 @@ cross join lateral (
     and a.checkpoint_id = p.checkpoint_id
   limit 1
 ) s
-join {schema}.agent_sessions t on t.session_id = s.session_id
+join {schema}.agent_sessions t on t.session_id = $1
 order by s.position desc;
 
 -- name: list_all
 -- The checkpoints of all threads.
 -- params: before_id text, before_position bigint, after_session uuid, page bigint
 -- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
+-- shard: all, pages run over every thread
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
   s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
@@ -122,6 +126,7 @@ limit $4;
 -- The checkpoints of all threads whose metadata contains the given.
 -- params: metadata jsonb, before_id text, before_position bigint, after_session uuid, page bigint
 -- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
+-- shard: all, pages run over every thread
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
   s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
@@ -141,6 +146,7 @@ limit $5;
 -- The stored values at the given versions; a version without a value has no row.
 -- params: session_ids uuid[], checkpoint_nss text[], channels text[], versions text[]
 -- columns: session_id uuid, checkpoint_ns text, channel text, version text, type text, payload bytea, message_runs integer[]
+-- shard: session_ids
 select
   k.session_id, k.checkpoint_ns, k.channel, k.version, v.type, v.payload, v.message_runs
 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
@@ -165,6 +171,7 @@ cross join lateral (
 -- The messages of the given runs.
 -- params: session_ids uuid[], first_nos integer[], last_nos integer[]
 -- columns: session_id uuid, message_no integer, payload_type text, payload bytea
+-- shard: session_ids
 select r.session_id, m.message_no, m.payload_type, m.payload
 from unnest($1::uuid[], $2::integer[], $3::integer[]) r (session_id, first_no, last_no)
 cross join lateral (
@@ -178,6 +185,7 @@ cross join lateral (
 -- The pending writes of the given checkpoints.
 -- params: session_ids uuid[], checkpoint_nss text[], checkpoint_ids text[]
 -- columns: session_id uuid, checkpoint_ns text, checkpoint_id text, task_id text, task_path text, idx integer, channel text, type text, payload bytea, message_runs integer[]
+-- shard: session_ids
 select
   k.session_id, k.checkpoint_ns, k.checkpoint_id, w.task_id, w.task_path, w.idx, w.channel,
   w.type, w.payload, w.message_runs
@@ -208,6 +216,7 @@ cross join lateral (
 -- where it isn't there) with the session's deletion_count.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, channels text[]
 -- columns: depth integer, checkpoint_id text, open_channels text[], found_channels text[], is_again boolean, state_data jsonb, deletion_count integer
+-- shard: session_id
 with recursive target as (
   select s.checkpoint_id, s.parent_checkpoint_id, s.position
   from {schema}.agent_states s
@@ -286,6 +295,7 @@ order by depth;
 -- live execution applied them, checkpoints in the order of the array.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_ids text[], channels text[]
 -- columns: checkpoint_id text, task_id text, channel text, type text, payload bytea, message_runs integer[]
+-- shard: session_id
 select
   w.checkpoint_id, w.task_id, w.channel, w.type,
   coalesce(w.payload, (
@@ -308,6 +318,7 @@ order by k.place, w.task_path, w.task_id, w.idx;
 -- The channel versions of some checkpoints.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_ids text[]
 -- columns: checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea
+-- shard: session_id
 select s.checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact
 from {schema}.agent_states s
 where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = any ($3);

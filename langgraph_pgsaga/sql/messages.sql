@@ -9,6 +9,7 @@
 -- A thread's messages.
 -- params: session_id uuid, types text[], roles text[], since timestamp with time zone, until timestamp with time zone, text text, after_no integer, page bigint, with_payload boolean
 -- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
+-- shard: session_id
 select
   m.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
   m.role, m.content, m.metadata, m.created_at,
@@ -30,6 +31,7 @@ limit $8;
 -- The messages of a thread that were stored after the given one in their list.
 -- params: session_id uuid, message_no integer
 -- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone
+-- shard: session_id
 select
   m.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
   m.role, m.content, m.metadata, m.created_at
@@ -45,6 +47,7 @@ order by m.message_no;
 -- The messages that any value of a thread's checkpoint holds.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, types text[], roles text[], since timestamp with time zone, until timestamp with time zone, text text, after_no integer, page bigint, with_payload boolean
 -- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
+-- shard: session_id
 with runs as materialized (
   select distinct run.first_no, run.last_no
   from {schema}.agent_states s
@@ -87,7 +90,7 @@ cross join lateral (
     and a.message_no > coalesce($9, 0) and a.message_no <= r.last_no
   order by a.message_no
 ) m
-join {schema}.agent_sessions t on t.session_id = m.session_id
+join {schema}.agent_sessions t on t.session_id = $1
 where ($4::text[] is null or m.message_type = any($4))
   and ($5::text[] is null or m.role = any($5))
   and ($6::timestamptz is null or m.created_at >= $6)
@@ -102,6 +105,7 @@ limit $10;
 -- and no others, where a plan over all messages would read and sort them all.
 -- params: types text[], roles text[], since timestamp with time zone, until timestamp with time zone, after_session uuid, after_no integer, page bigint, with_payload boolean
 -- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
+-- shard: all, pages run over every thread
 with threads as (
   select s.session_id, s.thread_id
   from {schema}.agent_sessions s
@@ -133,6 +137,7 @@ limit $7;
 -- The messages of all threads that a full-text search finds.
 -- params: types text[], roles text[], since timestamp with time zone, until timestamp with time zone, text text, after_session uuid, after_no integer, page bigint, with_payload boolean
 -- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
+-- shard: all, pages run over every thread
 with hits as materialized (
   select m.session_id, m.message_no
   from {schema}.agent_messages m
@@ -166,6 +171,7 @@ order by m.session_id, m.message_no;
 -- The best or newest hits of all threads, or of a user's.
 -- params: text text, best_first boolean, user_id text, page bigint
 -- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, user_id text, rank float4, marked text
+-- shard: all, hits may be in any thread
 with hits as materialized (
   select
     m.session_id, m.message_no, m.created_at,
@@ -204,6 +210,7 @@ order by b.rank desc nulls last, b.created_at desc, b.session_id, b.message_no d
 -- The best or newest hits of a thread; none where it isn't the given user's.
 -- params: text text, best_first boolean, user_id text, page bigint, session_id uuid
 -- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, user_id text, rank float4, marked text
+-- shard: session_id
 with hits as materialized (
   select
     m.message_no, m.created_at, t.thread_id, t.user_id,
@@ -238,12 +245,14 @@ order by case when $2 then b.rank end desc nulls last, b.created_at desc, b.mess
 -- Whether the thread is there.
 -- params: session_id uuid
 -- columns: is_there boolean
+-- shard: session_id
 select exists (select from {schema}.agent_sessions s where s.session_id = $1) as is_there;
 
 -- name: exists_checkpoint
 -- Whether the thread's namespace has the checkpoint.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text
 -- columns: is_there boolean
+-- shard: session_id
 select exists (
   select from {schema}.agent_states s
   where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3

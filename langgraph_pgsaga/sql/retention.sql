@@ -5,12 +5,14 @@
 -- Waits for puts of the session to end and holds off further ones.
 -- params: session_id uuid
 -- columns: session_id uuid
+-- shard: session_id
 select session_id from {schema}.agent_sessions where session_id = $1 for update;
 
 -- name: lock_free_session
 -- lock_session that passes over a session which somebody else holds.
 -- params: session_id uuid
 -- columns: session_id uuid
+-- shard: session_id
 select session_id from {schema}.agent_sessions where session_id = $1 for update skip locked;
 
 -- name: claim_session
@@ -18,12 +20,14 @@ select session_id from {schema}.agent_sessions where session_id = $1 for update 
 -- of delete_session and its end, and be deleted in part, or into what copy_session makes.
 -- delete_session takes it away, copy_session fills it.
 -- params: session_id uuid
+-- shard: session_id
 insert into {schema}.agent_sessions as s (session_id, thread_id) values ($1, '')
 on conflict (session_id) do update set last_activity_at = s.last_activity_at;
 
 -- name: delete_session
 -- Everything of a session, its row included.
 -- params: session_id uuid
+-- shard: session_id
 with writes as (
   delete from {schema}.agent_state_writes where session_id = $1
 ),
@@ -54,6 +58,7 @@ delete from {schema}.agent_sessions where session_id = $1;
 --   keep_replays boolean
 -- columns: checkpoint_ns text, checkpoint_id text, is_named boolean, sends_parent_id text,
 --   delta_channels text[], root_id text, is_root_saved boolean
+-- shard: session_id
 with picked as materialized (
   select r.checkpoint_ns, r.checkpoint_id, r.position
   from (
@@ -131,6 +136,7 @@ order by h.checkpoint_ns, h.position desc;
 -- checkpoint isn't saved yet belong to a running superstep and stay.
 -- params: session_id uuid, checkpoint_ns text, kept_ids text[]
 -- columns: deleted bigint
+-- shard: session_id
 with gone as (
   delete from {schema}.agent_states
   where session_id = $1 and checkpoint_ns = $2 and checkpoint_id <> all($3::text[])
@@ -150,6 +156,7 @@ select count(*) as deleted from gone;
 -- name: delete_checkpoints_of_runs
 -- The session's checkpoints whose metadata names one of the runs, with their writes.
 -- params: session_id uuid, run_ids text[]
+-- shard: session_id
 with gone as (
   delete from {schema}.agent_states
   where session_id = $1 and metadata ->> 'run_id'::text = any($2::text[])
@@ -168,11 +175,13 @@ where w.session_id = $1 and w.checkpoint_ns = g.checkpoint_ns
 -- The sessions with checkpoints of a run.
 -- params: metadata jsonb
 -- columns: session_id uuid
+-- shard: all, a run's checkpoints may be in any thread
 select distinct session_id from {schema}.agent_states where metadata @> $1;
 
 -- name: cut_parents
 -- Checkpoints whose parent is gone become roots.
 -- params: session_id uuid
+-- shard: session_id
 update {schema}.agent_states s set parent_checkpoint_id = null
 where s.session_id = $1 and s.parent_checkpoint_id is not null and not exists (
   select from {schema}.agent_states p
@@ -183,6 +192,7 @@ where s.session_id = $1 and s.parent_checkpoint_id is not null and not exists (
 -- name: delete_unused_values
 -- Values at versions that no checkpoint of the session names any more.
 -- params: session_id uuid
+-- shard: session_id
 with named as materialized (
   select distinct s.checkpoint_ns, c.channel, c.version
   from {schema}.agent_states s
@@ -202,6 +212,7 @@ where v.session_id = $1 and not exists (
 -- The messages' runs are united as ranges: number by number they would be as many as
 -- checkpoints times messages.
 -- params: session_id uuid
+-- shard: session_id
 with named as materialized (
   select coalesce(
     pg_catalog.range_agg(int4range(u.first_no, u.last_no, '[]')), '{}'
@@ -240,6 +251,7 @@ where session_id = $1 and (exists (select from messages) or exists (select from 
 -- Whether the session holds anything.
 -- params: session_id uuid
 -- columns: is_there boolean
+-- shard: session_id
 select
   exists (select from {schema}.agent_states where session_id = $1)
   or exists (select from {schema}.agent_state_writes where session_id = $1)
@@ -249,6 +261,7 @@ select
 -- Whether the root graph has this checkpoint.
 -- params: session_id uuid, checkpoint_id text
 -- columns: is_there boolean
+-- shard: session_id
 select exists (
   select from {schema}.agent_states
   where session_id = $1 and checkpoint_ns = '' and checkpoint_id = $2
@@ -263,6 +276,7 @@ select exists (
 -- are all copied. The copy stands as its source does, or, where that went on, as
 -- until_status says: what the checkpoint leaves its thread with, unless a question is open.
 -- params: source_id uuid, target_id uuid, thread_id text, until_id text, until_status text
+-- shard: all, source and target may be on two servers
 with begun as materialized (
   select
     s.checkpoint_ns, s.checkpoint_id, s.position,

@@ -11,6 +11,7 @@
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
 --   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+-- shard: session_id
 insert into {schema}.agent_sessions as s
   (session_id, thread_id, user_id, agent_type, priority, metadata, expires_at)
 values ($1, $2, $3, $4, $5, $6, $7)
@@ -25,6 +26,7 @@ returning
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
 --   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+-- shard: session_id
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
@@ -38,6 +40,7 @@ where s.session_id = $1;
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
 --   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+-- shard: session_id
 update {schema}.agent_sessions s set
   user_id = coalesce($2, s.user_id),
   agent_type = coalesce($3, s.agent_type),
@@ -64,6 +67,7 @@ returning
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
 --   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+-- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
@@ -84,6 +88,7 @@ limit $6;
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
 --   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+-- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
@@ -105,6 +110,7 @@ limit $6;
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
 --   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+-- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
@@ -128,6 +134,7 @@ limit $7;
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
 --   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+-- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
@@ -152,6 +159,7 @@ limit $7;
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
 --   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+-- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
@@ -192,6 +200,7 @@ limit $9;
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
 --   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+-- shard: all, pages run over every session
 with candidates as (
   select s.session_id from {schema}.agent_sessions s
   where $1::text is not null and left(s.user_id, 256) = left($1, 256) and s.user_id = $1
@@ -248,6 +257,7 @@ limit $12;
 -- Locks sessions that have expired by the server's clock, those first that did so first.
 -- params: page bigint
 -- columns: session_id uuid
+-- shard: all, whatever has expired
 select s.session_id from {schema}.agent_sessions s
 where s.expires_at <= now()
 order by s.expires_at
@@ -257,6 +267,7 @@ for update skip locked;
 -- name: count_expired
 -- How many sessions have expired by the server's clock, and so wait for a sweep.
 -- columns: expired bigint
+-- shard: all, whatever has expired
 select count(*) as expired
 from {schema}.agent_sessions s
 where s.expires_at <= now();
@@ -272,6 +283,7 @@ where s.expires_at <= now();
 -- params: after_id uuid, agent_type text, other_types text[], max_idle interval,
 --   keep_named boolean, keep_last integer
 -- columns: session_id uuid, is_idle boolean, is_long boolean, is_expired boolean
+-- shard: all, pages run over every session
 with page as materialized (
   select s.session_id, s.agent_type, s.last_activity_at, s.expires_at
   from {schema}.agent_sessions s
@@ -300,6 +312,7 @@ order by p.session_id;
 -- Locks those of the sessions that still are as select_swept found them.
 -- params: session_ids uuid[], max_idle interval, keep_named boolean
 -- columns: session_id uuid
+-- shard: all, those of a page
 select s.session_id from {schema}.agent_sessions s
 where s.session_id = any($1::uuid[])
   and s.last_activity_at <= now() - $2::interval

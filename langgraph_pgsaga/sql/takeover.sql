@@ -7,11 +7,13 @@
 -- Waits until nobody else takes this thread over; held to the end of the transaction.
 -- params: session_id uuid
 -- columns: pg_advisory_xact_lock void
+-- shard: session_id
 select pg_advisory_xact_lock(hashtextextended('pgsaga takeover ' || $1::uuid::text, 0::bigint));
 
 -- name: check_takeover
 -- Answers while the connection is there, and with it the lock.
 -- columns: is_there boolean
+-- shard: all, reads no table
 select true as is_there;
 
 -- name: set_times
@@ -19,6 +21,7 @@ select true as is_there;
 -- messages with the first checkpoint that has them. Times only go back.
 -- params: session_id uuid, checkpoint_nss text[], checkpoint_ids text[],
 --   times timestamp with time zone[]
+-- shard: session_id
 with session as materialized (
   select s.session_id from {schema}.agent_sessions s where s.session_id = $1 for update
 ),
@@ -68,6 +71,7 @@ where m.session_id = $1 and m.message_no = d.message_no;
 -- The given checkpoints get the order in which they are given, at the places that they have
 -- together: one that couldn't be stored at first comes after those that could.
 -- params: session_id uuid, checkpoint_nss text[], checkpoint_ids text[]
+-- shard: session_id
 with session as materialized (
   select s.session_id from {schema}.agent_sessions s where s.session_id = $1 for update
 ),
@@ -96,15 +100,20 @@ where s.session_id = $1 and s.checkpoint_ns = g.checkpoint_ns
 -- other saver. That mark goes with the session's row when the thread is deleted; a copy of the
 -- thread has none.
 -- params: session_id uuid, taken_over_to text, is_active boolean
+-- shard: session_id
+with clock as materialized (
+  select now() as at
+)
 update {schema}.agent_sessions t set
   taken_over_to = coalesce($2, t.taken_over_to),
   created_at = least(t.created_at, o.first_at),
-  last_activity_at = case when $3 then now() else coalesce(o.last_at, t.last_activity_at) end
+  last_activity_at = case when $3 then k.at else coalesce(o.last_at, t.last_activity_at) end
 from (
   select min(s.created_at) as first_at, max(s.created_at) as last_at
   from {schema}.agent_states s
   where s.session_id = $1
 ) o
+cross join clock k
 where t.session_id = $1;
 
 -- name: begin_takeover
@@ -112,6 +121,7 @@ where t.session_id = $1;
 -- aren't taken for those of runs here if the import ends halfway. The next end_takeover
 -- replaces the mark. Not in the lock's transaction, whose changes are seen only at its end.
 -- params: session_id uuid
+-- shard: session_id
 update {schema}.agent_sessions t set taken_over_to = t.taken_over_to || '/coming'
 where t.session_id = $1
   and t.taken_over_to not like '%/coming'::text;
@@ -121,6 +131,7 @@ where t.session_id = $1
 -- far as that is known; no row where it wasn't taken over, or not whole.
 -- params: session_id uuid
 -- columns: checkpoint_id text, went_on boolean
+-- shard: session_id
 select
   m.checkpoint_id,
   t.taken_over_to = m.checkpoint_id and exists (

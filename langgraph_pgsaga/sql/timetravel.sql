@@ -6,6 +6,7 @@
 -- beside the one stands its source, and the path of the other is below its caller's.
 -- params: session_id uuid, checkpoint_ns text, before_position bigint, page bigint
 -- columns: checkpoint_id text, parent_checkpoint_id text, checkpoint_name text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, marks text[]
+-- shard: session_id
 select
   s.checkpoint_id, s.parent_checkpoint_id, s.checkpoint_name, s.state_data, s.metadata,
   s.exact_type, s.exact, s.position,
@@ -35,6 +36,7 @@ limit $4;
 -- Gives a checkpoint (without an id, the latest) a name, or takes it away.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, checkpoint_name text
 -- columns: checkpoint_id text
+-- shard: session_id
 update {schema}.agent_states s
 set checkpoint_name = $4
 where s.session_id = $1

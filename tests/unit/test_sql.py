@@ -19,6 +19,7 @@ TWO = """-- A file about things.
 -- in two lines.
 -- params: session_id uuid, labels text[], at timestamp with time zone
 -- columns: label text, payload bytea
+-- shard: session_id
 select label, payload
 -- a comment of the statement's own
 from {schema}.things
@@ -26,6 +27,7 @@ where session_id = $1;
 
 -- name: delete_things
 -- All of them.
+-- shard: all, they may be anywhere
 delete from {schema}.things;
 """
 
@@ -65,6 +67,15 @@ def test_a_header_may_leave_parameters_and_columns_out(load_text: Load) -> None:
     found = load_text(TWO)
     assert list(found) == ["select_thing", "delete_things"]
     assert (found["delete_things"].params, found["delete_things"].columns) == ((), ())
+
+
+def test_a_header_says_where_the_rows_are(load_text: Load) -> None:
+    """By a parameter, or that they may be anywhere, with a reason."""
+    found = load_text(TWO)
+    assert [found["select_thing"].shard, found["delete_things"].shard] == ["session_id", "all"]
+    for wrong in ("-- shard: all\n", "-- shard: session_id, a reason\n"):
+        with pytest.raises(ValueError, match="select_thing says of its shard neither"):
+            load_text(TWO.replace("-- shard: session_id\n", wrong))
 
 
 def test_a_name_used_twice_is_an_error(load_text: Load) -> None:
