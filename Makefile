@@ -41,7 +41,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-full test-lowest test-newest test-servers check format-check lint types
+.PHONY: help demo test test-full test-lowest test-citus test-newest test-servers check format-check lint types
 .PHONY: format docs bench clean
 
 help: ## List the targets
@@ -71,6 +71,13 @@ test-servers: $(VENV)/.dev $(SERVERS)/.made ## Run what depends on PostgreSQL wi
 	  PGSAGA_TEST_POSTGRES=$$version \
 	    $(VENV)/bin/python -m pytest $(WORKERS) $(ON_POSTGRES) $(ARGS) || exit; \
 	done
+
+# One after the other: they share the cluster's one database.
+test-citus: $(VENV)/.dev ## Run the saver's tests on the Citus cluster of PGSAGA_CITUS_DSN
+	@if [ -z "$$PGSAGA_CITUS_DSN" ]; then \
+	  echo 'Skipped: PGSAGA_CITUS_DSN names no coordinator of a Citus cluster.'; exit 0; fi; \
+	PGSAGA_DISTRIBUTED=1 $(VENV)/bin/python -m pytest \
+	  tests/db/test_conformance.py tests/db/test_graphs.py tests/db/test_recovery.py $(ARGS)
 
 check: format-check lint types test ## Check formatting, lint and types, then run the tests
 

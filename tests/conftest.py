@@ -21,6 +21,7 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.embedded import EmbeddedServer
 from langgraph_pgsaga.migrate import migrate
 from tests._alone import turn
+from tests._citus import emptied_cluster
 from tests._environment import forget_the_machine
 from tests._folders import public_folder
 from tests._servers import postgres_server
@@ -110,9 +111,12 @@ def new_database(server_dsn: str) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
-def dsn(new_database: Callable[..., str], template_database: str) -> str:
+def dsn(request: pytest.FixtureRequest) -> str:
     """A migrated database of the test's own."""
-    return new_database(template_database)
+    if cluster := os.environ.get("PGSAGA_CITUS_DSN"):
+        return emptied_cluster(cluster)
+    new_database: Callable[..., str] = request.getfixturevalue("new_database")
+    return new_database(request.getfixturevalue("template_database"))
 
 
 @pytest.fixture

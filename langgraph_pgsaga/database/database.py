@@ -112,6 +112,7 @@ class Database:
             mode: no named prepared statements. Costs a round trip per statement.
         distributed: set it when Citus has the tables on several servers (`pgsaga migrate
             distribute`): each statement is then for one session, and planned with its values.
+            None takes the environment's PGSAGA_DISTRIBUTED (1), else False.
         connect_timeout_seconds: for one attempt to connect to a host; None takes the DSN's
             connect_timeout, else 10.
         acquire_timeout_seconds: for a connection of the pool to become free.
@@ -126,7 +127,7 @@ class Database:
         min_size: int = 0,
         max_size: int = 10,
         pooler: bool = False,
-        distributed: bool = False,
+        distributed: bool | None = None,
         connect_timeout_seconds: float | None = None,
         acquire_timeout_seconds: float = 30.0,
         retry_seconds: float = 30.0,
@@ -155,7 +156,9 @@ class Database:
         self._target = Target.of(dsn)
         self.schema = schema
         self.pooler = pooler
-        self.distributed = distributed
+        self.distributed = (
+            os.environ.get("PGSAGA_DISTRIBUTED") == "1" if distributed is None else distributed
+        )
         self._sizes = (min_size, max_size)
         self._connect_timeout_seconds = _first_given(
             connect_timeout_seconds, self._target.connect_timeout_seconds, 10.0

@@ -29,6 +29,7 @@
     │       └── PoolTimeoutError      no connection became free in time
     ├── MigrationError
     │   ├── MissingMigrationsError    the tables aren't there yet
+    │   ├── MissingCitusError         the database has nothing that distributes tables
     │   ├── ChangedMigrationError     an applied file's text is no longer the same
     │   ├── UnknownMigrationError     the database has a migration this package doesn't
     │   └── OtherTablesError          another schema of the database has the tables
@@ -50,6 +51,7 @@ from langgraph_pgsaga.errors.embedded import EmbeddedServerError
 from langgraph_pgsaga.errors.migrations import (
     ChangedMigrationError,
     MigrationError,
+    MissingCitusError,
     MissingMigrationsError,
     OtherTablesError,
     UnknownMigrationError,
@@ -116,6 +118,7 @@ __all__ = [
     "LockLostError",
     "MigrationError",
     "MissingCheckpointError",
+    "MissingCitusError",
     "MissingDatabaseError",
     "MissingMigrationsError",
     "MissingThreadError",

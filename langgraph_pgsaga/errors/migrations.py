@@ -28,6 +28,20 @@ class MissingMigrationsError(MigrationError):
 
 
 @dataclass(kw_only=True, eq=False)
+class MissingCitusError(MigrationError):
+    """The database has no Citus, which distributes tables."""
+
+    dsn: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.dsn} has no Citus, which distributes tables over servers. On a server that has "
+            "it: `create extension citus`, and citus_add_node for each of the others. Nothing was "
+            "changed, and on one server nothing needs to be"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
 class ChangedMigrationError(MigrationError):
     """An applied migration's file was edited afterwards."""
 

@@ -31,7 +31,8 @@ _SYSTEMS = sorted(
     for f in resources.files("langgraph_pgsaga").joinpath("sql").iterdir()
     if f.name.endswith(".sql")
 )
-_NOT_PREPARABLE = {"create_schema", "set_search_path"}
+# Their schema's name is no parameter; and what only Citus has.
+_NOT_PREPARABLE = {"create_schema", "set_search_path", "distribute_tables"}
 _OF_MIGRATIONS = {"create_migrations_table", "insert_migration", "update_migration"}
 
 

@@ -22,7 +22,7 @@ LEVELS: list[set[str]] = [
     {"threads"},
     {"embedded", "serde"},
     {"database"},
-    {"migrate", "work"},
+    {"distribution", "migrate", "work"},
     {"checkpoint"},
     {"messages", "sessions", "takeover", "timetravel"},
     {"doctor", "sync"},

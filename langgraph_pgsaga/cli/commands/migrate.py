@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
-from langgraph_pgsaga.cli.options import Json
+from langgraph_pgsaga.cli.options import DryRun, Json
 from langgraph_pgsaga.cli.output import ExitCode, write, write_json, write_line
 from langgraph_pgsaga.cli.table import write_table
 
@@ -60,3 +60,23 @@ def sql(dsn: Dsn = None, schema: Schema = None) -> None:
     with opened(dsn, schema) as db:
         pending = db.portal.call(migrate.pending_sql, db)
     write(pending or "-- nothing to do: the tables are up to date\n")
+
+
+@app.command()
+def distribute(dsn: Dsn = None, schema: Schema = None, dry_run: DryRun = False) -> None:
+    """Distribute the tables, with what is in them, over the servers of a Citus cluster.
+
+    By session: all of a thread is on one server. Readers and writers wait until it is done;
+    afterwards applications need Database(distributed=True). --dry-run prints the SQL.
+
+    \b
+    Example: pgsaga migrate distribute --dsn postgresql://dba@coordinator:5432/agents --dry-run
+    """
+    from langgraph_pgsaga import distribution
+
+    with opened(dsn, schema) as db:
+        if dry_run:
+            write(db.portal.call(distribution.distribution_sql, db))
+            return
+        db.portal.call(distribution.distribute, db)
+    write_line("distributed: set PGSAGA_DISTRIBUTED=1, or pass Database(distributed=True)")
