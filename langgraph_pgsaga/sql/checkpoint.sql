@@ -297,6 +297,7 @@ where s.session_id = $1;
 -- What stands in a checkpoint's own row: a put below it may go on with its values.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text
 -- columns: state_data jsonb
+-- shard: session_id
 select s.state_data from {schema}.agent_states s
 where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
 
