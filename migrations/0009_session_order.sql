@@ -7,7 +7,11 @@
 -- two (the highest priority, then the oldest): ~priority falls as the priority rises. And
 -- nothing but reading all of the table found the sessions of an agent type.
 --
--- Locks: agent_sessions against writes (reads go on) while the two indexes are built, which
+-- Each of the indexes has all rows, but is for such statements only as say so: a plan made
+-- while there were few sessions took the earlier ones to find a session by its id, and read
+-- all of the index for each, however many sessions there were by then.
+--
+-- Locks: agent_sessions against writes (reads go on) while the three indexes are built, which
 -- is two seconds for a million sessions; at the end, for a moment, against everything.
 --
 -- As before, no index is on what a superstep updates. The status is such a column: an index
@@ -15,7 +19,10 @@
 
 -- Of the beginning only: an agent type may be longer than an index takes.
 create index agent_sessions_type_idx on {schema}.agent_sessions
-  ((left(agent_type, 256)), created_at, session_id);
+  ((left(agent_type, 256)), created_at, session_id) where created_at > '-infinity';
 create index agent_sessions_queue_idx on {schema}.agent_sessions
-  ((~ priority), created_at, session_id);
+  ((~ priority), created_at, session_id) where created_at > '-infinity';
+create index agent_sessions_newest_idx on {schema}.agent_sessions
+  (created_at, session_id) where created_at > '-infinity';
 drop index {schema}.agent_sessions_priority_idx;
+drop index {schema}.agent_sessions_created_idx;

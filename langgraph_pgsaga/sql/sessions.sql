@@ -57,7 +57,8 @@ returning
 -- name, or the first where these are null; the latest first, or, by priority, as in a queue:
 -- the highest priority first, of each the oldest. Apart from those, a parameter that is null
 -- doesn't filter. They are several because the index that serves them differs, and a generic
--- plan can't choose at run time.
+-- plan can't choose at run time. created_at > '-infinity' is always so: it says that the index
+-- may be taken (0009).
 
 -- name: list_by_activity
 -- All sessions, those active last first. Sorted: no index may be on last_activity_at.
@@ -93,7 +94,8 @@ select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
 from {schema}.agent_sessions s
-where ($1::text is null or s.status = $1)
+where s.created_at > '-infinity'
+  and ($1::text is null or s.status = $1)
   and ($2::timestamptz is null or s.last_activity_at >= $2)
   and ($3::timestamptz is null or s.last_activity_at < $3)
   and (s.created_at, s.session_id)
@@ -115,7 +117,8 @@ select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
 from {schema}.agent_sessions s
-where ($1::text is null or s.status = $1)
+where s.created_at > '-infinity'
+  and ($1::text is null or s.status = $1)
   and ($2::timestamptz is null or s.last_activity_at >= $2)
   and ($3::timestamptz is null or s.last_activity_at < $3)
   and (~ s.priority, s.created_at, s.session_id) > (
@@ -139,7 +142,8 @@ select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, s.created_at, s.last_activity_at, s.expires_at
 from {schema}.agent_sessions s
-where s.agent_type = $1
+where s.created_at > '-infinity'
+  and s.agent_type = $1
   and ($2::text is null or s.status = $2)
   and ($3::timestamptz is null or s.last_activity_at >= $3)
   and ($4::timestamptz is null or s.last_activity_at < $4)
@@ -167,7 +171,8 @@ from {schema}.agent_sessions s
 cross join lateral (
   select case when $5::text = 'activity' then s.last_activity_at else s.created_at end as time
 ) place
-where left(s.agent_type, 256) = left($1, 256)
+where s.created_at > '-infinity'
+  and left(s.agent_type, 256) = left($1, 256)
   and s.agent_type = $1
   and ($2::text is null or s.status = $2)
   and ($3::timestamptz is null or s.last_activity_at >= $3)

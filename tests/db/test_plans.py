@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from langgraph_pgsaga import Database
+from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.database import load_statements
+from langgraph_pgsaga.database.statements import Statement
+from tests.db._puts import checkpoint_of, config_of
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +33,8 @@ _HOT = [
     ("history", "walk_delta_channels"),
     ("history", "select_channel_writes"),
 ]
+
+SYSTEMS = ("checkpoint", "history", "messages", "retention", "sessions", "takeover", "timetravel")
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -61,6 +65,34 @@ async def test_a_plan_made_on_empty_tables_reads_indexes(dsn: str, system: str, 
     for node in reads:
         if node["Node Type"] == "Index Scan" and name not in ("list_all", "list_by_metadata"):
             assert "session_id" in node.get("Index Cond", ""), node
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+async def test_a_plan_made_among_few_rows_finds_a_session_by_its_key(dsn: str, system: str) -> None:
+    """Where all indexes cost the same, none that would be read from end to end is taken."""
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        await saver.aput(config_of("t"), checkpoint_of(saver, {"c": 1}), {}, {})
+    wrong = []
+    async with Database(dsn) as db, db.transaction() as conn:
+        await conn.execute("analyze")
+        for number, (name, statement) in enumerate(load_statements(system).items()):
+            probe = f"probe{number}"
+            types, nothing = _signature(statement)
+            await conn.execute(f"prepare {probe}{types} as {db.text(statement)}")
+            answer = await conn.fetchval(f"explain (format json) execute {probe}{nothing}")
+            for node in nodes(json.loads(answer)[0]["Plan"]):
+                condition = node.get("Index Cond", "")
+                if "(session_id = " in condition and "_sessions_" in node["Index Name"]:
+                    wrong += [name] * (node["Index Name"] != "agent_sessions_pkey")
+    assert wrong == []
+
+
+def _signature(statement: Statement) -> tuple[str, str]:
+    """The types of its parameters, and a null for each."""
+    if not statement.params:
+        return "", ""
+    types = ", ".join(sql_type for _, sql_type in statement.params)
+    return f"({types})", f"({', '.join('null' for _ in statement.params)})"
 
 
 async def test_a_setting_in_the_dsn_wins(dsn: str) -> None:

@@ -32,7 +32,7 @@ from generate_series(1, $1) n
 TYPED = {"agent_type": "rare", "page": PAGE}
 # What is asked, which index answers it, and how many of its rows are read at most.
 ASKED: list[tuple[str, dict[str, Any], str, int]] = [
-    ("list_by_created", {"page": PAGE}, "agent_sessions_created_idx", PAGE),
+    ("list_by_created", {"page": PAGE}, "agent_sessions_newest_idx", PAGE),
     ("list_by_priority", {"page": PAGE}, "agent_sessions_queue_idx", PAGE),
     ("list_type_by_created", TYPED, "agent_sessions_type_idx", PAGE),
     (

@@ -379,7 +379,7 @@ async def test_a_listing_refuses_what_it_cannot_do(sessions: Sessions) -> None:
     ("name", "indexes", "is_sorted"),
     [
         ("list_by_activity", set(), True),
-        ("list_by_created", {"agent_sessions_created_idx"}, False),
+        ("list_by_created", {"agent_sessions_newest_idx"}, False),
         ("list_by_priority", {"agent_sessions_queue_idx"}, False),
         ("list_type_by_created", {"agent_sessions_type_idx"}, False),
         ("list_type_sorted", {"agent_sessions_type_idx"}, True),
