@@ -1,0 +1,78 @@
+"""The original schema by name, page by page: what a page's tables have to say where it is now.
+
+A column with its type, default and constraints is one name, and so is each value that it may
+have, each index and each constraint. What the
+original says in words stands as it is told.
+"""
+
+from __future__ import annotations
+
+ORIGINAL: dict[str, list[str]] = {
+    "sessions.md": [
+        "agent_sessions",
+        "session_id uuid primary key default gen_random_uuid()",
+        "user_id varchar(255) not null",
+        "agent_type varchar(100) not null",
+        "status varchar(50) not null default 'active'",
+        "active",
+        "paused",
+        "completed",
+        "failed",
+        "priority integer default 0",
+        "created_at timestamp default now()",
+        "updated_at timestamp default now()",
+        "expires_at timestamp",
+        "metadata jsonb default '{}'",
+        "index (user_id, status)",
+        "index (agent_type, status)",
+        "index (priority desc, created_at)",
+        "index (expires_at)",
+    ],
+    "saver.md": [
+        "agent_states",
+        "state_id uuid primary key default gen_random_uuid()",
+        "session_id uuid not null references agent_sessions",
+        "checkpoint_name varchar(255)",
+        "state_data jsonb not null",
+        "state_hash varchar(64)",
+        "created_at timestamp",
+        "is_current boolean default false",
+        "index (session_id, created_at)",
+        "index (session_id, is_current) where is_current",
+        "index (session_id, checkpoint_name)",
+        "unique (session_id, state_hash)",
+        "compile(checkpointer=...)",
+        "MemorySaver",
+        "SqliteSaver",
+        "RedisSaver",
+        "state saved at each step",
+        "restored by thread",
+        "a long run that crashed goes on",
+        "a person in the loop",
+        "follow-up input on the same thread",
+        "get_state(config)",
+        "list_states(config)",
+        "update_state(config, values)",
+        "time travel",
+        "running on from a past checkpoint",
+        "with other input, to compare",
+    ],
+    "messages.md": [
+        "agent_messages",
+        "message_id uuid primary key default gen_random_uuid()",
+        "session_id uuid not null references agent_sessions",
+        "message_type varchar(50) not null",
+        "human",
+        "ai",
+        "tool",
+        "system",
+        "role varchar(50)",
+        "content text not null",
+        "metadata jsonb default '{}'",
+        "parent_message_id uuid references agent_messages",
+        "created_at timestamp",
+        "index (session_id, created_at)",
+        "index (parent_message_id)",
+        "index (session_id, message_type)",
+    ],
+}
