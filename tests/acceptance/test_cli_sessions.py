@@ -149,6 +149,6 @@ def test_mistakes_in_a_command_are_told(args: list[str], says: str) -> None:
 
 
 def test_a_wrong_cursor_is_an_error(dsn: str) -> None:
-    """A cursor that no page gave is refused in one line."""
+    """A cursor that no page gave is a mistake in the command, told in one line."""
     done = pgsaga("sessions", "list", "--after", "x", "--dsn", dsn)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)

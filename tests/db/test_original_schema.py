@@ -11,7 +11,7 @@ from langchain_core.messages import HumanMessage
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
-from tests.db.test_sessions import chat, config_of
+from tests.db._idle_threads import chat, config_of
 
 pytestmark = pytest.mark.anyio
 
