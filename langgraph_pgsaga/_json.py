@@ -86,6 +86,24 @@ def contains(whole: Any, part: Any) -> bool:
     return bool(whole == part) or (whole != whole and part != part)
 
 
+def nests_too_deeply(value: Any) -> bool:
+    """Whether containers stand in one another more than 200 deep, or without an end."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        # One that stands in several is looked at once, or those of a loop might double each time.
+        inner = {id(part): part for one in level for part in _parts(one)}
+        level = [part for part in inner.values() if isinstance(part, dict | list | tuple)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
 def shown(value: Any) -> str:
     """A key or a name as text that PostgreSQL can hold, whatever it is."""
     if isinstance(value, str):

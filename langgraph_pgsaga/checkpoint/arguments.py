@@ -7,6 +7,7 @@ from typing import Any
 
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 
+from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_mapping, required_text, shown
 from langgraph_pgsaga.errors import InvalidArgumentError
 
@@ -34,6 +35,15 @@ def check_writes(writes: Any, task_id: str, task_path: str) -> None:
         raise InvalidArgumentError(argument="writes", problem=problem)
     required_text("task_id", task_id)
     required_text("task_path", task_path)
+
+
+def checked_filter(filter_: Any) -> dict[str, Any]:
+    """What metadata must contain; comparing has to come to an end."""
+    found = dict(checked_mapping("filter", filter_))
+    if _json.nests_too_deeply(found):
+        problem = "nests more than 200 deep, or refers to itself. Pass the part that tells"
+        raise InvalidArgumentError(argument="filter", problem=problem)
+    return found
 
 
 def _is_write(write: Any) -> bool:

@@ -32,13 +32,12 @@ from langgraph_pgsaga._arguments import (
     checked_instance,
     checked_items,
     checked_limit,
-    checked_mapping,
     checked_seconds,
     checked_texts,
     shown,
 )
 from langgraph_pgsaga.checkpoint import retention
-from langgraph_pgsaga.checkpoint.arguments import check_put, check_writes
+from langgraph_pgsaga.checkpoint.arguments import check_put, check_writes, checked_filter
 from langgraph_pgsaga.checkpoint.call_store import CallStore
 from langgraph_pgsaga.checkpoint.contents import status_at
 from langgraph_pgsaga.checkpoint.decode import (
@@ -350,7 +349,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             self.codec,
             self._cache,
             config,
-            filter=None if filter_ is None else checked_mapping("filter", filter_),
+            filter=None if filter_ is None else checked_filter(filter_),
             before=before,
             limit=checked_limit(limit),
             first_version=self.get_next_version(None, None),

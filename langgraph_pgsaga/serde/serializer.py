@@ -7,6 +7,7 @@ rules; a serializer of the user's own is left as it is.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -132,6 +133,12 @@ class SafeEncryptedSerializer(EncryptedSerializer):
         return self.serde.loads_typed((kind, _decrypted(self.cipher, cipher_name, data[1])))
 
 
+_NO_PICKLES = (
+    "pickle_fallback=True has no effect: PostgresSaver stores and loads no pickles. See "
+    "docs/saver.md for what to store instead, and for a serializer of your own"
+)
+
+
 def as_safe(
     serde: SerializerProtocol | None,
     *,
@@ -145,7 +152,8 @@ def as_safe(
     LangGraph's own are replaced: a JsonPlusSerializer by a SafeSerializer with
     its allowlist (strict, if it was limited to one), an EncryptedSerializer by
     one with the same cipher. Everything else is the user's own and returned as
-    it is.
+    it is. That pickles, which the replaced one may have been to fall back on, are
+    refused is told by a warning.
     """
     if serde is None:
         strict = strict or _langgraph.STRICT_MSGPACK_ENABLED
@@ -153,6 +161,8 @@ def as_safe(
     if isinstance(serde, SafeSerializer):
         return serde.with_msgpack_allowlist(allow)._made(strict=strict, lenient=lenient)
     if type(serde) is JsonPlusSerializer and is_plain(serde):
+        if serde.pickle_fallback:
+            warnings.warn(_NO_PICKLES, stacklevel=3)
         listed = allowlist_of(serde)
         if listed is True:
             return SafeSerializer(allow=allow, strict=strict, lenient=lenient)

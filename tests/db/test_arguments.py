@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_pgsaga import Database, PgSagaError, PostgresSaver, sync, timetravel
@@ -356,3 +357,34 @@ def test_a_mapping_that_is_false_is_not_dropped(sync_saver: PostgresSaver) -> No
     found = sync_saver.get_tuple(place)
     assert found is not None
     assert found.metadata.get("step") == 2
+
+
+@pytest.mark.parametrize("kind", ["deep dict", "deep list", "loop", "branching loop"])
+def test_a_filter_without_an_end_is_refused(sync_saver: PostgresSaver, kind: str) -> None:
+    """One that nests too deeply, or refers to itself, is told before anything is asked."""
+    wanted: dict[str, Any] = {}
+    if kind.startswith("deep"):
+        inner: Any = 1
+        for _ in range(300):
+            inner = {"a": inner} if kind == "deep dict" else [inner]
+        wanted = {"a": inner}
+    elif kind == "loop":
+        wanted["a"] = wanted
+    else:
+        loop: list[Any] = []
+        loop += [loop, loop, [loop, {"a": loop}]]
+        wanted["a"] = loop
+    sync_saver.db.close()  # whatever is asked of it raises another error
+    with pytest.raises(InvalidArgumentError, match="nests more than 200 deep"):
+        list(sync_saver.list(None, filter=wanted))
+
+
+def test_a_filter_may_nest_as_deep_as_metadata(sync_saver: PostgresSaver) -> None:
+    """200 deep it is compared."""
+    inner: Any = 1
+    for _ in range(198):
+        inner = {"a": inner}
+    metadata: Any = {"source": "loop", "step": 0, "parents": {}, "deep": inner}
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    sync_saver.put(config, empty_checkpoint(), metadata, {})
+    assert len(list(sync_saver.list(None, filter={"deep": inner}))) == 1

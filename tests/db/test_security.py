@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
     CorruptValueError,
@@ -283,3 +285,51 @@ def test_langgraphs_strict_mode_allows_the_graphs_own_types(dsn: str) -> None:
         check=False,
     )
     assert (done.stdout.strip(), done.returncode) == ("done", 0), done.stderr
+
+
+class Frame:
+    """What only a pickle could hold."""
+
+    def __init__(self, rows: list[int]) -> None:
+        self.rows = rows
+
+
+class Described(Frame):
+    """LangGraph writes it by what `.dict()` gives."""
+
+    def dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+
+class Pickling(JsonPlusSerializer):
+    """A serializer of the user's own."""
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda serde: serde, lambda serde: EncryptedSerializer(EmptyCipher(), serde)]
+)
+def test_a_pickle_fallback_is_told_to_have_no_effect(dsn: str, wrap: Callable[[Any], Any]) -> None:
+    """A serializer that falls back on pickles warns once it is passed; what isn't pickled, not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PostgresSaver(Database(dsn), serde=wrap(JsonPlusSerializer()))
+    with pytest.warns(UserWarning, match="stores and loads no pickles"):
+        PostgresSaver(Database(dsn), serde=wrap(JsonPlusSerializer(pickle_fallback=True)))
+
+
+@pytest.mark.parametrize("value", [Frame([1]), Described([1])], ids=["pickle", "dict"])
+@pytest.mark.filterwarnings("ignore:pickle_fallback")
+def test_what_only_a_pickle_could_hold_is_refused(dsn: str, value: Frame) -> None:
+    """It is refused when it is written, as an object is that is known by its `.dict()` alone."""
+    serde = JsonPlusSerializer(pickle_fallback=True)
+    with PostgresSaver.from_conn_string(dsn, serde=serde) as saver:
+        with pytest.raises(UnstorableValueError):
+            put(saver, config_of("t"), {"frame": [value]})
+        assert saver.get_tuple(config_of("t")) is None
+
+
+def test_a_serializer_of_the_users_own_may_pickle(dsn: str) -> None:
+    """A subclass isn't replaced: it stores and loads what it likes."""
+    with PostgresSaver.from_conn_string(dsn, serde=Pickling(pickle_fallback=True)) as saver:
+        config = put(saver, config_of("t"), {"frame": Frame([1])})
+        assert stored(saver, config).checkpoint["channel_values"]["frame"].rows == [1]
