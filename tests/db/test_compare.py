@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
@@ -123,6 +123,35 @@ def test_questions_are_answered_by_input(sync_saver: PostgresSaver, make: Any) -
     assert [i.value for i in later.interrupts] == ["may I?"]
     assert "interrupted after" in str(found)
     assert len(get_state(graph, thread()).interrupts) == 1
+
+
+def test_a_command_is_run_once_with_the_context(sync_saver: PostgresSaver) -> None:
+    """A variant that is a Command runs its fork once, with the context, and takes its time;
+    what it fails with leaves the state in which that happened."""
+    runs: list[Any] = []
+
+    def act(state: State, runtime: Runtime[Any]) -> dict[str, Any]:
+        runs.append(runtime.context)
+        answer = interrupt("may I?")
+        if answer == "no":
+            raise ValueError(answer)
+        return {"seen": [answer]}
+
+    builder: Any = StateGraph(State, context_schema=dict)
+    builder.add_node("act", act)
+    builder.add_edge(START, "act")
+    graph = builder.compile(checkpointer=sync_saver)
+    graph.invoke({"seen": []}, thread(), context={"by": "caller"})
+    runs.clear()
+    answers: Any = {answer: Command(resume=answer) for answer in ("yes", "no")}
+    found = compare(get_state(graph, thread()), answers, context={"by": "compare"})
+    assert runs == [{"by": "compare"}] * 2
+    yes, no = found.outcomes.values()
+    assert (yes.error, yes.state and yes.state.values["seen"]) == (None, ["yes"])
+    assert isinstance(no.error, ValueError)
+    assert no.state is not None
+    assert no.state.next == ("act",)
+    assert all(outcome.seconds for outcome in (yes, no))
 
 
 async def test_variants_run_at_the_same_time(saver: PostgresSaver) -> None:

@@ -281,6 +281,20 @@ async def test_a_release_that_is_not_served_any_more_is_told_which_is(empty_dsn:
         assert await migrate(db, migrations=[*here, newer[0]]) == []
 
 
+async def test_a_file_of_ones_own_never_goes_below_a_newer_one(empty_dsn: str) -> None:
+    """A newer release whose files serve this one left one of this one's out: nothing is applied,
+    since the newer files were made for tables without it."""
+    here = load_migrations()
+    newer = newer_migration(serving(here[-2].version))
+    async with Database(empty_dsn) as db:
+        await migrate(db, migrations=[*here[:-1], newer])
+        with pytest.raises(UnknownMigrationError) as caught:
+            await migrate(db)
+        assert caught.value.name == newer.name
+        pending = [s.name for s in await status(db) if s.applied_at is None]
+        assert pending == [here[-1].name]
+
+
 async def test_a_database_without_the_columns_gets_them(empty_dsn: str) -> None:
     """One from before records said what they serve is read, and migrated, as it is."""
     here = load_migrations()

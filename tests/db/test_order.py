@@ -204,6 +204,22 @@ def test_before_is_by_place_or_by_id(sync_saver: PostgresSaver) -> None:
     assert before("6", config_of("t", "")) == ["5"]
 
 
+def test_before_names_the_checkpoint_of_its_own_namespace(sync_saver: PostgresSaver) -> None:
+    """Of an id that stands in two namespaces the place is that in the one `before` names, also
+    where another one is listed; without one, that in the listed."""
+    for checkpoint_id, namespace in [("5", "n"), ("1", "n"), ("2", ""), ("5", ""), ("3", "n")]:
+        put_named(sync_saver, checkpoint_id, namespace=namespace)
+
+    def listed(namespace: str, **before: str) -> list[str]:
+        place: Any = {"configurable": {"thread_id": "t", "checkpoint_id": "5", **before}}
+        return ids(sync_saver.list(config_of("t", namespace), before=place))
+
+    assert listed("n", checkpoint_ns="") == ["1", "5"]
+    assert listed("n", checkpoint_ns="n") == listed("n") == []
+    assert listed("", checkpoint_ns="n") == []
+    assert listed("", checkpoint_ns="") == listed("") == ["2"]
+
+
 @pytest.mark.parametrize("filter_", [None, {"like": "a"}])
 def test_all_threads_are_listed_by_the_order_of_writing(
     sync_saver: PostgresSaver, filter_: Any
