@@ -62,8 +62,10 @@ class Portal:
                 await asyncio.wait([self._begun])
             return await function(*args, **kwargs)
 
-        future = self._submit(run())
+        # It is there before anything runs, so that an interrupt at any moment can cancel it.
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
+            self._submit(run, future)
             return future.result()
         except concurrent.futures.CancelledError as error:
             if not self._stopped:
@@ -106,7 +108,7 @@ class Portal:
         Raises:
             ClosedError: the portal was stopped.
         """
-        self._submit(function())
+        self._submit(function, concurrent.futures.Future())
 
     def begin(self, function: Callable[[], Awaitable[None]]) -> concurrent.futures.Future[None]:
         """Begins `function()` in the portal's loop; calls that come after it wait for its end.
@@ -129,7 +131,9 @@ class Portal:
                 if self._begun is asyncio.current_task():
                     self._begun = None
 
-        return self._submit(run())
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._submit(run, future)
+        return future
 
     def stop(self) -> None:
         """Ends the thread and its loop, cancelling what still runs there."""
@@ -144,13 +148,13 @@ class Portal:
         if thread is not threading.current_thread():
             thread.join()
 
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        try:
-            with self._lock:
-                return asyncio.run_coroutine_threadsafe(coroutine, self._started())
-        except BaseException:
-            coroutine.close()
-            raise
+    def _submit(
+        self,
+        function: Callable[[], Coroutine[Any, Any, T]],
+        future: concurrent.futures.Future[T],
+    ) -> None:
+        with self._lock:
+            self._started().call_soon_threadsafe(_begin, function, future)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._stopped:
@@ -162,6 +166,36 @@ class Portal:
             )
             self._thread.start()
         return self._loop
+
+
+def _begin(
+    function: Callable[[], Coroutine[Any, Any, T]], future: concurrent.futures.Future[T]
+) -> None:
+    """Runs `function()` in this loop for `future`, which ends it if it is cancelled."""
+    if future.cancelled():
+        return
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(function())
+
+    def cancel(cancelled: concurrent.futures.Future[T]) -> None:
+        if cancelled.cancelled() and not loop.is_closed():
+            loop.call_soon_threadsafe(task.cancel)
+
+    future.add_done_callback(cancel)
+    task.add_done_callback(lambda ended: _answer(future, ended))
+
+
+def _answer(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None:
+    if task.cancelled():
+        future.cancel()
+        return
+    error = task.exception()
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is None:
+        future.set_result(task.result())
+    else:
+        future.set_exception(error)
 
 
 def _run_forever(loop: asyncio.AbstractEventLoop) -> None:

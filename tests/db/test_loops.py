@@ -267,6 +267,38 @@ def test_ctrl_c_interrupts_a_sync_call(dsn: str) -> None:
         assert saver.get_tuple({"configurable": {"thread_id": "locked"}})
 
 
+def test_ctrl_c_on_the_way_to_the_portal_cancels_the_call(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the interrupt comes just after the call was handed over, it runs no more, either."""
+    runs, cancelled = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        try:
+            runs.set()
+            await asyncio.sleep(HANG_SECONDS)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    handed_over, interrupts = asyncio.BaseEventLoop.call_soon_threadsafe, iter([True])
+
+    def interrupted(loop: Any, callback: Any, *args: Any, **options: Any) -> asyncio.Handle:
+        handle = handed_over(loop, callback, *args, **options)
+        if next(interrupts, False):
+            assert runs.wait(HANG_SECONDS)
+            raise KeyboardInterrupt
+        return handle
+
+    with _quiet(), PostgresSaver.from_conn_string(dsn) as saver:
+        _put_and_get(saver, "t", 1)
+        monkeypatch.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            saver.db.portal.call(wait)
+        assert cancelled.wait(HANG_SECONDS)
+        _put_and_get(saver, "t", 2)
+
+
 # Fork
 
 
