@@ -32,7 +32,7 @@ from langgraph_pgsaga.checkpoint.shape import flaw, flaw_of_values
 from langgraph_pgsaga.checkpoint.small_values import SMALL_TYPES
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import CorruptValueError, UnloadableValueError, UnstorableValueError
-from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, Codec, Encoded, fill
+from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, NOT_ENCRYPTED, Codec, Encoded, fill
 from langgraph_pgsaga.threads import checkpoint_config
 
 # What `put` encodes together where jsonb can't hold it.
@@ -219,8 +219,7 @@ def decode_state(
     data = _mapping(_json.load(state_data))
     inline = _mapping(data.pop("channel_values", None), "channel_values")
     if codec.encrypts and (inline or exact is None):
-        problem = "it isn't encrypted, but this saver's serializer encrypts"
-        raise CorruptValueError(what="a stored checkpoint", problem=problem)
+        raise CorruptValueError(what="a stored checkpoint", problem=NOT_ENCRYPTED)
     _check_small(inline)
     if exact_type is None or exact is None:
         return _checked(checkpoint_id, StateData(data, _json.load(metadata), inline, None))

@@ -16,6 +16,10 @@ from langgraph_pgsaga.serde.serializer import SafeSerializer, as_safe
 # PostgreSQL refuses messages and fields of 1 GiB; the rest of the statement needs room too.
 LARGEST_PAYLOAD_BYTES = 1_000_000_000
 _DIGEST_BYTES = 16
+NOT_ENCRYPTED = (
+    "it isn't encrypted, but this saver's serializer encrypts. What was stored before has to be"
+    " imported from a saver without encryption into another schema"
+)
 
 
 class Encoded(NamedTuple):
@@ -100,8 +104,7 @@ class Codec:
             return Encoded(type_, payload)
         inner, separator, cipher = type_.partition("+")
         if not separator:
-            problem = "it isn't encrypted, but this saver's serializer encrypts"
-            raise CorruptValueError(what="a stored value", problem=problem)
+            raise CorruptValueError(what="a stored value", problem=NOT_ENCRYPTED)
         try:
             return Encoded(inner, self._cipher.decrypt(cipher, payload))
         except Exception as error:

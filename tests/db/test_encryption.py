@@ -12,6 +12,8 @@ from typing import Annotated, Any, TypedDict
 import ormsgpack
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, ChatMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.serde.base import CipherProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
@@ -22,6 +24,7 @@ from langgraph_pgsaga.errors import (
     UnstorableValueError,
 )
 from langgraph_pgsaga.sync import Sessions
+from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from langgraph_pgsaga.timetravel import name_checkpoint
 from tests.conftest import execute
 from tests.db._puts import config_of, put, stored
@@ -268,6 +271,60 @@ def test_another_key_reads_nothing(encrypting: PostgresSaver) -> None:
         with pytest.raises(CorruptValueError, match="another key") as caught:
             read()
         assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_threads_in_clear_are_encrypted_by_an_import(dsn: str) -> None:
+    """An encrypting saver names the way, which leads to the same state in another schema."""
+    with (
+        PostgresSaver.from_conn_string(dsn) as clear,
+        PostgresSaver.from_conn_string(dsn, schema="sealed", serde=encrypted()) as sealed,
+    ):
+        sealed.setup()
+        values = {"messages": [HumanMessage(SECRET, id="m1")], "c": [SECRET]}
+        configs = {name: put(clear, config_of(name), values) for name in ("moved", "read through")}
+        with pytest.raises(CorruptValueError, match="into another schema"):
+            PostgresSaver(clear.db, serde=encrypted()).get_tuple(configs["moved"])
+
+        report = asyncio.run(import_threads(clear, sealed, thread_ids=["moved"]))
+        assert not report.failed
+        ReadThroughSaver(sealed, clear).put_writes(configs["read through"], [("c", [1])], "task")
+        for config in configs.values():
+            assert stored(sealed, config).checkpoint == stored(clear, config).checkpoint
+        rows = fetch(dsn, "select m::text from sealed.agent_messages m")
+        assert len(rows) == 2
+        assert SECRET not in str(rows)
+
+
+class KeyRing(CipherProtocol):
+    """Encrypts with the first key; its bytes say nothing, since a test needs no secrecy."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
+        return self.names[0], self.names[0].encode() + plaintext[::-1]
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        if ciphername not in self.names or not ciphertext.startswith(ciphername.encode()):
+            raise ValueError(ciphername)
+        return ciphertext.removeprefix(ciphername.encode())[::-1]
+
+
+def test_keys_are_rotated_by_a_cipher_that_names_them(dsn: str) -> None:
+    """What an earlier key encrypted is read beside what a later one did, in one thread."""
+    config = config_of("t")
+    for number, names in enumerate([("one",), ("two", "one"), ("three", "two", "one")]):
+        serde = EncryptedSerializer(KeyRing(*names))
+        with PostgresSaver.from_conn_string(dsn, serde=serde) as saver:
+            said = [HumanMessage("hello", id=f"m{n}") for n in range(number + 1)]
+            config = put(saver, config, {"messages": said, "c": ["x" * 3000]})
+            assert stored(saver, config).checkpoint["channel_values"]["messages"] == said
+            history = list(saver.list(config_of("t")))
+            assert [len(found.checkpoint["channel_values"]["messages"]) for found in history] == [
+                *range(number + 1, 0, -1)
+            ]
+    types = fetch(dsn, "select distinct payload_type as type from agent_messages order by 1")
+    assert [row["type"].partition("+")[2] for row in types] == ["one", "three", "two"]
 
 
 def test_filters_work_under_encryption(encrypting: PostgresSaver) -> None:
