@@ -17,6 +17,9 @@ def bisect(steps: History, predicate: Callable[[Any], bool]) -> Step | None:
     `predicate` gets the state's values, as `graph.get_state(...).values`. As with git
     bisect it has to stay true once it is; then 10,000 checkpoints take 14 states to
     load. None if it isn't true of the latest.
+
+    Raises:
+        MissingCheckpointError: one was deleted since the history was fetched.
     """
     checked_instance("steps", steps, History, _HINT)
     way = _Way(list(steps), predicate)

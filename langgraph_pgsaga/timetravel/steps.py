@@ -20,6 +20,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from langgraph.pregel import Pregel
+from langgraph.types import StateSnapshot
 
 from langgraph_pgsaga._arguments import (
     checked_instance,
@@ -179,21 +180,29 @@ class History(Sequence[Step]):
         """The state's values at a step, as `graph.get_state(step.config).values`.
 
         Of a history of the saver alone: the values of its channels.
+
+        Raises:
+            MissingCheckpointError: it was deleted since the history was fetched.
         """
         checked_instance("step", step, Step, "Pass one of this history")
         if not isinstance(self._graph, PostgresSaver | ReadThrough):
-            return self._graph.get_state(step.config).values
+            return self._values_of(self._graph.get_state(step.config))
         return call(self._saver, self.avalues, step)
 
     async def avalues(self, step: Step) -> Any:
         """`values` for async callers."""
         checked_instance("step", step, Step, "Pass one of this history")
         if not isinstance(self._graph, PostgresSaver | ReadThrough):
-            return (await self._graph.aget_state(step.config)).values
+            return self._values_of(await self._graph.aget_state(step.config))
         found = await self._saver.aget_tuple(step.config)
         if found is None:
             raise MissingCheckpointError(thread_id=self._address.thread_id)
         return own_values(found.checkpoint["channel_values"])
+
+    def _values_of(self, snapshot: StateSnapshot) -> Any:
+        if snapshot.metadata is None:  # LangGraph's state of nothing
+            raise MissingCheckpointError(thread_id=self._address.thread_id)
+        return snapshot.values
 
     def at(
         self,

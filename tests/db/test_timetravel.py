@@ -336,6 +336,24 @@ def test_what_never_became_true_is_not_found(sync_saver: PostgresSaver) -> None:
     assert bisect(history(graph, thread()), refunded) is None
 
 
+async def test_what_was_deleted_meanwhile_is_not_taken_for_an_empty_state(
+    saver: PostgresSaver,
+) -> None:
+    """A search over a history that was pruned since says so, instead of finding a later step."""
+    graph = careless(saver, 1)
+    await graph.ainvoke({"seen": []}, {**thread(), "recursion_limit": 300})
+    fetched = [await history(of, thread()).load() for of in (graph, saver)]
+    await saver.aprune([thread()["configurable"]["thread_id"]])
+    for steps in fetched:
+        assert refunded(await steps.avalues(steps[0]))
+        with pytest.raises(MissingCheckpointError):
+            await abisect(steps, refunded)
+        with pytest.raises(MissingCheckpointError):
+            bisect(steps, refunded)
+        with pytest.raises(MissingCheckpointError):
+            steps.values(steps[-1])
+
+
 def _breaks(state: Any) -> Any:
     raise OSError("broken")
 
