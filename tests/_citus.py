@@ -8,8 +8,8 @@ from functools import cache
 import asyncpg
 
 from langgraph_pgsaga import Database
+from langgraph_pgsaga.database import migrate
 from langgraph_pgsaga.distribution import distribute
-from langgraph_pgsaga.migrate import migrate
 
 # A database made for these tests: what it holds in this schema is deleted.
 SCHEMA = "pgsaga_test"

@@ -18,8 +18,8 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.database import migrate
 from langgraph_pgsaga.embedded import EmbeddedServer
-from langgraph_pgsaga.migrate import migrate
 from tests._alone import turn
 from tests._citus import emptied_cluster
 from tests._environment import forget_the_machine

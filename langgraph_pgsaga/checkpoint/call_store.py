@@ -64,7 +64,8 @@ class CallStore:
                 if await self._store_under_lock(call):
                     return
         except ThreadDeletedError:
-            await self._db.fetch(_STATEMENTS["delete_stray_writes"], call.session_id)
+            deletion = _STATEMENTS["delete_stray_writes"].bind(session_id=call.session_id)
+            await self._db.fetch(deletion)
             raise
         raise ServerError(
             dsn=self._db.dsn,
@@ -88,7 +89,8 @@ class CallStore:
 
         async def work(conn: Connection) -> tuple[Batch, dict[UUID, int]]:
             # By a statement of its own: the next one sees all that those before it stored.
-            await self._db.fetch(_RETENTION["lock_session"], call.session_id, conn=conn)
+            lock = _RETENTION["lock_session"].bind(session_id=call.session_id)
+            await self._db.fetch(lock, conn=conn)
             await self._look(call, conn=conn)
             batch = self._batch([call])
             return batch, await self._execute(batch, conn=conn)
@@ -111,14 +113,15 @@ class CallStore:
         session_id = call.session_id
         digests = list({message.digest for message in call.messages})
         parent = call.parent_key
-        rows = await self._db.fetch(
-            _STATEMENTS["find_session"], session_id, digests, *(parent or (None, None)), conn=conn
+        namespace, parent_id = parent or (None, None)
+        find = _STATEMENTS["find_session"].bind(
+            session_id=session_id, digests=digests, checkpoint_ns=namespace, parent_id=parent_id
         )
-        self._check_may_write(call, rows[0] if rows else None)
-        if not rows:
+        row = await self._db.fetch_one(find, conn=conn)
+        self._check_may_write(call, row)
+        if row is None:
             self._cache.forget(session_id)
             return
-        row = rows[0]
         found = zip(row["digests"] or (), row["message_nos"] or (), strict=True)
         self._cache.learn(
             session_id,

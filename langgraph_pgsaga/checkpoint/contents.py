@@ -66,9 +66,15 @@ class Contents:
             return
         rows: list[asyncpg.Record] = []
         for keys_of_one in self._db.routed(missing):
-            columns = [list(column) for column in zip(*keys_of_one, strict=True)]
+            session_ids, namespaces, channels, versions = map(list, zip(*keys_of_one, strict=True))
+            select = _STATEMENTS["select_values"].bind(
+                session_ids=session_ids,
+                checkpoint_nss=namespaces,
+                channels=channels,
+                versions=versions,
+            )
             with reading():
-                rows += await self._db.fetch(_STATEMENTS["select_values"], *columns, conn=conn)
+                rows += await self._db.fetch(select, conn=conn)
         await self.fetch_messages(((row["session_id"], row["message_runs"]) for row in rows), conn)
         self._stored.update(dict.fromkeys(missing))
         for row in rows:
@@ -94,9 +100,11 @@ class Contents:
             for run in _without(_united(asked), self._fetched.get(session_id, []))
         ]
         for rows_of_one in self._db.routed(rows):
-            columns = [list(column) for column in zip(*rows_of_one, strict=True)]
-            statement = _STATEMENTS["select_messages"]
-            found_rows = await self._db.fetch(statement, *columns, conn=conn)
+            session_ids, firsts, lasts = map(list, zip(*rows_of_one, strict=True))
+            select = _STATEMENTS["select_messages"].bind(
+                session_ids=session_ids, first_nos=firsts, last_nos=lasts
+            )
+            found_rows = await self._db.fetch(select, conn=conn)
             for place, some in enumerate(slices(found_rows)):
                 if place:
                     await asyncio.sleep(0)
@@ -163,8 +171,12 @@ async def status_at(
 
     None where it doesn't tell, can't be loaded, or isn't there.
     """
-    place = address.session_id, address.stored_ns, [address.checkpoint_id]
-    rows = await db.fetch(_STATEMENTS["select_states"], *place, conn=conn)
+    select = _STATEMENTS["select_states"].bind(
+        session_id=address.session_id,
+        checkpoint_ns=address.stored_ns,
+        checkpoint_ids=[address.checkpoint_id],
+    )
+    rows = await db.fetch(select, conn=conn)
     try:
         for row in rows:
             columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]

@@ -57,14 +57,13 @@ async def delta_channel_history(
     key = address.stored_ns, address.checkpoint_id or ""
 
     async def work(conn: Connection) -> dict[str, DeltaChannelHistory]:
-        walk = await db.fetch(
-            _STATEMENTS["walk_delta_channels"],
-            address.session_id,
-            address.stored_ns,
-            address.checkpoint_id,
-            names,
-            conn=conn,
+        steps = _STATEMENTS["walk_delta_channels"].bind(
+            session_id=address.session_id,
+            checkpoint_ns=address.stored_ns,
+            checkpoint_id=address.checkpoint_id,
+            channels=names,
         )
+        walk = await db.fetch(steps, conn=conn)
         _check_walk(address, walk, known.states.get(key) if known else None)
         seeds = await _seeds(db, codec, address, walk, conn)
         writes = await _channel_writes(db, codec, address, walk, names, conn)
@@ -100,15 +99,14 @@ async def _channel_writes(
     """What was written to each channel at the checkpoints of the walk, oldest first."""
     ancestors = walk[1:]
     open_at = {row["checkpoint_id"]: set(row["open_channels"]) for row in ancestors}
+    select = _STATEMENTS["select_channel_writes"].bind(
+        session_id=address.session_id,
+        checkpoint_ns=address.stored_ns,
+        checkpoint_ids=[row["checkpoint_id"] for row in reversed(ancestors)],
+        channels=names,
+    )
     with reading(thread_id=address.thread_id):
-        rows = await db.fetch(
-            _STATEMENTS["select_channel_writes"],
-            address.session_id,
-            address.stored_ns,
-            [row["checkpoint_id"] for row in reversed(ancestors)],
-            names,
-            conn=conn,
-        )
+        rows = await db.fetch(select, conn=conn)
     contents = Contents(db, codec)
     await contents.fetch_messages(((address.session_id, row["message_runs"]) for row in rows), conn)
     messages = contents.messages(address.session_id)
@@ -125,9 +123,14 @@ async def pending_sends(
     db: Database, codec: MessageCodec, address: Address, checkpoint_id: str, conn: Connection
 ) -> list[Any]:
     """The Sends among a checkpoint's writes, in order."""
-    key = address.session_id, address.stored_ns, checkpoint_id, TASKS
+    select = _HOT["select_pending_sends"].bind(
+        session_id=address.session_id,
+        checkpoint_ns=address.stored_ns,
+        checkpoint_id=checkpoint_id,
+        channel=TASKS,
+    )
     with reading(thread_id=address.thread_id):
-        rows = await db.fetch(_HOT["select_pending_sends"], *key, conn=conn)
+        rows = await db.fetch(select, conn=conn)
     contents = Contents(db, codec)
     runs = ((address.session_id, row["message_runs"]) for row in rows)
     await contents.fetch_messages(runs, conn)

@@ -93,27 +93,32 @@ class LeaseBlock:
         return lease
 
     async def _claim_in_turn(self, lease: Lease) -> None:
-        key = self._session_id, self._thread_id
+        claim = _STATEMENTS["claim_lease"].bind(
+            session_id=self._session_id,
+            thread_id=self._thread_id,
+            lease_id=lease.lease_id,
+            lease_holder=holder(),
+            lease_seconds=self._seconds,
+        )
         deadline = time.monotonic() + self._wait_seconds
         while True:
-            rows = await self._db.fetch(
-                _STATEMENTS["claim_lease"], *key, lease.lease_id, holder(), self._seconds
-            )
-            if rows:
+            row = await self._db.fetch_one(claim)
+            if row is not None:
                 break
             refused = await self._refusal()
             if refused is not None and time.monotonic() >= deadline:
                 raise refused
             await asyncio.sleep(_PAUSE_SECONDS if refused else 0)
-        row = rows[0]
         lease.is_claimed, lease.is_session_new = True, row["is_new"]
         self._cache.learn(self._session_id, row["message_epoch"], row["message_count"], ())
 
     async def _refusal(self) -> ThreadLeasedError | None:
-        statement = _STATEMENTS["find_session"]
-        rows = await self._db.fetch(statement, self._session_id, [], None, None)
-        is_leased = bool(rows) and rows[0]["is_leased"]
-        return leased_error(self._thread_id, rows[0]) if is_leased else None
+        find = _STATEMENTS["find_session"].bind(
+            session_id=self._session_id, digests=[], checkpoint_ns=None, parent_id=None
+        )
+        row = await self._db.fetch_one(find)
+        is_leased = row is not None and row["is_leased"]
+        return leased_error(self._thread_id, row) if row is not None and is_leased else None
 
     async def _release(self, lease: Lease) -> None:
         if lease.is_inherited:
@@ -122,7 +127,8 @@ class LeaseBlock:
             await self._give_back(lease)
 
     async def _give_back(self, lease: Lease) -> None:
-        await self._db.fetch(_STATEMENTS["release_lease"], lease.session_id, lease.lease_id)
+        statement = _STATEMENTS["release_lease"]
+        await self._db.fetch(statement.bind(session_id=lease.session_id, lease_id=lease.lease_id))
 
     @contextmanager
     def _giving_back(self, lease: Lease) -> Iterator[None]:
@@ -179,10 +185,13 @@ class Renewals:
         leases = sorted(leases, key=lambda lease: lease.session_id)
         rows = [(lease.session_id, lease.lease_id, lease.seconds) for lease in leases]
         for part in self._db.routed(rows):
-            columns = [list(column) for column in zip(*part, strict=True)]
+            session_ids, lease_ids, seconds = map(list, zip(*part, strict=True))
+            renewal = _STATEMENTS["renew_leases"].bind(
+                session_ids=session_ids, lease_ids=lease_ids, lease_seconds=seconds
+            )
             # What is lost says so to whoever writes next; meanwhile it is tried again.
             with suppress(ServerError):
-                await self._db.fetch(_STATEMENTS["renew_leases"], *columns)
+                await self._db.fetch(renewal)
         with self._lock:
             for lease in leases:
                 if lease.lease_id in self._due:

@@ -156,8 +156,8 @@ class CheckpointListing:
         """May be called again where the connection was lost, so it only adds contents."""
         size = self._size if self._left is None else min(self._size, self._left)
         place = self._place or await self._first_place(conn)
-        name, arguments = self._statement(place)
-        rows = await self._db.fetch(_STATEMENTS[name], *arguments, size, conn=conn)
+        name, asked = self._statement(place)
+        rows = await self._db.fetch(_STATEMENTS[name].bind(**asked, page=size), conn=conn)
         for row in rows:
             self._contents.expect(row["session_id"], row["message_epoch"])
         states = [(row, self._decoded_state(row)) for row in rows]
@@ -175,7 +175,12 @@ class CheckpointListing:
             return _Place()
         if before.session_id is None:
             return _Place(before_id=before.checkpoint_id)
-        (row,) = await self._db.fetch(_STATEMENTS["find_place"], *before, conn=conn)
+        find = _STATEMENTS["find_place"].bind(
+            session_id=before.session_id,
+            checkpoint_ns=before.stored_ns,
+            checkpoint_id=before.checkpoint_id,
+        )
+        (row,) = await self._db.fetch(find, conn=conn)
         if row["position"] is None:
             return _Place(before_id=before.checkpoint_id)
         return _Place(position=row["position"], session_id=before.session_id)
@@ -192,16 +197,25 @@ class CheckpointListing:
                 deletion_count=rows[0]["deletion_count"],
             )
 
-    def _statement(self, place: _Place) -> tuple[str, list[Any]]:
-        """The listing that fits what is given, and its arguments but the page's size."""
+    def _statement(self, place: _Place) -> tuple[str, dict[str, Any]]:
+        """The listing that fits what is given, and its parameters but the page's size."""
         metadata, address = self._clear_filter, self._address
+        asked: dict[str, Any] = {"before_id": place.before_id, "before_position": place.position}
         if address is None:
-            start = [place.before_id, place.position, place.session_id]
-            return ("list_by_metadata", [metadata, *start]) if metadata else ("list_all", start)
-        start = [address.checkpoint_id, metadata, place.before_id, place.position]
+            asked["after_session"] = place.session_id
+            return (
+                ("list_by_metadata", asked | {"metadata": metadata})
+                if metadata
+                else (
+                    "list_all",
+                    asked,
+                )
+            )
+        asked |= {"session_id": address.session_id, "checkpoint_id": address.checkpoint_id}
+        asked["metadata"] = metadata
         if self._stored_ns is None:
-            return "list_thread", [address.session_id, *start]
-        return "list_namespace", [address.session_id, self._stored_ns, *start]
+            return "list_thread", asked
+        return "list_namespace", asked | {"checkpoint_ns": self._stored_ns}
 
     def _decoded_state(self, row: asyncpg.Record) -> StateData:
         columns = row["state_data"], row["metadata"], row["exact_type"], row["exact"]
@@ -278,9 +292,12 @@ class CheckpointListing:
         found: dict[_StateKey, list[StoredWrite]] = {}
         rows: list[asyncpg.Record] = []
         for keys in self._db.routed(list(dict.fromkeys(states))):
-            columns = [list(column) for column in zip(*keys, strict=True)]
+            session_ids, namespaces, ids = map(list, zip(*keys, strict=True))
+            select = _STATEMENTS["select_writes"].bind(
+                session_ids=session_ids, checkpoint_nss=namespaces, checkpoint_ids=ids
+            )
             with reading():
-                rows += await self._db.fetch(_STATEMENTS["select_writes"], *columns, conn=conn)
+                rows += await self._db.fetch(select, conn=conn)
         runs = ((row["session_id"], row["message_runs"]) for row in rows)
         await self._contents.fetch_messages(runs, conn)
         for row in rows:

@@ -31,9 +31,8 @@ async def delete_for_runs(db: Database, run_ids: Sequence[str]) -> None:
     ids = [_run_id(run_id) for run_id in checked_items("run_ids", run_ids)]
     sessions: dict[UUID, None] = {}
     for run_id in ids:
-        found = await db.fetch(
-            _STATEMENTS["select_sessions_of_run"], _json.dump(_json.project({"run_id": run_id}))
-        )
+        metadata = _json.dump(_json.project({"run_id": run_id}))
+        found = await db.fetch(_STATEMENTS["select_sessions_of_run"].bind(metadata=metadata))
         sessions.update(dict.fromkeys(row["session_id"] for row in found))
     for session_id in sessions:
 
@@ -41,7 +40,7 @@ async def delete_for_runs(db: Database, run_ids: Sequence[str]) -> None:
             if not await _lock(db, conn, session_id):
                 return
             statement = _STATEMENTS["delete_checkpoints_of_runs"]
-            await db.fetch(statement, session_id, ids, conn=conn)
+            await db.fetch(statement.bind(session_id=session_id, run_ids=ids), conn=conn)
             await _collect(db, conn, session_id)
 
         await db.run(work)
@@ -86,17 +85,23 @@ async def copy_thread(
         # In one order for everybody, so that two copies can't wait for each other.
         for session_id in sorted((source_id, target_id)):
             if session_id == target_id != source_id:
-                await db.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
+                await db.fetch(_STATEMENTS["claim_session"].bind(session_id=session_id), conn=conn)
             locked[session_id] = await _lock(db, conn, session_id)
         if checkpoint_id is not None:
             await _require_checkpoint(db, conn, source, checkpoint_id)
         if not locked[source_id]:
             raise _NothingToCopyError
-        held = await db.fetch(_STATEMENTS["exists_state"], target_id, conn=conn)
-        if held[0]["is_there"]:
+        (held,) = await db.fetch(_STATEMENTS["exists_state"].bind(session_id=target_id), conn=conn)
+        if held["is_there"]:
             raise ThreadExistsError(thread_id=target_text)
-        copied = source_id, target_id, target_text, checkpoint_id, status and status.value
-        await db.fetch(_STATEMENTS["copy_session"], *copied, conn=conn)
+        copying = _STATEMENTS["copy_session"].bind(
+            source_id=source_id,
+            target_id=target_id,
+            thread_id=target_text,
+            until_id=checkpoint_id,
+            until_status=status and status.value,
+        )
+        await db.fetch(copying, conn=conn)
         if checkpoint_id is not None:
             await _collect(db, conn, target_id)
 
@@ -116,9 +121,9 @@ async def _require_checkpoint(
     db: Database, conn: Connection, thread_id: Any, checkpoint_id: str
 ) -> None:
     session_id = session_id_of(thread_id_text(thread_id))
-    statement = _STATEMENTS["exists_checkpoint"]
-    found = await db.fetch(statement, session_id, checkpoint_id, conn=conn)
-    if not found[0]["is_there"]:
+    look = _STATEMENTS["exists_checkpoint"].bind(session_id=session_id, checkpoint_id=checkpoint_id)
+    (found,) = await db.fetch(look, conn=conn)
+    if not found["is_there"]:
         raise MissingCheckpointError(thread_id=thread_id_text(thread_id))
 
 
@@ -128,7 +133,7 @@ class _NothingToCopyError(Exception):
 
 async def delete_claimed(db: Database, conn: Connection, session_id: UUID) -> None:
     """Everything of a session whose row the transaction of `conn` has locked."""
-    await db.fetch(_STATEMENTS["delete_session"], session_id, conn=conn)
+    await db.fetch(_STATEMENTS["delete_session"].bind(session_id=session_id), conn=conn)
 
 
 async def prune_free(db: Database, session_id: UUID, *, keep_last: int, keep_named: bool) -> int:
@@ -139,7 +144,8 @@ async def prune_free(db: Database, session_id: UUID, *, keep_last: int, keep_nam
     """
 
     async def work(conn: Connection) -> int:
-        if not await db.fetch(_STATEMENTS["lock_free_session"], session_id, conn=conn):
+        lock = _STATEMENTS["lock_free_session"].bind(session_id=session_id)
+        if not await db.fetch(lock, conn=conn):
             return 0
         rule = (keep_last, keep_named, True)
         deleted = await _delete_older(db, conn, session_id, rule)
@@ -152,8 +158,8 @@ async def prune_free(db: Database, session_id: UUID, *, keep_last: int, keep_nam
 
 async def _delete_session(db: Database, session_id: UUID, conn: Connection | None = None) -> None:
     async def work(conn: Connection) -> None:
-        await db.fetch(_STATEMENTS["claim_session"], session_id, conn=conn)
-        await db.fetch(_STATEMENTS["lock_session"], session_id, conn=conn)
+        await db.fetch(_STATEMENTS["claim_session"].bind(session_id=session_id), conn=conn)
+        await db.fetch(_STATEMENTS["lock_session"].bind(session_id=session_id), conn=conn)
         await delete_claimed(db, conn, session_id)
 
     if conn is None:
@@ -180,7 +186,15 @@ async def _delete_older(
     `rule` is its keep_last, keep_named and keep_replays. Values and contents that nothing
     names any more are left for `_collect`.
     """
-    heads = await db.fetch(_STATEMENTS["select_heads"], session_id, TASKS, *rule, conn=conn)
+    keep_last, keep_named, keep_replays = rule
+    select = _STATEMENTS["select_heads"].bind(
+        session_id=session_id,
+        sends_channel=TASKS,
+        keep_last=keep_last,
+        keep_named=keep_named,
+        keep_replays=keep_replays,
+    )
+    heads = await db.fetch(select, conn=conn)
     kept_roots: set[str] = set()
     deleted = 0
     # The root graph's namespace comes first.
@@ -193,16 +207,18 @@ async def _delete_older(
             kept |= await _kept_ids(db, conn, session_id, head)
         if not namespace:
             kept_roots = kept
-        rows = await db.fetch(
-            _STATEMENTS["delete_checkpoints_but"], session_id, namespace, sorted(kept), conn=conn
+        deletion = _STATEMENTS["delete_checkpoints_but"].bind(
+            session_id=session_id, checkpoint_ns=namespace, kept_ids=sorted(kept)
         )
-        deleted += rows[0]["deleted"]
+        (row,) = await db.fetch(deletion, conn=conn)
+        deleted += row["deleted"]
     return deleted
 
 
 async def _lock(db: Database, conn: Connection, session_id: UUID) -> bool:
     """Whether there is a session to lock; where there is none, nothing may be collected."""
-    return bool(await db.fetch(_STATEMENTS["lock_session"], session_id, conn=conn))
+    lock = _STATEMENTS["lock_session"].bind(session_id=session_id)
+    return bool(await db.fetch(lock, conn=conn))
 
 
 async def _kept_ids(
@@ -213,14 +229,13 @@ async def _kept_ids(
     if head["sends_parent_id"]:
         kept.add(head["sends_parent_id"])
     if head["delta_channels"]:
-        walk = await db.fetch(
-            _HISTORY["walk_delta_channels"],
-            session_id,
-            head["checkpoint_ns"],
-            head["checkpoint_id"],
-            head["delta_channels"],
-            conn=conn,
+        steps = _HISTORY["walk_delta_channels"].bind(
+            session_id=session_id,
+            checkpoint_ns=head["checkpoint_ns"],
+            checkpoint_id=head["checkpoint_id"],
+            channels=head["delta_channels"],
         )
+        walk = await db.fetch(steps, conn=conn)
         kept.update(row["checkpoint_id"] for row in walk)
     return kept
 
@@ -238,4 +253,4 @@ def _is_call_over(head: asyncpg.Record, kept_roots: set[str]) -> bool:
 
 async def _collect(db: Database, conn: Connection, session_id: UUID) -> None:
     for name in ("cut_parents", "delete_unused_values", "delete_unused_contents"):
-        await db.fetch(_STATEMENTS[name], session_id, conn=conn)
+        await db.fetch(_STATEMENTS[name].bind(session_id=session_id), conn=conn)

@@ -27,7 +27,6 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_methods
 
-from langgraph_pgsaga import migrate
 from langgraph_pgsaga._arguments import (
     checked_instance,
     checked_items,
@@ -60,7 +59,7 @@ from langgraph_pgsaga.checkpoint.small_values import SmallValueCache
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
-from langgraph_pgsaga.database import Begun, Connection, Database, Done, load_statements
+from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
 from langgraph_pgsaga.serde import Codec, as_safe, with_allowlist
 from langgraph_pgsaga.threads import Address, ThreadId, checkpoint_config, optional_checkpoint_id
@@ -194,19 +193,13 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         """Makes or updates the tables. Safe to call at every start, by many processes at once.
 
         In a running event loop it doesn't block: `await saver.setup()`, as one would with
-        AsyncPostgresSaver. The work begins at once, in the background, and sync calls that
-        follow wait for it; one that is never awaited warns, and logs what failed.
+        AsyncPostgresSaver; see `Database.setup`.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            self.db.portal.call(self.asetup)
-            return Done()
-        return Begun("saver.setup", self.db.portal.begin(self.asetup))
+        return self.db.setup()
 
     async def asetup(self) -> None:
         """`setup` for async callers."""
-        await migrate.migrate(self.db)
+        await self.db.asetup()
 
     def close(self) -> None:
         """Closes the database if this saver made it."""

@@ -1,10 +1,19 @@
-"""PostgreSQL as every system sees it: connections, transactions, statements."""
+"""PostgreSQL as every system sees it: connections, transactions, statements, the tables."""
 
-from langgraph_pgsaga.database.begun import Begun, Done
 from langgraph_pgsaga.database.database import Connection, Database
 from langgraph_pgsaga.database.dsn import parse_dsn
+from langgraph_pgsaga.database.migrations import (
+    Migration,
+    MigrationStatus,
+    load_migrations,
+    migrate,
+    migration_status,
+    pending_sql,
+    table_schemas,
+)
 from langgraph_pgsaga.database.portal import Portal
 from langgraph_pgsaga.database.statements import (
+    BoundStatement,
     Statement,
     load_statements,
     quote_identifier,
@@ -12,14 +21,20 @@ from langgraph_pgsaga.database.statements import (
 )
 
 __all__ = [
-    "Begun",
+    "BoundStatement",
     "Connection",
     "Database",
-    "Done",
+    "Migration",
+    "MigrationStatus",
     "Portal",
     "Statement",
+    "load_migrations",
     "load_statements",
+    "migrate",
+    "migration_status",
     "parse_dsn",
+    "pending_sql",
     "quote_identifier",
     "render",
+    "table_schemas",
 ]

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Awaitable, Generator
 
-_log = logging.getLogger("langgraph_pgsaga")
+_log = logging.getLogger("langgraph_pgsaga.database")
 
 
 class Begun(Awaitable[None]):
@@ -34,7 +34,7 @@ class Begun(Awaitable[None]):
             return
         name = self._name
         self._future.add_done_callback(lambda future: _tell(name, future))
-        problem = f"{name}() was never awaited in a running event loop. Write: await {name}()"
+        problem = f"{name}() was never awaited in a running event loop. Write `await` before it"
         warnings.warn(problem, RuntimeWarning, source=self, stacklevel=2)
 
 

@@ -20,6 +20,8 @@ import asyncpg
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_integer, checked_seconds, required_text
+from langgraph_pgsaga.database.begun import Begun, Done
+from langgraph_pgsaga.database.migrations import migrate
 from langgraph_pgsaga.database.pool import LoopPool, Pool
 from langgraph_pgsaga.database.portal import Portal
 from langgraph_pgsaga.database.server_errors import (
@@ -31,9 +33,20 @@ from langgraph_pgsaga.database.server_errors import (
     is_repeatable,
     translated,
 )
-from langgraph_pgsaga.database.statements import Statement, load_statements, render
+from langgraph_pgsaga.database.statements import (
+    BoundStatement,
+    Statement,
+    load_statements,
+    render,
+)
 from langgraph_pgsaga.database.target import Target
-from langgraph_pgsaga.errors import ClosedError, InvalidArgumentError, PgSagaError, PoolTimeoutError
+from langgraph_pgsaga.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    PgSagaError,
+    PoolTimeoutError,
+    TooManyRowsError,
+)
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -198,16 +211,24 @@ class Database:
     # Statements
 
     async def fetch(
-        self, statement: Statement, *args: Any, conn: Connection | None = None
+        self,
+        statement: Statement | BoundStatement,
+        *args: Any,
+        conn: Connection | None = None,
+        repeat: bool = True,
     ) -> list[asyncpg.Record]:
-        """The rows of one statement that is safe to repeat.
+        """The rows of one statement: of `statement.bind(...)`, or with arguments in order.
 
         Without `conn` it runs in a transaction of its own and is repeated as the
-        class says. With `conn` it joins the caller's transaction and runs once.
+        class says; with `repeat=False`, for what isn't the same when done twice, only while
+        it is certain that it wasn't done. With `conn` it joins the caller's transaction and
+        runs once.
 
         Raises:
             ServerError, ServerConnectionError, MissingMigrationsError and the like.
         """
+        if isinstance(statement, BoundStatement):
+            statement, args = statement
         text = self.text(statement)
         if conn is not None:
             with self.translating(*ARGUMENT_ERRORS):
@@ -218,7 +239,24 @@ class Database:
             rows: list[asyncpg.Record] = await connection.fetch(text, *args)
             return rows
 
-        return await self._repeating(run)
+        return await self._repeating(run, repeat=repeat)
+
+    async def fetch_one(
+        self,
+        statement: Statement | BoundStatement,
+        *,
+        conn: Connection | None = None,
+        repeat: bool = True,
+    ) -> asyncpg.Record | None:
+        """The row of a statement that gives one, or None where it gives none; as `fetch`.
+
+        Raises:
+            TooManyRowsError: it gave more.
+        """
+        rows = await self.fetch(statement, conn=conn, repeat=repeat)
+        if len(rows) > 1:
+            raise TooManyRowsError(statement=statement.name, rows=len(rows))
+        return rows[0] if rows else None
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, once: bool = False) -> T:
         """The result of `work(connection)` in one read-committed transaction.
@@ -297,6 +335,24 @@ class Database:
         return text
 
     # Life
+
+    def setup(self) -> Awaitable[None]:
+        """Makes or updates the tables. Safe to call at every start, by many processes at once.
+
+        In a running event loop it doesn't block: write `await db.setup()` there. The work begins
+        at once, in the background, and sync calls that follow wait for it; one that is never
+        awaited warns, and logs what failed.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self.portal.call(self.asetup)
+            return Done()
+        return Begun("setup", self.portal.begin(self.asetup))
+
+    async def asetup(self) -> None:
+        """`setup` for async callers."""
+        await migrate(self)
 
     @property
     def dsn(self) -> str:
@@ -476,7 +532,9 @@ class Database:
         self._connected_once = True
         return connection
 
-    async def _repeating(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _repeating(
+        self, work: Callable[[Connection], Awaitable[T]], *, repeat: bool = True
+    ) -> T:
         deadline: float | None = None  # counts from the first failure
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -491,7 +549,8 @@ class Database:
                 if lost and self._closed:
                     raise ClosedError from error
                 deadline = deadline or time.monotonic() + self._retry_seconds
-                again = lost or is_repeatable(error)
+                is_certain = repeat or not (lost and begun)  # whether it was done
+                again = is_certain and (lost or is_repeatable(error))
                 if not (again and self._connected_once) or time.monotonic() + pause > deadline:
                     raise translated(error, self.dsn) from chainable(error)
                 if pause > _FIRST_PAUSE_SECONDS:  # it wasn't over at once

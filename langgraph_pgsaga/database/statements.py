@@ -14,6 +14,8 @@ statement is prepared there. `shard` is the parameter that says on which server 
 are where the tables are distributed (session_ids: of one session then), or `all` and why:
 a test holds such a statement to what Citus takes. `{schema}` is the one marker; `render`
 replaces it.
+Callers give the values of `params` by name (`Statement.bind`), and by position only in
+what the saver does at every step.
 
 Functions and operators of which somebody could make a better fitting overload on the
 search_path are qualified (`pg_catalog.unnest`), or their arguments have their exact type
@@ -26,6 +28,9 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any, NamedTuple
+
+from langgraph_pgsaga.errors import BindingError
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _FIELD = re.compile(r"^-- (params|columns|shard): ((?:.*\n)(?:--   .*\n)*)", re.MULTILINE)
@@ -43,6 +48,30 @@ class Statement:
     params: tuple[tuple[str, str], ...]
     columns: tuple[tuple[str, str], ...]
     shard: str
+
+    def bind(self, **values: Any) -> BoundStatement:
+        """The statement with a value for each of its parameters.
+
+        Raises:
+            BindingError: a parameter has no value, or a value no parameter.
+        """
+        names = [name for name, _ in self.params]
+        if len(names) != len(values) or not values.keys() >= set(names):
+            problems = [f"no value for {name}" for name in names if name not in values]
+            problems += [f"no parameter {name}" for name in values if name not in names]
+            raise BindingError(statement=self.name, problem=", ".join(problems))
+        return BoundStatement(self, tuple(values[name] for name in names))
+
+
+class BoundStatement(NamedTuple):
+    """A statement and the values of its parameters, in their order."""
+
+    statement: Statement
+    values: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        return self.statement.name
 
 
 @cache

@@ -37,7 +37,7 @@ async def found(db: Database) -> Objects:
 
     async def work(conn: Connection) -> list[asyncpg.Record]:
         await db.fetch(_PRINT_PLAINLY, conn=conn)
-        return await db.fetch(_LIST_OBJECTS, table, conn=conn)
+        return await db.fetch(_LIST_OBJECTS.bind(migrations_table=table), conn=conn)
 
     rows = await db.snapshot(work)
     return {(row["kind"], row["name"]): row["definition"] for row in rows}

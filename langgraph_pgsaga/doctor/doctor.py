@@ -9,8 +9,14 @@ from enum import Enum
 
 import asyncpg
 
-from langgraph_pgsaga import migrate
-from langgraph_pgsaga.database import Connection, Database, load_statements, render
+from langgraph_pgsaga.database import (
+    Connection,
+    Database,
+    load_statements,
+    migration_status,
+    render,
+    table_schemas,
+)
 from langgraph_pgsaga.doctor import catalogue, privileges
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
@@ -231,7 +237,10 @@ async def _memory(db: Database) -> list[Check]:
 
 
 async def _transactions(db: Database) -> list[Check]:
-    rows = await db.fetch(_STATEMENTS["list_long_transactions"], _IDLE_SECONDS, _ACTIVE_SECONDS)
+    statement = _STATEMENTS["list_long_transactions"]
+    rows = await db.fetch(
+        statement.bind(idle_seconds=_IDLE_SECONDS, active_seconds=_ACTIVE_SECONDS)
+    )
     idle = [row for row in rows if row["is_idle"]]
     return [
         _long(
@@ -292,7 +301,7 @@ async def _slots(db: Database) -> list[Check]:
 
 async def _migrations(db: Database) -> list[Check]:
     try:
-        found = await migrate.status(db)
+        found = await migration_status(db)
     except OtherTablesError as error:
         return [_fail("migrations", str(error), "on the command line it is --schema")]
     except (MigrationError, InvalidArgumentError) as error:
@@ -313,7 +322,7 @@ async def _migrations(db: Database) -> list[Check]:
 
 
 async def _schemas(db: Database) -> list[Check]:
-    used, every = await migrate.schemas(db)
+    used, every = await table_schemas(db)
     others = ", ".join(name for name in every if name != used)
     if others and db.schema is None:
         advice = f"pass schema={used!r}: a change of the search_path could lead to the others"
@@ -326,7 +335,7 @@ async def _objects(db: Database) -> list[Check]:
     told = catalogue.differences(await catalogue.found(db))
     if not told:
         return [_ok("objects", "all that the migrations made is there")]
-    if any(status.migration is None for status in await migrate.status(db)):
+    if any(status.migration is None for status in await migration_status(db)):
         return [_ok("objects", "not compared: they are a newer release's")]
     advice = "make it again by its statement in migrations/, or restore it from a backup"
     if all(text.endswith(catalogue.INVALID) for text in told):
@@ -335,7 +344,7 @@ async def _objects(db: Database) -> list[Check]:
 
 
 async def _privileges(db: Database) -> list[Check]:
-    used, _ = await migrate.schemas(db)
+    used, _ = await table_schemas(db)
     rows = await privileges.missing(db, used)
     if not rows:
         return [_ok("privileges", "all that the saver needs")]
@@ -356,7 +365,7 @@ async def _privileges(db: Database) -> list[Check]:
 
 
 async def _tables(db: Database) -> list[Check]:
-    rows = await db.fetch(_STATEMENTS["list_tables"], _sessions_table(db))
+    rows = await db.fetch(_STATEMENTS["list_tables"].bind(sessions_table=_sessions_table(db)))
     size = sum(row["total_bytes"] for row in rows)
     largest = sorted(rows, key=lambda row: -row["total_bytes"])[:_LARGEST_TABLES]
     told = ", ".join(f"{row['name']} {_bytes(row['total_bytes'])}" for row in largest)
@@ -401,7 +410,8 @@ def _hot(rows: Sequence[asyncpg.Record]) -> Check:
 
 async def _row_security(db: Database) -> list[Check]:
     """A row that a policy hides isn't read, and stays where its thread is deleted."""
-    rows = await db.fetch(_STATEMENTS["list_filtered_tables"], _sessions_table(db))
+    statement = _STATEMENTS["list_filtered_tables"]
+    rows = await db.fetch(statement.bind(sessions_table=_sessions_table(db)))
     if not rows:
         return [_ok("row security", "none that counts for this user")]
     advice = "give the user bypassrls, or make sure that its policies show it all it wrote"
@@ -446,7 +456,7 @@ async def _one(db: Database, name: str) -> asyncpg.Record:
 
 async def _settings(db: Database, *names: str) -> dict[str, str]:
     """Settings as text, sizes in bytes."""
-    rows = await db.fetch(_STATEMENTS["list_settings"], list(names))
+    rows = await db.fetch(_STATEMENTS["list_settings"].bind(names=list(names)))
     return {
         row["name"]: str(int(row["setting"]) * 8192) if row["unit"] == "8kB" else row["setting"]
         for row in rows

@@ -29,4 +29,5 @@ async def missing(db: Database, schema: str) -> list[asyncpg.Record]:
     """What of it the connection's role may not do: rows of role, kind, name and privilege."""
     asked = [(*at, privilege) for at, every in NEEDED.items() for privilege in every]
     kinds, names, privileges = map(list, zip(*asked, strict=True))
-    return await db.fetch(_LIST_MISSING, schema, kinds, names, privileges)
+    look = _LIST_MISSING.bind(schema_name=schema, kinds=kinds, names=names, privileges=privileges)
+    return await db.fetch(look)

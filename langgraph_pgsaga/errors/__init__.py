@@ -18,6 +18,8 @@
     │   ├── ThreadDivergedError       here and there it went on, each its own way
     │   ├── TakeoverMismatchError     a checkpoint isn't what the other saver has
     │   └── UnreadableThreadError     the other saver can't read it
+    ├── BindingError                  a statement got other values than its header names
+    ├── TooManyRowsError              a statement for one row gave several
     ├── ClosedError                   the database object was closed
     ├── BlockingCallError             a sync call from the loop that would have to answer it
     ├── ServerError                   the server refused a statement (sqlstate)
@@ -73,6 +75,7 @@ from langgraph_pgsaga.errors.server import (
     ServerConnectionError,
     ServerError,
 )
+from langgraph_pgsaga.errors.statements import BindingError, TooManyRowsError
 from langgraph_pgsaga.errors.takeover import (
     TakeoverError,
     TakeoverMismatchError,
@@ -103,6 +106,7 @@ from langgraph_pgsaga.errors.values import (
 
 __all__ = [
     "AuthenticationError",
+    "BindingError",
     "BlockedTypeError",
     "BlockingCallError",
     "ChangedClassError",
@@ -139,6 +143,7 @@ __all__ = [
     "ThreadDivergedError",
     "ThreadExistsError",
     "ThreadLeasedError",
+    "TooManyRowsError",
     "UnknownMigrationError",
     "UnloadableValueError",
     "UnreadableThreadError",

@@ -140,7 +140,8 @@ class Messages:
         """
         number = checked_integer("message_no", message_no, least=1)
         session_id = address_of(thread_id).session_id
-        rows = await self.db.fetch(_STATEMENTS["list_children"], session_id, number)
+        listing = _STATEMENTS["list_children"].bind(session_id=session_id, message_no=number)
+        rows = await self.db.fetch(listing)
         return [MessageRow.from_row(row) for row in rows]
 
     async def search(
@@ -168,12 +169,18 @@ class Messages:
         check_limit(limit)
         checked_choice("order", order, ("best", "newest"))
         checked_text("user_id", user_id)
-        arguments = [searched(text), order == "best", user_id, limit]
+        asked = {
+            "text": searched(text),
+            "best_first": order == "best",
+            "user_id": user_id,
+            "page": limit,
+        }
         if thread_id is None:
-            rows = await self.db.fetch(_STATEMENTS["search_messages"], *arguments)
+            search = _STATEMENTS["search_messages"].bind(**asked)
         else:
             session_id = address_of(thread_id).session_id
-            rows = await self.db.fetch(_STATEMENTS["search_thread"], *arguments, session_id)
+            search = _STATEMENTS["search_thread"].bind(**asked, session_id=session_id)
+        rows = await self.db.fetch(search)
         return [MessageHit.from_row(row) for row in rows]
 
     async def tree(self, thread_id: ThreadId) -> MessageTree:
@@ -279,13 +286,14 @@ class Messages:
         with_payload: bool = False,
         conn: Connection | None = None,
     ) -> list[asyncpg.Record]:
-        name, arguments = query.statement(place)
-        statement, checkpoint = _STATEMENTS[name], query.checkpoint
+        name, asked = query.statement(place)
+        listing = _STATEMENTS[name].bind(**asked, page=limit, with_payload=with_payload)
+        checkpoint = query.checkpoint
         if checkpoint is None:
-            return await self.db.fetch(statement, *arguments, limit, with_payload, conn=conn)
+            return await self.db.fetch(listing, conn=conn)
 
         async def work(conn: Connection) -> list[asyncpg.Record]:
-            rows = await self.db.fetch(statement, *arguments, limit, with_payload, conn=conn)
+            rows = await self.db.fetch(listing, conn=conn)
             if len(rows) < limit:
                 # It ends here, or else it is gone.
                 await self._check_is_there(checkpoint, conn)
@@ -294,8 +302,12 @@ class Messages:
         return await self.db.snapshot(work)
 
     async def _check_is_there(self, address: Address, conn: Connection) -> None:
-        arguments = address.session_id, address.stored_ns, address.checkpoint_id
-        (row,) = await self.db.fetch(_STATEMENTS["exists_checkpoint"], *arguments, conn=conn)
+        look = _STATEMENTS["exists_checkpoint"].bind(
+            session_id=address.session_id,
+            checkpoint_ns=address.stored_ns,
+            checkpoint_id=address.checkpoint_id,
+        )
+        (row,) = await self.db.fetch(look, conn=conn)
         if not row["is_there"]:
             raise await self._missing(address, conn)
 
@@ -307,7 +319,8 @@ class Messages:
         return MissingCheckpointError(thread_id=address.thread_id)
 
     async def _is_there(self, address: Address, conn: Connection | None = None) -> bool:
-        (row,) = await self.db.fetch(_STATEMENTS["exists_thread"], address.session_id, conn=conn)
+        look = _STATEMENTS["exists_thread"].bind(session_id=address.session_id)
+        (row,) = await self.db.fetch(look, conn=conn)
         return bool(row["is_there"])
 
 

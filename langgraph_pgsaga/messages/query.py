@@ -68,18 +68,27 @@ class Query:
             checkpoint=at,
         )
 
-    def statement(self, place: tuple[UUID, int] | None) -> tuple[str, list[Any]]:
-        """The listing that fits, and its arguments but the page's size and payloads."""
+    def statement(self, place: tuple[UUID, int] | None) -> tuple[str, dict[str, Any]]:
+        """The listing that fits, and its parameters but the page's size and payloads."""
         session, number = place or (None, None)
-        filters = [self.types, self.roles, self.since, self.until]
-        if self.checkpoint is not None:
-            at = [self.session_id, self.checkpoint.stored_ns, self.checkpoint.checkpoint_id]
-            return "list_checkpoint_messages", [*at, *filters, self.text, number]
-        if self.session_id is not None:
-            return "list_thread_messages", [self.session_id, *filters, self.text, number]
-        if self.text is not None:
-            return "list_matching_messages", [*filters, self.text, session, number]
-        return "list_all_messages", [*filters, session, number]
+        asked: dict[str, Any] = {
+            "types": self.types,
+            "roles": self.roles,
+            "since": self.since,
+            "until": self.until,
+            "after_no": number,
+        }
+        if self.session_id is None and self.text is None:
+            return "list_all_messages", asked | {"after_session": session}
+        asked["text"] = self.text
+        if self.session_id is None:
+            return "list_matching_messages", asked | {"after_session": session}
+        asked["session_id"] = self.session_id
+        if self.checkpoint is None:
+            return "list_thread_messages", asked
+        at = self.checkpoint
+        place_of_state = {"checkpoint_ns": at.stored_ns, "checkpoint_id": at.checkpoint_id}
+        return "list_checkpoint_messages", asked | place_of_state
 
     def cursor(self, place: tuple[UUID, int]) -> str:
         """The place as opaque text that is good for these filters only."""

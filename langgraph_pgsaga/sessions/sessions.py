@@ -17,7 +17,7 @@ from langgraph_pgsaga._arguments import (
     required_text,
 )
 from langgraph_pgsaga.checkpoint import delete_thread
-from langgraph_pgsaga.database import Connection, Database, load_statements
+from langgraph_pgsaga.database import BoundStatement, Connection, Database, load_statements
 from langgraph_pgsaga.errors import MissingThreadError, SessionExistsError
 from langgraph_pgsaga.sessions.arguments import checked_metadata, checked_status
 from langgraph_pgsaga.sessions.cursor import Place
@@ -67,29 +67,29 @@ class Sessions:
             InvalidArgumentError, UnstorableValueError: an argument can't be stored.
         """
         name = thread_id_text(thread_id)
-        arguments = (
-            session_id_of(name),
-            name,
-            required_text("user_id", user_id),
-            required_text("agent_type", agent_type),
-            checked_integer("priority", priority),
-            checked_metadata({} if metadata is None else metadata),
-            checked_time("expires_at", expires_at),
+        creation = _STATEMENTS["create_session"].bind(
+            session_id=session_id_of(name),
+            thread_id=name,
+            user_id=required_text("user_id", user_id),
+            agent_type=required_text("agent_type", agent_type),
+            priority=checked_integer("priority", priority),
+            metadata=checked_metadata({} if metadata is None else metadata),
+            expires_at=checked_time("expires_at", expires_at),
         )
 
-        async def work(conn: Connection) -> list[asyncpg.Record]:
-            return await self.db.fetch(_STATEMENTS["create_session"], *arguments, conn=conn)
+        async def work(conn: Connection) -> asyncpg.Record | None:
+            return await self.db.fetch_one(creation, conn=conn)
 
-        rows = await (self.db.run(work, once=True) if conn is None else work(conn))
-        if not rows:
+        row = await (self.db.run(work, once=True) if conn is None else work(conn))
+        if row is None:
             raise SessionExistsError(thread_id=name)
-        return Session.from_row(rows[0])
+        return Session.from_row(row)
 
     async def get(self, thread_id: ThreadId) -> Session | None:
         """The thread's session, or None where there is none."""
-        name = thread_id_text(thread_id)
-        rows = await self.db.fetch(_STATEMENTS["get_session"], session_id_of(name))
-        return Session.from_row(rows[0]) if rows else None
+        session_id = session_id_of(thread_id_text(thread_id))
+        row = await self.db.fetch_one(_STATEMENTS["get_session"].bind(session_id=session_id))
+        return None if row is None else Session.from_row(row)
 
     async def update(
         self,
@@ -113,21 +113,21 @@ class Sessions:
             InvalidArgumentError, UnstorableValueError: an argument can't be stored.
         """
         name = thread_id_text(thread_id)
-        rows = await self.db.fetch(
-            _STATEMENTS["update_session"],
-            session_id_of(name),
-            checked_text("user_id", user_id),
-            checked_text("agent_type", agent_type),
-            None if status is None else checked_status(status),
-            None if priority is None else checked_integer("priority", priority),
-            None if metadata is None else checked_metadata(metadata),
-            None if expires_at is UNCHANGED else checked_time("expires_at", expires_at),
-            expires_at is not UNCHANGED,
-            conn=conn,
+        changes_expiry = expires_at is not UNCHANGED
+        update = _STATEMENTS["update_session"].bind(
+            session_id=session_id_of(name),
+            user_id=checked_text("user_id", user_id),
+            agent_type=checked_text("agent_type", agent_type),
+            status=None if status is None else checked_status(status),
+            priority=None if priority is None else checked_integer("priority", priority),
+            metadata=None if metadata is None else checked_metadata(metadata),
+            expires_at=checked_time("expires_at", expires_at) if changes_expiry else None,
+            changes_expiry=changes_expiry,
         )
-        if not rows:
+        row = await self.db.fetch_one(update, conn=conn)
+        if row is None:
             raise MissingThreadError(thread_id=name)
-        return Session.from_row(rows[0])
+        return Session.from_row(row)
 
     async def set_status(
         self, thread_id: ThreadId, status: SessionStatus, *, conn: Connection | None = None
@@ -181,20 +181,21 @@ class Sessions:
         checked_choice("order", order, get_args(SessionOrder))
         checked_integer("limit", limit, least=1, most=_MOST_PER_PAGE)
         place = Place() if after is None else Place.of_cursor(after, order)
-        narrowed = (
-            checked_text("user_id", user_id),
-            None if metadata is None else checked_metadata(metadata),
-            checked_text("text", text),
-        )
-        filters = (
-            checked_text("agent_type", agent_type),
-            None if status is None else checked_status(status),
-            checked_time("active_since", active_since),
-            checked_time("active_before", active_before),
-        )
-        start = (place.priority, place.time, place.session_id, limit + 1)
-        name, arguments = _listing(order, narrowed, filters, start)
-        rows = await self.db.fetch(_STATEMENTS[name], *arguments)
+        narrowed = {
+            "user_id": checked_text("user_id", user_id),
+            "metadata": None if metadata is None else checked_metadata(metadata),
+            "query": checked_text("text", text),
+        }
+        asked = {
+            "agent_type": checked_text("agent_type", agent_type),
+            "status": None if status is None else checked_status(status),
+            "active_since": checked_time("active_since", active_since),
+            "active_before": checked_time("active_before", active_before),
+            "after_time": place.time,
+            "after_id": place.session_id,
+            "page": limit + 1,
+        }
+        rows = await self.db.fetch(_listing(order, narrowed, asked, place.priority))
         sessions = tuple(Session.from_row(row) for row in rows[:limit])
         is_last = len(rows) <= limit
         return SessionPage(
@@ -233,16 +234,18 @@ class Sessions:
 
 def _listing(
     order: SessionOrder,
-    narrowed: tuple[Any, ...],
-    filters: tuple[Any, ...],
-    start: tuple[Any, ...],
-) -> tuple[str, tuple[Any, ...]]:
-    """The listing whose index serves what is given, and its arguments."""
-    agent_type, *others = filters
-    if any(given is not None for given in narrowed):
-        return "list_narrowed", (*narrowed, *filters, order, *start)
-    if agent_type is None:
-        return f"list_by_{order}", (*others, *(start if order == "priority" else start[1:]))
+    narrowed: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    after_priority: int | None,
+) -> BoundStatement:
+    """The listing whose index serves what is given."""
+    sorted_by = {"order_name": order, "after_priority": after_priority}
+    if any(given is not None for given in narrowed.values()):
+        return _STATEMENTS["list_narrowed"].bind(**narrowed, **asked, **sorted_by)
+    if asked["agent_type"] is None:
+        of_all = {name: value for name, value in asked.items() if name != "agent_type"}
+        more = {"after_priority": after_priority} if order == "priority" else {}
+        return _STATEMENTS[f"list_by_{order}"].bind(**of_all, **more)
     if order == "created":
-        return "list_type_by_created", (*filters, *start[1:])
-    return "list_type_sorted", (*filters, order, *start)
+        return _STATEMENTS["list_type_by_created"].bind(**asked)
+    return _STATEMENTS["list_type_sorted"].bind(**asked, **sorted_by)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -19,7 +18,7 @@ from langgraph_pgsaga._arguments import (
     checked_text,
 )
 from langgraph_pgsaga.checkpoint import delete_claimed, prune_free
-from langgraph_pgsaga.database import Connection, Database, load_statements
+from langgraph_pgsaga.database import BoundStatement, Connection, Database, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
 
 _STATEMENTS = load_statements("sessions")
@@ -111,7 +110,8 @@ class Sweep:
         self._done = SweepResult()
 
     async def run(self) -> SweepResult:
-        while await self._delete_batch("claim_expired", self._batch) == self._batch:
+        claim = _STATEMENTS["claim_expired"].bind(page=self._batch)
+        while await self._delete_batch(claim) == self._batch:
             pass
         for scope in self._scopes:
             await self._apply(scope)
@@ -132,9 +132,15 @@ class Sweep:
     async def _pages(self, scope: Scope) -> AsyncIterator[list[asyncpg.Record]]:
         """What the policy says of each session, a thousand at a time."""
         policy, after = scope.policy, None
-        rule = (policy.max_idle, policy.keep_named, policy.keep_last)
         while page := await self._db.fetch(
-            _STATEMENTS["select_swept"], after, policy.agent_type, scope.other_types, *rule
+            _STATEMENTS["select_swept"].bind(
+                after_id=after,
+                agent_type=policy.agent_type,
+                other_types=scope.other_types,
+                max_idle=policy.max_idle,
+                keep_named=policy.keep_named,
+                keep_last=policy.keep_last,
+            )
         ):
             after = page[-1]["session_id"]
             yield page
@@ -143,7 +149,10 @@ class Sweep:
         policy = scope.policy
         async for page in self._pages(scope):
             for idle in self._batches(row["session_id"] for row in page if row["is_idle"]):
-                await self._delete_batch("claim_idle", idle, policy.max_idle, policy.keep_named)
+                claim = _STATEMENTS["claim_idle"].bind(
+                    session_ids=idle, max_idle=policy.max_idle, keep_named=policy.keep_named
+                )
+                await self._delete_batch(claim)
             long = (row["session_id"] for row in page if row["is_long"] and not row["is_idle"])
             for session_ids in self._batches(long):
                 await self._prune_batch(session_ids, policy)
@@ -153,11 +162,11 @@ class Sweep:
         while found := tuple(islice(left, self._batch)):
             yield found
 
-    async def _delete_batch(self, claim: str, *arguments: Any) -> int:
+    async def _delete_batch(self, claim: BoundStatement) -> int:
         """Claims a batch of sessions and deletes them, in one transaction."""
 
         async def work(conn: Connection) -> int:
-            rows = await self._db.fetch(_STATEMENTS[claim], *arguments, conn=conn)
+            rows = await self._db.fetch(claim, conn=conn)
             for row in rows:
                 await delete_claimed(self._db, conn, row["session_id"])
             return len(rows)

@@ -173,8 +173,9 @@ class TakenOver:
     @classmethod
     async def of(cls, db: Database, thread_id: str) -> TakenOver | None:
         """None where the thread didn't come, or not whole."""
-        rows = await db.fetch(_STATEMENTS["select_taken_over"], session_id_of(thread_id))
-        return cls(**dict(rows[0])) if rows else None
+        statement = _STATEMENTS["select_taken_over"]
+        row = await db.fetch_one(statement.bind(session_id=session_id_of(thread_id)))
+        return None if row is None else cls(**dict(row))
 
 
 class _Lock:
@@ -214,11 +215,22 @@ class _Lock:
     async def order(self, session_id: UUID, keys: Sequence[CheckpointKey]) -> None:
         """Puts the thread's checkpoints, oldest first, in this order."""
         places = [(stored_namespace(key.checkpoint_ns), key.checkpoint_id) for key in keys]
-        await self._fetch("order_checkpoints", session_id, *map(list, zip(*places, strict=True)))
+        namespaces, ids = map(list, zip(*places, strict=True))
+        await self._fetch(
+            "order_checkpoints",
+            session_id=session_id,
+            checkpoint_nss=namespaces,
+            checkpoint_ids=ids,
+        )
 
     async def end(self, session_id: UUID, taken_over_to: str | None, *, is_active: bool) -> None:
         """Stores what came of it, which only the lock's holder can, and gives the lock back."""
-        await self._fetch("end_takeover", session_id, taken_over_to, is_active)
+        await self._fetch(
+            "end_takeover",
+            session_id=session_id,
+            taken_over_to=taken_over_to,
+            is_active=is_active,
+        )
         with self._telling():
             await self._transaction.commit()
 
@@ -227,7 +239,7 @@ class _Lock:
             await self._transaction.start()
         with self._telling():
             await self._db.fetch(_LIFT_LIMITS, conn=self._conn)
-        await self._fetch("lock_takeover", session_id)
+        await self._fetch("lock_takeover", session_id=session_id)
 
     async def _keep(self) -> None:
         """What stands between here and the server may close a connection that is silent."""
@@ -236,10 +248,10 @@ class _Lock:
                 await asyncio.sleep(_KEEP_SECONDS)
                 await self.check()
 
-    async def _fetch(self, name: str, *arguments: Any) -> None:
+    async def _fetch(self, name: str, **values: Any) -> None:
         with self._telling():
             async with self._one_at_a_time:
-                await self._db.fetch(_STATEMENTS[name], *arguments, conn=self._conn)
+                await self._db.fetch(_STATEMENTS[name].bind(**values), conn=self._conn)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -378,7 +390,8 @@ class _Takeover:
         taken = {*missing, *behind}
         if taken and came_to and self._lock is not None:
             session_id = session_id_of(thread_id_text(self._thread_id))
-            await self._target.db.fetch(_STATEMENTS["begin_takeover"], session_id)
+            begin = _STATEMENTS["begin_takeover"].bind(session_id=session_id)
+            await self._target.db.fetch(begin)
         for chunk in _chunks([key for key in keys if key in taken], self._batch):
             await self._take_chunk([await self._read(key) for key in chunk], here)
             self._progress.note(self._thread_id, len(chunk))
@@ -496,9 +509,13 @@ class _Takeover:
         ]
         if given:
             namespaces, ids, times = map(list, zip(*given, strict=True))
-            session_id = session_id_of(self._thread_id)
-            statement = _STATEMENTS["set_times"]
-            await self._target.db.fetch(statement, session_id, namespaces, ids, times)
+            statement = _STATEMENTS["set_times"].bind(
+                session_id=session_id_of(self._thread_id),
+                checkpoint_nss=namespaces,
+                checkpoint_ids=ids,
+                times=times,
+            )
+            await self._target.db.fetch(statement)
 
     def _try(self, found: Sequence[CheckpointTuple]) -> None:
         """Encodes everything as for storing it."""

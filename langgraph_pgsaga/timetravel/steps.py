@@ -312,16 +312,21 @@ async def aname_checkpoint(
     if not isinstance(saver, PostgresSaver):
         await saver.aimport_thread(address.thread_id)
         saver = saver.new
-    place = address.session_id, address.stored_ns, address.checkpoint_id
+    naming = _STATEMENTS["name_checkpoint"].bind(
+        session_id=address.session_id,
+        checkpoint_ns=address.stored_ns,
+        checkpoint_id=address.checkpoint_id,
+        checkpoint_name=name,
+    )
     try:
-        rows = await saver.db.fetch(_STATEMENTS["name_checkpoint"], *place, name)
+        row = await saver.db.fetch_one(naming)
     except ServerError as error:
         if error.sqlstate != _UNIQUE_VIOLATION:
             raise
         raise NameTakenError(thread_id=address.thread_id, name=name or "") from error
-    if not rows:
+    if row is None:
         raise MissingCheckpointError(thread_id=address.thread_id)
-    return address.config(rows[0]["checkpoint_id"])
+    return address.config(row["checkpoint_id"])
 
 
 def call(saver: Saver, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
@@ -386,16 +391,20 @@ class _Pages:
 
     async def _fetch_page(self, conn: Connection) -> _Page:
         """The next steps, with what tells what each changed and led to."""
-        place = self._address.session_id, self._address.stored_ns
-        start = self._last_position, self._page
-        rows = await self._saver.db.fetch(_STATEMENTS["list_steps"], *place, *start, conn=conn)
+        db = self._saver.db
+        place = {
+            "session_id": self._address.session_id,
+            "checkpoint_ns": self._address.stored_ns,
+        }
+        start = {"before_position": self._last_position, "page": self._page}
+        rows = await db.fetch(_STATEMENTS["list_steps"].bind(**place, **start), conn=conn)
         states = {row["checkpoint_id"]: self._state(row) for row in rows}
         parents = {row["parent_checkpoint_id"] for row in rows} - states.keys() - {None}
         if parents:
-            statement = _HISTORY["select_states"]
-            older = await self._saver.db.fetch(statement, *place, list(parents), conn=conn)
+            statement = _HISTORY["select_states"].bind(**place, checkpoint_ids=list(parents))
+            older = await db.fetch(statement, conn=conn)
             states.update({row["checkpoint_id"]: self._state(row) for row in older})
-        contents = Contents(self._saver.db, self._codec)
+        contents = Contents(db, self._codec)
         keys = {
             row["checkpoint_id"]: starter_keys(self._address, states[row["checkpoint_id"]])
             for row in rows

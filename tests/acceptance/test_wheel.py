@@ -26,7 +26,7 @@ DATA = ("migrations", "langgraph_pgsaga/sql", "langgraph_pgsaga/py.typed")
 LIST_MIGRATIONS = """
 import json
 import langgraph_pgsaga
-from langgraph_pgsaga.migrate import load_migrations
+from langgraph_pgsaga.database import load_migrations
 
 print(json.dumps({
     "package": langgraph_pgsaga.__file__,
@@ -39,7 +39,7 @@ import asyncio
 import json
 import sys
 from langgraph_pgsaga import Database
-from langgraph_pgsaga.migrate import migrate
+from langgraph_pgsaga.database import migrate
 
 async def main():
     async with Database(sys.argv[1]) as database:

@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 
-from langgraph_pgsaga import PostgresSaver, migrate
+from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.database import migrations
 
 PROCESSES = 10
 
@@ -31,11 +32,11 @@ def main(dsn: str, schema: str, serves: str = "") -> int:
 
 
 def become_newer() -> None:
-    these = migrate.load_migrations()
+    these = migrations.load_migrations()
     last = these[-1].version
     sql = f"-- serves: {last:04}\ncreate table {{schema}}.newer (a int);"
-    newer = migrate.Migration(version=last + 1, name=f"{last + 1:04}_newer", sql=sql)
-    migrate.load_migrations = lambda: [*these, newer]
+    newer = migrations.Migration(version=last + 1, name=f"{last + 1:04}_newer", sql=sql)
+    migrations.load_migrations = lambda: [*these, newer]
 
 
 def setup(dsn: str, schema: str, start: int) -> int:

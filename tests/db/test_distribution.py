@@ -8,10 +8,9 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga import Database
-from langgraph_pgsaga.database import load_statements
+from langgraph_pgsaga.database import load_statements, migrate
 from langgraph_pgsaga.distribution import distribute, distribution_sql
 from langgraph_pgsaga.errors import MissingCitusError, MissingMigrationsError
-from langgraph_pgsaga.migrate import migrate
 from tests._cli import output, pgsaga
 from tests._require import require_package
 

@@ -18,6 +18,14 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver, __version__
+from langgraph_pgsaga.database.migrations import (
+    _LOCK_KEY,
+    Migration,
+    load_migrations,
+    migrate,
+    migration_status,
+    pending_sql,
+)
 from langgraph_pgsaga.doctor import CheckStatus, catalogue, diagnose
 from langgraph_pgsaga.errors import (
     ChangedMigrationError,
@@ -25,14 +33,6 @@ from langgraph_pgsaga.errors import (
     OtherTablesError,
     ServerError,
     UnknownMigrationError,
-)
-from langgraph_pgsaga.migrate import (
-    _LOCK_KEY,
-    Migration,
-    load_migrations,
-    migrate,
-    pending_sql,
-    status,
 )
 from tests._limits import HANG_SECONDS
 from tests._servers import find_programs, postgres_server
@@ -215,7 +215,7 @@ async def test_a_changed_file_is_named(empty_dsn: str) -> None:
         await migrate(db)
         first, *rest = load_migrations()
         changed = [replace(first, sql=first.sql + " "), *rest]
-        for call in (migrate, status):
+        for call in (migrate, migration_status):
             with pytest.raises(ChangedMigrationError, match=first.name) as caught:
                 await call(db, migrations=changed)
             assert caught.value.name == first.name
@@ -226,7 +226,7 @@ async def test_a_missing_file_is_named(empty_dsn: str) -> None:
     later = newer_migration()
     async with Database(empty_dsn) as db:
         await migrate(db, migrations=[*load_migrations(), later])
-        for call in (migrate, status):
+        for call in (migrate, migration_status):
             with pytest.raises(UnknownMigrationError, match=later.name):
                 await call(db)
         renamed = [*load_migrations(), replace(later, name=later.name + "s")]
@@ -257,7 +257,7 @@ async def test_a_release_that_is_still_served_starts(
         for migrations in (here, [*here, newer[0]]):
             assert await migrate(db, migrations=migrations) == []
             assert newer[1].name in caplog.messages[-1]
-        found = await status(db)
+        found = await migration_status(db)
         assert [(s.name, s.migration) for s in found[-2:]] == [(m.name, None) for m in newer]
         assert all(s.applied_at for s in found)
         assert await pending_sql(db) == ""
@@ -300,7 +300,7 @@ async def test_a_database_without_the_columns_gets_them(empty_dsn: str) -> None:
     here = load_migrations()
     async with Database(empty_dsn) as db:
         await migrate(db, migrations=here[:5])
-        assert len([s for s in await status(db) if s.applied_at]) == 5
+        assert len([s for s in await migration_status(db) if s.applied_at]) == 5
         assert await migrate(db, migrations=here[:6]) == here[5:6]
         # And those before them still start.
         assert await migrate(db, migrations=here[:5]) == []
@@ -327,7 +327,7 @@ async def test_a_second_set_of_tables_is_not_made_by_chance(empty_dsn: str) -> N
         with pytest.raises(InvalidArgumentError, match="search_path"):
             await migrate(moved)
         await execute(empty_dsn, "create schema app")
-        for call in (migrate, status, pending_sql):
+        for call in (migrate, migration_status, pending_sql):
             with pytest.raises(OtherTablesError, match=r"'public'.*schema='app'"):
                 await call(moved)
         check = next(c for c in (await diagnose(moved)).checks if c.name == "migrations")
@@ -361,7 +361,7 @@ async def test_a_failing_file_leaves_nothing(empty_dsn: str) -> None:
     async with Database(empty_dsn) as db:
         with pytest.raises(ServerError, match="division by zero"):
             await migrate(db, migrations=[good, bad])
-        found = await status(db, migrations=[good, bad])
+        found = await migration_status(db, migrations=[good, bad])
         conn = await db.connect()
         names = await conn.fetch("select tablename from pg_tables where schemaname = 'public'")
         await conn.close()
@@ -372,9 +372,9 @@ async def test_a_failing_file_leaves_nothing(empty_dsn: str) -> None:
 async def test_status_shows_what_is_pending(empty_dsn: str) -> None:
     """Every file is there, in order, first without and then with the time of its application."""
     async with Database(empty_dsn) as db:
-        before = await status(db)
+        before = await migration_status(db)
         await migrate(db)
-        after = await status(db)
+        after = await migration_status(db)
     assert [s.migration for s in before] == [s.migration for s in after] == load_migrations()
     assert all(s.applied_at is None for s in before)
     assert all(s.applied_at is not None and s.applied_at.tzinfo for s in after)

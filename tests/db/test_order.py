@@ -19,10 +19,9 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga.database import load_statements, render
+from langgraph_pgsaga.database import load_migrations, load_statements, render
 from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.messages import Messages
-from langgraph_pgsaga.migrate import load_migrations
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import branches, history

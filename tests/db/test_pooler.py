@@ -26,10 +26,9 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga.database import Connection
+from langgraph_pgsaga.database import Connection, migration_status
 from langgraph_pgsaga.doctor import CheckStatus, diagnose
 from langgraph_pgsaga.errors import ServerError, ThreadExistsError
-from langgraph_pgsaga.migrate import status
 from tests._limits import HANG_SECONDS
 from tests._require import require_tool
 
@@ -184,7 +183,7 @@ async def test_migrations_run_through_the_pooler(empty_dsn: str, pooled: MakePoo
             opened = [Database(dsn, pooler=True, schema=schema) for _ in range(10)]
             dbs = [await stack.enter_async_context(db) for db in opened]
             await asyncio.gather(*(PostgresSaver(db).asetup() for db in dbs))
-            assert all(s.applied_at for s in await status(dbs[0]))
+            assert all(s.applied_at for s in await migration_status(dbs[0]))
             await _put(PostgresSaver(dbs[0]), "t", 1)
             await _assert_latest(PostgresSaver(dbs[1]), "t", 1)
 

@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.database.migrations import _LOCK_KEY
 from langgraph_pgsaga.errors import ClosedError, MissingDatabaseError
-from langgraph_pgsaga.migrate import _LOCK_KEY
 from tests._limits import HANG_SECONDS
 from tests.conftest import with_database
 from tests.db._puts import config_of, put
@@ -22,7 +22,7 @@ from tests.db._puts import config_of, put
 pytestmark = pytest.mark.anyio
 CONFIG = config_of("t")
 Gate: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-NEVER = "saver.setup.* was never awaited"
+NEVER = "setup.* was never awaited"
 
 
 def test_without_a_loop_it_is_done_when_it_returns(empty_dsn: str) -> None:

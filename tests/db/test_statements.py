@@ -14,9 +14,8 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from langgraph_pgsaga import Database, PostgresSaver, sync
-from langgraph_pgsaga.database import Statement, load_statements
+from langgraph_pgsaga.database import Statement, load_migrations, load_statements, migrate
 from langgraph_pgsaga.doctor import CheckStatus, diagnose, privileges
-from langgraph_pgsaga.migrate import load_migrations, migrate
 from langgraph_pgsaga.sessions import RetentionPolicy
 from tests.conftest import execute, with_database
 from tests.db._hostile_schema import plant

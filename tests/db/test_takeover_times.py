@@ -15,8 +15,8 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.database import load_migrations, migrate
 from langgraph_pgsaga.messages import Messages
-from langgraph_pgsaga.migrate import load_migrations, migrate
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.takeover import import_threads
 from langgraph_pgsaga.takeover.importing import _Takeover

@@ -22,7 +22,7 @@ LEVELS: list[set[str]] = [
     {"threads"},
     {"embedded", "serde"},
     {"database"},
-    {"distribution", "migrate", "work"},
+    {"distribution", "work"},
     {"checkpoint"},
     {"messages", "sessions", "takeover", "timetravel"},
     {"doctor", "sync"},

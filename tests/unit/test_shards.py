@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from langgraph_pgsaga.database import Statement, load_statements, render
-from langgraph_pgsaga.migrate import load_migrations
+from langgraph_pgsaga.database import Statement, load_migrations, load_statements, render
 from tests._require import require_package
 
 Node: TypeAlias = Mapping[str, Any]

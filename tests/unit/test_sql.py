@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import pickle
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -10,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import langgraph_pgsaga
 from langgraph_pgsaga.database import statements
+from langgraph_pgsaga.errors import BindingError
 
 TWO = """-- A file about things.
 
@@ -88,6 +92,40 @@ def test_a_missing_file_is_an_error() -> None:
     """A misspelt system doesn't pass for one without statements."""
     with pytest.raises(FileNotFoundError):
         statements.load_statements("no_such_system")
+
+
+def test_values_are_bound_by_name(load_text: Load) -> None:
+    """They come in the order of the header, whatever the order of the call."""
+    thing = load_text(TWO)["select_thing"]
+    assert thing.bind(at=3, session_id=1, labels=["2"]) == (thing, (1, ["2"], 3))
+    assert load_text(TWO)["delete_things"].bind().values == ()
+
+
+def test_values_that_the_header_does_not_name_are_refused(load_text: Load) -> None:
+    """The error says which statement and which names, and no value."""
+    thing = load_text(TWO)["select_thing"]
+    with pytest.raises(BindingError) as caught:
+        thing.bind(session_id=1, label="secret", at=None)
+    assert "select_thing: no value for labels, no parameter label" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), TypeError)
+
+
+# What the saver does at every step, where a dict more would be felt.
+_HOT = {"checkpoint/saver.py", "checkpoint/call_store.py"}
+
+
+def test_only_what_runs_at_every_step_binds_by_position() -> None:
+    """A parameter that is added to a statement can't shift the others' values."""
+    root = Path(langgraph_pgsaga.__file__).parent
+    wrong = []
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or str(path.relative_to(root)) in _HOT:
+                continue
+            if ast.unparse(node.func).endswith("db.fetch") and len(node.args) > 1:
+                wrong.append(f"{path.relative_to(root)}:{node.lineno}")
+    assert wrong == []
 
 
 @pytest.mark.parametrize(

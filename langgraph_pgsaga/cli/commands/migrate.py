@@ -19,7 +19,7 @@ def up(dsn: Dsn = None, schema: Schema = None) -> None:
     \b
     Example: pgsaga migrate up --dsn postgresql://app@db:5432/agents --schema agents
     """
-    from langgraph_pgsaga.migrate import migrate
+    from langgraph_pgsaga.database import migrate
 
     with opened(dsn, schema, make=True) as db:
         applied = db.portal.call(migrate, db, on_applied=lambda m: write_line(f"applied {m.name}"))
@@ -34,10 +34,10 @@ def status(dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> Non
     \b
     Example: pgsaga migrate status --json
     """
-    from langgraph_pgsaga import migrate
+    from langgraph_pgsaga.database import migration_status
 
     with opened(dsn, schema) as db:
-        found = db.portal.call(migrate.status, db)
+        found = db.portal.call(migration_status, db)
     rows = [(s.name, s.applied_at) for s in found]
     if as_json:
         write_json([{"name": name, "applied_at": at} for name, at in rows])
@@ -55,10 +55,10 @@ def sql(dsn: Dsn = None, schema: Schema = None) -> None:
     \b
     Example: pgsaga migrate sql | psql postgresql://dba@db:5432/agents
     """
-    from langgraph_pgsaga import migrate
+    from langgraph_pgsaga.database import pending_sql
 
     with opened(dsn, schema) as db:
-        pending = db.portal.call(migrate.pending_sql, db)
+        pending = db.portal.call(pending_sql, db)
     write(pending or "-- nothing to do: the tables are up to date\n")
 
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from langgraph_pgsaga import __version__
-from langgraph_pgsaga.database import (
-    Connection,
-    Database,
+from langgraph_pgsaga.database.statements import (
+    BoundStatement,
     load_statements,
     quote_identifier,
     render,
@@ -34,7 +34,10 @@ from langgraph_pgsaga.errors import (
     UnknownMigrationError,
 )
 
-_log = logging.getLogger("langgraph_pgsaga.migrate")
+if TYPE_CHECKING:
+    from langgraph_pgsaga.database.database import Connection, Database
+
+_log = logging.getLogger("langgraph_pgsaga.database")
 _STATEMENTS = load_statements("migrate")
 _SERVES = re.compile(r"-- serves: (\d{4})\n")
 # One runner at a time per database: processes that name a schema and such that find the
@@ -77,7 +80,7 @@ class MigrationStatus:
 
 def load_migrations() -> list[Migration]:
     """The package's migrations in order: from the wheel, or from a checkout beside the package."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent
     folders = (here / "migrations", here.parent / "migrations")
     files = next((f for f in (sorted(d.glob("[0-9]*.sql")) for d in folders) if f), None)
     if files is None:
@@ -116,7 +119,7 @@ async def migrate(
         on_applied(migration)
 
 
-async def status(
+async def migration_status(
     db: Database, *, migrations: Sequence[Migration] | None = None
 ) -> list[MigrationStatus]:
     """Every migration of the package, applied or pending, after checking the applied ones.
@@ -148,7 +151,7 @@ async def status(
     ]
 
 
-async def schemas(db: Database) -> tuple[str, list[str]]:
+async def table_schemas(db: Database) -> tuple[str, list[str]]:
     """The schema whose tables count, and every schema that has tables.
 
     Raises:
@@ -156,7 +159,7 @@ async def schemas(db: Database) -> tuple[str, list[str]]:
     """
 
     async def read(conn: Connection) -> tuple[str, list[str]]:
-        (row,) = await conn.fetch(db.text(_STATEMENTS["find_schemas"]))
+        (row,) = await db.fetch(_STATEMENTS["find_schemas"], conn=conn)
         return await _schema(db, conn), row["every"]
 
     return await db.run(read)
@@ -164,17 +167,17 @@ async def schemas(db: Database) -> tuple[str, list[str]]:
 
 async def pending_sql(db: Database) -> str:
     """The SQL that `migrate` would run now, for review or for running by hand with psql."""
-    found = await status(db)
+    found = await migration_status(db)
     pending = [s.migration for s in found if s.migration and s.applied_at is None]
     if not pending:
         return ""
 
     async def prepare(conn: Connection) -> list[str]:
         schema = await _schema(db, conn)
-        parts = await _preparation(conn, schema)
+        parts = await _preparation(db, conn, schema)
         for m in pending:
             parts.append(f"-- {m.name}\n{render(m.sql, schema).rstrip().rstrip(';')}")
-            parts += [_written(text, schema, args) for text, args in _records(m)]
+            parts += [_written(record, schema) for record in _records(m)]
         return parts
 
     parts = [f"{text};" for text in await db.run(prepare)]
@@ -184,7 +187,7 @@ async def pending_sql(db: Database) -> str:
 async def _apply_next(
     db: Database, conn: Connection, wanted: Sequence[Migration]
 ) -> Migration | None:
-    await _lock(conn)
+    await _lock(db, conn)
     schema = await _schema(db, conn)
     rows = await _applied(db, conn, wanted, schema)
     newer = [row["name"] for version, row in rows.items() if version > _newest(wanted)]
@@ -196,29 +199,29 @@ async def _apply_next(
     if newer:
         raise UnknownMigrationError(name=newer[0])
     if not rows:
-        await _tell_others(conn, schema)
-    for text in await _preparation(conn, schema):
+        await _tell_others(db, conn, schema)
+    for text in await _preparation(db, conn, schema):
         await conn.execute(text)
     await conn.execute(render(migration.sql, schema))
-    for text, args in _records(migration):
-        await conn.execute(render(text, schema), *args)
+    for record in _records(migration):
+        await conn.execute(render(record.statement.text, schema), *record.values)
     return migration
 
 
-async def _lock(conn: Connection) -> None:
+async def _lock(db: Database, conn: Connection) -> None:
     """Waits for other runners for as long as they take. Of a role's or database's time-outs only
     lock_timeout counts for the migrations themselves: waiting for a table holds off others."""
-    limits = await conn.fetch(_STATEMENTS["lift_limits"].text)
+    limits = await db.fetch(_STATEMENTS["lift_limits"], conn=conn)
     before = next(row["before"] for row in limits if row["name"] == "lock_timeout")
-    await conn.fetch(_STATEMENTS["lock_migrations"].text, _LOCK_KEY)
-    await conn.fetch(_STATEMENTS["limit_locks"].text, before)
+    await db.fetch(_STATEMENTS["lock_migrations"].bind(key=_LOCK_KEY), conn=conn)
+    await db.fetch(_STATEMENTS["limit_locks"].bind(lock_timeout=before), conn=conn)
 
 
 async def _schema(db: Database, conn: Connection) -> str:
     """Where the tables are, or are to be made."""
     if db.schema is not None:
         return db.schema
-    (row,) = await conn.fetch(db.text(_STATEMENTS["find_schemas"]))
+    (row,) = await db.fetch(_STATEMENTS["find_schemas"], conn=conn)
     if found := row["found"]:
         return str(found)
     if creation := row["creation"]:
@@ -229,8 +232,8 @@ async def _schema(db: Database, conn: Connection) -> str:
     raise InvalidArgumentError(argument="schema", problem=problem)
 
 
-async def _tell_others(conn: Connection, schema: str) -> None:
-    (row,) = await conn.fetch(_STATEMENTS["find_schemas"].text)
+async def _tell_others(db: Database, conn: Connection, schema: str) -> None:
+    (row,) = await db.fetch(_STATEMENTS["find_schemas"], conn=conn)
     if others := [name for name in row["every"] if name != schema]:
         _log.info("making new tables in schema %r, beside those in %r", schema, others[:3])
 
@@ -242,8 +245,10 @@ def _newest(migrations: Sequence[Migration]) -> int:
 async def _applied(
     db: Database, conn: Connection, wanted: Sequence[Migration], schema: str
 ) -> dict[int, asyncpg.Record]:
-    exists = db.text(_STATEMENTS["exists_migrations_table"])
-    if not await conn.fetchval(exists, render("{schema}.pgsaga_migrations", schema)):
+    table = render("{schema}.pgsaga_migrations", schema)
+    look = _STATEMENTS["exists_migrations_table"].bind(table_name=table)
+    (found,) = await db.fetch(look, conn=conn)
+    if not found["is_there"]:
         return {}
     rows = await conn.fetch(render(_STATEMENTS["select_migrations"].text, schema))
     by_version = {m.version: m for m in wanted}
@@ -266,27 +271,29 @@ def _mismatch(
     return None
 
 
-async def _preparation(conn: Connection, schema: str) -> list[str]:
+async def _preparation(db: Database, conn: Connection, schema: str) -> list[str]:
     name = quote_identifier(schema)
     texts = [_STATEMENTS["set_search_path"].text.replace("{schema_name}", name)]
-    if not await conn.fetchval(_STATEMENTS["exists_schema"].text, schema):
+    (found,) = await db.fetch(_STATEMENTS["exists_schema"].bind(schema_name=schema), conn=conn)
+    if not found["is_there"]:
         texts.insert(0, _STATEMENTS["create_schema"].text.replace("{schema_name}", name))
     return [*texts, render(_STATEMENTS["create_migrations_table"].text, schema)]
 
 
-def _records(migration: Migration) -> list[tuple[str, tuple[object, ...]]]:
-    """The statements that record a migration, with their arguments."""
-    insert, update = (_STATEMENTS[f"{verb}_migration"].text for verb in ("insert", "update"))
-    records: list[tuple[str, tuple[object, ...]]] = [
-        (insert, (migration.version, migration.name, migration.sha256))
-    ]
+def _records(migration: Migration) -> list[BoundStatement]:
+    """The statements that record a migration."""
+    insert, update = (_STATEMENTS[f"{verb}_migration"] for verb in ("insert", "update"))
+    version = migration.version
+    records = [insert.bind(version=version, name=migration.name, sha256=migration.sha256)]
     if migration.serves is not None:
-        records.append((update, (migration.version, migration.serves, __version__)))
+        serves = migration.serves
+        records.append(update.bind(version=version, serves=serves, release=__version__))
     return records
 
 
-def _written(text: str, schema: str, args: Sequence[object]) -> str:
-    """A statement with its arguments, which are our own, as literals."""
+def _written(record: BoundStatement, schema: str) -> str:
+    """A statement with its values, which are our own, as literals."""
+    text, values = record.statement.text, record.values
     # Before the schema's name goes in, which may have a $1 of its own.
-    literal = re.sub(r"\$(\d)", lambda place: f"'{args[int(place[1]) - 1]}'", text)
+    literal = re.sub(r"\$(\d)", lambda place: f"'{values[int(place[1]) - 1]}'", text)
     return render(literal, schema)
