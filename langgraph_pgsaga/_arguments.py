@@ -5,12 +5,13 @@ One rule each, for every system: what is text, a number, a time, a list of some.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from langgraph_pgsaga import _json
-from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.errors import InvalidArgumentError, UnknownOptionError
 
 T = TypeVar("T")
 
@@ -120,6 +121,15 @@ def checked_instance(argument: str, value: Any, kind: type[T], hint: str) -> T:
         problem = f"must be a {kind.__name__}, not {type(value).__name__}. {hint}"
         raise InvalidArgumentError(argument=argument, problem=problem)
     return value
+
+
+def check_options(owner: str, given: Iterable[str], known: Collection[str]) -> None:
+    """UnknownOptionError, which names the nearest one, where a keyword is none of the options."""
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            problem = f"is no option of {owner}. Did you mean {nearest}?"
+            raise UnknownOptionError(argument=name, problem=problem)
 
 
 def shown(value: Any) -> str:

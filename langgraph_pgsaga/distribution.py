@@ -52,7 +52,7 @@ async def distribution_sql(db: Database) -> str:
 
 async def _find_tables(db: Database, conn: Connection) -> asyncpg.Record:
     name = render(_SESSIONS_TABLE, db.schema)
-    (row,) = await db.fetch(_STATEMENTS["find_tables"], name, conn=conn)
+    (row,) = await db.fetch(_STATEMENTS["find_tables"].bind(sessions_table=name), conn=conn)
     if row["schema_name"] is None:
         raise MissingMigrationsError(dsn=db.dsn, detail=f"there is no table {name}")
     return row

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -88,6 +88,8 @@ class Proxy:
         self._url = urlsplit(dsn)
         self._options = dict(parse_qsl(self._url.query))
         self.connections: list[ClientMessages] = []
+        # While it is set, nothing that the client says arrives, new connections' words neither.
+        self.swallows = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,7 +138,7 @@ class Proxy:
             # Cancelled at the proxy's end, where a client's connection is still open.
             with suppress(asyncio.CancelledError):
                 back = asyncio.create_task(_pass_on(server, to_client))
-                await _pass_on(client, to_server, messages)
+                await _pass_on(client, to_server, messages, lambda: self.swallows)
                 await back
         finally:
             to_server.close()
@@ -162,11 +164,14 @@ async def _pass_on(
     source: asyncio.StreamReader,
     target: asyncio.StreamWriter,
     messages: ClientMessages | None = None,
+    swallows: Callable[[], bool] = lambda: False,
 ) -> None:
     with suppress(ConnectionError):
         while data := await source.read(_CHUNK_BYTES):
             if messages is not None:
                 messages.feed(data)
+            if swallows():
+                continue
             target.write(data)
             await target.drain()
     with suppress(OSError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence, Set
 from uuid import UUID
 
@@ -13,9 +14,15 @@ from langgraph_pgsaga.checkpoint.lease import refusal
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache, is_same_session
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
-from langgraph_pgsaga.database import Connection, Database, load_statements
-from langgraph_pgsaga.errors import CheckpointDeletedError, ServerError, ThreadDeletedError
+from langgraph_pgsaga.database import Connection, Database, Limits, load_statements
+from langgraph_pgsaga.errors import (
+    CheckpointDeletedError,
+    LeaseLostError,
+    ServerError,
+    ThreadDeletedError,
+)
 
+_log = logging.getLogger("langgraph_pgsaga.checkpoint")
 _STATEMENTS = load_statements("checkpoint")
 _RETENTION = load_statements("retention")
 # Each means that the session was deleted and made anew meanwhile.
@@ -46,10 +53,16 @@ class CallStore:
             The sessions that weren't as expected: of their calls nothing is stored.
         """
         batch = self._batch(calls)
-        return self._remember(batch, await self._execute(batch))
+        stale = self._remember(batch, await self._execute(batch))
+        if stale:
+            told = "%d of the %d sessions in a statement weren't as expected, and are looked at"
+            _log.info(told, len(stale), len(batch.sessions))
+        return stale
 
-    async def store_alone(self, call: EncodedCall) -> None:
+    async def store_alone(self, call: EncodedCall, *, limits: Limits | None = None) -> None:
         """Stores one call that counted on what isn't so (any more).
+
+        With `limits`, for one whose session is held up by others, it waits for no longer.
 
         Raises:
             ThreadDeletedError, CheckpointDeletedError, ThreadLeasedError, LeaseLostError:
@@ -57,11 +70,11 @@ class CallStore:
             ServerError and its subclasses.
         """
         try:
-            if await self._store_after_looking(call):
+            if limits is None and await self._store_after_looking(call):
                 return
             # Others write to this very session: from here on they wait for their turn.
             for _ in range(_MOST_TRIES):
-                if await self._store_under_lock(call):
+                if await self._store_under_lock(call, limits):
                     return
         except ThreadDeletedError:
             deletion = _STATEMENTS["delete_stray_writes"].bind(session_id=call.session_id)
@@ -84,7 +97,7 @@ class CallStore:
                 raise
             return False
 
-    async def _store_under_lock(self, call: EncodedCall) -> bool:
+    async def _store_under_lock(self, call: EncodedCall, limits: Limits | None) -> bool:
         """The same in one transaction that holds the session, where it is there."""
 
         async def work(conn: Connection) -> tuple[Batch, dict[UUID, int]]:
@@ -96,7 +109,7 @@ class CallStore:
             return batch, await self._execute(batch, conn=conn)
 
         try:
-            batch, live = await self._db.run(work)
+            batch, live = await self._db.run(work, limits=limits)
         except ServerError as error:
             if not is_of_unknown_message(error):
                 raise
@@ -145,6 +158,8 @@ class CallStore:
             no_matter = change.lease is None and isinstance(call, EncodedWrites)
             refused = refusal(call.thread_id, change.lease, row)
             if refused is not None and not no_matter:
+                if isinstance(refused, LeaseLostError):
+                    _log.warning("session %s: a run lost its lease", call.session_id)
                 raise refused
             # Begun anew, the thread has none of the checkpoints of before.
             parent = None if known is None or is_another else call.parent_key

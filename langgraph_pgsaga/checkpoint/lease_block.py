@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,15 +18,17 @@ from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import (
     ClosedError,
     InvalidArgumentError,
-    ServerError,
+    PgSagaError,
     ThreadLeasedError,
 )
 from langgraph_pgsaga.threads import ThreadId, session_id_of, thread_id_text
 
+_log = logging.getLogger("langgraph_pgsaga.checkpoint")
 _STATEMENTS = load_statements("checkpoint")
 _SHORTEST_SECONDS = 1.0
 _PAUSE_SECONDS = 0.1
 _TICK_SECONDS = 0.2
+_TOLD_EVERY_SECONDS = 5.0
 
 
 class LeaseBlock:
@@ -100,7 +103,8 @@ class LeaseBlock:
             lease_holder=holder(),
             lease_seconds=self._seconds,
         )
-        deadline = time.monotonic() + self._wait_seconds
+        begun = time.monotonic()
+        deadline, tell_at = begun + self._wait_seconds, begun + _TOLD_EVERY_SECONDS
         while True:
             row = await self._db.fetch_one(claim)
             if row is not None:
@@ -108,6 +112,10 @@ class LeaseBlock:
             refused = await self._refusal()
             if refused is not None and time.monotonic() >= deadline:
                 raise refused
+            if (now := time.monotonic()) >= tell_at:
+                tell_at = now + _TOLD_EVERY_SECONDS
+                told = "session %s: its lease is waited for, for %.0f s now"
+                _log.warning(told, self._session_id, now - begun)
             await asyncio.sleep(_PAUSE_SECONDS if refused else 0)
         lease.is_claimed, lease.is_session_new = True, row["is_new"]
         self._cache.learn(self._session_id, row["message_epoch"], row["message_count"], ())
@@ -190,8 +198,11 @@ class Renewals:
                 session_ids=session_ids, lease_ids=lease_ids, lease_seconds=seconds
             )
             # What is lost says so to whoever writes next; meanwhile it is tried again.
-            with suppress(ServerError):
+            try:
                 await self._db.fetch(renewal)
+            except PgSagaError as error:
+                told = "the leases of %d threads weren't renewed: %s"
+                _log.warning(told, len(part), type(error).__name__)
         with self._lock:
             for lease in leases:
                 if lease.lease_id in self._due:

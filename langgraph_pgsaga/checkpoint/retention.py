@@ -13,7 +13,7 @@ from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_choice, checked_items, required_text
-from langgraph_pgsaga.database import Connection, Database, load_statements
+from langgraph_pgsaga.database import LONG, Connection, Database, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError, ThreadExistsError
 from langgraph_pgsaga.threads import SessionStatus, session_id_of, thread_id_text
 
@@ -43,7 +43,7 @@ async def delete_for_runs(db: Database, run_ids: Sequence[str]) -> None:
             await db.fetch(statement.bind(session_id=session_id, run_ids=ids), conn=conn)
             await _collect(db, conn, session_id)
 
-        await db.run(work)
+        await db.run(work, limits=LONG)
 
 
 async def prune(db: Database, thread_ids: Sequence[Any], strategy: str) -> None:
@@ -106,7 +106,7 @@ async def copy_thread(
             await _collect(db, conn, target_id)
 
     with suppress(_NothingToCopyError):
-        await db.run(work, once=True)
+        await db.run(work, once=True, limits=LONG)
 
 
 def _run_id(given: Any) -> str:
@@ -153,7 +153,7 @@ async def prune_free(db: Database, session_id: UUID, *, keep_last: int, keep_nam
             await _collect(db, conn, session_id)
         return deleted
 
-    return await db.run(work)
+    return await db.run(work, limits=LONG)
 
 
 async def _delete_session(db: Database, session_id: UUID, conn: Connection | None = None) -> None:
@@ -163,7 +163,7 @@ async def _delete_session(db: Database, session_id: UUID, conn: Connection | Non
         await delete_claimed(db, conn, session_id)
 
     if conn is None:
-        await db.run(work)
+        await db.run(work, limits=LONG)
     else:
         await work(conn)
 
@@ -175,7 +175,7 @@ async def _keep_latest(db: Database, session_id: UUID) -> None:
         await _delete_older(db, conn, session_id, (1, False, False))
         await _collect(db, conn, session_id)
 
-    await db.run(work)
+    await db.run(work, limits=LONG)
 
 
 async def _delete_older(

@@ -14,7 +14,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from typing import Any
+from typing import Any, Unpack
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -53,6 +53,11 @@ from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
 from langgraph_pgsaga.checkpoint.lease import NO_BASE, Base, Leases
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock, Renewals
 from langgraph_pgsaga.checkpoint.listing import CheckpointListing
+from langgraph_pgsaga.checkpoint.options import (
+    PostgresSaverOptions,
+    SaverOptions,
+    split_options,
+)
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.checkpoint.small_values import SmallValueCache
@@ -134,56 +139,30 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
     @classmethod
     def from_conn_string(
-        cls,
-        dsn: str | None = None,
-        *,
-        serde: SerializerProtocol | None = None,
-        allow: Iterable[type | tuple[str, str]] = (),
-        strict: bool = False,
-        lenient: bool = False,
-        single_writer: bool = False,
-        lease_seconds: float = 60.0,
-        **options: Any,
+        cls, dsn: str | None = None, **options: Unpack[PostgresSaverOptions]
     ) -> PostgresSaver:
         """A saver with a Database of its own, for `with`, `async with`, or `close()`.
 
-        `options` are Database's: schema, max_size, pooler, ...
+        `options` are the saver's and Database's: strict, schema, max_size, pooler, ...
         """
-        saver = cls(
-            Database(dsn, **options),
-            serde=serde,
-            allow=allow,
-            strict=strict,
-            lenient=lenient,
-            single_writer=single_writer,
-            lease_seconds=lease_seconds,
-        )
-        saver._owns_db = True
-        return saver
+        own, of_database = split_options(options)
+        return cls._with_own(Database(dsn, **of_database), own)
 
     @classmethod
     def embedded(
-        cls,
-        path: str | os.PathLike[str] | None = None,
-        *,
-        serde: SerializerProtocol | None = None,
-        allow: Iterable[type | tuple[str, str]] = (),
-        strict: bool = False,
-        lenient: bool = False,
-        single_writer: bool = False,
-        lease_seconds: float = 60.0,
-        **options: Any,
+        cls, path: str | os.PathLike[str] | None = None, **options: Unpack[PostgresSaverOptions]
     ) -> PostgresSaver:
-        """A saver on the embedded development server; `path` and `options` as Database.embedded."""
-        saver = cls(
-            Database.embedded(path, **options),
-            serde=serde,
-            allow=allow,
-            strict=strict,
-            lenient=lenient,
-            single_writer=single_writer,
-            lease_seconds=lease_seconds,
-        )
+        """A saver on the embedded development server; `path` as Database.embedded has it."""
+        own, of_database = split_options(options)
+        return cls._with_own(Database.embedded(path, **of_database), own)
+
+    @classmethod
+    def _with_own(cls, db: Database, options: SaverOptions) -> PostgresSaver:
+        try:
+            saver = cls(db, **options)
+        except BaseException:
+            db.close()
+            raise
         saver._owns_db = True
         return saver
 

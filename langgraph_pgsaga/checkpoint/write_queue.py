@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections import deque
 from collections.abc import Sequence
 from uuid import UUID
@@ -11,14 +12,18 @@ from uuid import UUID
 from langgraph_pgsaga.checkpoint.call_store import CallStore, is_of_unknown_message
 from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedWrites
 from langgraph_pgsaga.checkpoint.lease import Lease
+from langgraph_pgsaga.database import Limits
 from langgraph_pgsaga.errors import (
     ClosedError,
+    LockTimeoutError,
     MissingMigrationsError,
     ReadOnlyServerError,
     ServerConnectionError,
+    StatementTimeoutError,
     copy_of,
 )
 
+_log = logging.getLogger("langgraph_pgsaga.checkpoint")
 _LANES = 4
 _MOST_CALLS = 200
 # Two more pass until the next statement's task has begun.
@@ -33,6 +38,10 @@ _OF_ALL_CALLS = (
     MissingMigrationsError,
     ClosedError,
 )
+
+# What one session may do to a statement for many; the calls of the others can be stored.
+_HELD_UP = (LockTimeoutError, StatementTimeoutError)
+_AT_ONCE = Limits(lock_seconds=0.1, statement_seconds=5.0)
 
 
 class _Queued:
@@ -199,6 +208,9 @@ class _Lane:
         try:
             stale = await self._store.store_together([queued.call for queued in taken])
         except Exception as error:
+            if isinstance(error, _HELD_UP) and len(taken) > 1:
+                await self._store_what_is_free(taken)
+                return []
             if _may_be_of_one_call(error, among=len(taken)):
                 return list(taken)
             for queued in taken:
@@ -208,6 +220,27 @@ class _Lane:
             if queued.call.session_id not in stale:
                 _acknowledge(queued)
         return [queued for queued in taken if queued.call.session_id in stale]
+
+    async def _store_what_is_free(self, taken: Sequence[_Queued]) -> None:
+        """Stores the calls of sessions that nothing holds up, now that all waited for their time.
+
+        Whoever waits behind them has waited for as long, so none of these is waited for again.
+        """
+        held: dict[UUID, Exception] = {}
+        _log.warning("%d calls waited in vain; those that can are stored one by one", len(taken))
+        for queued in taken:
+            session_id = queued.call.session_id
+            if queued.done.done():
+                continue
+            if session_id not in held:
+                try:
+                    await self._store.store_alone(queued.call, limits=_AT_ONCE)
+                except Exception as error:
+                    held[session_id] = error
+                else:
+                    _acknowledge(queued)
+                    continue
+            _fail(queued, held[session_id])
 
     async def _store_alone(self, queued: _Queued) -> None:
         """A call that failed among others, or that counted on what isn't so any more."""

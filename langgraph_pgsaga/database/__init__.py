@@ -1,6 +1,7 @@
 """PostgreSQL as every system sees it: connections, transactions, statements, the tables."""
 
-from langgraph_pgsaga.database.database import Connection, Database
+from langgraph_pgsaga.database.connection import LONG, NO_LIMITS, Connection, Limits
+from langgraph_pgsaga.database.database import Database
 from langgraph_pgsaga.database.dsn import parse_dsn
 from langgraph_pgsaga.database.migrations import (
     Migration,
@@ -11,6 +12,7 @@ from langgraph_pgsaga.database.migrations import (
     pending_sql,
     table_schemas,
 )
+from langgraph_pgsaga.database.options import DatabaseOptions
 from langgraph_pgsaga.database.portal import Portal
 from langgraph_pgsaga.database.statements import (
     BoundStatement,
@@ -21,9 +23,13 @@ from langgraph_pgsaga.database.statements import (
 )
 
 __all__ = [
+    "LONG",
+    "NO_LIMITS",
     "BoundStatement",
     "Connection",
     "Database",
+    "DatabaseOptions",
+    "Limits",
     "Migration",
     "MigrationStatus",
     "Portal",

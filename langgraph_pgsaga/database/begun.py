@@ -52,4 +52,5 @@ def _tell(name: str, future: concurrent.futures.Future[None]) -> None:
     if future.cancelled():
         _log.error("%s(), which nobody awaited, was cancelled", name)
     elif (error := future.exception()) is not None:
-        _log.error("%s(), which nobody awaited, failed: %s", name, error)
+        told = f"{type(error).__name__}: {getattr(error, 'detail', '')}".removesuffix(": ")
+        _log.error("%s(), which nobody awaited, failed: %s", name, told)

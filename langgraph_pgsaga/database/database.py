@@ -8,26 +8,41 @@ import logging
 import math
 import os
 import random
-import socket
 import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 
 import asyncpg
 
-from langgraph_pgsaga import _json
-from langgraph_pgsaga._arguments import checked_integer, checked_seconds, required_text
+from langgraph_pgsaga._arguments import required_text
 from langgraph_pgsaga.database.begun import Begun, Done
+from langgraph_pgsaga.database.connection import (
+    DEFAULT_STATEMENT_SECONDS,
+    Connection,
+    Limits,
+    PlainConnection,
+    set_default_limits,
+    set_socket_options,
+    transaction,
+)
 from langgraph_pgsaga.database.migrations import migrate
+from langgraph_pgsaga.database.options import DatabaseOptions, Options
 from langgraph_pgsaga.database.pool import LoopPool, Pool
 from langgraph_pgsaga.database.portal import Portal
 from langgraph_pgsaga.database.server_errors import (
     ARGUMENT_ERRORS,
     CALL_ERRORS,
     DRIVER_ERRORS,
+    GaveUpError,
     chainable,
     is_connection_loss,
     is_repeatable,
@@ -40,9 +55,12 @@ from langgraph_pgsaga.database.statements import (
     render,
 )
 from langgraph_pgsaga.database.target import Target
+from langgraph_pgsaga.database.watch import FOR_CONNECTION, FOR_SERVER
 from langgraph_pgsaga.errors import (
     ClosedError,
+    ConnectionSetupError,
     InvalidArgumentError,
+    LockTimeoutError,
     PgSagaError,
     PoolTimeoutError,
     TooManyRowsError,
@@ -53,12 +71,15 @@ if TYPE_CHECKING:
 
     from langgraph_pgsaga.embedded import EmbeddedServer
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 T = TypeVar("T")
 Row = TypeVar("Row", bound=tuple[Any, ...])
+# What a call was translated from, and what asking who holds a lock may end with.
+_OF_CALLS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, TimeoutError)
+_OF_ASKING: tuple[type[Exception], ...] = (*CALL_ERRORS, PgSagaError)
 
 _log = logging.getLogger("langgraph_pgsaga.database")
 _STATEMENTS = load_statements("database")
+_ASK_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _TOLD_EVERY_SECONDS = 10.0
@@ -74,36 +95,6 @@ _PLANNER_SETTINGS = {
 }
 
 
-_PINNED = {"array_agg(": "pg_catalog.array_agg(", " != ": " operator(pg_catalog.<>) "}
-
-
-class _PlainConnection(asyncpg.Connection):
-    """A connection that carries no session state, so that giving it back costs no round trip."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # The driver asks for types in words that could mean something of the search_path.
-        question: str = self._intro_query  # type: ignore[has-type]
-        for word, pinned in _PINNED.items():
-            question = question.replace(word, pinned)
-        self._intro_query = question
-
-    def get_reset_query(self) -> str:
-        return ""
-
-    async def _reset(self) -> None:
-        # A rollback that was cancelled in its turn: the driver makes up for it, but tells the loop.
-        if self.is_in_transaction() and self._top_xact is None:  # type: ignore[attr-defined]
-            await self.execute("rollback")
-        await super()._reset()
-
-    def _get_unique_id(self, prefix: str) -> str:
-        # The driver counts from 1 in every process. Behind a pooler that changes the server
-        # connection, without `pooler=True`, a name would then be another process's statement.
-        name: str = super()._get_unique_id(prefix)  # type: ignore[misc]
-        return f"{name}{os.urandom(8).hex()}"
-
-
 class Database:
     """PostgreSQL as the systems of this package see it.
 
@@ -115,6 +106,9 @@ class Database:
     Statements that are safe to repeat are repeated when the connection is lost or
     the server asks for it, until `retry_seconds` are over; before the first
     success, errors of connecting are raised at once.
+
+    Blocking has an end: a statement's wait for a lock, a statement, and a server or network
+    that stands still. See docs/database.md.
 
     Args:
         dsn: a URL or libpq key-value string; None takes the environment's PGSAGA_DSN.
@@ -130,54 +124,42 @@ class Database:
             connect_timeout, else 10.
         acquire_timeout_seconds: for a connection of the pool to become free.
         retry_seconds: how long statements are repeated across a lost connection.
+        lock_timeout_seconds: how long a statement waits for a lock; None takes what the DSN,
+            the role or the database sets, else 10; 0 is without end. Not through a pooler.
+        statement_timeout_seconds: how long a statement takes; None takes what the DSN, the
+            role or the database sets, else 60; 0 is without end.
+        keepalives_idle_seconds, keepalives_interval_seconds, keepalives_count,
+            tcp_user_timeout_seconds: libpq's, for a network that was cut; None takes the
+            DSN's, else 30, 10, 3 and 30. 0 is the system's own.
+        slow_seconds: a statement that takes longer is named in the log; None names none.
+        on_connect: an async function that is given each new connection before its first
+            use: for codecs of types, and for settings where there is no pooler.
+
+    Raises:
+        UnknownOptionError: an option that there isn't.
+        InvalidArgumentError: one that can't be used.
     """
 
-    def __init__(
-        self,
-        dsn: str | None = None,
-        *,
-        schema: str | None = None,
-        min_size: int = 0,
-        max_size: int = 10,
-        pooler: bool = False,
-        distributed: bool | None = None,
-        connect_timeout_seconds: float | None = None,
-        acquire_timeout_seconds: float = 30.0,
-        retry_seconds: float = 30.0,
-    ) -> None:
+    def __init__(self, dsn: str | None = None, **options: Unpack[DatabaseOptions]) -> None:
         dsn = dsn if dsn is not None else os.environ.get("PGSAGA_DSN")
+        self._options = Options.of(options)
         if not dsn:
             raise InvalidArgumentError(
                 argument="dsn",
                 problem="none given and PGSAGA_DSN isn't set; pass "
                 "postgresql://user:password@host:5432/database, or use Database.embedded()",
             )
-        if schema is not None and not _is_identifier(schema):
-            problem = "must be text of 1 to 63 bytes, without NUL or lone surrogates"
-            raise InvalidArgumentError(argument="schema", problem=problem)
         required_text("dsn", dsn)
-        checked_integer("min_size", min_size)
-        checked_integer("max_size", max_size)
-        if connect_timeout_seconds is not None:
-            checked_seconds("connect_timeout_seconds", connect_timeout_seconds, least=0)
-        checked_seconds("acquire_timeout_seconds", acquire_timeout_seconds, least=0)
-        checked_seconds("retry_seconds", retry_seconds, least=0)
-        if not 0 <= min_size <= max_size or max_size < 1:
-            raise InvalidArgumentError(
-                argument="max_size", problem="needs 0 <= min_size <= max_size and 1 <= max_size"
-            )
-        self._target = Target.of(dsn)
-        self.schema = schema
-        self.pooler = pooler
+        self._target = Target.of(dsn, given=self._options.of_libpq())
+        self.schema = self._options.schema
+        self.pooler = self._options.pooler
+        distributed = self._options.distributed
         self.distributed = (
             os.environ.get("PGSAGA_DISTRIBUTED") == "1" if distributed is None else distributed
         )
-        self._sizes = (min_size, max_size)
         self._connect_timeout_seconds = _first_given(
-            connect_timeout_seconds, self._target.connect_timeout_seconds, 10.0
+            self._options.connect_timeout_seconds, self._target.connect_timeout_seconds, 10.0
         )
-        self._acquire_timeout_seconds = acquire_timeout_seconds
-        self._retry_seconds = retry_seconds
         self._server: EmbeddedServer | None = None
         self._texts: dict[str, str] = {}
         self._closed = False
@@ -185,7 +167,9 @@ class Database:
         _live.add(self)
 
     @classmethod
-    def embedded(cls, path: str | os.PathLike[str] | None = None, **options: Any) -> Database:
+    def embedded(
+        cls, path: str | os.PathLike[str] | None = None, **options: Unpack[DatabaseOptions]
+    ) -> Database:
         """A database on the embedded development server, which starts if need be.
 
         Args:
@@ -199,6 +183,7 @@ class Database:
         """
         from langgraph_pgsaga.embedded import EmbeddedServer
 
+        Options.of(options)  # before a server is started for nothing
         server = EmbeddedServer.start_default() if path is None else EmbeddedServer.start(path)
         try:
             db = cls(server.dsn, **options)
@@ -231,7 +216,7 @@ class Database:
             statement, args = statement
         text = self.text(statement)
         if conn is not None:
-            with self.translating(*ARGUMENT_ERRORS):
+            with self.translating(*ARGUMENT_ERRORS, TimeoutError), self.waiting(statement.name):
                 rows: list[asyncpg.Record] = await conn.fetch(text, *args)
                 return rows
 
@@ -239,7 +224,7 @@ class Database:
             rows: list[asyncpg.Record] = await connection.fetch(text, *args)
             return rows
 
-        return await self._repeating(run, repeat=repeat)
+        return await self._repeating(run, name=statement.name, repeat=repeat)
 
     async def fetch_one(
         self,
@@ -258,35 +243,47 @@ class Database:
             raise TooManyRowsError(statement=statement.name, rows=len(rows))
         return rows[0] if rows else None
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]], *, once: bool = False) -> T:
+    async def run(
+        self,
+        work: Callable[[Connection], Awaitable[T]],
+        *,
+        once: bool = False,
+        limits: Limits | None = None,
+    ) -> T:
         """The result of `work(connection)` in one read-committed transaction.
 
         Each statement of it sees what was committed before that statement. `once` says that
         a second run isn't the same as one: where the answer to a commit was lost, the server
-        is asked first whether it had committed. That takes a round trip more.
+        is asked first whether it had committed. That takes a round trip more. So do `limits`
+        other than the connection's, for work that takes long by its nature.
         """
-        return await self._run(work, isolation="read_committed", readonly=False, once=once)
+        return await self._run(work, "read_committed", once=once, limits=limits)
 
-    async def snapshot(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def snapshot(
+        self, work: Callable[[Connection], Awaitable[T]], *, limits: Limits | None = None
+    ) -> T:
         """The result of `work(connection)`, whose statements only read, and see one moment."""
-        return await self._run(work, isolation="repeatable_read", readonly=True, once=False)
+        return await self._run(work, "repeatable_read", limits=limits)
 
     async def _run(
         self,
         work: Callable[[Connection], Awaitable[T]],
-        *,
         isolation: Literal["read_committed", "repeatable_read"],
-        readonly: bool,
-        once: bool,
+        *,
+        once: bool = False,
+        limits: Limits | None = None,
     ) -> T:
         committing: list[tuple[str, T]] = []
+        readonly = isolation == "repeatable_read"
 
-        async def transaction(connection: Connection) -> T:
+        async def attempt(connection: Connection) -> T:
             if committing and await _is_committed(connection, committing[-1][0]):
                 return committing[-1][1]
             committing.clear()
             try:
-                async with _in_transaction(connection, isolation=isolation, readonly=readonly):
+                async with transaction(
+                    connection, isolation=isolation, readonly=readonly, limits=limits
+                ):
                     number = await _fetch_value(connection, "begin_transaction") if once else ""
                     result = await work(connection)
                     if once:
@@ -294,11 +291,11 @@ class Database:
                     return result
             except PgSagaError as error:
                 # `fetch` translated it inside the work: whether to repeat is told by the original.
-                if isinstance(error.__cause__, DRIVER_ERRORS):
+                if isinstance(error.__cause__, _OF_CALLS):
                     raise error.__cause__ from None
                 raise
 
-        return await self._repeating(transaction)
+        return await self._repeating(attempt)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -307,12 +304,12 @@ class Database:
         It commits when the block ends and rolls back when the block raises.
         Nothing in it is repeated.
         """
-        with self.translating():
+        with self.translating(GaveUpError):
             async with AsyncExitStack() as stack:
                 with self.translating(OSError):
                     pool = await self._pool()
                     connection = await stack.enter_async_context(self._connection(pool, keep=False))
-                    await stack.enter_async_context(_in_transaction(connection))
+                    await stack.enter_async_context(transaction(connection))
                 yield connection
 
     def routed(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
@@ -423,6 +420,7 @@ class Database:
         self._pools_lock = threading.Lock()
         self._connected_once = False
         self._told_at = -math.inf
+        self._is_waiting_told = False
 
     @contextmanager
     def translating(self, *more: type[Exception]) -> Iterator[None]:
@@ -435,23 +433,60 @@ class Database:
 
     # Connections
 
-    async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        """A connection outside the pools, which the caller closes: for migrations."""
+    async def connect(self) -> PlainConnection:
+        """A connection outside the pools, which the caller closes: for work that takes long.
+
+        The server's limits of time count on it, the client's don't.
+        """
         self._check_open()
         with self.translating(OSError):
-            return await self._connected(**self._connect_options())
-
-    async def _connected(
-        self, dsn: str | None = None, **options: Any
-    ) -> asyncpg.Connection[asyncpg.Record]:
-        connection = await self._connected_to_one(dsn, **options)
-        if self._target.socket_options:
-            try:
-                _set_socket_options(connection, self._target.socket_options)
-            except BaseException:
-                connection.terminate()
-                raise
+            connection = await self._connected(**self._connect_options())
+        connection.client_seconds = None
         return connection
+
+    async def _connected(self, dsn: str | None = None, **options: Any) -> PlainConnection:
+        connection: Any = await self._connected_to_one(dsn, **options)
+        seconds = self._connect_timeout_seconds
+        try:
+            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
+                await self._prepare(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return cast("PlainConnection", connection)
+
+    async def _prepare(self, connection: PlainConnection) -> None:
+        """What a new connection needs before its first use."""
+        if self._target.socket_options:
+            set_socket_options(connection, self._target.socket_options)
+        connection.is_pooled = self.pooler
+        if self.pooler:
+            connection.client_seconds = self._pooled_seconds()
+        else:
+            await set_default_limits(connection)
+        if self._options.on_connect is not None:
+            await self._call_on_connect(connection, self._options.on_connect)
+
+    def _pooled_seconds(self) -> float | None:
+        """The limit of a statement's time, for which a pooler leaves the client only."""
+        given = self._options.statement_timeout_seconds
+        if given is None and self._target.sets("statement_timeout"):
+            return None
+        return (DEFAULT_STATEMENT_SECONDS if given is None else given) or None
+
+    async def _call_on_connect(
+        self, connection: PlainConnection, on_connect: Callable[[Connection], Awaitable[None]]
+    ) -> None:
+        try:
+            await on_connect(connection)
+        except Exception as error:
+            if isinstance(error, CALL_ERRORS) and is_connection_loss(error):
+                raise
+            problem = f"it raised {type(error).__name__}"
+            raise ConnectionSetupError(dsn=self.dsn, problem=problem) from chainable(error)
+        if connection.is_in_transaction():
+            problem = "it left a transaction open"
+            raise ConnectionSetupError(dsn=self.dsn, problem=problem)
 
     async def _connected_to_one(
         self, dsn: str | None, **options: Any
@@ -474,13 +509,13 @@ class Database:
         settings |= {} if self.pooler else _PLANNER_SETTINGS
         if self.distributed:  # Citus has no plan for a statement without its values
             settings.pop("plan_cache_mode", None)
-        given = {name.lower() for name in self._target.settings}
-        settings = {name: value for name, value in settings.items() if name not in given}
+        settings = {n: value for n, value in settings.items() if not self._target.sets(n)}
+        limits = {} if self.pooler else self._options.server_limits()
         return {
             **self._target.arguments,
             "timeout": None if math.isinf(seconds) else seconds,
-            "connection_class": _PlainConnection,
-            "server_settings": {**settings, **self._target.settings},
+            "connection_class": PlainConnection,
+            "server_settings": {**settings, **self._target.settings, **limits},
             **({"statement_cache_size": 0} if self.pooler else {}),
         }
 
@@ -490,24 +525,30 @@ class Database:
         return entry if entry is not None and entry.pool is not None else None
 
     async def _pool(self) -> LoopPool:
+        entry = self._loop_pool()
+        await entry.open()
+        return entry
+
+    def _loop_pool(self) -> LoopPool:
+        """The running loop's pool, open or not."""
         self._check_open()
         loop = asyncio.get_running_loop()
         entry = self._pools.get(loop)
         if entry is None:
             with self._pools_lock:
                 self._drop_pools_of_closed_loops()
-                entry = self._pools.setdefault(loop, LoopPool(self._new_pool))
-        await entry.open()
+                entry = self._pools.setdefault(
+                    loop, LoopPool(self._new_pool, self._options.slow_seconds)
+                )
         return entry
 
     def _new_pool(self) -> Pool:
-        min_size, max_size = self._sizes
         connect: Any = self._connected
         return asyncpg.create_pool(
             **self._connect_options(),
             connect=connect,
-            min_size=min_size,
-            max_size=max_size,
+            min_size=self._options.min_size,
+            max_size=self._options.max_size,
             max_inactive_connection_lifetime=300.0,
         )
 
@@ -520,39 +561,47 @@ class Database:
         return _Borrowed(self, pool, keep=keep)
 
     async def _acquired(self, pool: LoopPool) -> PoolConnectionProxy[asyncpg.Record]:
+        seconds = self._options.acquire_timeout_seconds
         try:
-            connection = await pool.acquire(self._acquire_timeout_seconds)
+            connection = await pool.acquire(seconds)
         except TimeoutError as error:
             if pool.has_room():
                 raise  # it was the server that took too long
             raise PoolTimeoutError(
                 dsn=self.dsn,
-                detail=f"all {self._sizes[1]} were busy for {self._acquire_timeout_seconds:g} s",
+                detail=f"all {self._options.max_size} were busy for {seconds:g} s",
             ) from error
         self._connected_once = True
         return connection
 
     async def _repeating(
-        self, work: Callable[[Connection], Awaitable[T]], *, repeat: bool = True
+        self,
+        work: Callable[[Connection], Awaitable[T]],
+        *,
+        name: str | None = None,
+        repeat: bool = True,
     ) -> T:
+        """The result of `work(connection)`; `name` is the statement's, where it is but one."""
         deadline: float | None = None  # counts from the first failure
         pause = _FIRST_PAUSE_SECONDS
         while True:
             begun = False
             try:
                 pool = self._open_pool() or await self._pool()
-                async with self._connection(pool) as connection:
-                    begun = True
-                    return await work(connection)
+                with pool.watch.wait(name or "a transaction", FOR_CONNECTION) as wait:
+                    async with self._connection(pool) as connection:
+                        begun = True
+                        wait.begin(name)
+                        result = await work(connection)
             except CALL_ERRORS as error:
                 lost = is_connection_loss(error) or (not begun and isinstance(error, TimeoutError))
                 if lost and self._closed:
                     raise ClosedError from error
-                deadline = deadline or time.monotonic() + self._retry_seconds
+                deadline = deadline or time.monotonic() + self._options.retry_seconds
                 is_certain = repeat or not (lost and begun)  # whether it was done
                 again = is_certain and (lost or is_repeatable(error))
                 if not (again and self._connected_once) or time.monotonic() + pause > deadline:
-                    raise translated(error, self.dsn) from chainable(error)
+                    raise await self._explained(error) from chainable(error)
                 if pause > _FIRST_PAUSE_SECONDS:  # it wasn't over at once
                     self._tell_waiting(error)
             except AttributeError as error:
@@ -560,45 +609,55 @@ class Database:
                 if not self._closed:
                     raise
                 raise ClosedError from error
+            else:
+                if self._is_waiting_told:
+                    self._tell_again()
+                return result
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _explained(self, error: BaseException) -> PgSagaError:
+        """The error of this package's, with who held the lock that wasn't had in time."""
+        explained = translated(error, self.dsn)
+        if isinstance(explained, LockTimeoutError):
+            explained.holders = await self._lock_holders()
+        return explained
+
+    async def _lock_holders(self) -> str:
+        """The transactions that may, by the locks they have on the tables; the oldest first."""
+        text = self.text(_STATEMENTS["list_lock_holders"])
+        try:
+            async with asyncio.timeout(_ASK_SECONDS), self._connection(await self._pool()) as conn:
+                rows = await conn.fetch(text, render("{schema}.agent_sessions", self.schema))
+        except _OF_ASKING:
+            return ""
+        return "; ".join(
+            f"pid {row['pid']} ({row['application_name'] or 'no name'}), {row['state'] or 'busy'}"
+            f" since {row['since'] or 'an unknown time'}"
+            for row in rows
+        )
+
+    def waiting(self, name: str) -> AbstractContextManager[object]:
+        """A block that waits for the server: what takes long in it is told in the log."""
+        return self._loop_pool().watch.wait(name, FOR_SERVER)
 
     def _tell_waiting(self, error: BaseException) -> None:
         """Now and then a line in the log, for all calls that wait."""
         now = time.monotonic()
         if now - self._told_at >= _TOLD_EVERY_SECONDS:
             self._told_at = now
+            self._is_waiting_told = True
             said = (str(error) or type(error).__name__).splitlines()[0]
-            _log.warning("calls are repeated, for up to %g s: %s", self._retry_seconds, said)
+            seconds = self._options.retry_seconds
+            _log.warning("calls are repeated, for up to %g s: %s", seconds, said)
+
+    def _tell_again(self) -> None:
+        self._is_waiting_told = False
+        _log.info("calls go on: the server answers again")
 
 
 def _first_given(*values: float | None) -> float:
     return next(value for value in values if value is not None)
-
-
-def _set_socket_options(
-    connection: asyncpg.Connection[asyncpg.Record], options: Sequence[tuple[int, int, int]]
-) -> None:
-    end = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
-    if end is not None and end.family in (socket.AF_INET, socket.AF_INET6):
-        # Another object for the same socket: those of some event loops take no options.
-        with socket.socket(end.family, end.type, fileno=os.dup(end.fileno())) as own:
-            for option in options:
-                own.setsockopt(*option)
-
-
-@asynccontextmanager
-async def _in_transaction(connection: Connection, **options: Any) -> AsyncIterator[None]:
-    """A transaction. What its block raises is raised, also where the connection is lost."""
-    transaction = connection.transaction(**options)
-    await transaction.start()
-    try:
-        yield
-    except BaseException:
-        with suppress(*CALL_ERRORS):
-            await transaction.rollback()
-        raise
-    await transaction.commit()
 
 
 async def _fetch_value(connection: Connection, statement: str, *args: Any) -> Any:
@@ -611,10 +670,6 @@ async def _is_committed(connection: Connection, transaction: str) -> bool:
     if outcome == "in progress":  # as long as the server hasn't noticed the loss: asked again
         raise ConnectionResetError("it isn't known yet whether a lost transaction was committed")
     return bool(outcome == "committed")
-
-
-def _is_identifier(name: object) -> bool:
-    return isinstance(name, str) and _json.is_clean(name) and 0 < len(name.encode()) < 64
 
 
 class _Borrowed:
@@ -638,6 +693,9 @@ class _Borrowed:
         if error is None and self._keep and self._pool.keep_at_hand(connection):
             return
         # What goes wrong here ends the connection, and changes nothing of what the block did.
+        plain: PlainConnection | None = getattr(connection, "plain", lambda: None)()
+        is_lost = plain is None or plain.is_closed() or plain.is_cancelling()
+        gave_up = isinstance(error, TimeoutError) and is_lost
         with suppress(*CALL_ERRORS):
             if error is not None and isinstance(error, DRIVER_ERRORS) and is_connection_loss(error):
                 # Or it would go back to the pool: the server's goodbye comes before the
@@ -645,6 +703,9 @@ class _Borrowed:
                 # them in tasks of its own, whose errors nobody hears.
                 connection.terminate()
             await self._pool.release(connection)
+        if gave_up:
+            is_answered = plain is not None and not plain.is_closed()
+            raise GaveUpError(is_answered=is_answered) from error
 
 
 _live: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -8,10 +8,12 @@ but for those of a newer release that say that they still serve this one.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from langgraph_pgsaga import __version__
+from langgraph_pgsaga.database.connection import NO_LIMITS
 from langgraph_pgsaga.database.statements import (
     BoundStatement,
     load_statements,
@@ -29,16 +32,22 @@ from langgraph_pgsaga.database.statements import (
 from langgraph_pgsaga.errors import (
     ChangedMigrationError,
     InvalidArgumentError,
+    LockTimeoutError,
     MigrationError,
     OtherTablesError,
     UnknownMigrationError,
 )
 
 if TYPE_CHECKING:
-    from langgraph_pgsaga.database.database import Connection, Database
+    from langgraph_pgsaga.database.connection import Connection
+    from langgraph_pgsaga.database.database import Database
 
 _log = logging.getLogger("langgraph_pgsaga.database")
 _STATEMENTS = load_statements("migrate")
+# How long a migration waits for a table, and so whoever wants it next, and how often.
+_TABLE_MILLISECONDS = 3000
+_LOCKING_PAUSE_SECONDS = 1.0
+_LOCKING_SECONDS = 60.0
 _SERVES = re.compile(r"-- serves: (\d{4})\n")
 # One runner at a time per database: processes that name a schema and such that find the
 # same one by the search_path must not run side by side.
@@ -112,11 +121,26 @@ async def migrate(
         async def step(conn: Connection) -> Migration | None:
             return await _apply_next(db, conn, wanted)
 
-        migration = await db.run(step)
+        migration = await _locking(db, step)
         if migration is None:
             return applied
         applied.append(migration)
         on_applied(migration)
+
+
+async def _locking(
+    db: Database, step: Callable[[Connection], Awaitable[Migration | None]]
+) -> Migration | None:
+    """Runs it, and again where it didn't get its tables at once: meanwhile others have them."""
+    deadline = time.monotonic() + _LOCKING_SECONDS
+    while True:
+        try:
+            return await db.run(step, limits=NO_LIMITS)
+        except LockTimeoutError as error:
+            if time.monotonic() > deadline:
+                raise
+            _log.warning("a migration waits for tables in use, and tries again: %s", error.holders)
+        await asyncio.sleep(_LOCKING_PAUSE_SECONDS)
 
 
 async def migration_status(
@@ -209,12 +233,13 @@ async def _apply_next(
 
 
 async def _lock(db: Database, conn: Connection) -> None:
-    """Waits for other runners for as long as they take. Of a role's or database's time-outs only
-    lock_timeout counts for the migrations themselves: waiting for a table holds off others."""
+    """Waits for other runners for as long as they take. Of the limits of time only that of waiting
+    for a table counts for the migrations themselves, and is short: others wait behind them."""
     limits = await db.fetch(_STATEMENTS["lift_limits"], conn=conn)
     before = next(row["before"] for row in limits if row["name"] == "lock_timeout")
     await db.fetch(_STATEMENTS["lock_migrations"].bind(key=_LOCK_KEY), conn=conn)
-    await db.fetch(_STATEMENTS["limit_locks"].bind(lock_timeout=before), conn=conn)
+    limit = min(int(before) or _TABLE_MILLISECONDS, _TABLE_MILLISECONDS)
+    await db.fetch(_STATEMENTS["limit_locks"].bind(lock_timeout=str(limit)), conn=conn)
 
 
 async def _schema(db: Database, conn: Connection) -> str:

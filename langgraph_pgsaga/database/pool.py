@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
+from langgraph_pgsaga.database.watch import Watch
 from langgraph_pgsaga.errors import ClosedError, copy_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ class LoopPool:
     the pool learns of its loop's end.
     """
 
-    def __init__(self, create: Callable[[], Pool]) -> None:
+    def __init__(self, create: Callable[[], Pool], slow_seconds: float | None) -> None:
         self._create = create
+        self.watch = Watch(slow_seconds)
         self.pool: Pool | None = None
         self._opening: asyncio.Task[Exception | None] | None = None
         self._life: AsyncIterator[Pool] | None = None
@@ -66,6 +68,7 @@ class LoopPool:
         finally:
             self.pool = None
             self._at_hand.clear()
+            self.watch.close()
             pool.terminate()
 
     def take_at_hand(self) -> PoolConnectionProxy[asyncpg.Record] | None:
@@ -135,6 +138,7 @@ class LoopPool:
         """Cuts the connections without a word to the server; works on a closed loop too."""
         pool, self.pool = self.pool, None
         self._at_hand.clear()
+        self.watch.close()
         if self._clearing is not None:
             self._clearing.cancel()
         if pool is None:

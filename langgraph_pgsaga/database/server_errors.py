@@ -7,12 +7,15 @@ import asyncpg
 from langgraph_pgsaga.errors import (
     AuthenticationError,
     CorruptValueError,
+    LockTimeoutError,
     MissingDatabaseError,
     MissingMigrationsError,
+    NoAnswerError,
     PgSagaError,
     ReadOnlyServerError,
     ServerConnectionError,
     ServerError,
+    StatementTimeoutError,
     UnstorableValueError,
 )
 
@@ -41,8 +44,20 @@ _READ_ONLY = {"25006"}
 _QUOTING = {"22", "23"}
 # The server rolled the statement back and asks for it again.
 _TRY_AGAIN = {"40001", "40P01"}
+_LOCK_TIMEOUT = {"55P03"}
+# By the server's limit of time, or by somebody.
+_CANCELLED = {"57014"}
 # No room for another connection just now.
 _FULL = {"53300"}
+
+
+class GaveUpError(TimeoutError):
+    """The client waited for as long as it may, and cancelled the statement."""
+
+    def __init__(self, *, is_answered: bool) -> None:
+        super().__init__("no answer in time")
+        # Whether the server said that it was cancelled, so that the connection can be used.
+        self.is_answered = is_answered
 
 
 def is_connection_loss(error: BaseException) -> bool:
@@ -84,6 +99,11 @@ def translated(error: BaseException, dsn: str) -> PgSagaError:
         return ServerConnectionError(dsn=dsn, detail=detail, sqlstate=_NOT_CONNECTED)
     if is_connection_loss(error):
         return ServerConnectionError(dsn=dsn, detail=str(error) or type(error).__name__)
+    if isinstance(error, GaveUpError) and error.is_answered:
+        detail = f"{error}, and so it was cancelled; whether it was done isn't known"
+        return StatementTimeoutError(dsn=dsn, sqlstate=None, detail=detail)
+    if isinstance(error, GaveUpError):
+        return NoAnswerError(dsn=dsn, detail=str(error))
     if isinstance(error, TimeoutError):
         return ServerConnectionError(dsn=dsn, detail="no answer in time")
     return ServerError(dsn=dsn, sqlstate=None, detail=str(error) or type(error).__name__)
@@ -122,6 +142,10 @@ def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
         return UnstorableValueError(where="a text", problem=detail)
     if state in _TOO_LARGE:
         return UnstorableValueError(where="a value", problem=detail)
+    if state in _LOCK_TIMEOUT:
+        return LockTimeoutError(dsn=dsn, detail=detail, sqlstate=state)
+    if state in _CANCELLED:
+        return StatementTimeoutError(dsn=dsn, detail=detail, sqlstate=state)
     if state in _READ_ONLY:
         return ReadOnlyServerError(dsn=dsn, detail=detail, sqlstate=state)
     if is_connection_loss(error):

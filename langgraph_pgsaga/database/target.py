@@ -175,13 +175,21 @@ class Target:
     files: Mapping[str, str]
 
     @classmethod
-    def of(cls, dsn: object, environment: Mapping[str, str] = os.environ) -> Target:
+    def of(
+        cls,
+        dsn: object,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        given: Mapping[str, str] | None = None,
+    ) -> Target:
         """What `dsn` and the environment mean together, as libpq puts them together.
+
+        `given` are parameters that count more than these.
 
         Raises:
             InvalidArgumentError: it can't be read, or asks for what can't be had.
         """
-        found = _with_defaults(parse_dsn(dsn), environment)
+        found = _with_defaults(parse_dsn(dsn), environment) | dict(given or {})
         _check(found)
         _tell_ignored(found)
         seconds = int(found.get("connect_timeout", 0))
@@ -197,6 +205,10 @@ class Target:
             if found.get("sslrootcert") != "system"
             else {},
         )
+
+    def sets(self, setting: str) -> bool:
+        """Whether a setting of the server is among those asked for."""
+        return setting in {name.lower() for name in self.settings}
 
     def attempts(self) -> list[dict[str, Any]]:
         """Arguments of asyncpg.connect, a host at a time: its timeout is for all it is given."""

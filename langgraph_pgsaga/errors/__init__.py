@@ -2,6 +2,7 @@
 
     PgSagaError
     ├── InvalidArgumentError          a config, thread id, filter or option that can't be used
+    │   ├── UnknownOptionError        a keyword that isn't one of the options
     │   ├── MissingThreadIdError      config["configurable"]["thread_id"] is absent
     │   └── InvalidCursorError        a page's cursor that no listing gave
     ├── ThreadExistsError             the target of copy_thread already holds state
@@ -22,9 +23,13 @@
     ├── TooManyRowsError              a statement for one row gave several
     ├── ClosedError                   the database object was closed
     ├── BlockingCallError             a sync call from the loop that would have to answer it
+    ├── ConnectionSetupError          on_connect failed for a new connection
     ├── ServerError                   the server refused a statement (sqlstate)
+    │   ├── LockTimeoutError          somebody else held a lock for too long, and who
+    │   ├── StatementTimeoutError     it took too long, or was cancelled
     │   ├── ReadOnlyServerError       a standby, or a database set to take no writes
     │   └── ServerConnectionError     the server can't be reached, or went away
+    │       ├── NoAnswerError         the server or the network stood still
     │       ├── LockLostError         the connection that kept others out went away
     │       ├── AuthenticationError   wrong user or password
     │       ├── MissingDatabaseError  the database doesn't exist
@@ -65,15 +70,20 @@ from langgraph_pgsaga.errors.root import (
     InvalidCursorError,
     MissingThreadIdError,
     PgSagaError,
+    UnknownOptionError,
 )
 from langgraph_pgsaga.errors.server import (
     AuthenticationError,
+    ConnectionSetupError,
     LockLostError,
+    LockTimeoutError,
     MissingDatabaseError,
+    NoAnswerError,
     PoolTimeoutError,
     ReadOnlyServerError,
     ServerConnectionError,
     ServerError,
+    StatementTimeoutError,
 )
 from langgraph_pgsaga.errors.statements import BindingError, TooManyRowsError
 from langgraph_pgsaga.errors.takeover import (
@@ -113,6 +123,7 @@ __all__ = [
     "ChangedMigrationError",
     "CheckpointDeletedError",
     "ClosedError",
+    "ConnectionSetupError",
     "CorruptValueError",
     "EmbeddedServerError",
     "InvalidArgumentError",
@@ -120,6 +131,7 @@ __all__ = [
     "LeaseError",
     "LeaseLostError",
     "LockLostError",
+    "LockTimeoutError",
     "MigrationError",
     "MissingCheckpointError",
     "MissingCitusError",
@@ -129,6 +141,7 @@ __all__ = [
     "MissingThreadIdError",
     "MissingTypeError",
     "NameTakenError",
+    "NoAnswerError",
     "OtherTablesError",
     "PgSagaError",
     "PoolTimeoutError",
@@ -137,6 +150,7 @@ __all__ = [
     "ServerConnectionError",
     "ServerError",
     "SessionExistsError",
+    "StatementTimeoutError",
     "TakeoverError",
     "TakeoverMismatchError",
     "ThreadDeletedError",
@@ -145,6 +159,7 @@ __all__ = [
     "ThreadLeasedError",
     "TooManyRowsError",
     "UnknownMigrationError",
+    "UnknownOptionError",
     "UnloadableValueError",
     "UnreadableThreadError",
     "UnstorableValueError",

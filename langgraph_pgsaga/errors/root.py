@@ -57,6 +57,11 @@ class InvalidArgumentError(PgSagaError):
 
 
 @dataclass(kw_only=True, eq=False)
+class UnknownOptionError(InvalidArgumentError, TypeError):
+    """A keyword that is none of the options: `argument` is its name."""
+
+
+@dataclass(kw_only=True, eq=False)
 class MissingThreadIdError(InvalidArgumentError):
     """The config names no thread."""
 

@@ -27,9 +27,6 @@ _ADVICE = {
     "53200": ". Give the server more memory, or lower its work_mem or max_connections",
     "53300": ". Raise max_connections, lower max_size, or put a pooler in between",
     "53400": ". Raise the limit that it names",
-    "55P03": ". Another transaction holds the lock (pg_locks shows which): end that, or raise "
-    "lock_timeout",
-    "57014": ". Raise statement_timeout for this user, unless somebody cancelled it on purpose",
     "57P01": ". It is being shut down, or somebody ended the session with pg_terminate_backend: "
     "try again",
     "57P02": ". A process of the server crashed, and its log says why: try again",
@@ -60,6 +57,39 @@ class ReadOnlyServerError(ServerError):
         return (
             f"PostgreSQL at {self.dsn} takes no writes: {self.detail}. Point the DSN at the "
             "primary (target_session_attrs=read-write), or turn default_transaction_read_only off"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class LockTimeoutError(ServerError):
+    """Another transaction held a lock for longer than a statement may wait. Nothing was done.
+
+    `holders` tells, where that could be found out, which transactions have locks on the
+    tables: process id, application_name, and since when.
+    """
+
+    holders: str = ""
+
+    def __str__(self) -> str:
+        who = f": {self.holders}" if self.holders else " (pg_locks shows which)"
+        return (
+            f"PostgreSQL at {self.dsn}: {self.detail}. Another transaction holds the lock{who}. "
+            "End that, or raise lock_timeout_seconds"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class StatementTimeoutError(ServerError):
+    """A statement took longer than it may, or was cancelled by somebody.
+
+    With a `sqlstate` it was the server who ended it, and nothing was done. Without one it
+    was the client's limit, and whether it was done isn't known; a saver's calls may be repeated.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"PostgreSQL at {self.dsn}: {self.detail}. Raise statement_timeout_seconds (or "
+            "statement_timeout of the role), unless somebody cancelled it on purpose"
         )
 
 
@@ -97,6 +127,35 @@ class MissingDatabaseError(ServerConnectionError):
         return (
             f"PostgreSQL at {self.dsn}: {self.detail}. "
             "Create the database first (createdb), or correct its name in the DSN"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class NoAnswerError(ServerConnectionError):
+    """The server, or the network, stood still under a statement; the connection was closed.
+
+    Whether the statement was done isn't known. A saver's calls may be repeated.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"PostgreSQL at {self.dsn} gives no answer: {self.detail}, and none to the request to "
+            "cancel either. Whether the statement was done isn't known. Look at the server and the "
+            "network between; repeat the call once it answers"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class ConnectionSetupError(PgSagaError):
+    """`on_connect` failed, so that the new connection was closed again."""
+
+    dsn: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"on_connect failed for a new connection to {self.dsn}: {self.problem}. "
+            "Mend the function that was passed as on_connect"
         )
 
 

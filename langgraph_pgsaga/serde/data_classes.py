@@ -28,7 +28,7 @@ from pydantic_core import PydanticUndefined
 from langgraph_pgsaga.errors import ChangedClassError
 from langgraph_pgsaga.serde.type_rules import is_named_tuple, key_of
 
-_logger = logging.getLogger("langgraph_pgsaga.checkpoint")
+_logger = logging.getLogger("langgraph_pgsaga.serde")
 
 Fields: TypeAlias = dict[str, Any]
 

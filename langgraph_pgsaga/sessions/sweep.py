@@ -18,7 +18,7 @@ from langgraph_pgsaga._arguments import (
     checked_text,
 )
 from langgraph_pgsaga.checkpoint import delete_claimed, prune_free
-from langgraph_pgsaga.database import BoundStatement, Connection, Database, load_statements
+from langgraph_pgsaga.database import LONG, BoundStatement, Connection, Database, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
 
 _STATEMENTS = load_statements("sessions")
@@ -171,7 +171,7 @@ class Sweep:
                 await delete_claimed(self._db, conn, row["session_id"])
             return len(rows)
 
-        deleted = await self._db.run(work)
+        deleted = await self._db.run(work, limits=LONG)
         if deleted:
             self._report(deleted_sessions=deleted)
         return deleted
@@ -198,7 +198,8 @@ class Sweep:
         except ServerError as error:
             if not (error.sqlstate or "").startswith(_BAD_DATA):
                 raise
-            _log.warning("session %s isn't pruned, its rows are damaged: %s", session_id, error)
+            told = "session %s isn't pruned, its rows are damaged (SQLSTATE %s)"
+            _log.warning(told, session_id, error.sqlstate)
             return None
 
     def _report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ from langgraph_pgsaga.takeover.source import (
 from langgraph_pgsaga.threads import Address, session_id_of, stored_namespace, thread_id_text
 
 T = TypeVar("T")
+_log = logging.getLogger("langgraph_pgsaga.takeover")
 _STATEMENTS = load_statements("takeover")
 _LIFT_LIMITS = load_statements("migrate")["lift_limits"]
 _BATCH = 50
@@ -243,10 +245,12 @@ class _Lock:
 
     async def _keep(self) -> None:
         """What stands between here and the server may close a connection that is silent."""
-        with suppress(LockLostError):  # the next check says so
+        try:
             while True:
                 await asyncio.sleep(_KEEP_SECONDS)
                 await self.check()
+        except LockLostError as error:  # the next check raises it
+            _log.warning("an import lost its lock: %s", error.detail)
 
     async def _fetch(self, name: str, **values: Any) -> None:
         with self._telling():

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
 import pytest
 
 from langgraph_pgsaga import Database
-from langgraph_pgsaga.database import Statement
-from langgraph_pgsaga.errors import ServerConnectionError, TooManyRowsError
+from langgraph_pgsaga.database import Connection, Statement
+from langgraph_pgsaga.errors import (
+    ConnectionSetupError,
+    ServerConnectionError,
+    TooManyRowsError,
+)
 from tests.conftest import execute
 
 pytestmark = pytest.mark.anyio
@@ -83,3 +91,67 @@ def test_setup_blocks_outside_of_a_loop(empty_dsn: str) -> None:
         db.setup()
         look = statement("select count(*) as n from {schema}.agent_sessions")
         assert db.portal.call(db.fetch, look)[0]["n"] == 0
+
+
+# on_connect
+
+
+async def test_each_new_connection_is_prepared_before_its_first_use(dsn: str) -> None:
+    """Of the pools and outside, once each, with what it set still there later."""
+    prepared: list[int] = []
+
+    async def prepare(conn: Connection) -> None:
+        prepared.append(conn.get_server_pid())
+        await conn.execute("set work_mem = '5MB'")
+
+    look = statement("select current_setting('work_mem') as found")
+    async with Database(dsn, max_size=1, on_connect=prepare) as db:
+        for _ in range(3):
+            row = await db.fetch_one(look)
+            assert row is not None
+            assert row["found"] == "5MB"
+        own = await db.connect()
+        assert prepared[1:] == [own.get_server_pid()]
+        await own.close()
+
+
+async def _raises(_: Connection) -> None:
+    raise KeyError("secret words")
+
+
+async def _leaves_a_transaction(conn: Connection) -> None:
+    await conn.execute("begin")
+
+
+async def _takes_too_long(_: Connection) -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("on_connect", "problem"),
+    [
+        (_raises, "it raised KeyError"),
+        (_leaves_a_transaction, "it left a transaction open"),
+    ],
+)
+async def test_a_connection_that_is_not_prepared_is_closed(
+    dsn: str, on_connect: Callable[[Connection], Awaitable[None]], problem: str
+) -> None:
+    """The error says what went wrong, without the words of whatever went wrong."""
+    async with Database(dsn, on_connect=on_connect) as db:
+        for connecting in (db.fetch(SERIES.bind(count=1)), db.connect()):
+            with pytest.raises(ConnectionSetupError, match=problem) as caught:
+                await connecting
+            assert "secret" not in str(caught.value)
+    own = await asyncpg.connect(dsn)
+    others = "select count(*) from pg_stat_activity where datname = current_database()"
+    while await own.fetchval(f"{others} and backend_type = 'client backend'") > 1:
+        await asyncio.sleep(0.01)
+    await own.close()
+
+
+async def test_preparing_takes_no_longer_than_connecting(dsn: str) -> None:
+    """A function that waits for ever isn't waited for."""
+    async with Database(dsn, on_connect=_takes_too_long, connect_timeout_seconds=0.5) as db:
+        with pytest.raises(ServerConnectionError):
+            await db.connect()

@@ -291,7 +291,7 @@ async def test_a_file_of_ones_own_never_goes_below_a_newer_one(empty_dsn: str) -
         with pytest.raises(UnknownMigrationError) as caught:
             await migrate(db)
         assert caught.value.name == newer.name
-        pending = [s.name for s in await status(db) if s.applied_at is None]
+        pending = [s.name for s in await migration_status(db) if s.applied_at is None]
         assert pending == [here[-1].name]
 
 

@@ -26,11 +26,18 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga.database import Connection, migration_status
+from langgraph_pgsaga.database import Connection, Statement, migration_status
 from langgraph_pgsaga.doctor import CheckStatus, diagnose
-from langgraph_pgsaga.errors import ServerError, ThreadExistsError
+from langgraph_pgsaga.errors import (
+    LockTimeoutError,
+    ServerError,
+    StatementTimeoutError,
+    ThreadExistsError,
+)
 from tests._limits import HANG_SECONDS
 from tests._require import require_tool
+from tests.db.test_limits import aput, session_held, stored_values
+from tests.db.test_queue import threads_of_one_lane
 
 pytestmark = pytest.mark.anyio
 
@@ -332,3 +339,42 @@ async def test_a_diagnosis_sees_the_pooler(dsn: str, pooled: MakePooled) -> None
             checks = {check.name: check for check in (await diagnose(database)).checks}
         assert checks["pooler"].status is expected
         assert ("pooler=True" in checks["pooler"].advice) == (expected is CheckStatus.WARN)
+
+
+_SLEEP = Statement(
+    name="sleep", text="select pg_sleep(60)", params=(), columns=(), shard="all, of a test"
+)
+_ONE = Statement(name="one", text="select 1 as one", params=(), columns=(), shard="all, of a test")
+
+
+async def test_a_statement_that_takes_too_long_is_cancelled_by_the_client(
+    dsn: str, pooled: MakePooled
+) -> None:
+    """It ends on the server, too, and the connection goes on."""
+    options: Any = {"pooler": True, "statement_timeout_seconds": 0.3, "max_size": 1}
+    async with Database(pooled(dsn), **options) as db:
+        with pytest.raises(StatementTimeoutError, match="was cancelled") as caught:
+            await db.fetch(_SLEEP)
+        assert caught.value.sqlstate is None
+        own = await asyncpg.connect(dsn)
+        busy = "select count(*) from pg_stat_activity where query ~ 'pg_sleep' and state = 'active'"
+        while await own.fetchval(f"{busy} and pid <> pg_backend_pid()"):
+            await asyncio.sleep(0.01)
+        await own.close()
+        assert [row["one"] for row in await db.fetch(_ONE)] == [1]
+
+
+async def test_a_held_session_stops_only_its_own_calls(dsn: str, pooled: MakePooled) -> None:
+    """What the client cancelled is looked at one by one: the others are stored."""
+    held, *others = threads_of_one_lane(3)
+    options: Any = {"pooler": True, "statement_timeout_seconds": 0.5}
+    async with PostgresSaver.from_conn_string(pooled(dsn), **options) as saver:
+        for thread in (held, *others):
+            await aput(saver, thread, c="before")
+        async with session_held(dsn, held):
+            puts = [aput(saver, name, c="after") for name in (held, *others)]
+            first, *rest = await asyncio.gather(*puts, return_exceptions=True)
+        assert isinstance(first, LockTimeoutError), first
+        assert [isinstance(result, dict) for result in rest] == [True] * 2
+        assert await stored_values(saver, held) == {"c": "before"}
+        assert await stored_values(saver, others[0]) == {"c": "after"}

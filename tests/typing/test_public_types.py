@@ -45,6 +45,15 @@ if TYPE_CHECKING:
         )
         assert_type(PostgresSaver.from_conn_string("dsn", schema="s"), PostgresSaver)
         assert_type(PostgresSaver.embedded("path", max_size=3), PostgresSaver)
+        assert_type(
+            PostgresSaver.from_conn_string("dsn", lock_timeout_seconds=1, lenient=True),
+            PostgresSaver,
+        )
+        Database("dsn", max_sise=5)  # type: ignore[call-arg]
+        Database.embedded(pooler="yes")  # type: ignore[arg-type]
+        PostgresSaver.from_conn_string("dsn", strickt=True)  # type: ignore[call-arg]
+        PostgresSaver.embedded(max_size="3")  # type: ignore[arg-type]
+        assert_type(db.setup(), Awaitable[None])
 
     def sync_side(saver: PostgresSaver, config: RunnableConfig) -> None:
         with saver as entered:

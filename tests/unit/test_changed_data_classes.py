@@ -69,7 +69,7 @@ def test_a_removed_field_is_dropped_with_a_warning(
     """The rest is a full object; the log says once what is left out."""
     before, after = kinds(a=..., old=...)[kind], kinds(a=...)[kind]
     stored = deployed(monkeypatch, before, after, lambda cls: cls(a=1, old=2))
-    with caplog.at_level(logging.WARNING, "langgraph_pgsaga.checkpoint"):
+    with caplog.at_level(logging.WARNING, "langgraph_pgsaga.serde"):
         found = loaded(stored)
         loaded(stored)
     assert found == after(a=1)

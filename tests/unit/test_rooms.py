@@ -31,7 +31,15 @@ LEVELS: list[set[str]] = [
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 # Of the driver, which `database` alone knows; of pydantic; of named tuples.
-FOREIGN = {"_intro_query", "_top_xact", "_transport", "_init_private_attributes", "_replace"}
+FOREIGN = {
+    "_intro_query",
+    "_is_cancelling",
+    "_protocol",
+    "_top_xact",
+    "_transport",
+    "_init_private_attributes",
+    "_replace",
+}
 
 Imported = tuple[str, str, list[str]]
 

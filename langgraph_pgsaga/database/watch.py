@@ -1,0 +1,105 @@
+"""Who waits for what, so that no call waits in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from types import TracebackType
+
+_log = logging.getLogger("langgraph_pgsaga.database")
+
+FOR_CONNECTION = "a connection of the pool"
+FOR_SERVER = "the server's answer, or a lock there"
+
+_LONG_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+_TOLD_EVERY_SECONDS = 10.0
+
+
+class Wait:
+    """One call that waits, from its making until the end of a `with` block."""
+
+    __slots__ = ("_watch", "begun", "name", "what")
+
+    def __init__(self, watch: Watch, name: str, what: str) -> None:
+        self._watch = watch
+        self.name = name
+        self.what = what
+        self.begun = time.monotonic()
+
+    def __enter__(self) -> Wait:
+        self._watch.add(self)
+        return self
+
+    def __exit__(
+        self, cls: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self._watch.remove(self)
+
+    def begin(self, name: str | None) -> None:
+        """It has its connection; a statement waits for the server now, work waits for itself."""
+        if name is None:
+            self._watch.remove(self)
+        else:
+            self.what = FOR_SERVER
+            self.begun = time.monotonic()
+
+
+class Watch:
+    """The waits of one event loop.
+
+    A line in the log tells, now and then, of all that have waited for long; another of each
+    statement that took longer than `slow_seconds`, once it has ended. They name statements,
+    and hold neither text nor values.
+    """
+
+    def __init__(self, slow_seconds: float | None) -> None:
+        self._slow_seconds = slow_seconds
+        self._waits: set[Wait] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._told_at = 0.0
+
+    def wait(self, name: str, what: str) -> Wait:
+        """A block that waits; `name` is the statement's."""
+        return Wait(self, name, what)
+
+    def add(self, wait: Wait) -> None:
+        self._waits.add(wait)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def remove(self, wait: Wait) -> None:
+        self._waits.discard(wait)
+        if self._slow_seconds is None or wait.what is not FOR_SERVER:
+            return
+        taken = time.monotonic() - wait.begun
+        if taken >= self._slow_seconds:
+            _log.warning("statement %s took %.1f s", wait.name, taken)
+
+    def close(self) -> None:
+        """Looks no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._waits:
+            return
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        now = time.monotonic()
+        long = [wait for wait in self._waits if now - wait.begun >= _LONG_SECONDS]
+        if long and now - self._told_at >= _TOLD_EVERY_SECONDS:
+            self._told_at = now
+            self._tell(long, now)
+
+    def _tell(self, long: list[Wait], now: float) -> None:
+        for what, count in Counter(wait.what for wait in long).items():
+            these = [wait for wait in long if wait.what is what]
+            names = ", ".join(sorted({wait.name for wait in these})[:5])
+            longest = now - min(wait.begun for wait in these)
+            _log.warning(
+                "%d calls wait for %s, the longest for %.0f s: %s", count, what, longest, names
+            )

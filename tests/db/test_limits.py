@@ -1,0 +1,279 @@
+"""Blocking has an end: locks, statements, servers and networks that stand still."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.database import LONG, Connection, Statement, connection, migrations
+from langgraph_pgsaga.database.migrations import Migration, load_migrations, migrate
+from langgraph_pgsaga.errors import (
+    LockTimeoutError,
+    NoAnswerError,
+    ServerConnectionError,
+    StatementTimeoutError,
+)
+from langgraph_pgsaga.threads import session_id_of
+from tests._proxy import Proxy
+from tests.conftest import execute
+from tests.db._puts import checkpoint_of, config_of
+from tests.db.test_queue import threads_of_one_lane
+
+pytestmark = pytest.mark.anyio
+
+_LIMITS = Statement(
+    name="limits",
+    text="select name, setting from pg_settings where name in"
+    " ('lock_timeout', 'statement_timeout') order by name",
+    params=(),
+    columns=(),
+    shard="all, of a test",
+)
+_SLEEP = Statement(
+    name="sleep",
+    text="select pg_sleep($1)",
+    params=(("seconds", "float8"),),
+    columns=(),
+    shard="all, of a test",
+)
+
+
+async def limits_of(db: Database, conn: Connection | None = None) -> tuple[int, int]:
+    """lock_timeout and statement_timeout, in milliseconds."""
+    lock, statement = [int(row["setting"]) for row in await db.fetch(_LIMITS, conn=conn)]
+    return lock, statement
+
+
+async def aput(saver: PostgresSaver, thread: str, **values: Any) -> Any:
+    checkpoint = checkpoint_of(saver, values)
+    metadata: Any = {"source": "update", "step": 0, "parents": {}}
+    config = config_of(thread)
+    return await saver.aput(config, checkpoint, metadata, checkpoint["channel_versions"])
+
+
+async def stored_values(saver: PostgresSaver, thread: str) -> Any:
+    found = await saver.anew().aget_tuple(config_of(thread))
+    return found and found.checkpoint["channel_values"]
+
+
+@asynccontextmanager
+async def session_held(dsn: str, thread: str) -> AsyncIterator[None]:
+    """Another application keeps the row of the thread's session locked."""
+    other = await asyncpg.connect(dsn, server_settings={"application_name": "nightly job"})
+    begun = other.transaction()
+    await begun.start()
+    await other.execute(
+        "select 'hidden words' from agent_sessions where session_id = $1 for update",
+        session_id_of(thread),
+    )
+    try:
+        yield
+    finally:
+        await begun.rollback()
+        await other.close()
+
+
+# What counts
+
+
+async def test_limits_that_nobody_set_are_set(dsn: str) -> None:
+    """In a pool and outside."""
+    async with Database(dsn) as db:
+        assert await limits_of(db) == (10_000, 60_000)
+        own = await db.connect()
+        assert await limits_of(db, own) == (10_000, 60_000)
+        await own.close()
+
+
+async def test_what_the_user_sets_counts(dsn: str) -> None:
+    """The database's or a role's over ours, the DSN's over these, an option's over all of them."""
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    await execute(dsn, f'alter database "{name}" set lock_timeout = 7000')
+    await execute(dsn, f'alter database "{name}" set statement_timeout = 90000')
+    async with Database(dsn) as db:
+        assert await limits_of(db) == (7_000, 90_000)
+        async with db.transaction() as conn:
+            assert conn.client_seconds > 90  # type: ignore[union-attr]
+    async with Database(dsn + "&lock_timeout=0&options=-c%20statement_timeout%3D5s") as db:
+        assert await limits_of(db) == (0, 5_000)
+    given = {"lock_timeout_seconds": 1.5, "statement_timeout_seconds": 0}
+    async with Database(dsn + "&lock_timeout=0", **given) as db:  # type: ignore[arg-type]
+        assert await limits_of(db) == (1_500, 0)
+        async with db.transaction() as conn:
+            assert conn.client_seconds is None  # type: ignore[union-attr]
+
+
+async def test_long_work_has_limits_of_its_own(dsn: str) -> None:
+    """To the end of its transaction; a limit that the user set isn't raised."""
+
+    async def look(conn: Connection) -> tuple[int, int]:
+        return await limits_of(db, conn)
+
+    async with Database(dsn, max_size=1) as db:
+        assert await db.run(look, limits=LONG) == (10_000, 600_000)
+        assert await limits_of(db) == (10_000, 60_000)
+    async with Database(dsn, statement_timeout_seconds=5) as db:
+        assert await db.run(look, limits=LONG) == (10_000, 5_000)
+
+
+# Locks
+
+
+async def test_a_lock_that_is_held_ends_a_put_and_nobody_elses(dsn: str) -> None:
+    """The error tells who holds it, and no word of what they do; other sessions' puts go on."""
+    held, *others = threads_of_one_lane(4)
+    async with PostgresSaver.from_conn_string(dsn, lock_timeout_seconds=0.5) as saver:
+        for thread in (held, *others):
+            await aput(saver, thread, c="before")
+        async with session_held(dsn, held):
+            begun = time.monotonic()
+            names = [held, held, *others]
+            puts = [aput(saver, name, c="after") for name in names]
+            results = await asyncio.gather(*puts, return_exceptions=True)
+            taken = time.monotonic() - begun
+        first, second, *rest = results
+        for error in (first, second):
+            assert isinstance(error, LockTimeoutError)
+            assert "nightly job), idle in transaction since 20" in str(error)
+            assert "hidden words" not in str(error)
+        assert [isinstance(result, dict) for result in rest] == [True] * 3
+        assert 0.5 <= taken < 5
+        assert await stored_values(saver, held) == {"c": "before"}
+        assert await stored_values(saver, others[0]) == {"c": "after"}
+        await aput(saver, held, c="again")
+        assert await stored_values(saver, held) == {"c": "again"}
+
+
+async def test_a_migration_lets_others_go_first(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waits for a table only for a short time, and tries again: who comes later needn't wait
+    for the long transaction that it waits for."""
+    monkeypatch.setattr(migrations, "_TABLE_MILLISECONDS", 200)
+    monkeypatch.setattr(migrations, "_LOCKING_PAUSE_SECONDS", 0.1)
+    last = load_migrations()[-1].version + 1
+    sql = "alter table {schema}.agent_sessions add column more int"
+    wanted = [*load_migrations(), Migration(version=last, name=f"{last:04}_more", sql=sql)]
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        await aput(saver, "t", c=1)
+        async with session_held(dsn, "t"):
+            migrating = asyncio.create_task(migrate(saver.db, migrations=wanted))
+            while "tries again" not in caplog.text:
+                await asyncio.sleep(0.01)
+            await aput(saver, "other", c=1)
+            assert not migrating.done()
+        assert [m.version for m in await migrating] == [last]
+    assert "nightly job" in caplog.text
+
+
+async def test_a_migration_gives_up_in_the_end(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says who has the table."""
+    monkeypatch.setattr(migrations, "_TABLE_MILLISECONDS", 50)
+    monkeypatch.setattr(migrations, "_LOCKING_SECONDS", 0)
+    last = load_migrations()[-1].version + 1
+    sql = "alter table {schema}.agent_sessions add column more int"
+    wanted = [*load_migrations(), Migration(version=last, name=f"{last:04}_more", sql=sql)]
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        await aput(saver, "t", c=1)
+        async with session_held(dsn, "t"):
+            with pytest.raises(LockTimeoutError, match="nightly job"):
+                await migrate(saver.db, migrations=wanted)
+
+
+# Statements
+
+
+async def test_a_statement_that_takes_too_long_is_rolled_back(dsn: str) -> None:
+    """The server ends it, which is certain, and the connection goes on."""
+    async with Database(dsn, max_size=1, statement_timeout_seconds=0.2) as db:
+        with pytest.raises(StatementTimeoutError) as caught:
+            await db.fetch(_SLEEP.bind(seconds=60.0))
+        assert caught.value.sqlstate == "57014"
+        assert await db.fetch(_SLEEP.bind(seconds=0.0))
+
+
+async def test_work_in_a_transaction_ends_as_well(dsn: str) -> None:
+    """With the same error, and nothing of it is there."""
+    async with Database(dsn, statement_timeout_seconds=0.2) as db:
+        insert = Statement(
+            name="i",
+            text="create table left_over (a int)",
+            params=(),
+            columns=(),
+            shard="all, of a test",
+        )
+
+        async def work(conn: Connection) -> None:
+            await db.fetch(insert, conn=conn)
+            await db.fetch(_SLEEP.bind(seconds=60.0), conn=conn)
+
+        with pytest.raises(StatementTimeoutError):
+            await db.run(work)
+        await db.fetch(insert)
+
+
+# Servers and networks that stand still
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client waits but shortly for a server that should have answered."""
+    monkeypatch.setattr(connection, "_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "CANCEL_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("in_transaction", [False, True])
+async def test_a_network_that_swallows_everything_ends_the_call(
+    dsn: str, in_transaction: bool
+) -> None:
+    """The error says what happened; what was acknowledged is there, and calls go on after it."""
+    with Proxy(dsn) as proxy:
+        options: Any = {"statement_timeout_seconds": 0.3, "connect_timeout_seconds": 1}
+        async with PostgresSaver.from_conn_string(proxy.dsn(), **options) as saver:
+            await aput(saver, "t", c="acknowledged")
+            proxy.swallows = True
+            begun = time.monotonic()
+            with pytest.raises(NoAnswerError, match="isn't known"):
+                await (saver.adelete_thread("t") if in_transaction else aput(saver, "t", c="lost"))
+            assert time.monotonic() - begun < 10
+            proxy.swallows = False
+            assert await stored_values(saver, "t") == {"c": "acknowledged"}
+            await aput(saver, "t", c="next")
+            assert await stored_values(saver, "t") == {"c": "next"}
+
+
+@pytest.mark.usefixtures("short_grace")
+async def test_a_server_process_that_stands_still_ends_the_call(dsn: str) -> None:
+    """It is stopped under the call, and goes on later: nothing is lost, nothing is there twice."""
+    options: Any = {"statement_timeout_seconds": 0.3, "max_size": 1}
+    async with PostgresSaver.from_conn_string(dsn, **options) as saver:
+        await aput(saver, "t", c="acknowledged")
+        async with saver.db.transaction() as conn:
+            pid = conn.get_server_pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(NoAnswerError):
+                await aput(saver, "t", c="unknown")
+            # On a new connection.
+            assert await stored_values(saver, "t") == {"c": "acknowledged"}
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await aput(saver, "t", c="last")
+        assert await stored_values(saver, "t") == {"c": "last"}
+
+
+async def test_a_call_waits_for_a_connection_only_so_long(dsn: str) -> None:
+    """A pool whose connections are all in use says so."""
+    async with Database(dsn, max_size=1, acquire_timeout_seconds=0.1) as db, db.transaction():
+        with pytest.raises(ServerConnectionError, match="all 1 were busy"):
+            await db.fetch(_SLEEP.bind(seconds=0.0))
