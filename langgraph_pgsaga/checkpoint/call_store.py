@@ -11,7 +11,7 @@ import asyncpg
 from langgraph_pgsaga.checkpoint.batch import Batch
 from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedWrites
 from langgraph_pgsaga.checkpoint.lease import refusal
-from langgraph_pgsaga.checkpoint.run_tracker import RunTracker
+from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, joined
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache, is_same_session
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.database import Connection, Database, Limits, load_statements
@@ -52,7 +52,7 @@ class CallStore:
         Returns:
             The sessions that weren't as expected: of their calls nothing is stored.
         """
-        batch = self._batch(calls)
+        batch = self._batch(calls, self._cache)
         stale = self._remember(batch, await self._execute(batch))
         if stale:
             told = "%d of the %d sessions in a statement weren't as expected, and are looked at"
@@ -80,7 +80,29 @@ class CallStore:
             deletion = _STATEMENTS["delete_stray_writes"].bind(session_id=call.session_id)
             await self._db.fetch(deletion)
             raise
-        raise ServerError(
+        raise self._never_still(call)
+
+    async def store_within(self, call: EncodedCall, conn: Connection) -> None:
+        """Stores one call in the caller's transaction, which holds the session until it ends.
+
+        Nothing of it is remembered, since it may be rolled back: to this process it is as if
+        another one had stored it.
+
+        Raises: as store_alone.
+        """
+        for _ in range(_MOST_TRIES):
+            lock = _RETENTION["lock_session"].bind(session_id=call.session_id)
+            await self._db.fetch(lock, conn=conn)
+            found = SessionCache()
+            await self._look(call, found, conn=conn)
+            batch = self._batch([call], found)
+            live = await self._execute(batch, conn=conn)
+            if not batch.sessions.keys() - live.keys():
+                return
+        raise self._never_still(call)
+
+    def _never_still(self, call: EncodedCall) -> ServerError:
+        return ServerError(
             dsn=self._db.dsn,
             sqlstate=None,
             detail=f"thread {call.thread_id!r} was deleted and begun anew again and again "
@@ -89,7 +111,7 @@ class CallStore:
 
     async def _store_after_looking(self, call: EncodedCall) -> bool:
         """Asks how the session stands, and stores the call where it still does then."""
-        await self._look(call)
+        await self._look(call, self._cache)
         try:
             return not await self.store_together([call])
         except ServerError as error:
@@ -104,8 +126,8 @@ class CallStore:
             # By a statement of its own: the next one sees all that those before it stored.
             lock = _RETENTION["lock_session"].bind(session_id=call.session_id)
             await self._db.fetch(lock, conn=conn)
-            await self._look(call, conn=conn)
-            batch = self._batch([call])
+            await self._look(call, self._cache, conn=conn)
+            batch = self._batch([call], self._cache)
             return batch, await self._execute(batch, conn=conn)
 
         try:
@@ -116,8 +138,10 @@ class CallStore:
             return False
         return not self._remember(batch, live)
 
-    async def _look(self, call: EncodedCall, *, conn: Connection | None = None) -> None:
-        """Learns what numbering the call's messages takes.
+    async def _look(
+        self, call: EncodedCall, cache: SessionCache, *, conn: Connection | None = None
+    ) -> None:
+        """Has the cache learn what numbering the call's messages takes.
 
         Raises:
             ThreadDeletedError, CheckpointDeletedError, ThreadLeasedError, LeaseLostError:
@@ -133,10 +157,10 @@ class CallStore:
         row = await self._db.fetch_one(find, conn=conn)
         self._check_may_write(call, row)
         if row is None:
-            self._cache.forget(session_id)
+            cache.forget(session_id)
             return
         found = zip(row["digests"] or (), row["message_nos"] or (), strict=True)
-        self._cache.learn(
+        cache.learn(
             session_id,
             row["message_epoch"],
             row["message_count"],
@@ -166,8 +190,8 @@ class CallStore:
             if parent and known and parent in known.states and not row["has_parent"]:
                 raise CheckpointDeletedError(thread_id=call.thread_id, checkpoint_id=parent[1])
 
-    def _batch(self, calls: Sequence[EncodedCall]) -> Batch:
-        return Batch.of(self._codec, calls, self._cache, self._tracker)
+    def _batch(self, calls: Sequence[EncodedCall], cache: SessionCache) -> Batch:
+        return Batch.of(self._codec, calls, cache, self._tracker)
 
     async def _execute(self, batch: Batch, *, conn: Connection | None = None) -> dict[UUID, int]:
         """The sessions that were as expected, with their deletion_count."""
@@ -200,6 +224,21 @@ class CallStore:
                 for _, message in part.stored:
                     message.readable = None  # it has been needed
         return stale
+
+
+class JoinedTransaction:
+    """Takes the calls of a caller's transaction, by the methods of a WriteQueue."""
+
+    def __init__(self, store: CallStore, conn: Connection) -> None:
+        self._store = store
+        self._conn = conn
+
+    async def turn(self) -> None:
+        """Returns at once: the transaction's calls are nobody else's."""
+
+    async def store(self, call: EncodedCall) -> None:
+        """Returns when the call is stored; it is committed with the transaction."""
+        await self._store.store_within(call._replace(change=joined(call.change)), self._conn)
 
 
 def is_of_unknown_message(error: Exception) -> bool:

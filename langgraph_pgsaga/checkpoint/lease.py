@@ -85,7 +85,8 @@ class Lease:
     may have written since. The lease of then must have ended, unless `is_superseding`, where
     it was of a run of this process that is over. `loaded` are the checkpoints that an update
     can go on from. A run that `has_ended` gives the lease back, and may still write until
-    somebody takes it. `course` is None for a block, whose lease is for all that happens in it.
+    somebody takes it. `is_of_update`: it is of calls that no run makes, such as update_state's.
+    `course` is None for a block, whose lease is for all that happens in it.
     """
 
     session_id: UUID
@@ -98,6 +99,7 @@ class Lease:
     base: Base = NO_BASE
     is_superseding: bool = False
     has_ended: bool = False
+    is_of_update: bool = False
     course: Course | None = None
     process: object = field(default_factory=lambda: _process.identity)
     written_at: float = field(default_factory=time.monotonic)
@@ -253,6 +255,7 @@ class Leases:
             loaded=set(loaded),
             base=base,
             is_superseding=latest is not None and latest.owner.is_elsewhere,
+            is_of_update=run is None,
             course=Course(),
         )
         if run is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import Any
@@ -26,15 +26,18 @@ async def delete_thread(db: Database, thread_id: Any, *, conn: Connection | None
     await _delete_session(db, session_id_of(thread_id_text(thread_id)), conn)
 
 
-async def delete_for_runs(db: Database, run_ids: Sequence[str]) -> None:
+async def delete_for_runs(
+    db: Database, run_ids: Sequence[str], *, conn: Connection | None = None
+) -> None:
     """The checkpoints and writes of the runs, and what only they used; one transaction a thread."""
     ids = [_run_id(run_id) for run_id in checked_items("run_ids", run_ids)]
     sessions: dict[UUID, None] = {}
     for run_id in ids:
         metadata = _json.dump(_json.project({"run_id": run_id}))
-        found = await db.fetch(_STATEMENTS["select_sessions_of_run"].bind(metadata=metadata))
+        find = _STATEMENTS["select_sessions_of_run"].bind(metadata=metadata)
+        found = await db.fetch(find, conn=conn)
         sessions.update(dict.fromkeys(row["session_id"] for row in found))
-    for session_id in sessions:
+    for session_id in sorted(sessions):
 
         async def work(conn: Connection, session_id: UUID = session_id) -> None:
             if not await _lock(db, conn, session_id):
@@ -43,18 +46,21 @@ async def delete_for_runs(db: Database, run_ids: Sequence[str]) -> None:
             await db.fetch(statement.bind(session_id=session_id, run_ids=ids), conn=conn)
             await _collect(db, conn, session_id)
 
-        await db.run(work, limits=LONG)
+        await _within(db, conn, work)
 
 
-async def prune(db: Database, thread_ids: Sequence[Any], strategy: str) -> None:
+async def prune(
+    db: Database, thread_ids: Sequence[Any], strategy: str, *, conn: Connection | None = None
+) -> None:
     """Prunes each thread in a transaction of its own; see PostgresSaver.prune."""
     checked_choice("strategy", strategy, ("keep_latest", "delete", "delete_all"))
     threads = checked_items("thread_ids", thread_ids)
-    for session_id in [session_id_of(thread_id_text(t)) for t in threads]:
+    # In one order for everybody, so that two transactions can't wait for each other.
+    for session_id in sorted(session_id_of(thread_id_text(t)) for t in threads):
         if strategy == "keep_latest":
-            await _keep_latest(db, session_id)
+            await _keep_latest(db, session_id, conn)
         else:
-            await _delete_session(db, session_id)
+            await _delete_session(db, session_id, conn)
 
 
 async def copy_thread(
@@ -64,6 +70,7 @@ async def copy_thread(
     *,
     checkpoint_id: str | None = None,
     status: SessionStatus | None = None,
+    conn: Connection | None = None,
 ) -> None:
     """Everything of `source` under `target`, or what there is of it `checkpoint_id` a checkpoint.
 
@@ -106,7 +113,10 @@ async def copy_thread(
             await _collect(db, conn, target_id)
 
     with suppress(_NothingToCopyError):
-        await db.run(work, once=True, limits=LONG)
+        if conn is None:
+            await db.run(work, once=True, limits=LONG)
+        else:
+            await _in_savepoint(db, conn, work)
 
 
 def _run_id(given: Any) -> str:
@@ -162,20 +172,33 @@ async def _delete_session(db: Database, session_id: UUID, conn: Connection | Non
         await db.fetch(_STATEMENTS["lock_session"].bind(session_id=session_id), conn=conn)
         await delete_claimed(db, conn, session_id)
 
-    if conn is None:
-        await db.run(work, limits=LONG)
-    else:
-        await work(conn)
+    await _within(db, conn, work)
 
 
-async def _keep_latest(db: Database, session_id: UUID) -> None:
+async def _within(
+    db: Database, conn: Connection | None, work: Callable[[Connection], Awaitable[None]]
+) -> None:
+    """The work in the caller's transaction, or, where there is none, in one of its own."""
+    await (db.run(work, limits=LONG) if conn is None else work(conn))
+
+
+async def _in_savepoint(
+    db: Database, conn: Connection, work: Callable[[Connection], Awaitable[None]]
+) -> None:
+    """The work in the caller's transaction, which an error of it leaves as it was."""
+    with db.translating():
+        async with conn.transaction():
+            await work(conn)
+
+
+async def _keep_latest(db: Database, session_id: UUID, conn: Connection | None) -> None:
     async def work(conn: Connection) -> None:
         if not await _lock(db, conn, session_id):
             return
         await _delete_older(db, conn, session_id, (1, False, False))
         await _collect(db, conn, session_id)
 
-    await db.run(work, limits=LONG)
+    await _within(db, conn, work)
 
 
 async def _delete_older(

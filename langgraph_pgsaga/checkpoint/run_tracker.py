@@ -53,6 +53,16 @@ class SessionChange(NamedTuple):
 NO_CHANGE = SessionChange()
 
 
+def joined(change: SessionChange) -> SessionChange:
+    """The same of a call that joins a transaction.
+
+    What belongs to no run gives its lease back with the call: until the transaction ends the
+    session's row is locked, so nobody else comes in between.
+    """
+    is_of_update = change.lease is not None and change.lease.is_of_update
+    return change._replace(ends_run=True) if is_of_update else change
+
+
 class _Run:
     """What a root graph's run has stored so far.
 

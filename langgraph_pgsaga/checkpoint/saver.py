@@ -37,7 +37,7 @@ from langgraph_pgsaga._arguments import (
 )
 from langgraph_pgsaga.checkpoint import retention
 from langgraph_pgsaga.checkpoint.arguments import check_put, check_writes, checked_filter
-from langgraph_pgsaga.checkpoint.call_store import CallStore
+from langgraph_pgsaga.checkpoint.call_store import CallStore, JoinedTransaction
 from langgraph_pgsaga.checkpoint.contents import status_at
 from langgraph_pgsaga.checkpoint.decode import (
     FetchedCheckpoint,
@@ -67,7 +67,13 @@ from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
 from langgraph_pgsaga.serde import Codec, as_safe, with_allowlist
-from langgraph_pgsaga.threads import Address, ThreadId, checkpoint_config, optional_checkpoint_id
+from langgraph_pgsaga.threads import (
+    Address,
+    SessionStatus,
+    ThreadId,
+    checkpoint_config,
+    optional_checkpoint_id,
+)
 
 _STATEMENTS = load_statements("checkpoint")
 _ON_A_DATABASE = (
@@ -349,8 +355,14 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
+        *,
+        conn: Connection | None = None,
     ) -> RunnableConfig:
         """Stores a checkpoint; once it returns, the checkpoint is committed.
+
+        With `conn`, a connection of `db.transaction()`, it is committed or rolled back with
+        that, and nothing is repeated. The transaction holds the thread until it ends: whoever
+        else writes to it waits.
 
         Raises:
             UnstorableValueError: a value couldn't be loaded again; nothing was stored.
@@ -361,7 +373,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         address = Address.of(config)
         check_put(checkpoint, metadata, new_versions)
         change = self._tracker.of_put(address, config, checkpoint, metadata)
-        queue = self._queue()
+        queue = self._queue() if conn is None else JoinedTransaction(self._call_store(), conn)
         await queue.turn()
         if self._small_values.lacks_parent(address, checkpoint, new_versions):
             await self._ask_parent(address)
@@ -398,11 +410,14 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         writes: Sequence[tuple[str, Any]],
         task_id: str,
         task_path: str = "",
+        *,
+        conn: Connection | None = None,
     ) -> None:
         """Stores a task's pending writes at the checkpoint that `config` names.
 
         A regular write is stored once and never replaced; errors, interrupts and the
         other special writes replace the earlier one. The checkpoint may be put later.
+        `conn` is as in `aput`.
 
         Raises:
             InvalidArgumentError: `config` names no checkpoint.
@@ -419,7 +434,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         if not writes:
             return
         change = self._tracker.of_writes(address, config, checkpoint_id, writes, task_path)
-        queue = self._queue()
+        queue = self._queue() if conn is None else JoinedTransaction(self._call_store(), conn)
         await queue.turn()
         call = encode_writes(
             self.codec, address, config, checkpoint_id, writes, task_id, task_path, change
@@ -433,9 +448,11 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         if queue is None:
             for ended in [other for other in self._queues if other.is_closed()]:
                 self._queues.pop(ended, None)
-            store = CallStore(self.db, self.codec, self._cache, self._tracker)
-            queue = self._queues[loop] = WriteQueue(store)
+            queue = self._queues[loop] = WriteQueue(self._call_store())
         return queue
+
+    def _call_store(self) -> CallStore:
+        return CallStore(self.db, self.codec, self._cache, self._tracker)
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
         """The version after `current`: see `versions.next_version`."""
@@ -500,19 +517,30 @@ class PostgresSaver(BaseCheckpointSaver[str]):
 
     # Deleting and copying
 
-    async def adelete_thread(self, thread_id: str) -> None:
-        """Deletes the thread from every table. A thread that isn't there is no error."""
-        await retention.delete_thread(self.db, thread_id)
+    async def adelete_thread(self, thread_id: str, *, conn: Connection | None = None) -> None:
+        """Deletes the thread from every table. A thread that isn't there is no error.
 
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        `conn` is as in `aput`.
+        """
+        await retention.delete_thread(self.db, thread_id, conn=conn)
+
+    async def adelete_for_runs(
+        self, run_ids: Sequence[str], *, conn: Connection | None = None
+    ) -> None:
         """Deletes the checkpoints and writes of these runs, and what only they used.
 
-        Delta channels of later checkpoints that were built on them lose those writes.
+        Delta channels of later checkpoints that were built on them lose those writes. Each
+        thread has a transaction of its own, unless all are to join that of `conn`.
         """
-        await retention.delete_for_runs(self.db, run_ids)
+        await retention.delete_for_runs(self.db, run_ids, conn=conn)
 
     async def acopy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
+        self,
+        source_thread_id: str,
+        target_thread_id: str,
+        *,
+        checkpoint_id: str | None = None,
+        conn: Connection | None = None,
     ) -> None:
         """Copies a thread with its whole history. A source that isn't there copies nothing.
 
@@ -523,6 +551,8 @@ class PostgresSaver(BaseCheckpointSaver[str]):
                 The latest is copied with all that its tasks wrote, so a paused run can be
                 resumed in the copy. Of an earlier one the tasks are unfinished again; the
                 questions they asked are open.
+            conn: as in `aput`; what the transaction stored is copied, too. An error leaves it
+                usable.
 
         Raises:
             ThreadExistsError: the target holds state already.
@@ -530,16 +560,31 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         """
         status = None
         if checkpoint_id is not None:
-            source = Address.of(checkpoint_config(source_thread_id, "", checkpoint_id))
-            status = await self.db.snapshot(
-                lambda conn: status_at(self.db, self.codec, source, conn)
+            status = await self._status_at(
+                Address.of(checkpoint_config(source_thread_id, "", checkpoint_id)), conn
             )
         await retention.copy_thread(
-            self.db, source_thread_id, target_thread_id, checkpoint_id=checkpoint_id, status=status
+            self.db,
+            source_thread_id,
+            target_thread_id,
+            checkpoint_id=checkpoint_id,
+            status=status,
+            conn=conn,
         )
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Prunes threads, each in a transaction of its own.
+    async def _status_at(self, address: Address, conn: Connection | None) -> SessionStatus | None:
+        if conn is not None:
+            return await status_at(self.db, self.codec, address, conn)
+        return await self.db.snapshot(lambda own: status_at(self.db, self.codec, address, own))
+
+    async def aprune(
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        conn: Connection | None = None,
+    ) -> None:
+        """Prunes threads, each in a transaction of its own, unless all are to join `conn`'s.
 
         "keep_latest" keeps the latest checkpoint of each namespace and its pending
         writes, for delta channels also the ancestors it is rebuilt from, and of
@@ -549,7 +594,7 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         Raises:
             InvalidArgumentError: another strategy.
         """
-        await retention.prune(self.db, thread_ids, strategy)
+        await retention.prune(self.db, thread_ids, strategy, conn=conn)
 
     # The same for sync callers
 

@@ -70,6 +70,7 @@ class BlockingSaver(PostgresSaver):
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
+        **_: Any,
     ) -> RunnableConfig:
         return await self._drive(self._sync.put, config, checkpoint, metadata, new_versions)
 
@@ -79,23 +80,31 @@ class BlockingSaver(PostgresSaver):
         writes: Sequence[tuple[str, Any]],
         task_id: str,
         task_path: str = "",
+        **_: Any,
     ) -> None:
         await self._drive(self._sync.put_writes, config, writes, task_id, task_path)
 
-    async def adelete_thread(self, thread_id: str) -> None:
+    async def adelete_thread(self, thread_id: str, **_: Any) -> None:
         await self._drive(self._sync.delete_thread, thread_id)
 
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+    async def adelete_for_runs(self, run_ids: Sequence[str], **_: Any) -> None:
         await self._drive(self._sync.delete_for_runs, run_ids)
 
     async def acopy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
+        self,
+        source_thread_id: str,
+        target_thread_id: str,
+        *,
+        checkpoint_id: str | None = None,
+        **_: Any,
     ) -> None:
         await self._drive(
             self._sync.copy_thread, source_thread_id, target_thread_id, checkpoint_id=checkpoint_id
         )
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    async def aprune(
+        self, thread_ids: Sequence[str], *, strategy: str = "keep_latest", **_: Any
+    ) -> None:
         await self._drive(self._sync.prune, thread_ids, strategy=strategy)
 
 

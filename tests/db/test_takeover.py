@@ -407,7 +407,9 @@ async def test_what_differs_is_named_but_not_shown(
 class LossySaver(PostgresSaver):
     """Loses what `lose` takes from a checkpoint."""
 
-    async def aput(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+    async def aput(
+        self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any, **_: Any
+    ) -> Any:
         fewer = {k: v for k, v in new_versions.items() if k != "messages"}
         return await super().aput(config, checkpoint, metadata, fewer)
 

@@ -112,7 +112,9 @@ async def test_what_no_store_keeps_doesnt_keep_a_thread_back(
 class LossySaver(PostgresSaver):
     """Loses a part of each value that no store keeps whole."""
 
-    async def aput(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+    async def aput(
+        self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any, **_: Any
+    ) -> Any:
         values = dict(checkpoint["channel_values"])
         if things := values.get("things"):
             values["things"] = [*things[:-1], lossy(things[-1])]
