@@ -4,6 +4,33 @@ The rule is in the statements that write. A session's row has the lease that was
 under last. Whoever writes under that one may go on; another may begin only where it has
 ended or was given back. So a run whose thread was taken over writes nothing more, however
 late it wakes up: the lease is its fencing token.
+
+A lease is `new` until the session's row has it, then `held` while its time runs, `lapsed` when
+that is over, `ended` when it was given back; `lost` once the row has another, or none, instead.
+What comes of each event, by rows:
+
+| event                        | new       | held        | lapsed | ended | lost    |
+|------------------------------|-----------|-------------|--------|-------|---------|
+| it writes                    | held (1)  | held        | held   | held  | refused |
+| it writes its run's last     | ended (1) | ended       | ended  | ended | refused |
+| it fails, or is cancelled    | new (2)   | held        | lapsed | ended | lost    |
+| its time passes              | new       | lapsed      | lapsed | ended | lost    |
+| a block's is renewed         | -         | held        | held   | -     | lost    |
+| a block ends                 | -         | lost        | lost   | -     | lost    |
+| another run writes first     | new       | refused (3) | lost   | lost  | lost    |
+| another block begins         | new       | refused     | lost   | lost  | lost    |
+| somebody writes without one  | new       | refused     | lost   | lost  | lost    |
+| its process forks            | the child may write as somebody without one; it stays     |
+
+Refused, nothing changes: ThreadLeasedError while another's lease runs, else LeaseLostError.
+(1) Where no other's time runs, and the row has the lease and the position of when the run began
+(`base`); else refused. A block claims what isn't held, whatever was written since.
+(2) Sent, the row may have it: the next write is held all the same. So is that of one which
+joins a transaction, of which nothing is remembered.
+(3) It supersedes, and this one is lost, where it began after the last write and this one's run,
+of the same process, was over then: its task or thread had ended.
+
+`tests/db/test_lease_model.py` takes every event in every state against a server.
 """
 
 from __future__ import annotations
