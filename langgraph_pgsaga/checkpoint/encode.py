@@ -196,7 +196,7 @@ def encode_put(
     return EncodedPut(
         session_id=address.session_id,
         thread_id=address.thread_id,
-        session=_session_columns(codec.values, config),
+        session=_session_columns(codec.values, config, may_be_new=True),
         change=change,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint["id"],
@@ -229,7 +229,8 @@ def encode_writes(
     return EncodedWrites(
         session_id=address.session_id,
         thread_id=address.thread_id,
-        session=_session_columns(codec.values, config),
+        # Without a lease they make no session.
+        session=_session_columns(codec.values, config, may_be_new=change.lease is not None),
         change=change,
         stored_ns=address.stored_ns,
         checkpoint_id=checkpoint_id,
@@ -330,17 +331,17 @@ def _state_columns(
     return _json.dump(state), _json.dump(_json.project(clear_metadata)), *exact
 
 
-def _session_columns(codec: Codec, config: RunnableConfig) -> SessionColumns:
+def _session_columns(codec: Codec, config: RunnableConfig, *, may_be_new: bool) -> SessionColumns:
     configurable: Mapping[str, Any] = config.get("configurable") or {}
     given: Mapping[str, Any] = config.get("metadata") or {}
-    user_id, agent_type, priority = (
+    user_id, agent_type, priority = [
         configurable[key] if key in configurable else given.get(key) for key in _SESSION_KEYS
-    )
+    ]
     return SessionColumns(
-        user_id="" if user_id is None else _json.shown(user_id),
-        agent_type="" if agent_type is None else _json.shown(agent_type),
-        priority=priority if type(priority) is int and abs(priority) < 2**31 else None,
-        metadata=_session_metadata(given) if codec.readable else None,
+        "" if user_id is None else _json.shown(user_id),
+        "" if agent_type is None else _json.shown(agent_type),
+        priority if type(priority) is int and abs(priority) < 2**31 else None,
+        _session_metadata(given) if may_be_new and codec.readable else None,
     )
 
 

@@ -196,6 +196,8 @@ class RunTracker:
         lease = self._lease(address, config)
         if lease is not None and self._starts_nothing(address, config, checkpoint_id, writes):
             has_ended = True
+        if lease is None and not has_ended:
+            return NO_CHANGE
         return SessionChange(
             status=status,
             lease=lease,
