@@ -373,10 +373,10 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         address = Address.of(config)
         check_put(checkpoint, metadata, new_versions)
         change = self._tracker.of_put(address, config, checkpoint, metadata)
+        if self._small_values.lacks_parent(address, checkpoint, new_versions):
+            await self._ask_parent(address, conn)
         queue = self._queue() if conn is None else JoinedTransaction(self._call_store(), conn)
         await queue.turn()
-        if self._small_values.lacks_parent(address, checkpoint, new_versions):
-            await self._ask_parent(address)
         known = self._cache.known(address.session_id)
         call = encode_put(
             self.codec,
@@ -392,13 +392,13 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         await queue.store(call)
         return address.config(checkpoint["id"])
 
-    async def _ask_parent(self, address: Address) -> None:
+    async def _ask_parent(self, address: Address, conn: Connection | None) -> None:
         """Learns which small values stand in the row of the checkpoint that a put is below."""
         parent_id = address.checkpoint_id
         if parent_id is None or not self.codec.values.readable:  # encrypted, none stand in rows
             return
         place = address.session_id, address.stored_ns, parent_id
-        rows = await self.db.fetch(_STATEMENTS["find_state_data"], *place)
+        rows = await self.db.fetch(_STATEMENTS["find_state_data"], *place, conn=conn)
         with placed(address.given_thread_id, address.stored_ns, parent_id):
             for row in rows:
                 versions, small = small_values_of(row["state_data"])
