@@ -295,8 +295,12 @@ async def aname_checkpoint(
     graph: Source,
     config: RunnableConfig,
     name: str | None,
+    *,
+    conn: Connection | None = None,
 ) -> RunnableConfig:
     """Names the checkpoint of `config`, or the thread's latest; None takes its name away.
+
+    With `conn`, a connection of `db.transaction()`, it joins that.
 
     Returns the checkpoint's config. `history(...).at(name=...)` finds it again.
 
@@ -319,7 +323,7 @@ async def aname_checkpoint(
         checkpoint_name=name,
     )
     try:
-        row = await saver.db.fetch_one(naming)
+        row = await saver.db.fetch_one(naming, conn=conn)
     except ServerError as error:
         if error.sqlstate != _UNIQUE_VIOLATION:
             raise

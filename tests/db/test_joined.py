@@ -23,6 +23,7 @@ from langgraph_pgsaga.errors import (
     ThreadLeasedError,
 )
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
+from langgraph_pgsaga.timetravel import aname_checkpoint
 from tests._limits import HANG_SECONDS
 from tests.db._gates import adds, graph_of
 from tests.db._puts import checkpoint_of, config_of
@@ -95,6 +96,7 @@ async def do_everything(saver: PostgresSaver, conn: Connection, old: RunnableCon
     new = await put(saver, config_of("new"), "hello", conn=conn)
     await put(saver, new, "hello", "you", conn=conn)
     await saver.acopy_thread("t", "copy", conn=conn)
+    await aname_checkpoint(saver, config_of("copy"), "here", conn=conn)
     await saver.aprune(["t", "new"], conn=conn)
     await saver.adelete_for_runs(["gone"], conn=conn)
     await saver.adelete_thread("deleted", conn=conn)
