@@ -71,7 +71,7 @@ def test_a_fork_of_the_latest_state_can_be_answered(dsn: str) -> None:
         (["fork", "nope", "--at", "1"], 1, "no thread 'nope'"),
         (["fork", "order-1", "--at", "99"], 1, "none is called '99'"),
         (["fork", "order-1"], 2, "--at"),
-        (["fork", "order-1", "--at", "1", "--to", ""], 1, "thread"),
+        (["fork", "order-1", "--at", "1", "--to", ""], 2, "'--to': is empty"),
         (["fork", "order-1", "--at", "1", "--to", "order-1"], 1, "already holds state"),
     ],
 )

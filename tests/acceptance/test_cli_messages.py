@@ -103,7 +103,7 @@ def test_a_reader_that_stops_reading_ends_the_command_quietly(dsn: str) -> None:
         (["--limit", "9999"], 2, "--limit"),
         (["--checkpoint", "x"], 2, "needs a THREAD"),
         (["order-1", "--checkpoint", "99"], 1, "none is called '99'"),
-        (["--after", "x"], 1, "after"),
+        (["--after", "x"], 2, "--after"),
     ],
 )
 def test_mistakes_are_told(dsn: str, args: list[str], code: int, says: str) -> None:

@@ -90,7 +90,7 @@ def test_show_finds_the_state_that_is_asked_for(dsn: str, option: list[str], ste
     "command",
     [
         ["show", "order-1", "--checkpoint"],
-        ["messages", "order-1", "--branch"],
+        ["messages", "order-1", "--checkpoint"],
         ["diff", "order-1"],
         ["fork", "order-1", "--to", "copy", "--at"],
     ],
@@ -221,7 +221,7 @@ async def test_delta_channels_and_failures_are_told(dsn: str) -> None:
         (["diff", "order-1", "98", "99"], 1, "none is called '98'"),
         (["diff", "order-1", "0", "--frob"], 2, "--frob"),
         (["diff", "order-1"], 2, "BEFORE"),
-        (["show", ""], 1, "thread_id"),
+        (["show", ""], 2, "'THREAD': is empty"),
     ],
 )
 def test_what_isnt_there_is_told(dsn: str, args: list[str], code: int, says: str) -> None:

@@ -79,7 +79,7 @@ def test_an_expired_idle_session_counts_once(dsn: str) -> None:
     [
         ([], "--yes"),
         (["--max-idle", "30"], "no duration"),
-        (["--max-idle", "0d", "--yes"], "max_idle"),
+        (["--max-idle", "0d", "--yes"], "--max-idle"),
         (["--keep-last", "0", "--yes"], "--keep-last"),
         (["--agent-type", "shop", "--yes"], "--max-idle"),
     ],

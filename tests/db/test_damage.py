@@ -407,9 +407,11 @@ def test_parts_that_are_too_large_together_are_corrupt(dsn: str) -> None:
     """What the server can't put together for a reader was never stored: it isn't said to be
     a value that can't be."""
     too_large = """
-      create or replace function pgsaga_joined_blobs(session_id uuid, hashes bytea[])
-        returns bytea language plpgsql stable strict
-        as $$ begin raise 'string buffer exceeds' using errcode = '54000'; end $$
+      alter table agent_state_blobs rename to blobs_as_stored;
+      create function too_large(payload bytea) returns bytea language plpgsql stable
+        as $$ begin raise 'string buffer exceeds' using errcode = '54000'; end $$;
+      create view agent_state_blobs as
+        select session_id, hash, too_large(payload) as payload from blobs_as_stored
     """
     with PostgresSaver.from_conn_string(dsn) as saver:
         first_id, last_id = a_thread(saver, "t")

@@ -61,7 +61,9 @@ async def test_two_processes_never_lose_a_step(dsn: str) -> None:
         timeout=HANG_SECONDS + RACES,
         check=False,
     )
-    assert (ended.returncode, ended.stderr) == (0, "")
+    # Losing a lease is logged, and a process without handlers prints it.
+    told = [line for line in ended.stderr.splitlines() if "a run lost its lease" not in line]
+    assert (ended.returncode, told) == (0, [])
     answer = json.loads(ended.stdout)
     assert answer["lost"] == []
     assert answer["stored"] > RACES
