@@ -446,6 +446,8 @@ class Database:
 
     async def _connected(self, dsn: str | None = None, **options: Any) -> PlainConnection:
         connection: Any = await self._connected_to_one(dsn, **options)
+        # The server answers, so that what is lost from here on is worth another try.
+        self._connected_once = True
         seconds = self._connect_timeout_seconds
         try:
             async with asyncio.timeout(None if math.isinf(seconds) else seconds):
