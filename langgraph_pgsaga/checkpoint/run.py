@@ -99,14 +99,17 @@ class Remembered(Generic[P]):
         _fork.watch(self)
 
     def after_fork(self) -> None:
+        """Forgets all: what a parent remembers isn't its forked child's."""
         self._found: dict[object, P] = {}
         self._most = _FEWEST_REMEMBERED
         self._lock = threading.Lock()
 
     def get(self, key: object) -> P | None:
+        """What is remembered under the key, if it is still."""
         return self._found.get(key)
 
     def set(self, key: object, value: P) -> None:
+        """Remembers it in the place of what was there; forgets others that are over."""
         with self._lock:
             self._found[key] = value
             if len(self._found) > self._most:
@@ -114,5 +117,6 @@ class Remembered(Generic[P]):
                 self._most = max(_FEWEST_REMEMBERED, 2 * len(self._found))
 
     def drop(self, key: object) -> None:
+        """Forgets what is remembered under the key, if anything."""
         with self._lock:
             self._found.pop(key, None)

@@ -105,7 +105,7 @@ class Database:
 
     Statements that are safe to repeat are repeated when the connection is lost or
     the server asks for it, until `retry_seconds` are over; before the first
-    success, errors of connecting are raised at once.
+    connection, errors of connecting are raised at once.
 
     Blocking has an end: a statement's wait for a lock, a statement, and a server or network
     that stands still. See docs/database.md.

@@ -66,11 +66,13 @@ class Watch:
         return Wait(self, name, what)
 
     def add(self, wait: Wait) -> None:
+        """A wait begins: from now on it is told if it lasts."""
         self._waits.add(wait)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def remove(self, wait: Wait) -> None:
+        """A wait has ended; a statement that took long is told."""
         self._waits.discard(wait)
         if self._slow_seconds is None or wait.what is not FOR_SERVER:
             return
