@@ -69,14 +69,23 @@ def test_every_language_is_known() -> None:
     assert languages <= {"python", "sh", "sql"}
 
 
-def test_the_example_runs_and_its_rows_can_be_read(server_folder: Path, tmp_path: Path) -> None:
-    """The first example prints what it promises, and the SQL below it finds the conversation."""
+def test_the_example_runs_and_its_rows_can_be_read(public_tmp: Path, tmp_path: Path) -> None:
+    """The first example prints what it promises, and the SQL below it finds the conversation.
+
+    On a server of its own: the other examples write conversations, too.
+    """
     _, example = blocks("python")[0]
-    printed = run_python(example, server_folder, tmp_path)
+    folder = public_tmp / "first-example"
+    with EmbeddedServer.start(folder):
+        check_first_example(example, folder, tmp_path)
+
+
+def check_first_example(example: str, folder: Path, tmp_path: Path) -> None:
+    printed = run_python(example, folder, tmp_path)
     assert printed == "May I place this order: two flat whites?\nOrdered.\n"
 
     async def read() -> list[tuple[str, ...]]:
-        with EmbeddedServer.start(server_folder) as server:
+        with EmbeddedServer.start(folder) as server:
             conn = await asyncpg.connect(server.dsn)
             rows = await conn.fetch(blocks("sql")[0][1])
             await conn.close()
@@ -84,7 +93,7 @@ def test_the_example_runs_and_its_rows_can_be_read(server_folder: Path, tmp_path
 
     turn = [("order-1", "user", "two flat whites"), ("order-1", "assistant", "Ordered.")]
     assert asyncio.run(read()) == turn
-    assert run_python(example, server_folder, tmp_path) == printed
+    assert run_python(example, folder, tmp_path) == printed
     assert asyncio.run(read()) == turn * 2
 
 
