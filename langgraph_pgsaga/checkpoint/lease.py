@@ -51,6 +51,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langgraph_pgsaga import _fork
 from langgraph_pgsaga._langgraph import RunKey, run_key
+from langgraph_pgsaga._times import time_of_row
 from langgraph_pgsaga.checkpoint.run import Course, Remembered
 from langgraph_pgsaga.errors import LeaseError, LeaseLostError, ThreadLeasedError
 
@@ -378,7 +379,9 @@ def refusal(thread_id: str, lease: Lease | None, row: asyncpg.Record) -> LeaseEr
 def leased_error(thread_id: str, row: asyncpg.Record) -> ThreadLeasedError:
     """That somebody has the lease, of the session that find_session found."""
     return ThreadLeasedError(
-        thread_id=thread_id, holder=row["lease_holder"], expires_at=row["lease_expires_at"]
+        thread_id=thread_id,
+        holder=row["lease_holder"],
+        expires_at=time_of_row(row["lease_expires_at"]),
     )
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from langgraph_pgsaga import __version__
+from langgraph_pgsaga._times import time_of_row
 from langgraph_pgsaga.database.connection import NO_LIMITS
 from langgraph_pgsaga.database.statements import (
     BoundStatement,
@@ -164,13 +165,13 @@ async def migration_status(
         MigrationStatus(
             name=m.name,
             migration=m,
-            applied_at=rows[m.version]["applied_at"] if m.version in rows else None,
+            applied_at=time_of_row(rows[m.version]["applied_at"]) if m.version in rows else None,
         )
         for m in wanted
     ]
     newer = [row for version, row in rows.items() if version not in here]
     return found + [
-        MigrationStatus(name=row["name"], migration=None, applied_at=row["applied_at"])
+        MigrationStatus(name=row["name"], migration=None, applied_at=time_of_row(row["applied_at"]))
         for row in newer
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from langgraph_pgsaga import _json
-from langgraph_pgsaga._times import aware
+from langgraph_pgsaga._times import time_of_row
 from langgraph_pgsaga.messages.snippet import snippet_of
 
 # How much of a message a search sees.
@@ -23,7 +23,8 @@ class MessageRow:
     `message_no` counts the thread's stored versions. `parent_message_no` is the message
     before it in its list when it was stored. `content` is text for reading, cut after a
     million characters, and empty (as are message_id, message_type, role and metadata) where
-    the saver encrypts.
+    the saver encrypts. `created_at` is in UTC; where Python has no such time (before the year
+    1, after 9999, or infinity), it is `datetime.min` or `datetime.max`.
     """
 
     thread_id: str
@@ -47,7 +48,7 @@ class MessageRow:
             role=row["role"],
             content=row["content"],
             metadata=_json.load_object(row["metadata"]),
-            created_at=aware(row["created_at"]),
+            created_at=time_of_row(row["created_at"]),
         )
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from langgraph_pgsaga import _json
-from langgraph_pgsaga._times import aware
+from langgraph_pgsaga._times import time_of_row
 from langgraph_pgsaga.threads import SessionStatus
 
 SessionOrder: TypeAlias = Literal["activity", "priority", "created"]
@@ -29,6 +29,9 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """A session as it was when read. Unknown user and agent type are ''; times are in UTC.
+
+    A time in the tables that Python has no datetime for (before the year 1, after 9999, or
+    infinity) is the first or last that there is: `datetime.min` or `datetime.max`, in UTC.
 
     `message_count` is the highest number that one of its messages got: messages that were
     edited or deleted count, too.
@@ -53,7 +56,7 @@ class Session:
         given["status"] = SessionStatus(row["status"])
         given["metadata"] = _json.load_object(row["metadata"])
         for name in ("created_at", "last_activity_at", "expires_at"):
-            given[name] = row[name] and aware(row[name])
+            given[name] = row[name] and time_of_row(row[name])
         return cls(**given)
 
 

@@ -196,11 +196,10 @@ class Sessions:
             "page": limit + 1,
         }
         rows = await self.db.fetch(_listing(order, narrowed, asked, place.priority))
-        sessions = tuple(Session.from_row(row) for row in rows[:limit])
-        is_last = len(rows) <= limit
+        shown, is_last = rows[:limit], len(rows) <= limit
         return SessionPage(
-            sessions=sessions,
-            next_cursor=None if is_last else Place.of_session(sessions[-1], order).cursor(order),
+            sessions=tuple(Session.from_row(row) for row in shown),
+            next_cursor=None if is_last else Place.of_row(shown[-1], order).cursor(order),
         )
 
     async def sweep(

@@ -268,7 +268,7 @@ where w.session_id = $1
 -- params: session_id uuid, digests bytea[], checkpoint_ns text, parent_id text
 -- columns: message_epoch bigint, message_count integer, digests bytea[], message_nos integer[],
 --   deletion_count integer, has_parent boolean,
---   lease_id uuid, lease_holder text, lease_expires_at timestamp with time zone,
+--   lease_id uuid, lease_holder text, lease_expires_at text,
 --   is_leased boolean, last_position bigint
 -- shard: session_id
 select
@@ -277,7 +277,8 @@ select
     select from {schema}.agent_states p
     where p.session_id = $1 and p.checkpoint_ns = $3 and p.checkpoint_id = $4
   ) as has_parent,
-  s.lease_id, s.lease_holder, s.lease_expires_at,
+  s.lease_id, s.lease_holder,
+  pg_catalog.to_jsonb(s.lease_expires_at) #>> '{}'::text[] as lease_expires_at,
   coalesce(s.lease_expires_at > now(), false) as is_leased, s.last_position
 from {schema}.agent_sessions s
 cross join lateral (

@@ -1,4 +1,5 @@
 -- Reading messages: pages by filters, the search across threads. Nothing here writes or locks.
+-- Times come as to_jsonb writes them: rows may have times that the driver has none for.
 
 -- The listings: in the order of session and number, each the next page after the message
 -- that (after_session, after_no) name, or the first where after_no is null. A filter that
@@ -8,11 +9,12 @@
 -- name: list_thread_messages
 -- A thread's messages.
 -- params: session_id uuid, types text[], roles text[], since timestamp with time zone, until timestamp with time zone, text text, after_no integer, page bigint, with_payload boolean
--- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
+-- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at text, payload_type text, payload bytea
 -- shard: session_id
 select
   m.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
-  m.role, m.content, m.metadata, m.created_at,
+  m.role, m.content, m.metadata,
+  pg_catalog.to_jsonb(m.created_at) #>> '{}'::text[] as created_at,
   case when $9 then m.payload_type end as payload_type, case when $9 then m.payload end as payload
 from {schema}.agent_messages m
 join {schema}.agent_sessions t on t.session_id = m.session_id
@@ -30,11 +32,12 @@ limit $8;
 -- name: list_children
 -- The messages of a thread that were stored after the given one in their list.
 -- params: session_id uuid, message_no integer
--- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone
+-- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at text
 -- shard: session_id
 select
   m.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
-  m.role, m.content, m.metadata, m.created_at
+  m.role, m.content, m.metadata,
+  pg_catalog.to_jsonb(m.created_at) #>> '{}'::text[] as created_at
 from {schema}.agent_messages m
 join {schema}.agent_sessions t on t.session_id = m.session_id
 where m.session_id = $1
@@ -46,7 +49,7 @@ order by m.message_no;
 -- name: list_checkpoint_messages
 -- The messages that any value of a thread's checkpoint holds.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, types text[], roles text[], since timestamp with time zone, until timestamp with time zone, text text, after_no integer, page bigint, with_payload boolean
--- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
+-- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at text, payload_type text, payload bytea
 -- shard: session_id
 with runs as materialized (
   select distinct run.first_no, run.last_no
@@ -79,7 +82,8 @@ apart as materialized (
 )
 select
   m.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
-  m.role, m.content, m.metadata, m.created_at,
+  m.role, m.content, m.metadata,
+  pg_catalog.to_jsonb(m.created_at) #>> '{}'::text[] as created_at,
   case when $11 then m.payload_type end as payload_type,
   case when $11 then m.payload end as payload
 from apart r
@@ -104,7 +108,7 @@ limit $10;
 -- The messages of all threads: thread by thread, so that a page reads those it takes of
 -- and no others, where a plan over all messages would read and sort them all.
 -- params: types text[], roles text[], since timestamp with time zone, until timestamp with time zone, after_session uuid, after_no integer, page bigint, with_payload boolean
--- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
+-- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at text, payload_type text, payload bytea
 -- shard: all, pages run over every thread
 with threads as (
   select s.session_id, s.thread_id
@@ -115,7 +119,8 @@ with threads as (
 )
 select
   t.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
-  m.role, m.content, m.metadata, m.created_at,
+  m.role, m.content, m.metadata,
+  pg_catalog.to_jsonb(m.created_at) #>> '{}'::text[] as created_at,
   case when $8 then m.payload_type end as payload_type, case when $8 then m.payload end as payload
 from threads t
 cross join lateral (
@@ -136,7 +141,7 @@ limit $7;
 -- name: list_matching_messages
 -- The messages of all threads that a full-text search finds.
 -- params: types text[], roles text[], since timestamp with time zone, until timestamp with time zone, text text, after_session uuid, after_no integer, page bigint, with_payload boolean
--- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, payload_type text, payload bytea
+-- columns: session_id uuid, thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at text, payload_type text, payload bytea
 -- shard: all, pages run over every thread
 with hits as materialized (
   select m.session_id, m.message_no
@@ -156,7 +161,8 @@ page as materialized (
 )
 select
   m.session_id, t.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type,
-  m.role, m.content, m.metadata, m.created_at,
+  m.role, m.content, m.metadata,
+  pg_catalog.to_jsonb(m.created_at) #>> '{}'::text[] as created_at,
   case when $9 then m.payload_type end as payload_type, case when $9 then m.payload end as payload
 from page p
 join {schema}.agent_messages m on m.session_id = p.session_id and m.message_no = p.message_no
@@ -170,7 +176,7 @@ order by m.session_id, m.message_no;
 -- name: search_messages
 -- The best or newest hits of all threads, or of a user's.
 -- params: text text, best_first boolean, user_id text, page bigint
--- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, user_id text, rank float4, marked text
+-- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at text, user_id text, rank float4, marked text
 -- shard: all, hits may be in any thread
 with hits as materialized (
   select
@@ -193,7 +199,8 @@ best as materialized (
 )
 select
   b.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type, m.role,
-  m.content, m.metadata, m.created_at, b.user_id,
+  m.content, m.metadata, pg_catalog.to_jsonb(m.created_at) #>> '{}'::text[] as created_at,
+  b.user_id,
   ts_rank(
     {schema}.pgsaga_message_words(m.content), websearch_to_tsquery('simple'::regconfig, $1)
   ) as rank,
@@ -209,7 +216,7 @@ order by b.rank desc nulls last, b.created_at desc, b.session_id, b.message_no d
 -- name: search_thread
 -- The best or newest hits of a thread; none where it isn't the given user's.
 -- params: text text, best_first boolean, user_id text, page bigint, session_id uuid
--- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at timestamp with time zone, user_id text, rank float4, marked text
+-- columns: thread_id text, message_no integer, message_id text, parent_message_no integer, message_type text, role text, content text, metadata jsonb, created_at text, user_id text, rank float4, marked text
 -- shard: session_id
 with hits as materialized (
   select
@@ -231,7 +238,8 @@ best as materialized (
 )
 select
   b.thread_id, m.message_no, m.message_id, m.parent_message_no, m.message_type, m.role,
-  m.content, m.metadata, m.created_at, b.user_id, b.rank,
+  m.content, m.metadata, pg_catalog.to_jsonb(m.created_at) #>> '{}'::text[] as created_at,
+  b.user_id, b.rank,
   ts_headline(
     'simple'::regconfig, translate(left(m.content, 50000), chr(2) || chr(3), ''),
     websearch_to_tsquery('simple'::regconfig, $1),

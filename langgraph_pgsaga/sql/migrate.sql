@@ -85,11 +85,12 @@ select to_regclass($1::text) is not null as is_there;
 
 -- name: select_migrations
 -- What was applied, in order. The last two are columns since migration 0006.
--- columns: version integer, name text, sha256 text, applied_at timestamp with time zone,
+-- columns: version integer, name text, sha256 text, applied_at text,
 --   serves integer, release text
 -- shard: all, on the server that is asked
 select
-  m.version, m.name, m.sha256, m.applied_at,
+  m.version, m.name, m.sha256,
+  pg_catalog.to_jsonb(m.applied_at) #>> '{}'::text[] as applied_at,
   (pg_catalog.to_jsonb(m) ->> 'serves'::text)::integer as serves,
   pg_catalog.to_jsonb(m) ->> 'release'::text as release
 from {schema}.pgsaga_migrations m

@@ -3,14 +3,17 @@
 -- Lock order: as everywhere, the agent_sessions row before anything else of the session.
 -- Who locks several of them passes over those that others hold, and so never waits with
 -- some in hand.
+--
+-- Times come as to_jsonb writes them, which no setting changes: rows may have times that the
+-- driver has none for, and a listing goes on behind them.
 
 -- name: create_session
 -- A new session; no row where the thread has one.
 -- params: session_id uuid, thread_id text, user_id text, agent_type text, priority integer,
 --   metadata jsonb, expires_at timestamp with time zone
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
---   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
---   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text
 -- shard: session_id
 insert into {schema}.agent_sessions as s
   (session_id, thread_id, user_id, agent_type, priority, metadata, expires_at)
@@ -18,18 +21,22 @@ values ($1, $2, $3, $4, $5, $6, $7)
 on conflict (session_id) do nothing
 returning
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
-  s.message_count, s.created_at, s.last_activity_at, s.expires_at;
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at;
 
 -- name: get_session
 -- One session.
 -- params: session_id uuid
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
---   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
---   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text
 -- shard: session_id
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
-  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
 from {schema}.agent_sessions s
 where s.session_id = $1;
 
@@ -38,8 +45,8 @@ where s.session_id = $1;
 -- params: session_id uuid, user_id text, agent_type text, status text, priority integer,
 --   metadata jsonb, expires_at timestamp with time zone, changes_expiry boolean
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
---   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
---   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text
 -- shard: session_id
 update {schema}.agent_sessions s set
   user_id = coalesce($2, s.user_id),
@@ -51,7 +58,9 @@ update {schema}.agent_sessions s set
 where s.session_id = $1
 returning
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
-  s.message_count, s.created_at, s.last_activity_at, s.expires_at;
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at;
 
 -- The listings: each the page after the session that (after_priority,) after_time and after_id
 -- name, or the first where these are null; the latest first, or, by priority, as in a queue:
@@ -63,43 +72,47 @@ returning
 -- name: list_by_activity
 -- All sessions, those active last first. Sorted: no index may be on last_activity_at.
 -- params: status text, active_since timestamp with time zone,
---   active_before timestamp with time zone, after_time timestamp with time zone, after_id uuid,
+--   active_before timestamp with time zone, after_time text, after_id uuid,
 --   page bigint
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
---   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
---   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
-  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
 from {schema}.agent_sessions s
 where ($1::text is null or s.status = $1)
   and ($2::timestamptz is null or s.last_activity_at >= $2)
   and ($3::timestamptz is null or s.last_activity_at < $3)
   and (s.last_activity_at, s.session_id)
-    < (coalesce($4::timestamptz, 'infinity'), coalesce($5, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+    < (coalesce($4::text::timestamptz, 'infinity'), coalesce($5, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
 order by s.last_activity_at desc, s.session_id desc
 limit $6;
 
 -- name: list_by_created
 -- All sessions, the newest first.
 -- params: status text, active_since timestamp with time zone,
---   active_before timestamp with time zone, after_time timestamp with time zone, after_id uuid,
+--   active_before timestamp with time zone, after_time text, after_id uuid,
 --   page bigint
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
---   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
---   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
-  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
 from {schema}.agent_sessions s
 where s.created_at > '-infinity'
   and ($1::text is null or s.status = $1)
   and ($2::timestamptz is null or s.last_activity_at >= $2)
   and ($3::timestamptz is null or s.last_activity_at < $3)
   and (s.created_at, s.session_id)
-    < (coalesce($4::timestamptz, 'infinity'), coalesce($5, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+    < (coalesce($4::text::timestamptz, 'infinity'), coalesce($5, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
 order by s.created_at desc, s.session_id desc
 limit $6;
 
@@ -108,21 +121,23 @@ limit $6;
 -- is read in one direction, has the order.
 -- params: status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, after_priority integer,
---   after_time timestamp with time zone, after_id uuid, page bigint
+--   after_time text, after_id uuid, page bigint
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
---   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
---   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
-  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
 from {schema}.agent_sessions s
 where s.created_at > '-infinity'
   and ($1::text is null or s.status = $1)
   and ($2::timestamptz is null or s.last_activity_at >= $2)
   and ($3::timestamptz is null or s.last_activity_at < $3)
   and (~ s.priority, s.created_at, s.session_id) > (
-    ~ coalesce($4, 2147483647), coalesce($5::timestamptz, '-infinity'),
+    ~ coalesce($4, 2147483647), coalesce($5::text::timestamptz, '-infinity'),
     coalesce($6, '00000000-0000-0000-0000-000000000000'::uuid)
   )
 order by ~ s.priority, s.created_at, s.session_id
@@ -132,15 +147,17 @@ limit $7;
 -- The sessions of an agent type, the newest first. Its beginning is compared as a range, not
 -- for equality: only so is the order that of agent_sessions_type_idx and of no other index.
 -- params: agent_type text, status text, active_since timestamp with time zone,
---   active_before timestamp with time zone, after_time timestamp with time zone, after_id uuid,
+--   active_before timestamp with time zone, after_time text, after_id uuid,
 --   page bigint
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
---   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
---   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
-  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
 from {schema}.agent_sessions s
 where s.created_at > '-infinity'
   and s.agent_type = $1
@@ -149,7 +166,7 @@ where s.created_at > '-infinity'
   and ($4::timestamptz is null or s.last_activity_at < $4)
   and left(s.agent_type, 256) >= left($1, 256)
   and (left(s.agent_type, 256), s.created_at, s.session_id) < (
-    left($1, 256), coalesce($5::timestamptz, 'infinity'),
+    left($1, 256), coalesce($5::text::timestamptz, 'infinity'),
     coalesce($6, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
   )
 order by left(s.agent_type, 256) desc, s.created_at desc, s.session_id desc
@@ -159,14 +176,16 @@ limit $7;
 -- The sessions of an agent type in any of the three orders.
 -- params: agent_type text, status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, order_name text, after_priority integer,
---   after_time timestamp with time zone, after_id uuid, page bigint
+--   after_time text, after_id uuid, page bigint
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
---   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
---   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
-  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
 from {schema}.agent_sessions s
 cross join lateral (
   select case when $5::text = 'activity' then s.last_activity_at else s.created_at end as time
@@ -179,11 +198,11 @@ where s.created_at > '-infinity'
   and ($4::timestamptz is null or s.last_activity_at < $4)
   and case when $5::text = 'priority'
     then (~ s.priority, s.created_at, s.session_id) > (
-      ~ coalesce($6, 2147483647), coalesce($7::timestamptz, '-infinity'),
+      ~ coalesce($6, 2147483647), coalesce($7::text::timestamptz, '-infinity'),
       coalesce($8, '00000000-0000-0000-0000-000000000000'::uuid)
     )
     else (place.time, s.session_id) < (
-      coalesce($7::timestamptz, 'infinity'),
+      coalesce($7::text::timestamptz, 'infinity'),
       coalesce($8, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
     )
   end
@@ -200,11 +219,11 @@ limit $9;
 -- that is finds the candidates through an index, the others filter.
 -- params: user_id text, metadata jsonb, query text, agent_type text, status text,
 --   active_since timestamp with time zone, active_before timestamp with time zone,
---   order_name text, after_priority integer, after_time timestamp with time zone, after_id uuid,
+--   order_name text, after_priority integer, after_time text, after_id uuid,
 --   page bigint
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
---   priority integer, metadata jsonb, message_count integer, created_at timestamp with time zone,
---   last_activity_at timestamp with time zone, expires_at timestamp with time zone
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text
 -- shard: all, pages run over every session
 with candidates as (
   select s.session_id from {schema}.agent_sessions s
@@ -219,7 +238,9 @@ with candidates as (
 )
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
-  s.message_count, s.created_at, s.last_activity_at, s.expires_at
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
 from candidates c
 cross join lateral (
   select a.* from {schema}.agent_sessions a where a.session_id = c.session_id limit 1
@@ -243,11 +264,11 @@ where ($2::jsonb is null or s.metadata @> $2)
   and ($7::timestamptz is null or s.last_activity_at < $7)
   and case when $8::text = 'priority'
     then (~ s.priority, s.created_at, s.session_id) > (
-      ~ coalesce($9, 2147483647), coalesce($10::timestamptz, '-infinity'),
+      ~ coalesce($9, 2147483647), coalesce($10::text::timestamptz, '-infinity'),
       coalesce($11, '00000000-0000-0000-0000-000000000000'::uuid)
     )
     else (place.time, s.session_id) < (
-      coalesce($10::timestamptz, 'infinity'),
+      coalesce($10::text::timestamptz, 'infinity'),
       coalesce($11, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
     )
   end

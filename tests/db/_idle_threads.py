@@ -61,12 +61,13 @@ async def make_idle(sessions: Sessions, thread_id: str, age: timedelta) -> None:
 
 
 async def listed(sessions: Sessions, **filters: Any) -> list[str]:
-    """The thread ids of all pages, fetched in pages of two."""
+    """The thread ids of all pages, fetched in pages of two where no limit is given."""
+    filters = {"limit": 2, **filters}
     found: list[str] = []
-    page = await sessions.list(limit=2, **filters)
+    page = await sessions.list(**filters)
     found += [s.thread_id for s in page.sessions]
     while page.next_cursor is not None:
-        page = await sessions.list(limit=2, after=page.next_cursor, **filters)
+        page = await sessions.list(after=page.next_cursor, **filters)
         assert page.sessions
         found += [s.thread_id for s in page.sessions]
     return found

@@ -342,6 +342,8 @@ SHOWN = (
     *("message metadata is a list", "channel_versions is text", "ts is a list", "id is text"),
     *("versions_seen is text", "metadata's step is text", "metadata's parents is a list"),
     *("no channel_values", "v is 1", "ts is infinity", "created_at of the session is -infinity"),
+    *("last_activity_at of the session is 10000-01-01", "a message of 10000-01-01"),
+    *("expires_at of the session is 4713-01-02 BC", "a message of infinity"),
     *("a state of 4713-01-02 BC", "agent_state_values torn", "agent_state_values of no type"),
     *("agent_state_writes torn", "hashes unknown", "hashes repeated", "agent_sessions gone"),
     *("agent_states gone", "agent_messages gone", "a message's payload", "a message's content"),

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
 
-from langgraph_pgsaga import PostgresSaver, sync
+from langgraph_pgsaga import Database, PostgresSaver, sync
 from langgraph_pgsaga.database import load_statements
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
@@ -30,9 +31,12 @@ from langgraph_pgsaga.sessions import (
     SweepResult,
 )
 from langgraph_pgsaga.threads import session_id_of
+from tests.conftest import execute as execute_on
 from tests.db._idle_threads import HOUR, chat, config_of, count, execute, listed, make_idle, say
 
 pytestmark = pytest.mark.anyio
+_TIME_COLUMNS = ("created_at", "last_activity_at", "expires_at")
+_FIRST, _LAST = (t.replace(tzinfo=UTC) for t in (datetime.min, datetime.max))  # noqa: DTZ901
 ORDERS: tuple[SessionOrder, ...] = ("activity", "priority", "created")
 
 
@@ -344,7 +348,9 @@ async def test_a_cursor_that_no_listing_gave_is_refused(sessions: Sessions) -> N
     odd: list[Any] = [
         [order, 2**31, time, session_id],
         [order, priority, "2020-01-01T00:00:00", session_id],
-        [order, priority, "0001-01-01T00:00:00+14:00", session_id],
+        [order, priority, "10001-02-29T00:00:00+00:00", session_id],
+        [order, priority, "now", session_id],
+        [order, priority, None, session_id],
         [order, priority, time, "x"],
         [order, priority, time, 1],
         [order, priority, time],
@@ -358,6 +364,40 @@ async def test_a_cursor_that_no_listing_gave_is_refused(sessions: Sessions) -> N
     with pytest.raises(InvalidCursorError, match="by activity"):
         await sessions.list(after=cursor)
     assert len((await sessions.list(order="created", after=cursor)).sessions) == 2
+
+
+# From the last to the first; the year 9999's last moment comes as that of the years behind it.
+_TIMES = (
+    *("infinity", "294276-12-31 23:59:59.999999+00", "10000-01-01 00:00:00+00"),
+    *("9999-12-31 23:59:59.999999+00", "2026-01-01 00:00:00.000001+00", "0001-01-01 00:00:00+00"),
+    *("0001-12-31 00:00:00+00 BC", "4713-01-02 00:00:00+00 BC"),
+)
+
+
+@pytest.mark.parametrize("setting", ["timezone = 'Asia/Kolkata'", "datestyle = 'SQL, DMY'"])
+@pytest.mark.parametrize("order", ORDERS)
+async def test_times_that_python_has_not_hide_no_session(
+    dsn: str, order: SessionOrder, setting: str
+) -> None:
+    """Pages show each session once, with the nearest time that there is, and so does `get`."""
+    await execute_on(dsn, f'alter database "{urlsplit(dsn).path[1:]}" set {setting}')
+    async with Database(dsn) as db:
+        sessions = Sessions(db)
+        for n, time in enumerate(_TIMES):
+            await sessions.create(str(n), agent_type="a", user_id="ann")
+            columns = ", ".join(f"{c} = '{time}'" for c in _TIME_COLUMNS)
+            await execute(sessions, f"update agent_sessions set {columns} where thread_id = '{n}'")
+        expected = [str(n) for n in range(len(_TIMES))]
+        if order == "priority":  # as in a queue: the oldest first
+            expected.reverse()
+        for narrowed in ({}, {"agent_type": "a"}, {"user_id": "ann"}):
+            filters: dict[str, Any] = {"order": order, **narrowed}
+            assert await listed(sessions, **filters) == expected, filters
+            assert await listed(sessions, limit=1, **filters) == expected, filters
+        for n, nearest in ((0, _LAST), (2, _LAST), (7, _FIRST)):
+            session = await sessions.get(str(n))
+            assert session is not None
+            assert {getattr(session, c) for c in _TIME_COLUMNS} == {nearest}
 
 
 async def test_a_listing_refuses_what_it_cannot_do(sessions: Sessions) -> None:
