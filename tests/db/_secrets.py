@@ -10,8 +10,8 @@ import ormsgpack
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from langgraph_pgsaga import PostgresSaver
+from tests.conftest import fetch
 from tests.db._puts import config_of
-from tests.db.test_schema import fetch
 
 ROOT = Path(__file__).parents[2]
 KEY = b"0123456789abcdef"

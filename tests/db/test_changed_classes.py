@@ -21,9 +21,9 @@ from typing_extensions import TypedDict
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import ChangedClassError, MissingTypeError, UnloadableValueError
 from langgraph_pgsaga.timetravel import get_state, history, list_states
+from tests.conftest import fetch
 from tests.db._factory import counting
 from tests.db._puts import put
-from tests.db.test_schema import fetch
 
 pytestmark = pytest.mark.anyio
 HERE = sys.modules[__name__]

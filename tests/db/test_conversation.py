@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +14,6 @@ from langchain_core.messages import (
     HumanMessage,
     RemoveMessage,
 )
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import START, MessagesState, StateGraph
 
 from langgraph_pgsaga import PostgresSaver, sync
@@ -35,18 +33,6 @@ async def latest(saver: PostgresSaver, thread: str = "t") -> str:
     found = await saver.aget_tuple(config_of(thread))
     assert found is not None
     return str(found.config["configurable"]["checkpoint_id"])
-
-
-@pytest.fixture
-def messages(saver: PostgresSaver) -> Messages:
-    return Messages(saver)
-
-
-@pytest.fixture
-async def encrypted(dsn: str) -> AsyncIterator[PostgresSaver]:
-    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
-    async with PostgresSaver.from_conn_string(dsn, serde=serde) as saver:
-        yield saver
 
 
 async def test_a_conversation_is_what_the_graph_has(

@@ -26,9 +26,8 @@ from langgraph_pgsaga.sync import Messages, Sessions
 from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import branches, history, name_checkpoint
 from tests._tables import SESSION_TABLES
-from tests.conftest import execute, with_database
+from tests.conftest import execute, fetch, with_database
 from tests.db._puts import config_of, put
-from tests.db.test_schema import fetch
 
 # Far more than any of the calls takes, far less than what forged rows once made of them: of this
 # process's time, and of the server's.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any, TypedDict
 
 import asyncpg
@@ -28,19 +27,6 @@ from tests.db._gates import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def other(dsn: str) -> AsyncIterator[PostgresSaver]:
-    """A saver of another process, as far as leases go."""
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
-
-
-@pytest.fixture
-async def single(dsn: str) -> AsyncIterator[PostgresSaver]:
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
 
 
 @pytest.mark.parametrize("kind", ["plain", "single writer", "block"])

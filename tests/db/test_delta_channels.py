@@ -24,18 +24,7 @@ from langgraph.types import Command
 
 from langgraph_pgsaga import PostgresSaver
 from tests._graphs import Comparison, Run
-from tests.db._chains import MODES, Log, adds, ask, chain
-
-
-@pytest.fixture(params=MODES, ids="-".join)
-def compare(request: pytest.FixtureRequest, dsn: str) -> Comparison:
-    durability, mode, writers = request.param
-    return Comparison(
-        dsn=dsn,
-        durability=durability,
-        is_async=mode == "ainvoke",
-        single_writer=bool(writers),
-    )
+from tests.db._chains import Log, adds, ask, chain
 
 
 def fold_messages(state: list[AnyMessage], writes: Sequence[Any]) -> list[AnyMessage]:

@@ -26,35 +26,18 @@ from langgraph_pgsaga.errors import (
 from langgraph_pgsaga.sync import Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from langgraph_pgsaga.timetravel import name_checkpoint
-from tests.conftest import execute
+from tests.conftest import execute, fetch
 from tests.db._puts import config_of, put, stored
 from tests.db._secrets import (
     PLACES,
     ROOT,
     SECRET,
-    SetRow,
     columns_of,
     columns_with,
     encrypted,
     read_all,
     touch,
 )
-from tests.db.test_schema import fetch
-
-
-@pytest.fixture(params=PLACES)
-def forge(dsn: str, request: pytest.FixtureRequest) -> SetRow:
-    """Puts type and payload in the place of what a saver stored there."""
-    with PostgresSaver.from_conn_string(dsn) as saver:
-        values = {"c": [1], "big": "x" * 5000, "messages": [HumanMessage("hi")]}
-        config = put(saver, config_of("t"), values, {"odd": 2**60})
-        saver.put_writes(config, [("c", [2])], "task")
-    statement = PLACES[request.param]
-
-    def set_row(type_: str, payload: bytes) -> None:
-        fetch(dsn, statement, type_, payload)
-
-    return set_row
 
 
 class Chat(TypedDict, total=False):

@@ -30,11 +30,6 @@ def files_of(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text("utf-8") for path in folder.iterdir()}
 
 
-@pytest.fixture
-def messages(saver: PostgresSaver) -> Messages:
-    return Messages(saver)
-
-
 async def test_an_export_comes_back_whole(
     saver: PostgresSaver, messages: Messages, tmp_path: Path
 ) -> None:

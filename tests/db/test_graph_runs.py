@@ -18,18 +18,7 @@ from langgraph.types import Command, RetryPolicy
 from langgraph_pgsaga import PostgresSaver
 from tests._graphs import Comparison, Run, normalised_history
 from tests._limits import HANG_SECONDS
-from tests.db._chains import MODES, Log, chain, nested
-
-
-@pytest.fixture(params=MODES, ids="-".join)
-def compare(request: pytest.FixtureRequest, dsn: str) -> Comparison:
-    durability, mode, writers = request.param
-    return Comparison(
-        dsn=dsn,
-        durability=durability,
-        is_async=mode == "ainvoke",
-        single_writer=bool(writers),
-    )
+from tests.db._chains import Log, chain, nested
 
 
 def test_errors_and_retries(compare: Comparison) -> None:

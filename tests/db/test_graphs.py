@@ -24,24 +24,13 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
 from tests._graphs import Comparison, Normaliser, Run
-from tests.db._chains import MODES, Log, adds, ask, chain, nested
+from tests.db._chains import Log, adds, ask, chain, nested
 
 
 class Trip(TypedDict, total=False):
     city: str
     days: int
     log: Annotated[list[str], operator.add]
-
-
-@pytest.fixture(params=MODES, ids="-".join)
-def compare(request: pytest.FixtureRequest, dsn: str) -> Comparison:
-    durability, mode, writers = request.param
-    return Comparison(
-        dsn=dsn,
-        durability=durability,
-        is_async=mode == "ainvoke",
-        single_writer=bool(writers),
-    )
 
 
 def test_an_interrupt_is_resumed_by_a_new_saver(compare: Comparison) -> None:

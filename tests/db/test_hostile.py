@@ -21,9 +21,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph_pgsaga import Database, PostgresSaver, _json
 from langgraph_pgsaga.errors import InvalidArgumentError, PgSagaError, UnstorableValueError
 from tests._tables import SESSION_TABLES
-from tests.conftest import execute, with_database
+from tests.conftest import execute, fetch, with_database
 from tests.db._puts import checkpoint_of, config_of, put, stored
-from tests.db.test_schema import fetch
 
 pytestmark = pytest.mark.anyio
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -34,18 +33,6 @@ pytestmark = pytest.mark.anyio
 
 class RolledBackError(Exception):
     """What the application changed its mind by."""
-
-
-@pytest.fixture
-async def other(dsn: str) -> AsyncIterator[PostgresSaver]:
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
-
-
-@pytest.fixture
-async def single(dsn: str) -> AsyncIterator[PostgresSaver]:
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
 
 
 async def put(

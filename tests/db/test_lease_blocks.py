@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
@@ -38,19 +37,6 @@ from tests.db._gates import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def other(dsn: str) -> AsyncIterator[PostgresSaver]:
-    """A saver of another process, as far as leases go."""
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
-
-
-@pytest.fixture
-async def single(dsn: str) -> AsyncIterator[PostgresSaver]:
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
 
 
 async def test_a_block_alone_may_write(saver: PostgresSaver, dsn: str) -> None:

@@ -9,7 +9,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -32,19 +31,6 @@ from tests.db._gates import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def other(dsn: str) -> AsyncIterator[PostgresSaver]:
-    """A saver of another process, as far as leases go."""
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
-
-
-@pytest.fixture
-async def single(dsn: str) -> AsyncIterator[PostgresSaver]:
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
 
 
 RACES = 1_000 if os.environ.get("PGSAGA_FULL") == "1" else 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -42,19 +42,6 @@ from tests.db._gates import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def other(dsn: str) -> AsyncIterator[PostgresSaver]:
-    """A saver of another process, as far as leases go."""
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
-
-
-@pytest.fixture
-async def single(dsn: str) -> AsyncIterator[PostgresSaver]:
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
 
 
 async def loaded(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -24,7 +24,6 @@ from langchain_core.messages import (
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
 from langgraph.types import StateSnapshot
 
@@ -85,18 +84,6 @@ def identical(left: Any, right: Any) -> bool:
     if isinstance(left, list | tuple):
         return len(left) == len(right) and all(map(identical, left, right))
     return bool(left == right)
-
-
-@pytest.fixture
-async def other(dsn: str) -> AsyncIterator[PostgresSaver]:
-    """A second saver on the same database, with caches and connections of its own."""
-    async with PostgresSaver.from_conn_string(dsn) as saver:
-        yield saver
-
-
-@pytest.fixture
-def server(saver: PostgresSaver) -> Server:
-    return Server(saver)
 
 
 # Round trips
@@ -170,11 +157,11 @@ VALUES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", VALUES)
 async def test_values_come_back_identical(
-    saver: PostgresSaver, other: PostgresSaver, name: str
+    saver: PostgresSaver, second: PostgresSaver, name: str
 ) -> None:
     """Equal, of the same type all the way down, and to the same bytes, in another process too."""
     await keeper(saver).ainvoke({"value": VALUES[name](), "other": VALUES[name]()}, CONFIG)
-    for reader in (saver, other):
+    for reader in (saver, second):
         values = (await keeper(reader).aget_state(CONFIG)).values
         listed = (await history_of(keeper(reader)))[0].values
         for found in (values["value"], values["other"], listed["value"]):
@@ -197,15 +184,15 @@ async def test_values_come_back_as_from_memory(saver: PostgresSaver) -> None:
 
 
 async def test_equal_messages_stay_distinct_objects(
-    saver: PostgresSaver, other: PostgresSaver
+    saver: PostgresSaver, second: PostgresSaver
 ) -> None:
     """A reducer that changes one of several equal messages in place changes no other one."""
     value = [HumanMessage("same"), HumanMessage("same"), AIMessage("x"), HumanMessage("same")]
     await keeper(saver).ainvoke({"value": value, "other": list(value)}, CONFIG)
-    values = (await keeper(other).aget_state(CONFIG)).values
+    values = (await keeper(second).aget_state(CONFIG)).values
     found = values["value"] + values["other"]
     assert len({id(message) for message in found}) == 8
-    listed = (await history_of(keeper(other)))[0].values["value"]
+    listed = (await history_of(keeper(second)))[0].values["value"]
     given_ids = {m.id for m in add_messages(listed, [])}  # type: ignore[union-attr]
     assert len(given_ids) == 4
 
@@ -232,12 +219,12 @@ EDITS: dict[str, list[list[Any]]] = {
 
 @pytest.mark.parametrize("name", EDITS)
 async def test_edits_give_what_memory_gives(
-    saver: PostgresSaver, other: PostgresSaver, server: Server, name: str
+    saver: PostgresSaver, second: PostgresSaver, server: Server, name: str
 ) -> None:
     """After edits, removals and trims every checkpoint shows its own version, as in memory."""
     histories = []
     memory = InMemorySaver()
-    for savers in ((memory, memory), (saver, other)):
+    for savers in ((memory, memory), (saver, second)):
         replies = [[AIMessage(f"reply {n}", id=f"a{n}")] for n in range(3)] + EDITS[name]
         for n, reply in enumerate(replies):
             said = {"messages": [HumanMessage(f"question {n}", id=f"h{n}")]}
@@ -299,12 +286,12 @@ async def test_every_process_stores_a_message_once(dsn: str, server: Server) -> 
 
 
 async def test_a_saver_that_never_read_stores_nothing_twice(
-    saver: PostgresSaver, other: PostgresSaver, server: Server
+    saver: PostgresSaver, second: PostgresSaver, server: Server
 ) -> None:
     """A put of a known conversation, by a saver that knows nothing of it, adds only what is new."""
     first = [HumanMessage(f"m {n}", id=str(n)) for n in range(20)]
     await put(saver, first)
-    config = await put(other, [*first, AIMessage("new", id="new")])
+    config = await put(second, [*first, AIMessage("new", id="new")])
     assert await server.count("agent_messages") == 21
     assert await messages_at(saver, config) == [*first, AIMessage("new", id="new")]
 
@@ -377,11 +364,11 @@ async def test_sql_says_who_said_what(saver: PostgresSaver, server: Server) -> N
 
 
 async def test_parents_lead_back_through_the_conversation(
-    saver: PostgresSaver, other: PostgresSaver, server: Server
+    saver: PostgresSaver, second: PostgresSaver, server: Server
 ) -> None:
     """parent_message_no chains each message to the one before it, and an edit to the same one."""
     for n, reply in enumerate([*growing(3), [AIMessage("edited", id="a1")]]):
-        graph = chat([saver, other][n % 2], reply)
+        graph = chat([saver, second][n % 2], reply)
         await graph.ainvoke({"messages": [HumanMessage(f"q {n}", id=f"h{n}")]}, CONFIG)
     rows = await server.rows(
         "select m.message_id, p.message_id from agent_messages m"
@@ -417,13 +404,13 @@ def document_graph(saver: BaseCheckpointSaver[Any], text: str) -> Any:
 
 
 async def test_equal_large_values_are_stored_once_a_session(
-    saver: PostgresSaver, other: PostgresSaver, server: Server
+    saver: PostgresSaver, second: PostgresSaver, server: Server
 ) -> None:
     """Channels, turns, savers and the pending write share one blob; another thread has its own."""
     text = "large " * 2000
     for n in range(6):
         config: RunnableConfig = {"configurable": {"thread_id": f"thread {n % 2}"}}
-        answer = await document_graph([saver, other][n // 2 % 2], text).ainvoke({}, config)
+        answer = await document_graph([saver, second][n // 2 % 2], text).ainvoke({}, config)
         assert answer["text"] == text
     sizes = await server.rows("select count(*), count(distinct session_id) from agent_state_blobs")
     assert sizes == [(2, 2)]
@@ -431,7 +418,7 @@ async def test_equal_large_values_are_stored_once_a_session(
     for table, named in (("agent_state_values", 12), ("agent_state_writes", 12)):
         rows = await server.rows(f"select count(*) from {table} where blob_hashes is not null")
         assert rows == [(named,)]
-    state = await document_graph(other, "").aget_state(config)
+    state = await document_graph(second, "").aget_state(config)
     assert (state.values["text"], state.values["copy"]) == (text, text)
 
 
@@ -445,13 +432,6 @@ async def test_values_from_two_kilobytes_on_are_blobs(
 
 
 # Encrypted
-
-
-@pytest.fixture
-async def encrypted(dsn: str) -> AsyncIterator[PostgresSaver]:
-    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
-    async with PostgresSaver.from_conn_string(dsn, serde=serde) as saver:
-        yield saver
 
 
 async def test_encrypted_messages_are_stored_once_and_unreadable(

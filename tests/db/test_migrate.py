@@ -36,9 +36,9 @@ from langgraph_pgsaga.errors import (
 )
 from tests._limits import HANG_SECONDS
 from tests._servers import find_programs, postgres_server
-from tests.conftest import execute
+from tests.conftest import execute, fetch
 from tests.db._puts import config_of
-from tests.db.test_schema import catalogue_of, fetch
+from tests.db.test_schema import catalogue_of
 
 pytestmark = pytest.mark.anyio
 

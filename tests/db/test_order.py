@@ -26,9 +26,8 @@ from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import branches, history
 from tests._cli import answer
-from tests.conftest import execute
+from tests.conftest import execute, fetch
 from tests.db._puts import checkpoint_of, config_of, put, stored
-from tests.db.test_schema import fetch
 
 THREAD: RunnableConfig = {"configurable": {"thread_id": "t"}}
 

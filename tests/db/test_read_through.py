@@ -13,9 +13,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
 from langgraph_pgsaga import PostgresSaver, timetravel
@@ -30,21 +28,6 @@ from tests.db._histories import HISTORIES, config_of, resume
 from tests.db.test_conformance import assert_conforms
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["postgres", "sqlite"])
-async def old(
-    request: pytest.FixtureRequest, new_database: Callable[..., str], tmp_path: Path
-) -> AsyncIterator[Saver]:
-    """The real saver of another package, with nothing in it."""
-    if request.param == "sqlite":
-        async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "old.sqlite")) as sqlite:
-            yield sqlite
-        return
-    made = await asyncio.to_thread(new_database)
-    async with AsyncPostgresSaver.from_conn_string(made) as postgres:
-        await postgres.setup()
-        yield postgres
 
 
 class ThreadedReadThrough(ReadThroughSaver):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -29,12 +29,6 @@ from tests.db._puts import checkpoint_of, config_of
 pytestmark = pytest.mark.anyio
 
 Call = Callable[[], Awaitable[Any]]
-
-
-@pytest.fixture
-async def single(dsn: str) -> AsyncIterator[PostgresSaver]:
-    async with PostgresSaver.from_conn_string(dsn, single_writer=True) as saver:
-        yield saver
 
 
 def remembered(saver: PostgresSaver) -> Any:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,24 +18,13 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.doctor import catalogue
 from langgraph_pgsaga.threads import session_id_of
 from tests._limits import HANG_SECONDS
-from tests.conftest import execute
+from tests.conftest import execute, fetch
 from tests.db._puts import checkpoint_of, config_of, put
 
 CATALOGUE = Path(catalogue.__file__).parents[1] / "sql" / "catalogue.txt"
 # The PostgreSQL version that the file was written with.
 CATALOGUE_VERSION = 18
 FULL = bool(os.environ.get("PGSAGA_FULL"))
-
-
-def fetch(dsn: str, query: str, *args: Any) -> list[asyncpg.Record]:
-    async def run() -> list[asyncpg.Record]:
-        conn = await asyncpg.connect(dsn)
-        try:
-            return await conn.fetch(query, *args)
-        finally:
-            await conn.close()
-
-    return asyncio.run(run())
 
 
 def catalogue_of(dsn: str, schema: str | None = None) -> catalogue.Objects:

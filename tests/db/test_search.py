@@ -23,11 +23,6 @@ from tests.db._said import contents, plain, put_messages, say
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def messages(saver: PostgresSaver) -> Messages:
-    return Messages(saver)
-
-
 async def test_search_finds_across_threads(saver: PostgresSaver, messages: Messages) -> None:
     """Hits of all threads, a user's or one thread's; best or newest first; no more than asked."""
     await say(saver, "coffee coffee coffee", "a", user_id="ann")

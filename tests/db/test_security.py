@@ -29,7 +29,6 @@ from langgraph_pgsaga.serde.serializer import SafeSerializer
 from langgraph_pgsaga.takeover import ReadThroughSaver
 from tests.db._puts import config_of, put, stored
 from tests.db._secrets import (
-    PLACES,
     ROOT,
     SECRET,
     SetRow,
@@ -37,7 +36,6 @@ from tests.db._secrets import (
     forged,
     read_all,
 )
-from tests.db.test_schema import fetch
 
 
 @dataclass
@@ -97,21 +95,6 @@ def test_a_serializer_that_counts_as_false_is_used(dsn: str, serde: Any) -> None
         assert columns_with(dsn, SECRET) == set()
         assert SECRET.encode() not in through.serde.dumps_typed([SECRET])[1]
         assert stored(own, config_of("t")).checkpoint["channel_values"]["c"] == [SECRET] * 500
-
-
-@pytest.fixture(params=PLACES)
-def forge(dsn: str, request: pytest.FixtureRequest) -> SetRow:
-    """Puts type and payload in the place of what a saver stored there."""
-    with PostgresSaver.from_conn_string(dsn) as saver:
-        values = {"c": [1], "big": "x" * 5000, "messages": [HumanMessage("hi")]}
-        config = put(saver, config_of("t"), values, {"odd": 2**60})
-        saver.put_writes(config, [("c", [2])], "task")
-    statement = PLACES[request.param]
-
-    def set_row(type_: str, payload: bytes) -> None:
-        fetch(dsn, statement, type_, payload)
-
-    return set_row
 
 
 def attacks(marker: Path) -> dict[str, tuple[str, str, Any, str | None]]:

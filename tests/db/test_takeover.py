@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,6 @@ from tests.db._old_savers import MARK, all_of, rows_of, value_of
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).resolve().parents[2]
 ODD_THREAD = 'a "thread", %s; \\ {schema} 線\n'
-
-
-@pytest.fixture(params=["postgres", "sqlite"])
-async def old(
-    request: pytest.FixtureRequest, new_database: Callable[..., str], tmp_path: Path
-) -> AsyncIterator[Saver]:
-    """The real saver of another package, with nothing in it."""
-    if request.param == "sqlite":
-        async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "old.sqlite")) as sqlite:
-            await sqlite.setup()
-            yield sqlite
-        return
-    made = await asyncio.to_thread(new_database)
-    async with AsyncPostgresSaver.from_conn_string(made) as postgres:
-        await postgres.setup()
-        yield postgres
 
 
 async def history(graph: Any, thread_id: str) -> list[Any]:

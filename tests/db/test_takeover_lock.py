@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.database import load_statements
@@ -22,29 +19,12 @@ from langgraph_pgsaga.errors import (
 )
 from langgraph_pgsaga.takeover import import_threads
 from langgraph_pgsaga.threads import session_id_of
-from tests._graphs import Saver
 from tests._limits import HANG_SECONDS
 from tests.db import _histories as histories
 from tests.db._histories import config_of
 from tests.db._old_savers import MARK, all_of, rows_of, value_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["postgres", "sqlite"])
-async def old(
-    request: pytest.FixtureRequest, new_database: Callable[..., str], tmp_path: Path
-) -> AsyncIterator[Saver]:
-    """The real saver of another package, with nothing in it."""
-    if request.param == "sqlite":
-        async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "old.sqlite")) as sqlite:
-            await sqlite.setup()
-            yield sqlite
-        return
-    made = await asyncio.to_thread(new_database)
-    async with AsyncPostgresSaver.from_conn_string(made) as postgres:
-        await postgres.setup()
-        yield postgres
 
 
 _HELD = """

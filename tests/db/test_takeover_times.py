@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.database import load_migrations, migrate
@@ -26,22 +22,6 @@ from tests.db._histories import config_of
 from tests.db._old_savers import MARK, all_of, value_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["postgres", "sqlite"])
-async def old(
-    request: pytest.FixtureRequest, new_database: Callable[..., str], tmp_path: Path
-) -> AsyncIterator[Saver]:
-    """The real saver of another package, with nothing in it."""
-    if request.param == "sqlite":
-        async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "old.sqlite")) as sqlite:
-            await sqlite.setup()
-            yield sqlite
-        return
-    made = await asyncio.to_thread(new_database)
-    async with AsyncPostgresSaver.from_conn_string(made) as postgres:
-        await postgres.setup()
-        yield postgres
 
 
 async def test_the_mark_is_none_of_the_users_metadata(old: Saver, saver: PostgresSaver) -> None:
