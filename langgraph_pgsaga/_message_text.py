@@ -32,10 +32,11 @@ def role_of(message: BaseMessage) -> str:
     own = message.__dict__.get("role")
     if isinstance(own, str):
         return _json.clean_text(own)
-    if (known := _ROLES.get(message.type)) is not None:
+    type_ = _json.shown(message.type)
+    if (known := _ROLES.get(type_)) is not None:
         return known
-    kind = str(message.type).removesuffix("MessageChunk").lower()
-    return _json.clean_text(_ROLES.get(kind, kind))
+    kind = type_.removesuffix("MessageChunk").lower()
+    return _ROLES.get(kind, kind)
 
 
 def text_of(message: BaseMessage) -> str:
@@ -49,23 +50,29 @@ def text_of(message: BaseMessage) -> str:
 
 def metadata_of(message: BaseMessage) -> dict[str, Any]:
     """What queries ask for: name, tool calls, what a tool answered to, tokens, model."""
-    # Not by attribute: where a model has none of that name, looking it up is slow.
+    # Not by attribute: where a model has none of that name, looking it up is slow. And nothing
+    # has checked what was set without validation (`model_construct`).
     fields = message.__dict__
+    calls, response = fields.get("tool_calls"), fields.get("response_metadata")
     found = {
         "name": fields.get("name"),
         "tool_calls": [
             {key: call.get(key) for key in ("name", "args", "id")}
-            for call in fields.get("tool_calls") or ()
+            for call in (calls if isinstance(calls, list | tuple) else ())
             if isinstance(call, dict)
         ],
         "tool_call_id": fields.get("tool_call_id"),
         "status": fields.get("status"),
         "usage": fields.get("usage_metadata"),
-        "model": (fields.get("response_metadata") or {}).get("model_name"),
+        "model": response.get("model_name") if isinstance(response, dict) else None,
     }
-    said = {name: value for name, value in found.items() if value}
+    said = {name: value for name, value in found.items() if not _is_nothing(value)}
     kept: dict[str, Any] = _json.project(said, longest=_LONGEST_ARGUMENT) if said else said
     return kept
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, str | list | tuple | dict) and not value)
 
 
 def _block_text(block: Any) -> str:

@@ -255,10 +255,14 @@ class Leases:
         thread_id: str,
         config: RunnableConfig,
         *,
+        namespace: str,
         loaded: tuple[str | None, ...],
         base: Base,
     ) -> None:
-        """A thread's state was loaded: a run begins, or an update, or somebody just looks."""
+        """A graph's state was loaded: a run begins, or an update, or somebody just looks.
+
+        Of a subgraph's namespace only those that no run loads: its runs are its root's.
+        """
         if not self._is_used:
             return
         run = run_key(config)
@@ -289,7 +293,7 @@ class Leases:
         if run is not None:
             self._remember(session_id, run, lease)
         else:
-            self._note_look(lease)
+            self._note_look(lease, namespace)
 
     def of_call(
         self,
@@ -297,7 +301,7 @@ class Leases:
         thread_id: str,
         config: RunnableConfig,
         *,
-        is_root: bool,
+        namespace: str,
         parent_id: str | None,
     ) -> Lease | None:
         """The lease to write under.
@@ -307,7 +311,7 @@ class Leases:
         """
         if not self._is_used:
             return None
-        run = run_key(config)
+        run, is_root = run_key(config), not namespace
         found = self._lease_of(session_id, run, is_root=is_root) or self._block(session_id)
         if found is not None:
             return found
@@ -315,7 +319,7 @@ class Leases:
             if is_root and self.is_automatic:
                 raise LeaseLostError(thread_id=thread_id)
             return None
-        look = _looks.get().get((self._key, session_id))
+        look = _looks.get().get((self._key, session_id, namespace))
         if look is None or look.is_inherited or parent_id not in look.loaded:
             return None
         return look
@@ -346,8 +350,8 @@ class Leases:
         block = _blocks.get().get((self._key, session_id))
         return None if block is None or block.is_inherited else block
 
-    def _note_look(self, lease: Lease) -> None:
-        place = self._key, lease.session_id
+    def _note_look(self, lease: Lease, namespace: str) -> None:
+        place = self._key, lease.session_id, namespace
         looks = {
             key: look
             for key, look in _looks.get().items()
@@ -390,10 +394,12 @@ def holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-_Key: TypeAlias = tuple[object, UUID]
+_Thread: TypeAlias = tuple[object, UUID]
+_Graph: TypeAlias = tuple[object, UUID, str]
 
-# The leases of the blocks that a context is in, and of what was looked at there.
-_blocks: ContextVar[Mapping[_Key, Lease]] = ContextVar("_blocks", default=MappingProxyType({}))
-_looks: ContextVar[Mapping[_Key, Lease]] = ContextVar("_looks", default=MappingProxyType({}))
+# The leases of the blocks that a context is in, and of what was looked at there: of a thread's
+# graph or of one of its subgraphs, by the namespace.
+_blocks: ContextVar[Mapping[_Thread, Lease]] = ContextVar("_blocks", default=MappingProxyType({}))
+_looks: ContextVar[Mapping[_Graph, Lease]] = ContextVar("_looks", default=MappingProxyType({}))
 # The leases of this process's runs by their id, of whatever saver.
 _claimed: Remembered[_Claimed] = Remembered()

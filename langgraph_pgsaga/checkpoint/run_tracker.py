@@ -138,12 +138,19 @@ class RunTracker:
 
         It has to be called where the caller is: in its task or thread, and in its context.
         """
-        if address.checkpoint_ns:
-            return
+        if address.checkpoint_ns and run_key(config) is not None:
+            return  # a subgraph's, whose run is its root's
         found_id = found.checkpoint["id"] if found else None
         parent = found.parent_config if found else None
         ids = (found_id, parent["configurable"]["checkpoint_id"] if parent else None)
-        self._leases.begin(address.session_id, address.thread_id, config, loaded=ids, base=base)
+        self._leases.begin(
+            address.session_id,
+            address.thread_id,
+            config,
+            namespace=address.stored_ns,
+            loaded=ids,
+            base=base,
+        )
         if run_key(config) is not None:
             step = found.metadata.get("step") if found else _langgraph.STEP_BEFORE_FIRST
             if isinstance(step, int):
@@ -162,7 +169,8 @@ class RunTracker:
         """What a `put` says."""
         lease = self._lease(address, config)
         if address.checkpoint_ns:
-            return NO_CHANGE if lease is None else SessionChange(lease=lease)
+            ends_run = True if lease is not None and lease.is_of_update else None
+            return NO_CHANGE if lease is None else SessionChange(lease=lease, ends_run=ends_run)
         status = status_of(checkpoint["channel_versions"], checkpoint["channel_values"], metadata)
         run = self._runs.get(_key(address, config))
         limited_to = None
@@ -255,7 +263,7 @@ class RunTracker:
             address.session_id,
             address.thread_id,
             config,
-            is_root=not address.checkpoint_ns,
+            namespace=address.stored_ns,
             parent_id=address.checkpoint_id,
         )
 

@@ -150,9 +150,10 @@ class MessageCodec:
 
 
 def _readable(message: BaseMessage) -> ReadableColumns:
+    # What was assigned to a field isn't validated: an id may be a UUID.
     return ReadableColumns(
-        _json.clean_text(message.id) if message.id else None,
-        _json.clean_text(message.type),
+        _json.shown(message.id) if message.id else None,
+        _json.shown(message.type),
         _message_text.role_of(message),
         _message_text.text_of(message),
         _json.dump(_message_text.metadata_of(message)),

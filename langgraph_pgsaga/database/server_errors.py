@@ -33,6 +33,10 @@ _LOGIN_REFUSED = {"28000", "28P01"}
 _DATABASE_MISSING = {"3D000"}
 _SCHEMA_OUTDATED = {"3F000", "42P01", "42703", "42883"}
 _TEXT_REFUSED = {"22021", "22P05"}
+_NO_SUCH_CHARACTER = (
+    "the database hasn't one of its characters. In encoding UTF8 it has all but NUL; "
+    "`pgsaga doctor` shows the encoding of this one"
+)
 _TOO_LARGE = {"54000", "54001"}
 # Not connected any more, or about to be: shutdown, crash, starting up, idle for too long (within
 # a transaction, or without). A transaction that took too long (25P04) would take so again.
@@ -120,7 +124,10 @@ def chainable(error: BaseException) -> BaseException | None:
     """What the translated error may be raised from: nothing whose text quotes a value."""
     if _quotes_a_parameter(error):
         return None
-    if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in _QUOTING:
+    state = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
+    if state in _TEXT_REFUSED:
+        return None
+    if isinstance(error, asyncpg.PostgresError) and state[:2] in _QUOTING:
         error.detail = None
     return error
 
@@ -139,7 +146,7 @@ def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
     if state in _SCHEMA_OUTDATED:
         return MissingMigrationsError(dsn=dsn, detail=detail)
     if state in _TEXT_REFUSED:
-        return UnstorableValueError(where="a text", problem=detail)
+        return UnstorableValueError(where="a text", problem=_NO_SUCH_CHARACTER)
     if state in _TOO_LARGE:
         return UnstorableValueError(where="a value", problem=detail)
     if state in _LOCK_TIMEOUT:

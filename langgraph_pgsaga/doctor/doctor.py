@@ -111,6 +111,7 @@ async def _server(db: Database) -> list[Check]:
     return [
         _version(row),
         _vector(row),
+        _encoding(row["encoding"]),
         _words(row["character_types"]),
         _transaction_age(row["transaction_age"]),
     ]
@@ -131,6 +132,16 @@ def _version(row: asyncpg.Record) -> Check:
 def _vector(row: asyncpg.Record) -> Check:
     version = row["vector_version"]
     return _ok("pgvector", version or "not installed; nothing here needs it but vectors")
+
+
+def _encoding(encoding: str) -> Check:
+    if encoding == "UTF8":
+        return _ok("encoding", encoding)
+    if encoding == "SQL_ASCII":
+        found = f"{encoding}: the server takes each byte for a character, and may cut one in two"
+    else:
+        found = f"{encoding}: messages, names and ids with other characters are refused"
+    return _warn("encoding", found, "carry the rows to a database made with encoding 'UTF8'")
 
 
 def _words(character_types: str) -> Check:
@@ -430,7 +441,7 @@ async def _sessions(db: Database) -> list[Check]:
 
 # The names of the checks that each of them makes.
 _GENERAL: tuple[tuple[tuple[str, ...], Look], ...] = (
-    (("server", "pgvector", "words", "wraparound"), _server),
+    (("server", "pgvector", "encoding", "words", "wraparound"), _server),
     (("connections",), _connections),
     (("round trip", "pooler"), _connection),
     (tuple(_UNSAFE), _durability),

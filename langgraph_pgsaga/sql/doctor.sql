@@ -10,7 +10,7 @@ select pg_backend_pid() as pid;
 -- name: describe_server
 -- The server, its database, and how far transaction ids are from running out.
 -- columns: version text, version_number integer, is_standby boolean, is_read_only boolean,
---   transaction_age integer, vector_version text, character_types text
+--   transaction_age integer, vector_version text, character_types text, encoding text
 -- shard: all, on the server that is asked
 select
   current_setting('server_version') as version,
@@ -19,7 +19,8 @@ select
   current_setting('default_transaction_read_only')::boolean as is_read_only,
   age(d.datfrozenxid) as transaction_age,
   (select e.extversion from pg_extension e where e.extname = 'vector') as vector_version,
-  d.datctype::text as character_types
+  d.datctype::text as character_types,
+  pg_encoding_to_char(d.encoding)::text as encoding
 from pg_database d
 where d.datname = current_database();
 

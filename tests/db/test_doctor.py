@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlencode, urlsplit
 
 import asyncpg
 import pytest
+from langchain_core.messages import HumanMessage
 
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.doctor import Check, CheckStatus, Diagnosis, catalogue, diagnose, doctor
+from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.timetravel import Step, history
 from tests._cli import order
 from tests._limits import HANG_SECONDS
 from tests.conftest import execute, with_database
+from tests.db._gates import CONFIG, adds, graph_of
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +78,36 @@ async def test_a_database_whose_words_are_ascii_is_told(dsn: str, server_dsn: st
         found = await check(with_database(server_dsn, name), "words")
         assert found.status is CheckStatus.WARN
         assert found.found.startswith("LC_CTYPE is C:")
+    finally:
+        await execute(server_dsn, f"drop database {name} with (force)")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_lacks_characters_is_told(
+    dsn: str, server_dsn: str, encoding: str
+) -> None:
+    """By doctor; a text that such a database can't hold is refused without a word of it."""
+    name = f"{urlsplit(dsn).path.removeprefix('/')}_e"
+    make = f"create database {name} template template0 lc_ctype 'C' lc_collate 'C'"
+    await execute(server_dsn, f"{make} locale_provider libc encoding '{encoding}'")
+    its_dsn = with_database(server_dsn, name)
+    try:
+        found = await check(its_dsn, "encoding")
+        assert found.status is CheckStatus.WARN
+        assert found.found.startswith(f"{encoding}: ")
+        async with PostgresSaver.from_conn_string(its_dsn) as saver:
+            await saver.asetup()
+            graph = graph_of(
+                saver, one=adds(HumanMessage("na\N{LATIN SMALL LETTER I WITH DIAERESIS}f"))
+            )
+            assert (await graph.ainvoke({"items": []}, CONFIG))["items"]
+            graph = graph_of(saver, one=adds(HumanMessage("a \N{EURO SIGN}")))
+            if encoding == "LATIN1":
+                with pytest.raises(UnstorableValueError, match="encoding UTF8") as refused:
+                    await graph.ainvoke({"items": []}, CONFIG)
+                assert "0x" not in "".join(traceback.format_exception(refused.value))
+            else:
+                await graph.ainvoke({"items": []}, CONFIG)
     finally:
         await execute(server_dsn, f"drop database {name} with (force)")
 

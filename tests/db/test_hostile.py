@@ -525,6 +525,19 @@ def test_messages_changed_behind_pydantics_back_are_stored(
     assert same([found[0].content, found[1].tool_calls], [content, [content]])
 
 
+@pytest.mark.parametrize("field", ["id", "name", "type", "tool_calls", "response_metadata"])
+@pytest.mark.parametrize("value", [uuid.UUID(int=3), 5, ["a"], b"x", {"a": 1}], ids=repr)
+def test_fields_of_messages_may_be_anything(
+    shared_saver: PostgresSaver, field: str, value: Any
+) -> None:
+    """A UUID as an id, for one: what is assigned isn't validated, and comes back as it is."""
+    message = AIMessage("x", id="1")
+    setattr(message, field, value)
+    config = put(shared_saver, config_of("t"), {"messages": [message]})
+    (found,) = stored(shared_saver, config).checkpoint["channel_values"]["messages"]
+    assert same(found.__dict__[field], value)
+
+
 def test_empty_everything_is_stored(sync_saver: PostgresSaver) -> None:
     """No values, no metadata, no writes, no messages: a checkpoint all the same."""
     checkpoint = checkpoint_of(sync_saver, {})

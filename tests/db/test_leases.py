@@ -448,6 +448,46 @@ async def test_forks_that_are_meant_work(single: PostgresSaver) -> None:
     assert (await graph.ainvoke(None, CONFIG))["items"] == [0, 1, "on", 1, 2, "edit", 2]
 
 
+def with_subgraph(saver: PostgresSaver) -> Any:
+    """A graph that stops in the middle of its subgraph."""
+    builder: StateGraph[Any] = StateGraph(Log)
+    builder.add_sequence([("one", adds(1)), ("two", adds(2))])
+    builder.add_edge(START, "one")
+    return graph_of(saver, sub=builder.compile(interrupt_before=["two"]), end=adds("end"))
+
+
+async def stopped(graph: Any) -> RunnableConfig:
+    """The config of the subgraph's state, where a run of the graph stopped."""
+    await graph.ainvoke({"items": [0]}, CONFIG)
+    state = await graph.aget_state(CONFIG, subgraphs=True)
+    config: RunnableConfig = state.tasks[0].state.config
+    return config
+
+
+async def test_the_state_of_a_subgraph_is_changed_at_its_breakpoint(
+    single: PostgresSaver, other: PostgresSaver
+) -> None:
+    """An update of it begins as one of the thread's own state does, and leaves no lease."""
+    graph = with_subgraph(single)
+    await graph.aupdate_state(await stopped(graph), {"items": ["edit"]})
+    answer = await with_subgraph(other).ainvoke(None, CONFIG)
+    assert answer["items"] == [0, 0, 1, "edit", 2, "end"]
+
+
+async def test_an_update_of_a_subgraph_that_something_came_before_is_refused(
+    single: PostgresSaver, other: PostgresSaver
+) -> None:
+    """What was loaded before a run went on isn't stored after it."""
+    graph, same = with_subgraph(single), with_subgraph(other)
+    sub = await stopped(graph)
+    del sub["configurable"]["checkpoint_id"]  # asked for by its id it would be a fork
+    update, go_on = await loaded(other, lambda _: same.aupdate_state(sub, {"items": ["edit"]}))
+    await graph.ainvoke(None, CONFIG)
+    go_on.set()
+    with pytest.raises(LeaseLostError):
+        await asyncio.wait_for(update, HANG_SECONDS)
+
+
 def test_sync_runs_hold_leases(dsn: str) -> None:
     """The same for threads: of runs at the same time one goes on, the others are refused."""
     reached, is_open = threading.Event(), threading.Event()

@@ -145,6 +145,8 @@ def test_what_may_succeed_when_sent_again(sqlstate: str) -> None:
     [
         server_error("23514", "violates", "Failing row contains (payload)."),
         server_error("22P02", "invalid input", 'Token "payload" is invalid.'),
+        server_error("22P05", 'character of payload in "UTF8" has no equivalent in "LATIN1"'),
+        server_error("22021", "invalid byte sequence: payload"),
         asyncpg.DataError("invalid input for query argument $1: 'payload'"),
         UnicodeEncodeError("utf-8", "payload\ud800", 7, 8, "surrogates not allowed"),
     ],
