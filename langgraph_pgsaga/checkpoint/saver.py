@@ -35,6 +35,7 @@ from langgraph_pgsaga._arguments import (
     checked_texts,
     shown,
 )
+from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.checkpoint import retention
 from langgraph_pgsaga.checkpoint.arguments import check_put, check_writes, checked_filter
 from langgraph_pgsaga.checkpoint.call_store import CallStore, JoinedTransaction
@@ -81,7 +82,7 @@ _ON_A_DATABASE = (
 )
 
 
-class PostgresSaver(BaseCheckpointSaver[str]):
+class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
     """Keeps the state of LangGraph threads in PostgreSQL.
 
     Pass it to `workflow.compile(checkpointer=...)`. The same object serves `invoke`
@@ -91,6 +92,9 @@ class PostgresSaver(BaseCheckpointSaver[str]):
     `put`, `put_writes` and `get_tuple` take one round trip; writes that wait for one
     go together in the next. What they acknowledge is committed. They are repeated when
     the connection is lost: each is idempotent.
+
+    `copy.copy` gives another saver on the same database, which closes nothing. Copied deeply, or
+    pickled, it raises CopyError.
 
     Args:
         db: the database; the saver doesn't close it (the class methods' savers do).
@@ -465,7 +469,6 @@ class PostgresSaver(BaseCheckpointSaver[str]):
             return self
         clone = copy.copy(self)
         clone.serde = serde
-        clone._owns_db = False
         # What one may load, the other may not: nothing decoded is shared.
         clone._begin(Codec(serde, digest_key=self.codec.values.digest_key), self._leases)
         return clone
@@ -476,8 +479,13 @@ class PostgresSaver(BaseCheckpointSaver[str]):
         It takes no leases by itself; in a `lease` block of this saver it may write.
         """
         clone = copy.copy(self)
-        clone._owns_db = False
         clone._begin(self.codec.values, self._leases.of_blocks())
+        return clone
+
+    def __copy__(self) -> PostgresSaver:
+        """As LangGraph makes one for other types: the database stays this one's to close."""
+        clone = type(self).__new__(type(self))
+        vars(clone).update(vars(self), _owns_db=False)
         return clone
 
     # One writer per thread

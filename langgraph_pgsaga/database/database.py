@@ -10,6 +10,7 @@ import os
 import random
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import (
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 import asyncpg
 
 from langgraph_pgsaga._arguments import required_text
+from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database.begun import Begun, Done
 from langgraph_pgsaga.database.connection import (
     DEFAULT_STATEMENT_SECONDS,
@@ -95,7 +97,7 @@ _PLANNER_SETTINGS = {
 }
 
 
-class Database:
+class Database(ProcessBound):
     """PostgreSQL as the systems of this package see it.
 
     One object serves every thread and every event loop of the process: each loop
@@ -106,6 +108,9 @@ class Database:
     Statements that are safe to repeat are repeated when the connection is lost or
     the server asks for it, until `retry_seconds` are over; before the first
     connection, errors of connecting are raised at once.
+
+    Dropped without `close` it warns (ResourceWarning) and lets go of its connections and thread;
+    what is left at the end of the process is closed then.
 
     Blocking has an end: a statement's wait for a lock, a statement, and a server or network
     that stands still. See docs/database.md.
@@ -140,6 +145,8 @@ class Database:
         InvalidArgumentError: one that can't be used.
     """
 
+    _closed = True  # until it is made
+
     def __init__(self, dsn: str | None = None, **options: Unpack[DatabaseOptions]) -> None:
         dsn = dsn if dsn is not None else os.environ.get("PGSAGA_DSN")
         self._options = Options.of(options)
@@ -162,8 +169,8 @@ class Database:
         )
         self._server: EmbeddedServer | None = None
         self._texts: dict[str, str] = {}
-        self._closed = False
         self._forget_connections()
+        self._closed = False
         _live.add(self)
 
     @classmethod
@@ -398,8 +405,24 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        is_open = any(entry.pool is not None for entry in self._pools.values())
+        # Wherever the collector runs, it can't wait for other threads.
+        self._terminate_pools()
+        if self._portal.abandon() or is_open:
+            told = f"unclosed {self!r}: close it, or use it in a `with` block"
+            warnings.warn(told, ResourceWarning, stacklevel=2, source=self)
+
     def _close_elsewhere(self) -> None:
         self._portal.stop()
+        self._terminate_pools()
+        if self._server is not None:
+            self._server.stop()
+
+    def _terminate_pools(self) -> None:
         for loop, pool in list(self._pools.items()):
             if loop.is_running():
                 with suppress(RuntimeError):  # it closed meanwhile, and the pool with it
@@ -407,8 +430,6 @@ class Database:
             else:
                 pool.terminate()
         self._pools.clear()
-        if self._server is not None:
-            self._server.stop()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -539,13 +560,12 @@ class Database:
         if entry is None:
             with self._pools_lock:
                 self._drop_pools_of_closed_loops()
-                entry = self._pools.setdefault(
-                    loop, LoopPool(self._new_pool, self._options.slow_seconds)
-                )
+                new_pool = _weakly(self._new_pool)
+                entry = self._pools.setdefault(loop, LoopPool(new_pool, self._options.slow_seconds))
         return entry
 
     def _new_pool(self) -> Pool:
-        connect: Any = self._connected
+        connect: Any = _weakly(self._connected)
         return asyncpg.create_pool(
             **self._connect_options(),
             connect=connect,
@@ -656,6 +676,18 @@ class Database:
     def _tell_again(self) -> None:
         self._is_waiting_told = False
         _log.info("calls go on: the server answers again")
+
+
+def _weakly(method: Callable[..., T]) -> Callable[..., T]:
+    """The method of an object that isn't kept by it: what a running loop has is never dropped."""
+    found = weakref.WeakMethod(method)
+
+    def call(*args: Any, **kwargs: Any) -> T:
+        if (bound := found()) is None:
+            raise ClosedError
+        return bound(*args, **kwargs)
+
+    return call
 
 
 def _first_given(*values: float | None) -> float:

@@ -141,12 +141,29 @@ class Portal:
             # What was submitted before this has its task by the time the loop stops.
             self._stopped = True
             loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
+        if loop is None:
+            return
+        if thread is None or thread.ident is None:  # interrupted before it began
+            loop.close()
             return
         if thread.is_alive() and not loop.is_closed():
             loop.call_soon_threadsafe(loop.stop)
         if thread is not threading.current_thread():
             thread.join()
+
+    def abandon(self) -> bool:
+        """`stop` without waiting, or any lock, for who finds that nobody uses it any more.
+
+        Returns:
+            Whether there was something to end.
+        """
+        self._stopped = True
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return False
+        with suppress(RuntimeError):  # it closed meanwhile
+            loop.call_soon_threadsafe(loop.stop)
+        return True
 
     def _submit(
         self,
@@ -159,11 +176,14 @@ class Portal:
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._stopped:
             raise ClosedError
+        # An interrupt may come between any two of these: the next call goes on from there.
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+        if self._thread is None:
             self._thread = threading.Thread(
                 target=_run_forever, args=(self._loop,), name=self._name, daemon=True
             )
+        if self._thread.ident is None:
             self._thread.start()
         return self._loop
 
@@ -203,9 +223,15 @@ def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(_cancel_others())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+async def _cancel_others() -> None:
+    """Ends every task of the loop, those that are about to begin, too."""
+    await asyncio.sleep(0)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.embedded._account import server_account
 from langgraph_pgsaga.embedded._default import default_path, is_elsewhere
 from langgraph_pgsaga.embedded._folder import Folder, refuse_unfit
@@ -22,7 +23,7 @@ from langgraph_pgsaga.errors import EmbeddedServerError
 _log = logging.getLogger("langgraph_pgsaga.embedded")
 
 
-class EmbeddedServer:
+class EmbeddedServer(ProcessBound):
     """This process's hold on the server of one folder. Make it with `start`.
 
     Several holds on one folder, in one process or in many, share one server. A forked

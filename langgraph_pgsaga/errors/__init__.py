@@ -22,6 +22,7 @@
     ├── BindingError                  a statement got other values than its header names
     ├── TooManyRowsError              a statement for one row gave several
     ├── ClosedError                   the database object was closed
+    ├── CopyError                     a saver or database is to be pickled or copied
     ├── BlockingCallError             a sync call from the loop that would have to answer it
     ├── ConnectionSetupError          on_connect failed for a new connection
     ├── ServerError                   the server refused a statement (sqlstate)
@@ -66,6 +67,7 @@ from langgraph_pgsaga.errors.migrations import (
 from langgraph_pgsaga.errors.root import (
     BlockingCallError,
     ClosedError,
+    CopyError,
     InvalidArgumentError,
     InvalidCursorError,
     MissingThreadIdError,
@@ -124,6 +126,7 @@ __all__ = [
     "CheckpointDeletedError",
     "ClosedError",
     "ConnectionSetupError",
+    "CopyError",
     "CorruptValueError",
     "EmbeddedServerError",
     "InvalidArgumentError",

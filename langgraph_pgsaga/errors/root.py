@@ -98,6 +98,19 @@ class ClosedError(PgSagaError):
 
 
 @dataclass(kw_only=True, eq=False)
+class CopyError(PgSagaError, TypeError):
+    """A saver or database is to be pickled or copied, which has connections of this process."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return (
+            f"a {self.what} has connections of this process, and can't be pickled or copied "
+            "deeply. Pass the object itself; in another process make one anew"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
 class BlockingCallError(PgSagaError):
     """A sync call from the very loop that would have to answer it."""
 

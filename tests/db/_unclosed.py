@@ -1,12 +1,11 @@
 """A process that uses a saver and ends without closing it: `_unclosed.py DSN WAY`.
 
-WAY is sync, async, both, running (a call is still under way in another thread), dropped
-(the saver is collected inside its loop), background (asyncio.run ends over running puts) or
-fork (a forked child ends first, through its interpreter's end, and the parent goes on).
+WAY is sync, async, both, running (a call is still under way in another thread), background
+(asyncio.run ends over running puts) or fork (a forked child ends first, through its
+interpreter's end, and the parent goes on).
 """
 
 import asyncio
-import gc
 import os
 import sys
 import threading
@@ -36,13 +35,6 @@ async def write_in_the_background(saver: PostgresSaver) -> None:
     assert tasks
 
 
-async def drop(dsn: str) -> None:
-    for _ in range(3):
-        await write(PostgresSaver.from_conn_string(dsn))
-        gc.collect()
-        await asyncio.sleep(0)
-
-
 def run_on(saver: PostgresSaver, begun: threading.Event) -> None:
     with suppress(Exception):  # the process ends under it
         saver.db.portal.call(write_on_and_on, saver, begun)
@@ -63,9 +55,7 @@ def write_sync(saver: PostgresSaver) -> None:
     saver.put_writes(CONFIG, [("channel", 1)], "task")
 
 
-def main(dsn: str, way: str) -> None:
-    if way == "dropped":
-        return asyncio.run(drop(dsn))
+def main(dsn: str, way: str) -> PostgresSaver:
     saver = PostgresSaver.from_conn_string(dsn)
     if way == "fork":
         fork(saver)
@@ -79,7 +69,7 @@ def main(dsn: str, way: str) -> None:
         begun = threading.Event()
         threading.Thread(target=run_on, args=(saver, begun), daemon=True).start()
         begun.wait()
-    return None
+    return saver
 
 
-main(*sys.argv[1:])
+left_open = main(*sys.argv[1:])

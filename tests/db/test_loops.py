@@ -33,6 +33,7 @@ from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.errors import BlockingCallError, ClosedError, ServerConnectionError
 from tests._forked import assert_succeeds, in_child, needs_fork
 from tests._limits import HANG_SECONDS
+from tests.db._dropped import ROUNDS, WAYS
 
 UNCLOSED = Path(__file__).parent / "_unclosed.py"
 INTERRUPTED = Path(__file__).parent / "_interrupted.py"
@@ -547,9 +548,7 @@ def test_aclose_lets_calls_of_its_own_loop_end(dsn: str) -> None:
     assert _on_server(dsn, "select count(*) from agent_states") == len(stored)
 
 
-@pytest.mark.parametrize(
-    "way", ["sync", "async", "both", "running", "dropped", "background", "fork"]
-)
+@pytest.mark.parametrize("way", ["sync", "async", "both", "running", "background", "fork"])
 def test_a_process_that_never_closes_ends_quietly(dsn: str, way: str) -> None:
     """The interpreter's end closes what was left open, without a word and without a wait."""
     done = subprocess.run(
@@ -561,3 +560,60 @@ def test_a_process_that_never_closes_ends_quietly(dsn: str, way: str) -> None:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     _until(lambda: _connections(dsn) == 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_saver_that_is_dropped_warns_and_leaves_nothing(dsn: str, way: str) -> None:
+    """Its thread and sockets go, in whatever way it was used; what was never used is no leak."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.db._dropped", dsn, way],
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    told = 0 if way == "not_at_all" else ROUNDS
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{ROUNDS} {told}\n", "")
+    _until(lambda: _connections(dsn) == 0)
+
+
+def test_a_failed_warning_releases_all_the_same(dsn: str) -> None:
+    """Where warnings are errors, nobody hears of this one, but the connections are closed."""
+    unheard: list[Any] = []
+    with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patched.setattr(sys, "unraisablehook", unheard.append)
+        _put_and_get(PostgresSaver.from_conn_string(dsn), "t", 1)
+        gc.collect()
+    (one,) = unheard
+    assert isinstance(one.exc_value, ResourceWarning)
+    assert "secret" not in str(one.exc_value)
+    _until(lambda: _connections(dsn) == 0)
+
+
+@pytest.mark.parametrize("step", ["new_event_loop", "Thread", "start"])
+def test_an_interrupt_while_the_portal_begins_leaves_it_to_the_next_call(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Ctrl-C behind any of the steps: the next call works, and closing without one, too."""
+    owner: Any = {"new_event_loop": asyncio, "Thread": threading, "start": threading.Thread}[step]
+    done, interrupts = getattr(owner, step), iter([True])
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        made: Any = None if step == "start" else done(*args, **options)
+        if next(interrupts, False):
+            if step == "new_event_loop":
+                made.close()
+            raise KeyboardInterrupt
+        return done(*args, **options) if step == "start" else made
+
+    monkeypatch.setattr(owner, step, interrupted)
+    with _quiet():
+        for calls_again in (True, False):
+            with PostgresSaver.from_conn_string(dsn) as saver:
+                with pytest.raises(KeyboardInterrupt):
+                    _put_and_get(saver, "t", 1)
+                if calls_again:
+                    _put_and_get(saver, "t", 2)
+                    interrupts = iter([True])

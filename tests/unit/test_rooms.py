@@ -18,7 +18,7 @@ ROOT = Path(langgraph_pgsaga.__file__).parent
 LEVELS: list[set[str]] = [
     {"errors"},
     {"_fork", "_json", "_langgraph", "_same", "_text", "_times"},
-    {"_arguments", "_cursor", "_message_text"},
+    {"_arguments", "_cursor", "_message_text", "_process_bound"},
     {"threads"},
     {"embedded", "serde"},
     {"database"},
