@@ -176,7 +176,7 @@ class CallStore:
         is_another = known is not None and (
             row is None or not is_same_session(known.epoch, row["message_epoch"])
         )
-        if was_there and (row is None or is_another) and not change.begins_thread:
+        if was_there and (row is None or is_another) and not change.may_begin_thread:
             raise ThreadDeletedError(thread_id=call.thread_id)
         if row is not None:
             no_matter = change.lease is None and isinstance(call, EncodedWrites)

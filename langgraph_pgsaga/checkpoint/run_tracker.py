@@ -35,19 +35,26 @@ class SessionChange(NamedTuple):
 
     `status` is that of agent_sessions, where the call tells it: active, or one of those at
     which a run has ended. `lease` is what it writes under. `begins_thread`: it needs nothing
-    that is stored. `ends_run` is whether the run under the lease ends with it, where the call
-    tells. `puts` is the root graph's checkpoint that it stores, `stops_at` the one at which it
-    says that its run stopped. `run` makes the put, and with it begins to be `limited_to` a step.
+    that is stored, if also the run `below` which it is made has stored nothing. `ends_run` is
+    whether the run under the lease ends with it, where the call tells. `puts` is the root
+    graph's checkpoint that it stores, `stops_at` the one at which it says that its run stopped.
+    `run` makes the put, and with it begins to be `limited_to` a step.
     """
 
     status: SessionStatus | None = None
     lease: Lease | None = None
     begins_thread: bool = False
+    below: _Run | None = None
     ends_run: bool | None = None
     puts: _Place | None = None
     stops_at: _Place | None = None
     run: _Run | None = None
     limited_to: int | None = None
+
+    @property
+    def may_begin_thread(self) -> bool:
+        """Whether it may be the first of its thread, as things stand now."""
+        return self.begins_thread and (self.below is None or not self.below.has_put)
 
 
 NO_CHANGE = SessionChange()
@@ -67,10 +74,10 @@ class _Run:
     """What a root graph's run has stored so far.
 
     `loaded` are the steps of the checkpoints that it can begin at, until it has begun; `idle`
-    is the one of them that starts no node.
+    is the one of them that starts no node. `has_put`: one of its own checkpoints is stored.
     """
 
-    __slots__ = ("control", "course", "idle", "last_step", "loaded")
+    __slots__ = ("control", "course", "has_put", "idle", "last_step", "loaded")
 
     def __init__(self, control: object) -> None:
         # Kept, so that no other one gets its place in memory.
@@ -79,6 +86,7 @@ class _Run:
         self.loaded: dict[str | None, int] = {}
         self.idle: str | None = None
         self.last_step: int | None = None
+        self.has_put = False
 
     @property
     def is_over(self) -> bool:
@@ -97,6 +105,7 @@ class _Run:
 
     def note_put(self, *, is_last: bool, limited_to: int | None) -> None:
         """A put of it is stored."""
+        self.has_put = True
         if limited_to is not None:
             self.last_step = limited_to
             self.loaded.clear()
@@ -129,6 +138,8 @@ class RunTracker:
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
         self._runs: Remembered[_Run] = Remembered()
+        # Those that found nothing in their thread, by what they share with their subgraphs.
+        self._first_runs: Remembered[_Run] = Remembered()
         self._stops: Remembered[_Stop] = Remembered()
 
     def begin(
@@ -151,13 +162,15 @@ class RunTracker:
             loaded=ids,
             base=base,
         )
-        if run_key(config) is not None:
+        if (key := run_key(config)) is not None:
             step = found.metadata.get("step") if found else _langgraph.STEP_BEFORE_FIRST
             if isinstance(step, int):
                 run = self._run(address, config)
                 run.loaded[found_id] = step
                 is_idle = self._leases.is_automatic and found is not None and _is_idle(found)
                 run.idle = found_id if is_idle else None
+                if found is None:
+                    self._first_runs.set((address.session_id, id(key.control)), run)
 
     def of_put(
         self,
@@ -169,8 +182,7 @@ class RunTracker:
         """What a `put` says."""
         lease = self._lease(address, config)
         if address.checkpoint_ns:
-            ends_run = True if lease is not None and lease.is_of_update else None
-            return NO_CHANGE if lease is None else SessionChange(lease=lease, ends_run=ends_run)
+            return self._of_subgraph(address, config, lease)
         status = status_of(checkpoint["channel_versions"], checkpoint["channel_values"], metadata)
         run = self._runs.get(_key(address, config))
         limited_to = None
@@ -188,6 +200,23 @@ class RunTracker:
             puts=(address.session_id, checkpoint["id"]),
             run=run,
             limited_to=limited_to,
+        )
+
+    def _of_subgraph(
+        self, address: Address, config: RunnableConfig, lease: Lease | None
+    ) -> SessionChange:
+        """What a put of a subgraph says: it can be stored before any of the graph's own.
+
+        Its namespace's first begins the thread where no run makes it, or one that found nothing.
+        """
+        key = run_key(config)
+        below = key and self._first_runs.get((address.session_id, id(key.control)))
+        is_of_first = key is None or (below is not None and below.control is key.control)
+        return SessionChange(
+            lease=lease,
+            begins_thread=address.checkpoint_id is None and is_of_first,
+            below=below,
+            ends_run=True if lease is not None and lease.is_of_update else None,
         )
 
     def of_writes(

@@ -8,7 +8,9 @@ from typing import Any, TypedDict
 
 import asyncpg
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import (
@@ -25,6 +27,7 @@ from tests.db._gates import (
     rows,
     value,
 )
+from tests.db._puts import config_of
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +57,56 @@ async def test_a_deleted_thread_stays_deleted(
     assert set((await rows(dsn)).values()) == {0}
     answer = await graph_of(used, one=adds(1)).ainvoke({"items": ["anew"]}, CONFIG)
     assert answer["items"] == ["anew", 1]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("kind", ["plain", "single writer"])
+@pytest.mark.parametrize("memory", [None, True], ids=["for the run", "of its own"])
+async def test_a_deleted_thread_is_begun_anew_with_subgraphs(
+    saver: PostgresSaver,
+    single: PostgresSaver,
+    kind: str,
+    memory: bool | None,
+    durability: Any,
+) -> None:
+    """By the process that knew it, although a subgraph's checkpoint may be stored first."""
+    used = single if kind == "single writer" else saver
+    inner = graph_of(memory, ask=lambda _: {"items": [interrupt("?")]})
+    graph = graph_of(used, first=adds("first"), inner=inner)
+    for item in range(3):
+        paused = await graph.ainvoke({"items": [item]}, CONFIG, durability=durability)
+        assert paused["items"] == [item, "first"]
+        answered = await graph.ainvoke(Command(resume="yes"), CONFIG, durability=durability)
+        assert answered["items"] == [item, "first", item, "first", "yes"]
+        await used.adelete_thread("t")
+    graph = graph_of(used, inner=graph_of(memory, one=adds(1)))
+    for _ in range(2):
+        answer = await graph.ainvoke({"items": [0]}, CONFIG, durability=durability)
+        assert answer["items"] == [0, 0, 1]
+        await used.adelete_thread("t")
+
+
+async def test_a_subgraph_brings_no_deleted_thread_back(saver: PostgresSaver, dsn: str) -> None:
+    """Its first checkpoint needs none before it, but its graph's run has stored some."""
+    gate = Gate()
+    graph = graph_of(saver, gate=gate, inner=graph_of(True, one=adds(1)))
+    run = asyncio.create_task(graph.ainvoke({"items": ["begun"]}, CONFIG, durability="sync"))
+    await asyncio.wait_for(gate.reached.wait(), HANG_SECONDS)
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        await other.adelete_thread("t")
+    with pytest.raises(ThreadDeletedError):
+        await finish(run, gate)
+    assert set((await rows(dsn)).values()) == {0}
+
+
+async def test_without_a_run_a_first_checkpoint_begins_a_thread_anew(saver: PostgresSaver) -> None:
+    """In a namespace, too, as every saver has it."""
+    for namespace in ("", "inner"):
+        config = config_of("t", checkpoint_ns=namespace)
+        for _ in range(2):
+            await saver.aput(config, {**empty_checkpoint(), "id": "1"}, {"step": 1}, {})
+            assert await saver.aget_tuple(config)
+            await saver.adelete_thread("t")
 
 
 async def test_what_came_after_a_deletion_goes_with_the_refusal(
