@@ -92,11 +92,14 @@ def replay(state: State, input: Any = None, *, context: Any = None) -> State:
     earlier state, fork first.
 
     Raises:
-        MissingCheckpointError: the state has no checkpoint, and there is no input.
+        MissingCheckpointError: the state was deleted; or it has no checkpoint, and there is no
+            input.
         Exception: what a node raised; the branch stands as far as it came.
     """
     ended = _Ended(state, input)
     config, graph = state.config, state.graph
+    if state.checkpoint_id is not None:  # LangGraph would begin anew where that is gone
+        get_state(graph, state)
     for chunk in graph.stream(input, config, context=context, stream_mode="checkpoints"):
         ended.saw(chunk)
     latest = get_state(state.graph, ended.thread)
@@ -107,6 +110,8 @@ async def areplay(state: State, input: Any = None, *, context: Any = None) -> St
     """`replay` for async callers."""
     ended = _Ended(state, input)
     config, graph = state.config, state.graph
+    if state.checkpoint_id is not None:
+        await aget_state(graph, state)
     async for chunk in graph.astream(input, config, context=context, stream_mode="checkpoints"):
         ended.saw(chunk)
     latest = await aget_state(state.graph, ended.thread)
@@ -168,7 +173,7 @@ def command_of(
     if command.graph is not None:
         problem = "a Command for another graph is for nodes. Fork the state of that graph"
         raise InvalidArgumentError(argument="values", problem=problem)
-    asked = {question.id: question for question in state.interrupts}
+    asked = {question.id: question for question in checked_state(state).interrupts}
     resume = command.resume
     if thread_id is not None or not isinstance(resume, dict) or not resume.keys() <= asked.keys():
         return command

@@ -342,6 +342,8 @@ def test_what_can_not_be_forked(sync_saver: PostgresSaver) -> None:
     graph.invoke({"seen": ["q"]}, thread())
     state = get_state(graph, thread())
     name_checkpoint(graph, thread(), "asked")
+    with pytest.raises(InvalidArgumentError, match="must be a State, not Step"):
+        fork(history(graph, thread())[0], YES)  # type: ignore[arg-type]
     fork(state, thread_id="copy")
     with pytest.raises(ThreadExistsError, match="'copy'"):
         fork(state, thread_id="copy")
@@ -360,6 +362,34 @@ def test_what_can_not_be_forked(sync_saver: PostgresSaver) -> None:
     with pytest.raises(MissingCheckpointError):
         sync_saver.copy_thread("copy", "z", checkpoint_id="1")
     assert list(sync_saver.list(thread("z"))) == []
+
+
+INPUTS: dict[str, Any] = {"nothing": None, "an answer": YES, "values": {"seen": ["x"]}}
+
+
+@pytest.mark.parametrize("given", INPUTS)
+@pytest.mark.parametrize("how", ["thread", "checkpoint"])
+@pytest.mark.parametrize("make", [asking, nested])
+def test_a_state_that_was_deleted_is_not_gone_on_from(
+    dsn: str, sync_saver: PostgresSaver, how: str, given: str, make: Any
+) -> None:
+    """Whatever the input, from this process or from one that never saw the state."""
+    make(sync_saver).invoke({"seen": []}, thread())
+    make(sync_saver).invoke(YES, thread())
+    with PostgresSaver.from_conn_string(dsn) as other:
+        states = [at(make(saver), thread(), step=0) for saver in (sync_saver, other.anew())]
+        if how == "thread":
+            other.delete_thread("t")
+        else:
+            other.prune(["t"])
+        before = [one.config for one in sync_saver.list(None)]
+        for state in states:
+            for go_on in (replay, fork):
+                with pytest.raises(MissingCheckpointError):
+                    go_on(state, INPUTS[given])
+            with pytest.raises(MissingCheckpointError):
+                asyncio.run(areplay(state, INPUTS[given]))
+    assert [one.config for one in sync_saver.list(None)] == before
 
 
 def test_a_subgraphs_state_is_forked_in_its_thread(sync_saver: PostgresSaver) -> None:
