@@ -33,7 +33,8 @@ order by s.position desc
 limit $4;
 
 -- name: name_checkpoint
--- Gives a checkpoint (without an id, the latest) a name, or takes it away.
+-- Gives a checkpoint (without an id, the latest) a name, or takes it away. No row where it isn't
+-- there, or another has the name: that fails no transaction, as long as the session is locked.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, checkpoint_name text
 -- columns: checkpoint_id text
 -- shard: session_id
@@ -48,4 +49,20 @@ where s.session_id = $1
     order by l.position desc
     limit 1
   ))
+  and not exists (
+    select from {schema}.agent_states o
+    where o.session_id = $1 and o.checkpoint_name = $4
+      and (o.checkpoint_ns <> s.checkpoint_ns or o.checkpoint_id <> s.checkpoint_id)
+  )
 returning s.checkpoint_id;
+
+-- name: exists_checkpoint_to_name
+-- Whether the checkpoint (without an id, any of the namespace) is there.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text
+-- columns: is_there boolean
+-- shard: session_id
+select exists (
+  select from {schema}.agent_states s
+  where s.session_id = $1 and s.checkpoint_ns = $2
+    and case when $3::text is null then s.position > 0 else s.checkpoint_id = $3 end
+) as is_there;

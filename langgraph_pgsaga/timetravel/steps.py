@@ -45,12 +45,11 @@ from langgraph_pgsaga.checkpoint import (
     placed,
     starter_keys,
 )
-from langgraph_pgsaga.database import Connection, load_statements
+from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     MissingCheckpointError,
     NameTakenError,
-    ServerError,
 )
 from langgraph_pgsaga.threads import Address
 from langgraph_pgsaga.timetravel import _history_html, _text
@@ -85,10 +84,10 @@ Source: TypeAlias = Graph | Saver
 
 _STATEMENTS = load_statements("timetravel")
 _HISTORY = load_statements("history")
+_RETENTION = load_statements("retention")
 _FIRST_PAGE = 64
 _LARGEST_PAGE = 1024
 _MOST_SHOWN = 50
-_UNIQUE_VIOLATION = "23505"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,7 +299,8 @@ async def aname_checkpoint(
 ) -> RunnableConfig:
     """Names the checkpoint of `config`, or the thread's latest; None takes its name away.
 
-    With `conn`, a connection of `db.transaction()`, it joins that.
+    With `conn`, a connection of `db.transaction()`, it joins that, which then holds the thread
+    until it ends. An error leaves it usable.
 
     Returns the checkpoint's config. `history(...).at(name=...)` finds it again.
 
@@ -316,21 +316,31 @@ async def aname_checkpoint(
     if not isinstance(saver, PostgresSaver):
         await saver.aimport_thread(address.thread_id)
         saver = saver.new
-    naming = _STATEMENTS["name_checkpoint"].bind(
-        session_id=address.session_id,
-        checkpoint_ns=address.stored_ns,
-        checkpoint_id=address.checkpoint_id,
-        checkpoint_name=name,
-    )
-    try:
-        row = await saver.db.fetch_one(naming, conn=conn)
-    except ServerError as error:
-        if error.sqlstate != _UNIQUE_VIOLATION:
-            raise
-        raise NameTakenError(thread_id=address.thread_id, name=name or "") from error
-    if row is None:
+    db = saver.db
+    if conn is not None:
+        return await _name(db, address, name, conn)
+    return await db.run(lambda own: _name(db, address, name, own))
+
+
+async def _name(
+    db: Database, address: Address, name: str | None, conn: Connection
+) -> RunnableConfig:
+    """Names it. What names others waits meanwhile, so that the server has nothing to refuse."""
+    lock = _RETENTION["lock_session"].bind(session_id=address.session_id)
+    await db.fetch(lock, conn=conn)
+    place = {
+        "session_id": address.session_id,
+        "checkpoint_ns": address.stored_ns,
+        "checkpoint_id": address.checkpoint_id,
+    }
+    naming = _STATEMENTS["name_checkpoint"].bind(**place, checkpoint_name=name)
+    row = await db.fetch_one(naming, conn=conn)
+    if row is not None:
+        return address.config(row["checkpoint_id"])
+    (found,) = await db.fetch(_STATEMENTS["exists_checkpoint_to_name"].bind(**place), conn=conn)
+    if name is None or not found["is_there"]:
         raise MissingCheckpointError(thread_id=address.thread_id)
-    return address.config(row["checkpoint_id"])
+    raise NameTakenError(thread_id=address.thread_id, name=name)
 
 
 def call(saver: Saver, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:

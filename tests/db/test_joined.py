@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -16,7 +17,9 @@ from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import (
     LeaseLostError,
     MissingCheckpointError,
+    NameTakenError,
     ServerConnectionError,
+    SessionExistsError,
     ThreadDeletedError,
     ThreadExistsError,
     ThreadLeasedError,
@@ -189,6 +192,8 @@ async def test_what_may_not_write_is_refused_and_leaves_the_transaction(
 ) -> None:
     """Errors of the package change nothing: what is done before and after them counts."""
     old = await begun(saver, dsn)
+    later = await put(saver, old, "one", "two")
+    await aname_checkpoint(saver, old, "here")
     async with saver.lease("leased"):
         await put(saver, config_of("leased"), "mine")
     async with (
@@ -203,6 +208,13 @@ async def test_what_may_not_write_is_refused_and_leaves_the_transaction(
             await saver.acopy_thread("t", "runs", conn=conn)
         with pytest.raises(MissingCheckpointError):
             await saver.acopy_thread("t", "copy", checkpoint_id="none", conn=conn)
+        with pytest.raises(SessionExistsError):
+            await Sessions(saver.db).create("t", conn=conn)
+        with pytest.raises(NameTakenError, match="'here'"):
+            await aname_checkpoint(saver, later, "here", conn=conn)
+        for missing in (config_of("nobody"), config_of("t", checkpoint_id="none")):
+            with pytest.raises(MissingCheckpointError):
+                await aname_checkpoint(saver, missing, "here", conn=conn)
         await saver.acopy_thread("not there", "copy", conn=conn)
         await saver.adelete_thread("t", conn=conn)
         with pytest.raises(ThreadDeletedError):
@@ -211,6 +223,36 @@ async def test_what_may_not_write_is_refused_and_leaves_the_transaction(
     assert len((await tables(dsn))["orders"]) == 2
     assert await said(saver, config_of("t")) is None
     assert await Sessions(saver.db).get("copy") is None
+
+
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+async def test_a_name_that_is_given_meanwhile_is_waited_for(
+    dsn: str, saver: PostgresSaver, ends: str
+) -> None:
+    """Of two transactions that give one name the later goes on, with the name or without."""
+    first = await put(saver, config_of("t"), "one")
+    second = await put(saver, first, "one", "two")
+    came = asyncio.Event()
+
+    async def name_late() -> bool:
+        async with saver.db.transaction() as conn:
+            await conn.fetch("select 1")
+            await came.wait()
+            try:
+                await aname_checkpoint(saver, first, "here", conn=conn)
+            except NameTakenError:
+                return not await conn.fetchval("select true")
+            return True
+
+    late = asyncio.create_task(name_late())
+    with suppress(RolledBackError):
+        async with saver.db.transaction() as conn:
+            await aname_checkpoint(saver, second, "here", conn=conn)
+            came.set()
+            await waits_for_a_lock(dsn)
+            if ends == "rollback":
+                raise RolledBackError
+    assert await late is (ends == "rollback")
 
 
 async def test_what_loaded_the_same_state_is_refused_in_a_transaction_too(
