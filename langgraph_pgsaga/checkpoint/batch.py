@@ -32,6 +32,7 @@ class SessionPart:
 
     session_id: UUID
     thread_id: str
+    tenant_id: str
     columns: SessionColumns
     epoch: int
     message_count: int
@@ -56,6 +57,7 @@ class SessionPart:
         return cls(
             session_id=call.session_id,
             thread_id=call.thread_id,
+            tenant_id=call.tenant_id,
             columns=call.session,
             epoch=known.epoch if known else _random_epoch(),
             message_count=known.message_count if known else 0,
@@ -165,7 +167,12 @@ class Batch:
         known = [ids, rows, self.states, self.values]
         if name == "write_states":
             return known
-        return [*known, self.blobs, self.messages, self.writes]
+        return [*known, self.blobs, self.messages, self.writes, self._tenants(ids)]
+
+    def _tenants(self, ids: Sequence[UUID]) -> list[str]:
+        """The sessions' tenants in that order; none where there are none."""
+        tenants = [self.sessions[session_id].tenant_id for session_id in ids]
+        return tenants if any(tenants) else []
 
     def _part(self, call: EncodedCall, cache: SessionCache) -> SessionPart:
         part = self.sessions.get(call.session_id)

@@ -33,7 +33,7 @@ from langgraph_pgsaga.checkpoint.small_values import SMALL_TYPES
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import CorruptValueError, UnloadableValueError, UnstorableValueError
 from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, NOT_ENCRYPTED, Codec, Encoded, fill
-from langgraph_pgsaga.threads import checkpoint_config
+from langgraph_pgsaga.threads import Address, checkpoint_config
 
 # What `put` encodes together where jsonb can't hold it.
 _EXACT_PARTS = {"checkpoint", "metadata", "checkpoint_ns"}
@@ -346,13 +346,14 @@ def checkpoint_tuple(
     state: StateData,
     *,
     thread_id: Any,
+    tenant_id: str | None,
     stored_ns: str,
     checkpoint_id: str,
     parent_checkpoint_id: str | None,
     values: dict[str, Any],
     pending_writes: list[PendingWrite],
 ) -> CheckpointTuple:
-    """The tuple of a decoded state and its decoded values."""
+    """The tuple of a decoded state and its values; `tenant_id` is what its configs carry."""
     namespace = stored_ns if state.checkpoint_ns is None else state.checkpoint_ns
     parent = parent_checkpoint_id
     # The merged dict has the keys that `put` was given, in whatever format version.
@@ -361,10 +362,12 @@ def checkpoint_tuple(
         raise _corrupt_state(f"channel {channel}")
     checkpoint: Any = {**state.checkpoint, "channel_values": channel_values}
     return CheckpointTuple(
-        config=checkpoint_config(thread_id, namespace, checkpoint_id),
+        config=checkpoint_config(thread_id, namespace, checkpoint_id, tenant_id),
         checkpoint=checkpoint,
         metadata=state.metadata,
-        parent_config=checkpoint_config(thread_id, namespace, parent) if parent else None,
+        parent_config=(
+            checkpoint_config(thread_id, namespace, parent, tenant_id) if parent else None
+        ),
         pending_writes=pending_writes,
     )
 
@@ -394,8 +397,7 @@ class FetchedCheckpoint(NamedTuple):
 
 async def decode_fetched(
     codec: MessageCodec,
-    thread_id: Any,
-    stored_ns: str,
+    address: Address,
     rows: list[asyncpg.Record],
     known: KnownSession | None,
 ) -> FetchedCheckpoint | None:
@@ -412,14 +414,13 @@ async def decode_fetched(
     (state_row,) = by_kind["state"]
     if state_row["checkpoint_id"] is None:
         return FetchedCheckpoint(None, state_row["lease_id"], state_row["last_position"])
-    with placed(thread_id, stored_ns, state_row["checkpoint_id"]):
-        return await _decode_fetched(codec, thread_id, stored_ns, state_row, by_kind, known)
+    with placed(address.given_thread_id, address.stored_ns, state_row["checkpoint_id"]):
+        return await _decode_fetched(codec, address, state_row, by_kind, known)
 
 
 async def _decode_fetched(
     codec: MessageCodec,
-    thread_id: Any,
-    stored_ns: str,
+    address: Address,
     state_row: asyncpg.Record,
     by_kind: Mapping[str, list[asyncpg.Record]],
     known: KnownSession | None,
@@ -447,8 +448,9 @@ async def _decode_fetched(
             state_row["type"],
             state_row["payload"],
         ),
-        thread_id=thread_id,
-        stored_ns=stored_ns,
+        thread_id=address.given_thread_id,
+        tenant_id=address.config_tenant,
+        stored_ns=address.stored_ns,
         checkpoint_id=state_row["checkpoint_id"],
         parent_checkpoint_id=state_row["parent_checkpoint_id"],
         values=values,

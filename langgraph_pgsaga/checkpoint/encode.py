@@ -51,7 +51,7 @@ CLEAR_METADATA = (
 _SESSION_KEYS = ("user_id", "agent_type", "priority")
 # Of a config's metadata, what doesn't describe its session.
 _OTHERS_METADATA = ("__", "langgraph_", "checkpoint_")
-_TOLD_ELSEWHERE = frozenset((*_SESSION_KEYS, "thread_id", "run_id"))
+_TOLD_ELSEWHERE = frozenset((*_SESSION_KEYS, "thread_id", "tenant_id", "run_id"))
 _SCALARS = (str, int, float, bool)
 
 
@@ -102,6 +102,7 @@ class EncodedPut(NamedTuple):
 
     session_id: UUID
     thread_id: str
+    tenant_id: str
     session: SessionColumns
     change: SessionChange
     stored_ns: str
@@ -134,6 +135,7 @@ class EncodedWrites(NamedTuple):
 
     session_id: UUID
     thread_id: str
+    tenant_id: str
     session: SessionColumns
     change: SessionChange
     stored_ns: str
@@ -196,6 +198,7 @@ def encode_put(
     return EncodedPut(
         session_id=address.session_id,
         thread_id=address.thread_id,
+        tenant_id=address.tenant_id,
         session=_session_columns(codec.values, config, may_be_new=True),
         change=change,
         stored_ns=address.stored_ns,
@@ -229,6 +232,7 @@ def encode_writes(
     return EncodedWrites(
         session_id=address.session_id,
         thread_id=address.thread_id,
+        tenant_id=address.tenant_id,
         # Without a lease they make no session.
         session=_session_columns(codec.values, config, may_be_new=change.lease is not None),
         change=change,

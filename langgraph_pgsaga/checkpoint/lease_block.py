@@ -46,6 +46,7 @@ class LeaseBlock:
         cache: SessionCache,
         thread_id: ThreadId,
         *,
+        tenant_id: str,
         seconds: float,
         wait_seconds: float,
     ) -> None:
@@ -56,7 +57,8 @@ class LeaseBlock:
         self._renewals = renewals
         self._cache = cache
         self._thread_id = thread_id_text(thread_id)
-        self._session_id = session_id_of(self._thread_id)
+        self._session_id = session_id_of(self._thread_id, tenant_id)
+        self._tenant_id = tenant_id
         self._seconds = seconds
         self._wait_seconds = wait_seconds
         self._let_go: Callable[[], None] | None = None
@@ -99,6 +101,7 @@ class LeaseBlock:
         claim = _STATEMENTS["claim_lease"].bind(
             session_id=self._session_id,
             thread_id=self._thread_id,
+            tenant_id=self._tenant_id,
             lease_id=lease.lease_id,
             lease_holder=holder(),
             lease_seconds=self._seconds,

@@ -37,6 +37,7 @@ from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.serde import Codec
+from langgraph_pgsaga.tenants import Tenants, TenantScope, check_no_scope, stored_scope
 from langgraph_pgsaga.threads import Address, optional_checkpoint_id
 
 _STATEMENTS = load_statements("history")
@@ -64,13 +65,13 @@ class _Before(NamedTuple):
     checkpoint_id: str
 
     @classmethod
-    def of(cls, config: RunnableConfig, listed: Address | None) -> _Before | None:
+    def of(cls, config: RunnableConfig, listed: Address | None, tenants: Tenants) -> _Before | None:
         """None where the config names no checkpoint."""
         checkpoint_id = optional_checkpoint_id(config)
         if checkpoint_id is None:
             return None
         given = config.get("configurable") or {}
-        own = Address.of(config) if "thread_id" in given else None
+        own = Address.of(config, tenants) if "thread_id" in given else None
         address = listed or own
         if address is None:
             return cls(None, "", checkpoint_id)
@@ -121,6 +122,8 @@ class CheckpointListing:
         before: RunnableConfig | None,
         limit: int | None,
         first_version: str,
+        tenants: Tenants,
+        scope: TenantScope,
     ) -> None:
         self._db = db
         self._codec = codec
@@ -128,13 +131,18 @@ class CheckpointListing:
         self._first_version = first_version
         # As dicts: an object of the user's may be false although there is something in it.
         config, before = _as_dict(config), _as_dict(before)
-        self._address = Address.of(config) if config else None
+        if config:
+            check_no_scope(scope)
+        self._address = Address.of(config, tenants) if config else None
+        self._tenants = tenants
+        # Of a listing of all threads; null is those of all tenants.
+        self._tenant_id = None if config else stored_scope(tenants.of_listing(scope))
         given_ns = (config.get("configurable") or {}).get("checkpoint_ns") if config else None
         self._stored_ns = None if given_ns is None or not self._address else self._address.stored_ns
         self._filter = {} if filter is None else dict(filter)
         self._filter_is_exact = _json.dump_exact(self._filter) is not None
         self._clear_filter = _clear_filter(codec.values, self._filter)
-        self._before = _Before.of(before, self._address) if before else None
+        self._before = _Before.of(before, self._address, tenants) if before else None
         self._left = limit
         self._size = _FIRST_PAGE
         self._place: _Place | None = None
@@ -202,15 +210,10 @@ class CheckpointListing:
         metadata, address = self._clear_filter, self._address
         asked: dict[str, Any] = {"before_id": place.before_id, "before_position": place.position}
         if address is None:
-            asked["after_session"] = place.session_id
-            return (
-                ("list_by_metadata", asked | {"metadata": metadata})
-                if metadata
-                else (
-                    "list_all",
-                    asked,
-                )
-            )
+            asked |= {"after_session": place.session_id, "tenant_id": self._tenant_id}
+            if metadata:
+                return "list_by_metadata", asked | {"metadata": metadata}
+            return "list_tenant" if self._tenant_id else "list_all", asked
         asked |= {"session_id": address.session_id, "checkpoint_id": address.checkpoint_id}
         asked["metadata"] = metadata
         if self._stored_ns is None:
@@ -266,6 +269,7 @@ class CheckpointListing:
         found = checkpoint_tuple(
             state,
             thread_id=self._thread_id(row),
+            tenant_id=self._config_tenant(row),
             stored_ns=row["checkpoint_ns"],
             checkpoint_id=row["checkpoint_id"],
             parent_checkpoint_id=row["parent_checkpoint_id"],
@@ -285,6 +289,11 @@ class CheckpointListing:
 
     def _thread_id(self, row: asyncpg.Record) -> Any:
         return self._address.given_thread_id if self._address else row["thread_id"]
+
+    def _config_tenant(self, row: asyncpg.Record) -> str | None:
+        if self._address:
+            return self._address.config_tenant
+        return self._tenants.in_config(row["tenant_id"])
 
     async def _writes(
         self, states: Iterable[_StateKey], conn: Connection

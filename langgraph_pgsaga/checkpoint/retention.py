@@ -15,26 +15,38 @@ from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_choice, checked_items, required_text
 from langgraph_pgsaga.database import LONG, Connection, Database, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError, ThreadExistsError
+from langgraph_pgsaga.tenants import AllTenants, stored_scope
 from langgraph_pgsaga.threads import SessionStatus, session_id_of, thread_id_text
 
 _STATEMENTS = load_statements("retention")
 _HISTORY = load_statements("history")
 
 
-async def delete_thread(db: Database, thread_id: Any, *, conn: Connection | None = None) -> None:
+async def delete_thread(
+    db: Database, thread_id: Any, tenant_id: str, *, conn: Connection | None = None
+) -> None:
     """Everything of the thread, from every table. A thread that isn't there is no error."""
-    await _delete_session(db, session_id_of(thread_id_text(thread_id)), conn)
+    await _delete_session(db, session_id_of(thread_id_text(thread_id), tenant_id), conn)
 
 
 async def delete_for_runs(
-    db: Database, run_ids: Sequence[str], *, conn: Connection | None = None
+    db: Database,
+    run_ids: Sequence[str],
+    scope: str | AllTenants,
+    *,
+    conn: Connection | None = None,
 ) -> None:
-    """The checkpoints and writes of the runs, and what only they used; one transaction a thread."""
+    """The checkpoints and writes of the runs, and what only they used; one transaction a thread.
+
+    Only in the threads of the one tenant, unless `scope` is ALL.
+    """
     ids = [_run_id(run_id) for run_id in checked_items("run_ids", run_ids)]
     sessions: dict[UUID, None] = {}
     for run_id in ids:
         metadata = _json.dump(_json.project({"run_id": run_id}))
-        find = _STATEMENTS["select_sessions_of_run"].bind(metadata=metadata)
+        find = _STATEMENTS["select_sessions_of_run"].bind(
+            metadata=metadata, tenant_id=stored_scope(scope)
+        )
         found = await db.fetch(find, conn=conn)
         sessions.update(dict.fromkeys(row["session_id"] for row in found))
     for session_id in sorted(sessions):
@@ -50,13 +62,18 @@ async def delete_for_runs(
 
 
 async def prune(
-    db: Database, thread_ids: Sequence[Any], strategy: str, *, conn: Connection | None = None
+    db: Database,
+    thread_ids: Sequence[Any],
+    strategy: str,
+    tenant_id: str,
+    *,
+    conn: Connection | None = None,
 ) -> None:
     """Prunes each thread in a transaction of its own; see PostgresSaver.prune."""
     checked_choice("strategy", strategy, ("keep_latest", "delete", "delete_all"))
     threads = checked_items("thread_ids", thread_ids)
     # In one order for everybody, so that two transactions can't wait for each other.
-    for session_id in sorted(session_id_of(thread_id_text(t)) for t in threads):
+    for session_id in sorted(session_id_of(thread_id_text(t), tenant_id) for t in threads):
         if strategy == "keep_latest":
             await _keep_latest(db, session_id, conn)
         else:
@@ -67,12 +84,15 @@ async def copy_thread(
     db: Database,
     source: Any,
     target: Any,
+    tenant_id: str,
     *,
     checkpoint_id: str | None = None,
     status: SessionStatus | None = None,
     conn: Connection | None = None,
 ) -> None:
     """Everything of `source` under `target`, or what there is of it `checkpoint_id` a checkpoint.
+
+    Both are threads of one tenant.
 
     A source that isn't there copies nothing. `status` is what that checkpoint leaves its thread
     with, where it tells. See PostgresSaver.acopy_thread.
@@ -83,9 +103,9 @@ async def copy_thread(
     """
     if checkpoint_id is not None and not required_text("checkpoint_id", checkpoint_id):
         raise InvalidArgumentError(argument="checkpoint_id", problem="must name a checkpoint")
-    source_id = session_id_of(thread_id_text(source))
+    source_id = session_id_of(thread_id_text(source), tenant_id)
     target_text = thread_id_text(target)
-    target_id = session_id_of(target_text)
+    target_id = session_id_of(target_text, tenant_id)
 
     async def work(conn: Connection) -> None:
         locked: dict[UUID, bool] = {}
@@ -95,7 +115,7 @@ async def copy_thread(
                 await db.fetch(_STATEMENTS["claim_session"].bind(session_id=session_id), conn=conn)
             locked[session_id] = await _lock(db, conn, session_id)
         if checkpoint_id is not None:
-            await _require_checkpoint(db, conn, source, checkpoint_id)
+            await _require_checkpoint(db, conn, source, tenant_id, checkpoint_id)
         if not locked[source_id]:
             raise _NothingToCopyError
         (held,) = await db.fetch(_STATEMENTS["exists_state"].bind(session_id=target_id), conn=conn)
@@ -105,6 +125,7 @@ async def copy_thread(
             source_id=source_id,
             target_id=target_id,
             thread_id=target_text,
+            tenant_id=tenant_id,
             until_id=checkpoint_id,
             until_status=status and status.value,
         )
@@ -128,9 +149,9 @@ def _run_id(given: Any) -> str:
 
 
 async def _require_checkpoint(
-    db: Database, conn: Connection, thread_id: Any, checkpoint_id: str
+    db: Database, conn: Connection, thread_id: Any, tenant_id: str, checkpoint_id: str
 ) -> None:
-    session_id = session_id_of(thread_id_text(thread_id))
+    session_id = session_id_of(thread_id_text(thread_id), tenant_id)
     look = _STATEMENTS["exists_checkpoint"].bind(session_id=session_id, checkpoint_id=checkpoint_id)
     (found,) = await db.fetch(look, conn=conn)
     if not found["is_there"]:

@@ -68,6 +68,7 @@ from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
 from langgraph_pgsaga.serde import Codec, as_safe, with_allowlist
+from langgraph_pgsaga.tenants import Tenants, TenantScope
 from langgraph_pgsaga.threads import (
     Address,
     SessionStatus,
@@ -111,6 +112,10 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             overtaken, gets a LeaseError. See `lease`.
         lease_seconds: for how long after its latest checkpoint a run keeps the lease when
             it ends unseen: killed, cancelled, or at a breakpoint.
+
+    A thread is its tenant's: that of `configurable["tenant_id"]`, else the Database's, else ''.
+    Methods without a config take `tenant`; where configs here have named tenants, they refuse to
+    be called without.
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         self.serde = maybe_add_typed_methods(safe)
         checked_seconds("lease_seconds", lease_seconds, least=1)
         self.db = db
+        self.tenants = Tenants(db.tenant, is_required=db.require_tenant)
         self._owns_db = False
         self._renewals = Renewals(db)
         self._begin(Codec(self.serde), Leases(lease_seconds if single_writer else None))
@@ -222,7 +228,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             UnloadableValueError: a value may not, or can't, be loaded.
             ServerError and its subclasses.
         """
-        address = Address.of(config)
+        address = Address.of(config, self.tenants)
         fetched = await self._fetch(address)
         self._begin_run(address, config, fetched)
         return fetched.found if fetched else None
@@ -250,9 +256,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
                 known.held if known else None,
                 conn=conn,
             )
-        return await decode_fetched(
-            self.codec, address.given_thread_id, address.stored_ns, rows, known
-        )
+        return await decode_fetched(self.codec, address, rows, known)
 
     async def _fetch_old(self, address: Address, conn: Connection) -> FetchedCheckpoint | None:
         """A checkpoint of a format before 4, which kept its Sends as writes of its parent."""
@@ -300,6 +304,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        tenant: TenantScope = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """The checkpoints that fit, newest first, fetched in pages as they are asked for.
 
@@ -310,8 +315,9 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             before: only checkpoints written before the one that this config names (of
                 whatever namespace of the thread), or, where that isn't stored, with lower ids.
             limit: how many at most.
+            tenant: whose threads, where all are asked for: ALL is everybody's.
         """
-        listing = self._listing(config, filter, before, limit)
+        listing = self._listing(config, filter, before, limit, tenant)
         while page := await listing.next_page():
             for found in page:
                 yield found
@@ -322,6 +328,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         filter_: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
+        tenant: TenantScope,
     ) -> CheckpointListing:
         if before is not None and optional_checkpoint_id(before, "before") is None:
             problem = "its config names no checkpoint. Pass the config of one, or None"
@@ -335,6 +342,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             before=before,
             limit=checked_limit(limit),
             first_version=self.get_next_version(None, None),
+            tenants=self.tenants,
+            scope=tenant,
         )
 
     async def aget_delta_channel_history(
@@ -348,7 +357,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         """
         names = checked_texts("channels", channels)
         return await delta_channel_history(
-            self.db, self.codec, self._cache, Address.of(config), names
+            self.db, self.codec, self._cache, Address.of(config, self.tenants), names
         )
 
     # Writing
@@ -374,7 +383,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             ThreadDeletedError, LeaseError: the thread was deleted, or somebody else's.
             ServerError and its subclasses.
         """
-        address = Address.of(config)
+        address = Address.of(config, self.tenants)
         check_put(checkpoint, metadata, new_versions)
         change = self._tracker.of_put(address, config, checkpoint, metadata)
         if self._small_values.lacks_parent(address, checkpoint, new_versions):
@@ -428,7 +437,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             UnstorableValueError: a value couldn't be loaded again; nothing was stored.
             ServerError and its subclasses.
         """
-        address = Address.of(config)
+        address = Address.of(config, self.tenants)
         checkpoint_id = address.checkpoint_id
         if checkpoint_id is None:
             raise InvalidArgumentError(
@@ -473,12 +482,16 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         clone._begin(Codec(serde, digest_key=self.codec.values.digest_key), self._leases)
         return clone
 
-    def anew(self) -> PostgresSaver:
+    def anew(self, *, tenant: str | None = None) -> PostgresSaver:
         """A copy that has read nothing, so that it gives what the server has.
 
-        It takes no leases by itself; in a `lease` block of this saver it may write.
+        It takes no leases by itself; in a `lease` block of this saver it may write. With
+        `tenant`, that is the tenant of what is called without one.
         """
         clone = copy.copy(self)
+        if tenant is not None:
+            required = self.tenants.is_required
+            clone.tenants = Tenants(self.tenants.of_call(tenant), is_required=required)
         clone._begin(self.codec.values, self._leases.of_blocks())
         return clone
 
@@ -496,7 +509,12 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         return self._leases.is_automatic
 
     def lease(
-        self, thread_id: ThreadId, *, seconds: float = 30.0, wait_seconds: float = 0.0
+        self,
+        thread_id: ThreadId,
+        *,
+        seconds: float = 30.0,
+        wait_seconds: float = 0.0,
+        tenant: str | None = None,
     ) -> LeaseBlock:
         """A block, `with` or `async with`, whose runs alone may write to the thread.
 
@@ -507,6 +525,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         Args:
             seconds: how long the lease outlives a process that was killed.
             wait_seconds: how long to wait for somebody else's to end.
+            tenant: whose thread it is; None is the Database's.
 
         Raises:
             ThreadLeasedError: at the block's begin, where somebody else has the lease.
@@ -519,28 +538,38 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             self._renewals,
             self._cache,
             thread_id,
+            tenant_id=self.tenants.of_call(tenant),
             seconds=seconds,
             wait_seconds=wait_seconds,
         )
 
     # Deleting and copying
 
-    async def adelete_thread(self, thread_id: str, *, conn: Connection | None = None) -> None:
+    async def adelete_thread(
+        self, thread_id: str, *, tenant: str | None = None, conn: Connection | None = None
+    ) -> None:
         """Deletes the thread from every table. A thread that isn't there is no error.
 
         `conn` is as in `aput`.
         """
-        await retention.delete_thread(self.db, thread_id, conn=conn)
+        tenant_id = self.tenants.of_call(tenant)
+        await retention.delete_thread(self.db, thread_id, tenant_id, conn=conn)
 
     async def adelete_for_runs(
-        self, run_ids: Sequence[str], *, conn: Connection | None = None
+        self,
+        run_ids: Sequence[str],
+        *,
+        tenant: TenantScope = None,
+        conn: Connection | None = None,
     ) -> None:
         """Deletes the checkpoints and writes of these runs, and what only they used.
 
         Delta channels of later checkpoints that were built on them lose those writes. Each
-        thread has a transaction of its own, unless all are to join that of `conn`.
+        thread has a transaction of its own, unless all are to join that of `conn`. Threads of
+        other tenants stay as they are, unless `tenant` is ALL.
         """
-        await retention.delete_for_runs(self.db, run_ids, conn=conn)
+        scope = self.tenants.of_listing(tenant)
+        await retention.delete_for_runs(self.db, run_ids, scope, conn=conn)
 
     async def acopy_thread(
         self,
@@ -548,6 +577,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         target_thread_id: str,
         *,
         checkpoint_id: str | None = None,
+        tenant: str | None = None,
         conn: Connection | None = None,
     ) -> None:
         """Copies a thread with its whole history. A source that isn't there copies nothing.
@@ -559,6 +589,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
                 The latest is copied with all that its tasks wrote, so a paused run can be
                 resumed in the copy. Of an earlier one the tasks are unfinished again; the
                 questions they asked are open.
+            tenant: whose both threads are.
             conn: as in `aput`; what the transaction stored is copied, too. An error leaves it
                 usable.
 
@@ -566,15 +597,15 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             ThreadExistsError: the target holds state already.
             MissingCheckpointError: the source has no such checkpoint.
         """
-        status = None
+        status, tenant_id = None, self.tenants.of_call(tenant)
         if checkpoint_id is not None:
-            status = await self._status_at(
-                Address.of(checkpoint_config(source_thread_id, "", checkpoint_id)), conn
-            )
+            at = checkpoint_config(source_thread_id, "", checkpoint_id, tenant_id)
+            status = await self._status_at(Address.of(at), conn)
         await retention.copy_thread(
             self.db,
             source_thread_id,
             target_thread_id,
+            tenant_id,
             checkpoint_id=checkpoint_id,
             status=status,
             conn=conn,
@@ -590,6 +621,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         thread_ids: Sequence[str],
         *,
         strategy: str = "keep_latest",
+        tenant: str | None = None,
         conn: Connection | None = None,
     ) -> None:
         """Prunes threads, each in a transaction of its own, unless all are to join `conn`'s.
@@ -602,13 +634,14 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         Raises:
             InvalidArgumentError: another strategy.
         """
-        await retention.prune(self.db, thread_ids, strategy, conn=conn)
+        tenant_id = self.tenants.of_call(tenant)
+        await retention.prune(self.db, thread_ids, strategy, tenant_id, conn=conn)
 
     # The same for sync callers
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """`aget_tuple` for sync callers."""
-        address = Address.of(config)
+        address = Address.of(config, self.tenants)
         try:
             fetched = self.db.portal.call(self._fetch, address)
         except BlockingCallError:
@@ -623,9 +656,10 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        tenant: TenantScope = None,
     ) -> Iterator[CheckpointTuple]:
         """`alist` for sync callers."""
-        listing = self._listing(config, filter, before, limit)
+        listing = self._listing(config, filter, before, limit, tenant)
         while page := self.db.portal.call(listing.next_page):
             yield from page
 
@@ -657,25 +691,40 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         """`aput_writes` for sync callers."""
         self.db.portal.call(self.aput_writes, config, writes, task_id, task_path)
 
-    def delete_thread(self, thread_id: str) -> None:
+    def delete_thread(self, thread_id: str, *, tenant: str | None = None) -> None:
         """`adelete_thread` for sync callers."""
-        self.db.portal.call(self.adelete_thread, thread_id)
+        self.db.portal.call(self.adelete_thread, thread_id, tenant=tenant)
 
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+    def delete_for_runs(self, run_ids: Sequence[str], *, tenant: TenantScope = None) -> None:
         """`adelete_for_runs` for sync callers."""
-        self.db.portal.call(self.adelete_for_runs, run_ids)
+        self.db.portal.call(self.adelete_for_runs, run_ids, tenant=tenant)
 
     def copy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
+        self,
+        source_thread_id: str,
+        target_thread_id: str,
+        *,
+        checkpoint_id: str | None = None,
+        tenant: str | None = None,
     ) -> None:
         """`acopy_thread` for sync callers."""
         self.db.portal.call(
-            self.acopy_thread, source_thread_id, target_thread_id, checkpoint_id=checkpoint_id
+            self.acopy_thread,
+            source_thread_id,
+            target_thread_id,
+            checkpoint_id=checkpoint_id,
+            tenant=tenant,
         )
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    def prune(
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        tenant: str | None = None,
+    ) -> None:
         """`aprune` for sync callers."""
-        self.db.portal.call(self.aprune, thread_ids, strategy=strategy)
+        self.db.portal.call(self.aprune, thread_ids, strategy=strategy, tenant=tenant)
 
 
 def _has_sends_of_parent(found: CheckpointTuple) -> bool:

@@ -27,8 +27,8 @@ SMALL_TYPES = frozenset({str, int, bool, type(None)})
 _MOST_CHARACTERS = 256
 _MOST_CHECKPOINTS = 10_000
 
-# Thread, namespace as it is stored, and id: text, since a UUID takes long to hash.
-_Key: TypeAlias = tuple[str, str, str]
+# Tenant, thread, namespace as it is stored, and id: text, since a UUID takes long to hash.
+_Key: TypeAlias = tuple[str, str, str, str]
 # By channel, its version and value.
 _Versioned: TypeAlias = dict[str, tuple[Any, Any]]
 
@@ -113,7 +113,7 @@ class SmallValueCache:
 
 
 def _key(address: Address, checkpoint_id: str) -> _Key:
-    return address.thread_id, address.stored_ns, checkpoint_id
+    return address.tenant_id, address.thread_id, address.stored_ns, checkpoint_id
 
 
 def _inherit(

@@ -139,6 +139,8 @@ class Database(ProcessBound):
         slow_seconds: a statement that takes longer is named in the log; None names none.
         on_connect: an async function that is given each new connection before its first
             use: for codecs of types, and for settings where there is no pooler.
+        tenant: whose everything is that is called without a tenant; '' is no tenant.
+        require_tenant: refuses calls that are of no tenant.
 
     Raises:
         UnknownOptionError: an option that there isn't.
@@ -160,6 +162,8 @@ class Database(ProcessBound):
         self._target = Target.of(dsn, given=self._options.of_libpq())
         self.schema = self._options.schema
         self.pooler = self._options.pooler
+        self.tenant = self._options.tenant
+        self.require_tenant = self._options.require_tenant
         distributed = self._options.distributed
         self.distributed = (
             os.environ.get("PGSAGA_DISTRIBUTED") == "1" if distributed is None else distributed

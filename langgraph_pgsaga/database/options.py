@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import check_options, checked_integer, checked_seconds
 from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.tenants import checked_tenant
 
 if TYPE_CHECKING:
     from langgraph_pgsaga.database.connection import Connection
@@ -35,6 +36,8 @@ class DatabaseOptions(TypedDict, total=False):
     tcp_user_timeout_seconds: float | None
     slow_seconds: float | None
     on_connect: Callable[[Connection], Awaitable[None]] | None
+    tenant: str
+    require_tenant: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,8 @@ class Options:
     tcp_user_timeout_seconds: float | None = None
     slow_seconds: float | None = 1.0
     on_connect: Callable[[Connection], Awaitable[None]] | None = None
+    tenant: str = ""
+    require_tenant: bool = False
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
@@ -88,6 +93,8 @@ class Options:
         if self.on_connect is not None and not callable(self.on_connect):
             problem = "must be a function that takes a connection: async def prepare(conn): ..."
             raise InvalidArgumentError(argument="on_connect", problem=problem)
+
+        checked_tenant("tenant", self.tenant)
 
     def server_limits(self) -> dict[str, str]:
         """The settings of the server, in milliseconds, for the limits of time that are given."""

@@ -28,7 +28,7 @@ from langgraph_pgsaga.errors import (
 )
 
 _STATEMENTS = load_statements("doctor")
-_OLDEST_VERSION = 140000
+_OLDEST_VERSION = 150000
 _PINGS = 5
 _SLOW_PING_SECONDS = 0.02
 _IDLE_SECONDS, _ACTIVE_SECONDS = 60, 300
@@ -119,7 +119,7 @@ async def _server(db: Database) -> list[Check]:
 
 def _version(row: asyncpg.Record) -> Check:
     if row["version_number"] < _OLDEST_VERSION:
-        return _fail("server", f"PostgreSQL {row['version']}", "use PostgreSQL 14 or later")
+        return _fail("server", f"PostgreSQL {row['version']}", "use PostgreSQL 15 or later")
     if row["is_standby"]:
         advice = "point the DSN at the primary: a standby takes no writes"
         return _warn("server", f"PostgreSQL {row['version']}, a standby", advice)

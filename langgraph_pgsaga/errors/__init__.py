@@ -4,6 +4,7 @@
     ├── InvalidArgumentError          a config, thread id, filter or option that can't be used
     │   ├── UnknownOptionError        a keyword that isn't one of the options
     │   ├── MissingThreadIdError      config["configurable"]["thread_id"] is absent
+    │   ├── MissingTenantError        a call of no tenant, where each has to be of one
     │   └── InvalidCursorError        a page's cursor that no listing gave
     ├── ThreadExistsError             the target of copy_thread already holds state
     ├── SessionExistsError            the thread that is to be created has a session already
@@ -70,6 +71,7 @@ from langgraph_pgsaga.errors.root import (
     CopyError,
     InvalidArgumentError,
     InvalidCursorError,
+    MissingTenantError,
     MissingThreadIdError,
     PgSagaError,
     UnknownOptionError,
@@ -140,6 +142,7 @@ __all__ = [
     "MissingCitusError",
     "MissingDatabaseError",
     "MissingMigrationsError",
+    "MissingTenantError",
     "MissingThreadError",
     "MissingThreadIdError",
     "MissingTypeError",

@@ -73,6 +73,18 @@ class MissingThreadIdError(InvalidArgumentError):
 
 
 @dataclass(kw_only=True, eq=False)
+class MissingTenantError(InvalidArgumentError):
+    """A call of no tenant, where each has to be of one."""
+
+    argument: str = "tenant"
+    problem: str = (
+        "the call is of no tenant, and one is needed here. "
+        'Pass config={"configurable": {"thread_id": "...", "tenant_id": "..."}}, or tenant="..." '
+        "where there is no config"
+    )
+
+
+@dataclass(kw_only=True, eq=False)
 class InvalidCursorError(InvalidArgumentError):
     """A cursor that doesn't come from the `next_cursor` of a page of the same listing."""
 

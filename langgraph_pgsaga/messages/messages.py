@@ -38,6 +38,7 @@ from langgraph_pgsaga.errors import (
 from langgraph_pgsaga.messages.query import Query, address_of, check_limit, place_of, searched
 from langgraph_pgsaga.messages.row import MessageHit, MessagePage, MessageRow
 from langgraph_pgsaga.messages.tree import MessageTree
+from langgraph_pgsaga.tenants import TenantScope, single_tenant, stored_scope
 from langgraph_pgsaga.threads import Address, ThreadId, checkpoint_config
 
 _STATEMENTS = load_statements("messages")
@@ -46,15 +47,24 @@ _EXPORT_PAGE = 500
 
 
 class Messages:
-    """Reads the messages that a saver stored.
+    """Reads the messages that a saver stored of a tenant's threads.
 
     It takes the saver since payloads may be encrypted, and are loaded by its rules.
+
+    Args:
+        saver: the one that stored them.
+        tenant: whose messages they are; None is the Database's. With ALL `rows`, `search` and
+            `export` go over everybody's, and what takes a thread id is refused.
+
+    Raises:
+        MissingTenantError: no tenant is given, and one is needed.
     """
 
-    def __init__(self, saver: PostgresSaver) -> None:
+    def __init__(self, saver: PostgresSaver, *, tenant: TenantScope = None) -> None:
         hint = "Pass the saver that stored them; of a ReadThroughSaver, its new"
         self.saver = checked_instance("saver", saver, PostgresSaver, hint)
         self.db = saver.db
+        self._scope = self.saver.tenants.of_listing(tenant)
 
     async def conversation(
         self,
@@ -77,7 +87,10 @@ class Messages:
         """
         required_text("channel", channel)
         config = checkpoint_config(
-            thread_id, checkpoint_ns, "" if checkpoint_id is None else checkpoint_id
+            thread_id,
+            checkpoint_ns,
+            "" if checkpoint_id is None else checkpoint_id,
+            single_tenant(self._scope),
         )
         found = await self.saver.aget_tuple(config)
         if found is None:
@@ -119,7 +132,9 @@ class Messages:
             InvalidArgumentError: an argument that can't be used.
         """
         check_limit(limit)
-        query = Query.of(thread_id, types, roles, since, until, text, checkpoint_id, checkpoint_ns)
+        query = self._query(
+            thread_id, types, roles, since, until, text, checkpoint_id, checkpoint_ns
+        )
         place = None if after is None else query.place(after)
         # One more shows whether there are more.
         found = await self._fetch(query, place, limit + 1)
@@ -139,7 +154,7 @@ class Messages:
             InvalidArgumentError: an argument that can't be used.
         """
         number = checked_integer("message_no", message_no, least=1)
-        session_id = address_of(thread_id).session_id
+        session_id = address_of(self._scope, thread_id).session_id
         listing = _STATEMENTS["list_children"].bind(session_id=session_id, message_no=number)
         rows = await self.db.fetch(listing)
         return [MessageRow.from_row(row) for row in rows]
@@ -176,9 +191,10 @@ class Messages:
             "page": limit,
         }
         if thread_id is None:
-            search = _STATEMENTS["search_messages"].bind(**asked)
+            tenant_id = stored_scope(self._scope)
+            search = _STATEMENTS["search_messages"].bind(**asked, tenant_id=tenant_id)
         else:
-            session_id = address_of(thread_id).session_id
+            session_id = address_of(self._scope, thread_id).session_id
             search = _STATEMENTS["search_thread"].bind(**asked, session_id=session_id)
         rows = await self.db.fetch(search)
         return [MessageHit.from_row(row) for row in rows]
@@ -192,7 +208,7 @@ class Messages:
         Raises:
             MissingThreadError: it isn't there.
         """
-        query, address = Query.of(thread_id), address_of(thread_id)
+        query, address = self._query(thread_id), address_of(self._scope, thread_id)
 
         async def work(conn: Connection) -> list[asyncpg.Record]:
             rows = [row async for row in self._stream(query, _PAGE, conn=conn)]
@@ -233,7 +249,9 @@ class Messages:
             As `rows`, also where `checkpoint_id` is deleted meanwhile; with `full` also
                 UnloadableValueError.
         """
-        query = Query.of(thread_id, types, roles, since, until, text, checkpoint_id, checkpoint_ns)
+        query = self._query(
+            thread_id, types, roles, since, until, text, checkpoint_id, checkpoint_ns
+        )
         if isinstance(file, str | os.PathLike):
             with _replacing(_file_path(file)) as opened:
                 return await self._export(query, opened, full=full)
@@ -241,6 +259,9 @@ class Messages:
             problem = f"must be a path or a text file that is open, not {shown(file)}"
             raise InvalidArgumentError(argument="file", problem=problem)
         return await self._export(query, file, full=full)
+
+    def _query(self, *asked: Any) -> Query:
+        return Query.of(self._scope, *asked)
 
     async def _export(self, query: Query, file: TextIO, *, full: bool) -> int:
         count = 0
@@ -344,6 +365,7 @@ def _messages_of(found: CheckpointTuple, channel: str) -> list[BaseMessage]:
 def _exported(row: MessageRow) -> dict[str, Any]:
     return {
         "thread_id": row.thread_id,
+        "tenant_id": row.tenant_id,
         "message_no": row.message_no,
         "message_id": row.message_id,
         "parent_message_no": row.parent_message_no,

@@ -21,6 +21,7 @@ from langgraph_pgsaga._arguments import (
 )
 from langgraph_pgsaga._cursor import cursor_of, place_of_cursor
 from langgraph_pgsaga.errors import InvalidArgumentError, InvalidCursorError
+from langgraph_pgsaga.tenants import AllTenants, single_tenant, stored_scope
 from langgraph_pgsaga.threads import Address, ThreadId, checkpoint_config
 
 _LARGEST_LIMIT = 1000
@@ -29,8 +30,12 @@ _LONGEST_SEARCH = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What a listing asks for, checked. `checkpoint` is the state whose messages are meant."""
+    """What a listing asks for, checked. `checkpoint` is the state whose messages are meant.
 
+    `scope` is whose threads it goes over.
+    """
+
+    scope: str | AllTenants
     session_id: UUID | None
     types: list[str] | None
     roles: list[str] | None
@@ -42,6 +47,7 @@ class Query:
     @classmethod
     def of(
         cls,
+        scope: str | AllTenants,
         thread_id: ThreadId | None,
         types: Sequence[str] | None = None,
         roles: Sequence[str] | None = None,
@@ -57,9 +63,14 @@ class Query:
             raise InvalidArgumentError(argument=argument, problem="needs the thread_id it is of")
         if checked_text(argument, checkpoint_id) == "":
             raise InvalidArgumentError(argument=argument, problem="must name a checkpoint")
-        at = None if checkpoint_id is None else address_of(thread_id, checkpoint_ns, checkpoint_id)
+        at, session_id = None, None
+        if checkpoint_id is not None:
+            at = address_of(scope, thread_id, checkpoint_ns, checkpoint_id)
+        if thread_id is not None:
+            session_id = address_of(scope, thread_id).session_id
         return cls(
-            session_id=None if thread_id is None else address_of(thread_id).session_id,
+            scope=scope,
+            session_id=session_id,
             types=_names("types", types),
             roles=_names("roles", roles),
             since=checked_time("since", since),
@@ -71,6 +82,7 @@ class Query:
     def statement(self, place: tuple[UUID, int] | None) -> tuple[str, dict[str, Any]]:
         """The listing that fits, and its parameters but the page's size and payloads."""
         session, number = place or (None, None)
+        tenant_id = stored_scope(self.scope)
         asked: dict[str, Any] = {
             "types": self.types,
             "roles": self.roles,
@@ -79,10 +91,12 @@ class Query:
             "after_no": number,
         }
         if self.session_id is None and self.text is None:
-            return "list_all_messages", asked | {"after_session": session}
+            asked |= {"after_session": session, "tenant_id": tenant_id}
+            return "list_tenant_messages" if tenant_id else "list_all_messages", asked
         asked["text"] = self.text
         if self.session_id is None:
-            return "list_matching_messages", asked | {"after_session": session}
+            asked |= {"after_session": session, "tenant_id": tenant_id}
+            return "list_matching_messages", asked
         asked["session_id"] = self.session_id
         if self.checkpoint is None:
             return "list_thread_messages", asked
@@ -109,13 +123,16 @@ class Query:
         """What stands for all of the filters."""
         times = [time and time.timestamp() for time in (self.since, self.until)]
         at = self.checkpoint and (self.checkpoint.stored_ns, self.checkpoint.checkpoint_id)
-        asked = repr([self.session_id, self.types, self.roles, times, self.text, at])
+        asked = repr([self.scope, self.session_id, self.types, self.roles, times, self.text, at])
         return hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
 
 
-def address_of(thread_id: Any, checkpoint_ns: str = "", checkpoint_id: str = "") -> Address:
-    """The address of a thread, or of one of its checkpoints."""
-    return Address.of(checkpoint_config(thread_id, checkpoint_ns, checkpoint_id))
+def address_of(
+    scope: str | AllTenants, thread_id: Any, checkpoint_ns: str = "", checkpoint_id: str = ""
+) -> Address:
+    """The address of a tenant's thread, or of one of its checkpoints."""
+    tenant_id = single_tenant(scope)
+    return Address.of(checkpoint_config(thread_id, checkpoint_ns, checkpoint_id, tenant_id))
 
 
 def place_of(row: asyncpg.Record) -> tuple[UUID, int]:

@@ -28,6 +28,7 @@ class MessageRow:
     """
 
     thread_id: str
+    tenant_id: str = ""
     message_no: int
     message_id: str | None
     parent_message_no: int | None
@@ -41,6 +42,7 @@ class MessageRow:
     def from_row(cls, row: asyncpg.Record) -> MessageRow:
         return cls(
             thread_id=row["thread_id"],
+            tenant_id=row["tenant_id"],
             message_no=row["message_no"],
             message_id=row["message_id"],
             parent_message_no=row["parent_message_no"],

@@ -28,7 +28,8 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A session as it was when read. Unknown user and agent type are ''; times are in UTC.
+    """A session as it was when read. Unknown user and agent type are '', as is no tenant; times are
+    in UTC.
 
     A time in the tables that Python has no datetime for (before the year 1, after 9999, or
     infinity) is the first or last that there is: `datetime.min` or `datetime.max`, in UTC.
@@ -48,6 +49,7 @@ class Session:
     created_at: datetime
     last_activity_at: datetime
     expires_at: datetime | None
+    tenant_id: str = ""
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> Session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
+from uuid import UUID
 
 import asyncpg
 
@@ -29,6 +30,13 @@ from langgraph_pgsaga.sessions.session import (
     Unchanged,
 )
 from langgraph_pgsaga.sessions.sweep import RetentionPolicy, Sweep, SweepResult, scoped
+from langgraph_pgsaga.tenants import (
+    AllTenants,
+    Tenants,
+    TenantScope,
+    single_tenant,
+    stored_scope,
+)
 from langgraph_pgsaga.threads import SessionStatus, ThreadId, session_id_of, thread_id_text
 
 _STATEMENTS = load_statements("sessions")
@@ -36,15 +44,25 @@ _MOST_PER_PAGE = 10_000
 
 
 class Sessions:
-    """The sessions in a database. A thread has one from its first run, or from `create`.
+    """A tenant's sessions in a database. A thread has one from its first run, or from `create`.
 
     A thread id is a str, an int or a UUID, as in a run's config. Methods with `conn` join
     that connection's transaction, and none of them is repeated there; without, they commit on
     their own, and are repeated when the connection is lost, as Database has it.
+
+    Args:
+        db: the database.
+        tenant: whose sessions they are; None is the Database's. With ALL `list` and `sweep` go
+            over everybody's, and what takes a thread id is refused.
+
+    Raises:
+        MissingTenantError: the Database requires a tenant, and none is given.
     """
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, *, tenant: TenantScope = None) -> None:
         self.db = checked_instance("db", db, Database, "Pass a Database, such as saver.db")
+        tenants = Tenants(db.tenant, is_required=db.require_tenant)
+        self._scope = tenants.of_listing(tenant)
 
     async def create(
         self,
@@ -68,7 +86,8 @@ class Sessions:
         """
         name = thread_id_text(thread_id)
         creation = _STATEMENTS["create_session"].bind(
-            session_id=session_id_of(name),
+            session_id=self._session_id(name),
+            tenant_id=single_tenant(self._scope),
             thread_id=name,
             user_id=required_text("user_id", user_id),
             agent_type=required_text("agent_type", agent_type),
@@ -87,7 +106,7 @@ class Sessions:
 
     async def get(self, thread_id: ThreadId) -> Session | None:
         """The thread's session, or None where there is none."""
-        session_id = session_id_of(thread_id_text(thread_id))
+        session_id = self._session_id(thread_id_text(thread_id))
         row = await self.db.fetch_one(_STATEMENTS["get_session"].bind(session_id=session_id))
         return None if row is None else Session.from_row(row)
 
@@ -115,7 +134,7 @@ class Sessions:
         name = thread_id_text(thread_id)
         changes_expiry = expires_at is not UNCHANGED
         update = _STATEMENTS["update_session"].bind(
-            session_id=session_id_of(name),
+            session_id=self._session_id(name),
             user_id=checked_text("user_id", user_id),
             agent_type=checked_text("agent_type", agent_type),
             status=None if status is None else checked_status(status),
@@ -141,7 +160,7 @@ class Sessions:
         A run of the thread that goes on meanwhile gets a ThreadDeletedError, and brings
         nothing back.
         """
-        await delete_thread(self.db, thread_id, conn=conn)
+        await delete_thread(self.db, thread_id, single_tenant(self._scope), conn=conn)
 
     async def list(
         self,
@@ -195,7 +214,7 @@ class Sessions:
             "after_id": place.session_id,
             "page": limit + 1,
         }
-        rows = await self.db.fetch(_listing(order, narrowed, asked, place.priority))
+        rows = await self.db.fetch(_listing(order, narrowed, asked, place.priority, self._scope))
         shown, is_last = rows[:limit], len(rows) <= limit
         return SessionPage(
             sessions=tuple(Session.from_row(row) for row in shown),
@@ -227,8 +246,11 @@ class Sessions:
             InvalidArgumentError: two policies for one agent type.
         """
         checked_integer("batch", batch, least=1, most=_MOST_PER_PAGE)
-        sweep = Sweep(self.db, scoped(policies), batch, on_progress)
+        sweep = Sweep(self.db, stored_scope(self._scope), scoped(policies), batch, on_progress)
         return await (sweep.count() if dry_run else sweep.run())
+
+    def _session_id(self, thread_id: str) -> UUID:
+        return session_id_of(thread_id, single_tenant(self._scope))
 
 
 def _listing(
@@ -236,11 +258,17 @@ def _listing(
     narrowed: Mapping[str, Any],
     asked: Mapping[str, Any],
     after_priority: int | None,
+    scope: str | AllTenants,
 ) -> BoundStatement:
     """The listing whose index serves what is given."""
     sorted_by = {"order_name": order, "after_priority": after_priority}
+    tenant_id = stored_scope(scope)
     if any(given is not None for given in narrowed.values()):
+        narrowed = {**narrowed, "tenant_id": tenant_id}
         return _STATEMENTS["list_narrowed"].bind(**narrowed, **asked, **sorted_by)
+    if tenant_id is None:
+        return _STATEMENTS["list_every"].bind(**asked, **sorted_by)
+    asked = {**asked, "tenant_id": tenant_id}
     if asked["agent_type"] is None:
         of_all = {name: value for name, value in asked.items() if name != "agent_type"}
         more = {"after_priority": after_priority} if order == "priority" else {}

@@ -94,23 +94,25 @@ def scoped(policies: Sequence[RetentionPolicy]) -> list[Scope]:
 
 
 class Sweep:
-    """One run through all sessions that are to be deleted or pruned."""
+    """One run through a tenant's sessions (None: those of all) that are to be deleted or pruned."""
 
     def __init__(
         self,
         db: Database,
+        tenant_id: str | None,
         scopes: Sequence[Scope],
         batch: int,
         on_progress: Callable[[SweepResult], None] | None,
     ) -> None:
         self._db = db
+        self._tenant_id = tenant_id
         self._scopes = scopes
         self._batch = batch
         self._on_progress = on_progress
         self._done = SweepResult()
 
     async def run(self) -> SweepResult:
-        claim = _STATEMENTS["claim_expired"].bind(page=self._batch)
+        claim = _STATEMENTS["claim_expired"].bind(page=self._batch, tenant_id=self._tenant_id)
         while await self._delete_batch(claim) == self._batch:
             pass
         for scope in self._scopes:
@@ -119,7 +121,8 @@ class Sweep:
 
     async def count(self) -> SweepResult:
         """What `run` would do."""
-        (row,) = await self._db.fetch(_STATEMENTS["count_expired"])
+        expired = _STATEMENTS["count_expired"].bind(tenant_id=self._tenant_id)
+        (row,) = await self._db.fetch(expired)
         self._report(deleted_sessions=row["expired"])
         for scope in self._scopes:
             async for page in self._pages(scope):
@@ -140,6 +143,7 @@ class Sweep:
                 max_idle=policy.max_idle,
                 keep_named=policy.keep_named,
                 keep_last=policy.keep_last,
+                tenant_id=self._tenant_id,
             )
         ):
             after = page[-1]["session_id"]

@@ -16,9 +16,10 @@
 -- The same goes for leases: whoever may not write stores nothing. Pending writes of which
 -- the lease isn't known are no concern of it: nobody sees them before a checkpoint
 -- follows, and the first ones of a task count.
+-- tenant_ids are those of session_ids, in that order; {} where all of them are ''.
 -- params: session_ids uuid[], sessions pgsaga_new_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
---   writes pgsaga_new_write[]
+--   writes pgsaga_new_write[], tenant_ids text[]
 -- columns: session_id uuid, deletion_count integer
 -- shard: session_ids
 with clock as materialized (
@@ -27,12 +28,13 @@ with clock as materialized (
 made as (
   insert into {schema}.agent_sessions as s
     (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_epoch,
-     message_count, last_position, lease_id, lease_holder, lease_expires_at)
+     message_count, last_position, lease_id, lease_holder, lease_expires_at, tenant_id)
   select
     i.session_id, i.thread_id, i.user_id, i.agent_type, coalesce(i.status, 'active'),
     coalesce(i.priority, 0), coalesce(i.metadata, '{}'), i.message_epoch, i.new_messages,
     k.micros + i.new_states, i.lease_id, i.lease_holder,
-    {schema}.pgsaga_after(k.at, i.lease_seconds)
+    {schema}.pgsaga_after(k.at, i.lease_seconds),
+    coalesce(($8::text[])[pg_catalog.array_position($1::uuid[], i.session_id)], '')
   from clock k
   cross join pg_catalog.unnest($2::{schema}.pgsaga_new_session[]) i
   where i.is_new
@@ -434,12 +436,12 @@ order by w.task_path, w.task_id, w.idx;
 -- Takes a thread's lease for a while, unless somebody has it; makes the session where there
 -- is none. No row where somebody has it.
 -- params: session_id uuid, thread_id text, lease_id uuid, lease_holder text,
---   lease_seconds float8
+--   lease_seconds float8, tenant_id text
 -- columns: message_epoch bigint, message_count integer, is_new boolean
 -- shard: session_id
 insert into {schema}.agent_sessions as s
-  (session_id, thread_id, lease_id, lease_holder, lease_expires_at)
-values ($1, $2, $3, $4, {schema}.pgsaga_after(now(), $5))
+  (session_id, thread_id, lease_id, lease_holder, lease_expires_at, tenant_id)
+values ($1, $2, $3, $4, {schema}.pgsaga_after(now(), $5), $6)
 on conflict (session_id) do update set
   lease_id = excluded.lease_id,
   lease_holder = excluded.lease_holder,

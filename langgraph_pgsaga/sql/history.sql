@@ -22,10 +22,10 @@ select coalesce(
   )
 ) as position;
 
--- The four listings: newest first, by position. Each is the next page below a place: the
+-- The five listings: newest first, by position. Each is the next page below a place: the
 -- position before_position, and of that (where the listing is of all threads) the sessions
 -- after after_session; the first page where it is null. Apart from that, a filter that is
--- null doesn't filter. They are four because the index that serves them differs, and a
+-- null doesn't filter. They are five because the index that serves them differs, and a
 -- generic plan can't choose at run time.
 
 -- name: list_namespace
@@ -106,33 +106,82 @@ join {schema}.agent_sessions t on t.session_id = $1
 order by s.position desc;
 
 -- name: list_all
--- The checkpoints of all threads.
--- params: before_id text, before_position bigint, after_session uuid, page bigint
--- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
+-- The checkpoints of all threads: of every tenant where tenant_id is null, else of that one.
+-- Others' are passed over, so it serves '', to which all belong where nobody has tenants.
+-- params: before_id text, before_position bigint, after_session uuid, page bigint, tenant_id text
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer, tenant_id text
 -- shard: all, pages run over every thread
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
   s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
-  t.message_count, t.deletion_count
+  t.message_count, t.deletion_count, t.tenant_id
 from {schema}.agent_states s
-join {schema}.agent_sessions t on t.session_id = s.session_id
+cross join lateral (
+  select a.* from {schema}.agent_sessions a
+  where a.session_id = s.session_id and ($5::text is null or a.tenant_id = $5)
+  limit 1
+) t
 where (- s.position) >= - coalesce($2, 9223372036854775807)
   and ($1::text is null or s.checkpoint_id < $1)
   and ($2::bigint is null or s.position < $2 or s.session_id > $3)
 order by (- s.position), s.session_id
 limit $4;
 
+-- name: list_tenant
+-- The checkpoints of all threads of a tenant, which isn't '': of each thread the next ones, and
+-- of those the highest. So nobody else's are read.
+-- params: before_id text, before_position bigint, after_session uuid, page bigint, tenant_id text
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer, tenant_id text
+-- shard: all, pages run over every thread of the tenant
+with page as materialized (
+  select s.session_id, s.checkpoint_ns, s.checkpoint_id, s.position
+  from {schema}.agent_sessions t
+  cross join lateral (
+    select a.session_id, a.checkpoint_ns, a.checkpoint_id, a.position
+    from {schema}.agent_states a
+    where a.session_id = t.session_id and a.position > 0
+      and ($1::text is null or a.checkpoint_id < $1)
+      and (
+        $2::bigint is null or a.position < $2
+        or (a.position = $2 and a.session_id > $3)
+      )
+    order by a.position desc
+    limit $4
+  ) s
+  where t.tenant_id = $5 and t.tenant_id <> ''::text
+  order by s.position desc, s.session_id
+  limit $4
+)
+select
+  s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
+  s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
+  t.message_count, t.deletion_count, t.tenant_id
+from page p
+cross join lateral (
+  select a.* from {schema}.agent_states a
+  where a.session_id = p.session_id and a.checkpoint_ns = p.checkpoint_ns
+    and a.checkpoint_id = p.checkpoint_id
+  limit 1
+) s
+join {schema}.agent_sessions t on t.session_id = p.session_id
+order by s.position desc, s.session_id;
+
 -- name: list_by_metadata
--- The checkpoints of all threads whose metadata contains the given.
--- params: metadata jsonb, before_id text, before_position bigint, after_session uuid, page bigint
--- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
+-- The checkpoints of all threads whose metadata contains the given: of every tenant where
+-- tenant_id is null, else of that one.
+-- params: metadata jsonb, before_id text, before_position bigint, after_session uuid, page bigint, tenant_id text
+-- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer, tenant_id text
 -- shard: all, pages run over every thread
 select
   s.session_id, t.thread_id, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id,
   s.state_data, s.metadata, s.exact_type, s.exact, s.position, t.message_epoch,
-  t.message_count, t.deletion_count
+  t.message_count, t.deletion_count, t.tenant_id
 from {schema}.agent_states s
-join {schema}.agent_sessions t on t.session_id = s.session_id
+cross join lateral (
+  select a.* from {schema}.agent_sessions a
+  where a.session_id = s.session_id and ($6::text is null or a.tenant_id = $6)
+  limit 1
+) t
 where s.metadata @> $1
   and ($2::text is null or s.checkpoint_id < $2)
   and ($3::bigint is null or s.position < $3 or (s.position = $3 and s.session_id > $4))

@@ -172,11 +172,14 @@ where w.session_id = $1 and w.checkpoint_ns = g.checkpoint_ns
   and w.checkpoint_id = g.checkpoint_id;
 
 -- name: select_sessions_of_run
--- The sessions with checkpoints of a run.
--- params: metadata jsonb
+-- The sessions with checkpoints of a run, of one tenant, or, where that is null, of all.
+-- params: metadata jsonb, tenant_id text
 -- columns: session_id uuid
 -- shard: all, a run's checkpoints may be in any thread
-select distinct session_id from {schema}.agent_states where metadata @> $1;
+select distinct s.session_id
+from {schema}.agent_states s
+join {schema}.agent_sessions t on t.session_id = s.session_id
+where s.metadata @> $1 and ($2::text is null or t.tenant_id = $2);
 
 -- name: cut_parents
 -- Checkpoints whose parent is gone become roots.
@@ -275,7 +278,8 @@ select exists (
 -- their subgraphs' checkpoints those up to the one that asked. Values, blobs and messages
 -- are all copied. The copy stands as its source does, or, where that went on, as
 -- until_status says: what the checkpoint leaves its thread with, unless a question is open.
--- params: source_id uuid, target_id uuid, thread_id text, until_id text, until_status text
+-- params: source_id uuid, target_id uuid, thread_id text, until_id text, until_status text,
+--   tenant_id text
 -- shard: all, source and target may be on two servers
 with begun as materialized (
   select
@@ -327,7 +331,7 @@ kept as materialized (
 session as (
   insert into {schema}.agent_sessions as t
     (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_count,
-     last_position)
+     last_position, tenant_id)
   select
     $2, $3, s.user_id, s.agent_type,
     case
@@ -340,10 +344,11 @@ session as (
       else coalesce($5, s.status)
     end,
     s.priority, s.metadata, s.message_count,
-    s.last_position
+    s.last_position, $6
   from {schema}.agent_sessions s where s.session_id = $1
   on conflict (session_id) do update set
     thread_id = excluded.thread_id,
+    tenant_id = excluded.tenant_id,
     user_id = excluded.user_id,
     agent_type = excluded.agent_type,
     status = excluded.status,

@@ -10,33 +10,33 @@
 -- name: create_session
 -- A new session; no row where the thread has one.
 -- params: session_id uuid, thread_id text, user_id text, agent_type text, priority integer,
---   metadata jsonb, expires_at timestamp with time zone
+--   metadata jsonb, expires_at timestamp with time zone, tenant_id text
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at text,
---   last_activity_at text, expires_at text
+--   last_activity_at text, expires_at text, tenant_id text
 -- shard: session_id
 insert into {schema}.agent_sessions as s
-  (session_id, thread_id, user_id, agent_type, priority, metadata, expires_at)
-values ($1, $2, $3, $4, $5, $6, $7)
+  (session_id, thread_id, user_id, agent_type, priority, metadata, expires_at, tenant_id)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
 on conflict (session_id) do nothing
 returning
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at;
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id;
 
 -- name: get_session
 -- One session.
 -- params: session_id uuid
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at text,
---   last_activity_at text, expires_at text
+--   last_activity_at text, expires_at text, tenant_id text
 -- shard: session_id
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
 from {schema}.agent_sessions s
 where s.session_id = $1;
 
@@ -46,7 +46,7 @@ where s.session_id = $1;
 --   metadata jsonb, expires_at timestamp with time zone, changes_expiry boolean
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at text,
---   last_activity_at text, expires_at text
+--   last_activity_at text, expires_at text, tenant_id text
 -- shard: session_id
 update {schema}.agent_sessions s set
   user_id = coalesce($2, s.user_id),
@@ -60,7 +60,7 @@ returning
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at;
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id;
 
 -- The listings: each the page after the session that (after_priority,) after_time and after_id
 -- name, or the first where these are null; the latest first, or, by priority, as in a queue:
@@ -70,20 +70,25 @@ returning
 -- may be taken (0009).
 
 -- name: list_by_activity
--- All sessions, those active last first. Sorted: no index may be on last_activity_at.
+-- A tenant's sessions, those active last first. Sorted: no index may be on last_activity_at.
 -- params: status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, after_time text, after_id uuid,
---   page bigint
+--   page bigint, tenant_id text
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at text,
---   last_activity_at text, expires_at text
+--   last_activity_at text, expires_at text, tenant_id text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
-from {schema}.agent_sessions s
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
+from (
+  select a.* from {schema}.agent_sessions a where $7 = ''::text and a.tenant_id = ''::text
+  union all
+  select a.* from {schema}.agent_sessions a
+  where $7 <> ''::text and a.tenant_id = $7 and a.tenant_id <> ''::text
+) s
 where ($1::text is null or s.status = $1)
   and ($2::timestamptz is null or s.last_activity_at >= $2)
   and ($3::timestamptz is null or s.last_activity_at < $3)
@@ -93,21 +98,22 @@ order by s.last_activity_at desc, s.session_id desc
 limit $6;
 
 -- name: list_by_created
--- All sessions, the newest first.
+-- A tenant's sessions, the newest first.
 -- params: status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, after_time text, after_id uuid,
---   page bigint
+--   page bigint, tenant_id text
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at text,
---   last_activity_at text, expires_at text
+--   last_activity_at text, expires_at text, tenant_id text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
 from {schema}.agent_sessions s
 where s.created_at > '-infinity'
+  and s.tenant_id = $7
   and ($1::text is null or s.status = $1)
   and ($2::timestamptz is null or s.last_activity_at >= $2)
   and ($3::timestamptz is null or s.last_activity_at < $3)
@@ -117,22 +123,23 @@ order by s.created_at desc, s.session_id desc
 limit $6;
 
 -- name: list_by_priority
--- All sessions as in a queue. ~priority falls as the priority rises, so that one index, which
+-- A tenant's sessions as in a queue. ~priority falls as the priority rises, so that one index, which
 -- is read in one direction, has the order.
 -- params: status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, after_priority integer,
---   after_time text, after_id uuid, page bigint
+--   after_time text, after_id uuid, page bigint, tenant_id text
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at text,
---   last_activity_at text, expires_at text
+--   last_activity_at text, expires_at text, tenant_id text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
 from {schema}.agent_sessions s
 where s.created_at > '-infinity'
+  and s.tenant_id = $8
   and ($1::text is null or s.status = $1)
   and ($2::timestamptz is null or s.last_activity_at >= $2)
   and ($3::timestamptz is null or s.last_activity_at < $3)
@@ -144,22 +151,23 @@ order by ~ s.priority, s.created_at, s.session_id
 limit $7;
 
 -- name: list_type_by_created
--- The sessions of an agent type, the newest first. Its beginning is compared as a range, not
--- for equality: only so is the order that of agent_sessions_type_idx and of no other index.
+-- A tenant's sessions of an agent type, the newest first. Its beginning is compared as a range, not
+-- for equality: only so is the order that of agent_sessions_tenant_type_idx and of no other index.
 -- params: agent_type text, status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, after_time text, after_id uuid,
---   page bigint
+--   page bigint, tenant_id text
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at text,
---   last_activity_at text, expires_at text
+--   last_activity_at text, expires_at text, tenant_id text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
 from {schema}.agent_sessions s
 where s.created_at > '-infinity'
+  and s.tenant_id = $8
   and s.agent_type = $1
   and ($2::text is null or s.status = $2)
   and ($3::timestamptz is null or s.last_activity_at >= $3)
@@ -173,24 +181,26 @@ order by left(s.agent_type, 256) desc, s.created_at desc, s.session_id desc
 limit $7;
 
 -- name: list_type_sorted
--- The sessions of an agent type in any of the three orders.
+-- A tenant's sessions of an agent type in any of the three orders.
 -- params: agent_type text, status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, order_name text, after_priority integer,
---   after_time text, after_id uuid, page bigint
+--   after_time text, after_id uuid, page bigint,
+--   tenant_id text
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at text,
---   last_activity_at text, expires_at text
+--   last_activity_at text, expires_at text, tenant_id text
 -- shard: all, pages run over every session
 select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
 from {schema}.agent_sessions s
 cross join lateral (
   select case when $5::text = 'activity' then s.last_activity_at else s.created_at end as time
 ) place
 where s.created_at > '-infinity'
+  and s.tenant_id = $10
   and left(s.agent_type, 256) = left($1, 256)
   and s.agent_type = $1
   and ($2::text is null or s.status = $2)
@@ -213,17 +223,58 @@ order by
   place.time desc, s.session_id desc
 limit $9;
 
+-- name: list_every
+-- The sessions of all tenants, or those of an agent type, in any of the three orders. Sorted:
+-- the indexes have the order within each tenant.
+-- params: agent_type text, status text, active_since timestamp with time zone,
+--   active_before timestamp with time zone, order_name text, after_priority integer,
+--   after_time text, after_id uuid, page bigint
+-- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
+--   priority integer, metadata jsonb, message_count integer, created_at text,
+--   last_activity_at text, expires_at text, tenant_id text
+-- shard: all, pages run over every session
+select
+  s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
+  s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
+  pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
+from {schema}.agent_sessions s
+cross join lateral (
+  select case when $5::text = 'activity' then s.last_activity_at else s.created_at end as time
+) place
+where s.created_at > '-infinity'
+  and ($1::text is null or s.agent_type = $1)
+  and ($2::text is null or s.status = $2)
+  and ($3::timestamptz is null or s.last_activity_at >= $3)
+  and ($4::timestamptz is null or s.last_activity_at < $4)
+  and case when $5::text = 'priority'
+    then (~ s.priority, s.created_at, s.session_id) > (
+      ~ coalesce($6, 2147483647), coalesce($7::text::timestamptz, '-infinity'),
+      coalesce($8, '00000000-0000-0000-0000-000000000000'::uuid)
+    )
+    else (place.time, s.session_id) < (
+      coalesce($7::text::timestamptz, 'infinity'),
+      coalesce($8, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+    )
+  end
+order by
+  case when $5 = 'priority' then ~ s.priority end,
+  case when $5 = 'priority' then s.created_at end,
+  case when $5 = 'priority' then s.session_id end,
+  place.time desc, s.session_id desc
+limit $9;
+
 -- name: list_narrowed
--- The sessions of a user, or whose metadata contains the given, or with messages that the
+-- A tenant's sessions, or, where tenant_id is null, those of all: of a user, or whose metadata contains the given, or with messages that the
 -- query finds, in any of the three orders. One of these must be given: the first of them
 -- that is finds the candidates through an index, the others filter.
 -- params: user_id text, metadata jsonb, query text, agent_type text, status text,
 --   active_since timestamp with time zone, active_before timestamp with time zone,
 --   order_name text, after_priority integer, after_time text, after_id uuid,
---   page bigint
+--   page bigint, tenant_id text
 -- columns: thread_id text, session_id uuid, user_id text, agent_type text, status text,
 --   priority integer, metadata jsonb, message_count integer, created_at text,
---   last_activity_at text, expires_at text
+--   last_activity_at text, expires_at text, tenant_id text
 -- shard: all, pages run over every session
 with candidates as (
   select s.session_id from {schema}.agent_sessions s
@@ -240,7 +291,7 @@ select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
 from candidates c
 cross join lateral (
   select a.* from {schema}.agent_sessions a where a.session_id = c.session_id limit 1
@@ -258,6 +309,7 @@ where ($2::jsonb is null or s.metadata @> $2)
         @@ websearch_to_tsquery('simple'::regconfig, $3)
     )
   )
+  and ($13::text is null or s.tenant_id = $13)
   and ($4::text is null or s.agent_type = $4)
   and ($5::text is null or s.status = $5)
   and ($6::timestamptz is null or s.last_activity_at >= $6)
@@ -280,26 +332,32 @@ order by
 limit $12;
 
 -- name: claim_expired
--- Locks sessions that have expired by the server's clock, those first that did so first.
--- params: page bigint
+-- Locks sessions that have expired by the server's clock, those first that did so first: a
+-- tenant's, or, where that is null, those of all.
+-- params: page bigint, tenant_id text
 -- columns: session_id uuid
 -- shard: all, whatever has expired
 select s.session_id from {schema}.agent_sessions s
 where s.expires_at <= now()
+  and ($2::text is null or s.tenant_id = $2)
 order by s.expires_at
 limit $1
 for update skip locked;
 
 -- name: count_expired
--- How many sessions have expired by the server's clock, and so wait for a sweep.
+-- How many sessions of a tenant, or, where that is null, of all, have expired by the server's
+-- clock, and so wait for a sweep.
+-- params: tenant_id text
 -- columns: expired bigint
 -- shard: all, whatever has expired
 select count(*) as expired
 from {schema}.agent_sessions s
-where s.expires_at <= now();
+where s.expires_at <= now()
+  and ($1::text is null or s.tenant_id = $1);
 
 -- name: select_swept
--- The thousand sessions after after_id by id, and what a policy says of each: whether it
+-- The thousand sessions of a tenant (or, where tenant_id is null, of all) after after_id by id:
+-- of '' through those of everybody, of another tenant by an index of its own. And what a policy says of each: whether it
 -- was idle for max_idle by the server's clock (with keep_named, and has no named
 -- checkpoint), whether it has more than keep_last checkpoints, of whatever namespaces, and
 -- whether it has expired.
@@ -307,15 +365,29 @@ where s.expires_at <= now();
 -- the others neither is so. Locks none. The limit is a constant: with another the planner
 -- would rather read and sort the whole table for each page.
 -- params: after_id uuid, agent_type text, other_types text[], max_idle interval,
---   keep_named boolean, keep_last integer
+--   keep_named boolean, keep_last integer, tenant_id text
 -- columns: session_id uuid, is_idle boolean, is_long boolean, is_expired boolean
 -- shard: all, pages run over every session
 with page as materialized (
-  select s.session_id, s.agent_type, s.last_activity_at, s.expires_at
-  from {schema}.agent_sessions s
-  where s.session_id > coalesce($1, '00000000-0000-0000-0000-000000000000'::uuid)
-  order by s.session_id
-  limit 1000
+  (
+    select s.session_id, s.agent_type, s.last_activity_at, s.expires_at
+    from {schema}.agent_sessions s
+    where coalesce($7, '') = ''::text
+      and s.session_id > coalesce($1, '00000000-0000-0000-0000-000000000000'::uuid)
+      and ($7::text is null or s.tenant_id = $7)
+    order by s.session_id
+    limit 1000
+  )
+  union all
+  (
+    select s.session_id, s.agent_type, s.last_activity_at, s.expires_at
+    from {schema}.agent_sessions s
+    where $7 <> ''::text
+      and s.tenant_id = $7 and s.tenant_id <> ''::text
+      and s.session_id > coalesce($1, '00000000-0000-0000-0000-000000000000'::uuid)
+    order by s.session_id
+    limit 1000
+  )
 )
 select
   p.session_id,

@@ -12,17 +12,18 @@ from langchain_core.messages import BaseMessage
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.messages import MessageHit, MessagePage, MessageRow, MessageTree
 from langgraph_pgsaga.messages import Messages as AsyncMessages
+from langgraph_pgsaga.tenants import TenantScope
 from langgraph_pgsaga.threads import ThreadId
 
 
 class Messages:
-    """Reads the messages that a saver stored.
+    """Reads the messages that a saver stored of a tenant's threads.
 
     `langgraph_pgsaga.messages.Messages` for sync callers.
     """
 
-    def __init__(self, saver: PostgresSaver) -> None:
-        self._async = AsyncMessages(saver)
+    def __init__(self, saver: PostgresSaver, *, tenant: TenantScope = None) -> None:
+        self._async = AsyncMessages(saver, tenant=tenant)
         self.saver = self._async.saver
         self.db = self._async.db
 

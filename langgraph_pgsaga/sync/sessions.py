@@ -17,17 +17,18 @@ from langgraph_pgsaga.sessions import (
     Unchanged,
 )
 from langgraph_pgsaga.sessions import Sessions as AsyncSessions
+from langgraph_pgsaga.tenants import TenantScope
 from langgraph_pgsaga.threads import SessionStatus, ThreadId
 
 
 class Sessions:
-    """The sessions in a database. A thread has one from its first run, or from `create`.
+    """A tenant's sessions in a database. A thread has one from its first run, or from `create`.
 
     `langgraph_pgsaga.sessions.Sessions` for sync callers.
     """
 
-    def __init__(self, db: Database) -> None:
-        self._async = AsyncSessions(db)
+    def __init__(self, db: Database, *, tenant: TenantScope = None) -> None:
+        self._async = AsyncSessions(db, tenant=tenant)
         self.db = self._async.db
 
     def create(

@@ -47,7 +47,7 @@ from langgraph_pgsaga.takeover.source import (
     thread_config,
     thread_of,
 )
-from langgraph_pgsaga.threads import Address, session_id_of, stored_namespace, thread_id_text
+from langgraph_pgsaga.threads import Address, stored_namespace, thread_id_text
 
 T = TypeVar("T")
 _log = logging.getLogger("langgraph_pgsaga.takeover")
@@ -75,6 +75,7 @@ async def import_threads(
     batch: int = _BATCH,
     dry_run: bool = False,
     on_progress: Callable[[ImportProgress], None] | None = None,
+    tenant: str | None = None,
 ) -> ImportReport:
     """Takes threads over from another saver: every checkpoint, exactly, and pending writes.
 
@@ -90,6 +91,8 @@ async def import_threads(
         batch: how many checkpoints are in memory at once.
         dry_run: write nothing, and find out what couldn't be stored.
         on_progress: called after each batch.
+        tenant: whose threads they become; None is that of the target's Database. Of a source
+            that knows tenants they are those of its own Database's.
 
     Returns:
         A report of each thread. What is wrong with one (it can't be read or stored, it
@@ -97,11 +100,13 @@ async def import_threads(
 
     Raises:
         InvalidArgumentError: `batch` is below 1.
+        MissingTenantError: no tenant is given, and one is needed.
         ServerConnectionError, MigrationError and the like: nothing can be stored at all.
         What the source raises when its threads are listed.
     """
     checked_integer("batch", batch, least=1)
     checked_instance("target", target, PostgresSaver, "Pass the saver that the threads go to")
+    target = target.anew(tenant=target.tenants.of_call(tenant))
     reader = SourceReader("source", source)
     if thread_ids is None:
         wanted = await _all_threads(reader, batch)
@@ -118,12 +123,15 @@ async def import_threads(
     return ImportReport(threads=tuple(reports), dry_run=dry_run)
 
 
-async def take_active(reader: SourceReader, target: PostgresSaver, thread_id: str) -> None:
+async def take_active(
+    reader: SourceReader, target: PostgresSaver, thread_id: str, tenant_id: str
+) -> None:
     """`import_threads` of one that is about to be written to, and so counts as active now.
 
     Raises:
         TakeoverError, UnstorableValueError: the thread isn't whole in the target.
     """
+    target = target.anew(tenant=tenant_id)
     taking = _Takeover(reader, target, thread_id, _BATCH, _Progress(1, None))
     report = await taking.run(is_active=True)
     ImportReport(threads=(report,), dry_run=False).raise_first()
@@ -173,10 +181,10 @@ class TakenOver:
     went_on: bool
 
     @classmethod
-    async def of(cls, db: Database, thread_id: str) -> TakenOver | None:
-        """None where the thread didn't come, or not whole."""
+    async def of(cls, db: Database, session_id: UUID) -> TakenOver | None:
+        """None where the session's thread didn't come, or not whole."""
         statement = _STATEMENTS["select_taken_over"]
-        row = await db.fetch_one(statement.bind(session_id=session_id_of(thread_id)))
+        row = await db.fetch_one(statement.bind(session_id=session_id))
         return None if row is None else cls(**dict(row))
 
 
@@ -268,7 +276,7 @@ class _Lock:
 
 
 class _Takeover:
-    """The import of one thread."""
+    """The import of one thread: it becomes that tenant's which is the target's by default."""
 
     def __init__(
         self,
@@ -298,7 +306,7 @@ class _Takeover:
     async def run(self, *, is_active: bool = False) -> ThreadReport:
         """Imports the thread; what goes wrong with it stands in the report."""
         with self._reporting():
-            session_id = session_id_of(thread_id_text(self._thread_id))
+            session_id = self._session_id()
             async with _Lock.of(self._target.db, session_id) as self._lock:
                 with self._reporting():
                     await self._take()
@@ -309,6 +317,9 @@ class _Takeover:
                 if self._stored or (is_whole and came_to != self._came_to):
                     await self._lock.end(session_id, came_to, is_active=is_active)
         return self._report()
+
+    def _session_id(self) -> UUID:
+        return Address.of(thread_config(self._thread_id), self._target.tenants).session_id
 
     async def try_out(self) -> ThreadReport:
         """Finds out what `run` would do."""
@@ -375,7 +386,7 @@ class _Takeover:
     async def _take_keys(self, keys: Sequence[CheckpointKey]) -> None:
         here = set(await self._keys(SourceReader("target", self._stored_here)))
         # What came over already and isn't here was pruned or deleted since.
-        came = await TakenOver.of(self._target.db, self._thread_id)
+        came = await TakenOver.of(self._target.db, self._session_id())
         self._came_to = came_to = came.checkpoint_id if came else ""
         common = [key for key in keys if key in here]
         missing = [key for key in _after(keys, came_to) if key not in here]
@@ -393,7 +404,7 @@ class _Takeover:
             return
         taken = {*missing, *behind}
         if taken and came_to and self._lock is not None:
-            session_id = session_id_of(thread_id_text(self._thread_id))
+            session_id = self._session_id()
             begin = _STATEMENTS["begin_takeover"].bind(session_id=session_id)
             await self._target.db.fetch(begin)
         for chunk in _chunks([key for key in keys if key in taken], self._batch):
@@ -506,15 +517,14 @@ class _Takeover:
     async def _set_times(self, found: Sequence[CheckpointTuple]) -> None:
         """Of those whose time can be told; the others are of now."""
         given = [
-            (address.stored_ns, one.checkpoint["id"], time)
+            (stored_namespace(key_of(one).checkpoint_ns), one.checkpoint["id"], time)
             for one in found
             if (time := _time_of(one)) is not None
-            for address in [Address.of(one.config)]
         ]
         if given:
             namespaces, ids, times = map(list, zip(*given, strict=True))
             statement = _STATEMENTS["set_times"].bind(
-                session_id=session_id_of(self._thread_id),
+                session_id=self._session_id(),
                 checkpoint_nss=namespaces,
                 checkpoint_ids=ids,
                 times=times,
@@ -527,7 +537,7 @@ class _Takeover:
         for one in found:
             config, new = self._put_arguments(one)
             try:
-                address = Address.of(config)
+                address = Address.of(config, self._target.tenants)
                 encode_put(codec, address, config, one.checkpoint, one.metadata, new, {})
                 for task_id, task_path, writes in _tasks(one):
                     checkpoint_id = one.checkpoint["id"]

@@ -30,7 +30,8 @@ from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
 from langgraph_pgsaga.takeover.importing import TakenOver, take_active
 from langgraph_pgsaga.takeover.source import Saver, SourceReader, key_of, thread_of
-from langgraph_pgsaga.threads import Address, thread_id_text
+from langgraph_pgsaga.tenants import ALL, AllTenants, TenantScope, check_no_scope
+from langgraph_pgsaga.threads import Address, checkpoint_config, session_id_of, thread_id_text
 
 T = TypeVar("T")
 _PAGE = 50
@@ -48,16 +49,24 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
     home where it was. Once a thread has gone on in `new`, what `old` has of it isn't looked
     at any more: whoever still writes to `old` alone is not heard.
 
+    What `old` has is one tenant's: the threads of others are in `new` only.
+
     Neither saver is opened or closed here. The sync methods may be called from any thread
     but that of the event loop to which `old` is bound.
 
+    Args:
+        new: the saver that takes the threads over.
+        old: the saver that has them.
+        tenant: whose threads `old` has; None is that of the new saver's Database.
+
     Raises:
         InvalidArgumentError: `new` has single_writer.
+        MissingTenantError: no tenant is given, and one is needed.
         TakeoverError, UnstorableValueError: from everything that moves a thread: it couldn't
             be moved; nothing was written.
     """
 
-    def __init__(self, new: PostgresSaver, old: Saver) -> None:
+    def __init__(self, new: PostgresSaver, old: Saver, *, tenant: str | None = None) -> None:
         checked_instance("new", new, PostgresSaver, "Pass the saver that takes the threads over")
         super().__init__()
         # Not by way of the base class, which takes a serializer of length 0 for none.
@@ -68,7 +77,10 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         self.new = new
         self.old = old
         self._reader = SourceReader("old", old)
-        # The threads whose home is known to be `new`; those used least recently go first.
+        self.tenants = new.tenants
+        self._tenant_id = new.tenants.of_call(tenant)
+        # Of its threads those whose home is known to be `new`; the ones used least recently go
+        # first.
         self._moved: dict[str, None] = {}
         self._locks: WeakKeyDictionary[
             asyncio.AbstractEventLoop, WeakValueDictionary[str, asyncio.Lock]
@@ -76,10 +88,18 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
 
     # Where a thread is
 
+    def _may_be_old(self, tenant_id: str | AllTenants) -> bool:
+        """Whether `old` may have threads of the tenant."""
+        return tenant_id in (ALL, self._tenant_id)
+
+    async def _is_at_new(self, address: Address) -> bool:
+        return not self._may_be_old(address.tenant_id) or await self._is_new(address.thread_id)
+
     async def _is_new(self, thread_id: str) -> bool:
+        """Whether `new` is the home of a thread of the tenant whose threads `old` has."""
         if thread_id in self._moved:
             return True
-        came = await TakenOver.of(self.new.db, thread_id)
+        came = await TakenOver.of(self.new.db, session_id_of(thread_id, self._tenant_id))
         if came is not None and came.went_on:
             self._remember(thread_id)
             return True
@@ -93,21 +113,28 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         if len(self._moved) > _REMEMBERED_THREADS:
             self._moved.pop(next(iter(self._moved)), None)
 
-    async def ais_imported(self, thread_id: str) -> bool:
+    async def ais_imported(self, thread_id: str, *, tenant: str | None = None) -> bool:
         """Whether the thread is `new`'s: it was moved, or `old` hasn't got it."""
-        return await self._is_new(thread_id_text(thread_id))
+        return await self._is_at_new(self._address(thread_id, self.tenants.of_call(tenant)))
 
-    async def aimport_thread(self, thread_id: str) -> None:
+    async def aimport_thread(self, thread_id: str, *, tenant: str | None = None) -> None:
         """Takes the thread over, if `old` has it still, as the first write does."""
-        await self._move(thread_id_text(thread_id))
+        await self._move_at(self._address(thread_id, self.tenants.of_call(tenant)))
+
+    def _address(self, thread_id: str, tenant_id: str) -> Address:
+        return Address.of(checkpoint_config(thread_id, "", "", tenant_id))
+
+    async def _move_at(self, address: Address) -> None:
+        """Makes `new` the thread's home."""
+        if self._may_be_old(address.tenant_id):
+            await self._move(address.thread_id)
 
     async def _move(self, thread_id: str) -> None:
-        """Makes `new` the thread's home."""
         if thread_id in self._moved:
             return
         async with self._lock(thread_id):
             if not await self._is_new(thread_id):
-                await take_active(self._reader, self.new, thread_id)
+                await take_active(self._reader, self.new, thread_id, self._tenant_id)
             self._remember(thread_id)
 
     def _lock(self, thread_id: str) -> asyncio.Lock:
@@ -119,14 +146,29 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As PostgresSaver's, from the thread's home."""
-        thread_id = Address.of(config).thread_id
-        if not await self._is_new(thread_id):
-            found: CheckpointTuple | None = await self._reader.call("get_tuple", config)
-            return found
+        address = Address.of(config, self.tenants)
+        if not await self._is_at_new(address):
+            found: CheckpointTuple | None = await self._reader.call("get_tuple", _untold(config))
+            return None if found is None else self._told(found)
         here = await self.new.aget_tuple(config)
-        if here is not None:
-            self._remember(thread_id)
+        if here is not None and self._may_be_old(address.tenant_id):
+            self._remember(address.thread_id)
         return here
+
+    def _told(self, found: CheckpointTuple) -> CheckpointTuple:
+        """A tuple of the old saver, whose configs say whose thread it is."""
+        parent = found.parent_config
+        return found._replace(
+            config=self._told_config(found.config),
+            parent_config=None if parent is None else self._told_config(parent),
+        )
+
+    def _told_config(self, config: RunnableConfig) -> RunnableConfig:
+        tenant_id = self.tenants.in_config(self._tenant_id)
+        config = _untold(config)
+        if tenant_id is None:
+            return config
+        return {**config, "configurable": {**config["configurable"], "tenant_id": tenant_id}}
 
     async def alist(
         self,
@@ -135,18 +177,22 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        tenant: TenantScope = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """As PostgresSaver's: each thread from its home, all of them newest first."""
         options: dict[str, Any] = {"filter": filter, "before": before}
         if config is not None:
-            is_new = await self._is_new(Address.of(config).thread_id)
+            check_no_scope(tenant)
+            is_new = await self._is_at_new(Address.of(config, self.tenants))
             found = (
                 self.new.alist(config, limit=limit, **options)
                 if is_new
                 else self._listed_in_old(config, limit=limit, **options)
             )
+        elif self._may_be_old(self.tenants.of_listing(tenant)):
+            found = self._listed_in_both(tenant, options)
         else:
-            found = self._listed_in_both(options)
+            found = self.new.alist(None, limit=limit, tenant=tenant, **options)
         left = checked_limit(limit)
         if left is not None and left <= 0:
             return
@@ -157,28 +203,35 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
                 return
 
     async def _listed_in_old(
-        self, config: RunnableConfig | None, **options: Any
+        self, config: RunnableConfig | None, *, before: RunnableConfig | None, **options: Any
     ) -> AsyncIterator[CheckpointTuple]:
-        async for page in self._reader.pages(_itself, config, size=_PAGE, **options):
+        config = None if config is None else _untold(config)
+        options["before"] = None if before is None else _untold(before)
+        async for page in self._reader.pages(self._told, config, size=_PAGE, **options):
             if not self._reader.is_ordered:
                 page = sorted(page, key=key_of, reverse=True)
             for one in page:
                 yield one
 
-    async def _listed_in_both(self, options: dict[str, Any]) -> AsyncIterator[CheckpointTuple]:
+    async def _listed_in_both(
+        self, tenant: TenantScope, options: dict[str, Any]
+    ) -> AsyncIterator[CheckpointTuple]:
         homes: dict[str, bool] = {}
 
         async def at_home(
             found: AsyncIterator[CheckpointTuple], *, is_new: bool
         ) -> AsyncIterator[CheckpointTuple]:
             async for one in found:
-                thread_id = thread_of(one)
+                thread_id, tenant_id = thread_of(one), one.config["configurable"].get("tenant_id")
+                if not self._may_be_old(self.tenants.of_config(tenant_id)):
+                    yield one
+                    continue
                 if thread_id not in homes:
                     homes[thread_id] = await self._is_new(thread_id)
                 if homes[thread_id] is is_new:
                     yield one
 
-        new = at_home(self.new.alist(None, **options), is_new=True)
+        new = at_home(self.new.alist(None, tenant=tenant, **options), is_new=True)
         old = at_home(self._listed_in_old(None, **options), is_new=False)
         async for one in _merged(new, old):
             yield one
@@ -187,10 +240,10 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """As PostgresSaver's, from the thread's home."""
-        if await self._is_new(Address.of(config).thread_id):
+        if await self._is_at_new(Address.of(config, self.tenants)):
             return await self.new.aget_delta_channel_history(config=config, channels=channels)
         found: Mapping[str, DeltaChannelHistory] = await self._reader.call(
-            "get_delta_channel_history", config=config, channels=channels
+            "get_delta_channel_history", config=_untold(config), channels=channels
         )
         return found
 
@@ -204,7 +257,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As PostgresSaver's, once the thread is there."""
-        await self._move(Address.of(config).thread_id)
+        await self._move_at(Address.of(config, self.tenants))
         return await self.new.aput(config, checkpoint, metadata, new_versions)
 
     async def aput_writes(
@@ -215,7 +268,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """As PostgresSaver's, once the thread is there."""
-        await self._move(Address.of(config).thread_id)
+        await self._move_at(Address.of(config, self.tenants))
         await self.new.aput_writes(config, writes, task_id, task_path)
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
@@ -225,51 +278,73 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> ReadThroughSaver:
         """A copy whose savers may also load these types."""
         return ReadThroughSaver(
-            self.new.with_allowlist(extra_allowlist), self.old.with_allowlist(extra_allowlist)
+            self.new.with_allowlist(extra_allowlist),
+            self.old.with_allowlist(extra_allowlist),
+            tenant=self._tenant_id,
         )
 
     # Deleting and copying
 
-    async def adelete_thread(self, thread_id: str) -> None:
+    async def adelete_thread(self, thread_id: str, *, tenant: str | None = None) -> None:
         """Deletes the thread in both, in `old` first: half done, it isn't as it once was."""
-        await self._reader.call("delete_thread", thread_id_text(thread_id))
-        await self.new.adelete_thread(thread_id)
-        self._moved.pop(thread_id_text(thread_id), None)
+        name, tenant_id = thread_id_text(thread_id), self.tenants.of_call(tenant)
+        if self._may_be_old(tenant_id):
+            await self._reader.call("delete_thread", name)
+        await self.new.adelete_thread(thread_id, tenant=tenant_id)
+        if self._may_be_old(tenant_id):
+            self._moved.pop(name, None)
 
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+    async def adelete_for_runs(self, run_ids: Sequence[str], *, tenant: TenantScope = None) -> None:
         """Moves the threads of these runs, then deletes the runs from them.
 
         `old`, which many a saver couldn't do this in, keeps them, unread.
         """
         threads: dict[str, None] = {}
-        for run_id in (run_ids := checked_items("run_ids", run_ids)):
+        scope = self.tenants.of_listing(tenant)
+        run_ids = checked_items("run_ids", run_ids)
+        for run_id in run_ids if self._may_be_old(scope) else ():
             pages = self._reader.pages(thread_of, None, filter={"run_id": run_id}, size=_PAGE)
             async for page in pages:
                 threads.update(dict.fromkeys(page))
         for thread_id in threads:
             await self._move(thread_id)
-        await self.new.adelete_for_runs(run_ids)
+        await self.new.adelete_for_runs(run_ids, tenant=scope)
 
     async def acopy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
+        self,
+        source_thread_id: str,
+        target_thread_id: str,
+        *,
+        checkpoint_id: str | None = None,
+        tenant: str | None = None,
     ) -> None:
         """Moves both threads (the target is hardly there), then copies as PostgresSaver.
 
         Raises:
             ThreadExistsError: the target holds state already, in either saver.
         """
+        tenant_id = self.tenants.of_call(tenant)
         for thread_id in (source_thread_id, target_thread_id):
-            await self._move(thread_id_text(thread_id))
-        await self.new.acopy_thread(source_thread_id, target_thread_id, checkpoint_id=checkpoint_id)
+            await self._move_at(self._address(thread_id, tenant_id))
+        await self.new.acopy_thread(
+            source_thread_id, target_thread_id, checkpoint_id=checkpoint_id, tenant=tenant_id
+        )
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    async def aprune(
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        tenant: str | None = None,
+    ) -> None:
         """As PostgresSaver's, once the threads are there; "delete" deletes them in both."""
+        tenant_id = self.tenants.of_call(tenant)
         for thread_id in (thread_ids := checked_items("thread_ids", thread_ids)):
             if strategy in ("delete", "delete_all"):
-                await self.adelete_thread(thread_id)
+                await self.adelete_thread(thread_id, tenant=tenant_id)
             else:
-                await self._move(thread_id_text(thread_id))
-        await self.new.aprune(thread_ids, strategy=strategy)
+                await self._move_at(self._address(thread_id, tenant_id))
+        await self.new.aprune(thread_ids, strategy=strategy, tenant=tenant_id)
 
     # The same for sync callers
 
@@ -298,9 +373,10 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        tenant: TenantScope = None,
     ) -> Iterator[CheckpointTuple]:
         """`alist` for sync callers."""
-        found = self.alist(config, filter=filter, before=before, limit=limit)
+        found = self.alist(config, filter=filter, before=before, limit=limit, tenant=tenant)
 
         async def following() -> CheckpointTuple | None:
             return await anext(found, None)
@@ -334,29 +410,49 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         """`aput_writes` for sync callers."""
         self.call(self.aput_writes, config, writes, task_id, task_path)
 
-    def delete_thread(self, thread_id: str) -> None:
+    def delete_thread(self, thread_id: str, *, tenant: str | None = None) -> None:
         """`adelete_thread` for sync callers."""
-        self.call(self.adelete_thread, thread_id)
+        self.call(self.adelete_thread, thread_id, tenant=tenant)
 
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+    def delete_for_runs(self, run_ids: Sequence[str], *, tenant: TenantScope = None) -> None:
         """`adelete_for_runs` for sync callers."""
-        self.call(self.adelete_for_runs, run_ids)
+        self.call(self.adelete_for_runs, run_ids, tenant=tenant)
 
     def copy_thread(
-        self, source_thread_id: str, target_thread_id: str, *, checkpoint_id: str | None = None
+        self,
+        source_thread_id: str,
+        target_thread_id: str,
+        *,
+        checkpoint_id: str | None = None,
+        tenant: str | None = None,
     ) -> None:
         """`acopy_thread` for sync callers."""
         self.call(
-            self.acopy_thread, source_thread_id, target_thread_id, checkpoint_id=checkpoint_id
+            self.acopy_thread,
+            source_thread_id,
+            target_thread_id,
+            checkpoint_id=checkpoint_id,
+            tenant=tenant,
         )
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    def prune(
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        tenant: str | None = None,
+    ) -> None:
         """`aprune` for sync callers."""
-        self.call(self.aprune, thread_ids, strategy=strategy)
+        self.call(self.aprune, thread_ids, strategy=strategy, tenant=tenant)
 
 
-def _itself(found: CheckpointTuple) -> CheckpointTuple:
-    return found
+def _untold(config: RunnableConfig) -> RunnableConfig:
+    """The config without a tenant, as the old saver takes it."""
+    configurable = config.get("configurable") or {}
+    if "tenant_id" not in configurable:
+        return config
+    rest = {key: value for key, value in configurable.items() if key != "tenant_id"}
+    return {**config, "configurable": rest}
 
 
 async def _merged(

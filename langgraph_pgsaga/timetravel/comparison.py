@@ -16,7 +16,14 @@ from langgraph_pgsaga._arguments import checked_instance, checked_integer, check
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.timetravel import _compare_html, _text
 from langgraph_pgsaga.timetravel.changes import Diff, diff
-from langgraph_pgsaga.timetravel.forking import afork, areplay, command_of, fork_point_of, latest_of
+from langgraph_pgsaga.timetravel.forking import (
+    afork,
+    areplay,
+    command_of,
+    fork_point_of,
+    latest_of,
+    tenant_of,
+)
 from langgraph_pgsaga.timetravel.states import State, aget_state, checked_state, shown_of
 from langgraph_pgsaga.timetravel.steps import call, saver_of
 
@@ -76,7 +83,8 @@ class Comparison:
         """`discard` for async callers."""
         saver = saver_of(self.start.graph)
         for outcome in self.outcomes.values():
-            await saver.adelete_thread((outcome.config.get("configurable") or {})["thread_id"])
+            thread_id = (outcome.config.get("configurable") or {})["thread_id"]
+            await saver.adelete_thread(thread_id, tenant=tenant_of(self.start))
 
     def _state(self, name: str) -> State:
         outcome = self.outcomes.get(name)

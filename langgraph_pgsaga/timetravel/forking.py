@@ -58,7 +58,9 @@ def fork(
     if thread_id is None:
         here = get_state(state.graph, state)  # LangGraph would update one that is gone, too
         return update_state(state.graph, here, values, COPY if is_copy else as_node)
-    saver_of(state.graph).copy_thread(state.thread_id, thread_id, checkpoint_id=checkpoint_id)
+    saver_of(state.graph).copy_thread(
+        state.thread_id, thread_id, checkpoint_id=checkpoint_id, tenant=tenant_of(state)
+    )
     begun = get_state(state.graph, latest_of(state, thread_id))
     return begun if is_copy else update_state(state.graph, begun, values, as_node)
 
@@ -76,7 +78,7 @@ async def afork(
         here = await aget_state(state.graph, state)
         return await aupdate_state(state.graph, here, values, COPY if is_copy else as_node)
     await saver_of(state.graph).acopy_thread(
-        state.thread_id, thread_id, checkpoint_id=checkpoint_id
+        state.thread_id, thread_id, checkpoint_id=checkpoint_id, tenant=tenant_of(state)
     )
     begun = await aget_state(state.graph, latest_of(state, thread_id))
     return begun if is_copy else await aupdate_state(state.graph, begun, values, as_node)
@@ -146,6 +148,11 @@ def latest_of(state: State, thread_id: str | None = None) -> RunnableConfig:
     """The config of the latest state of the root graph, in this thread or another."""
     to: RunnableConfig = {"configurable": {"thread_id": thread_id or state.thread_id}}
     return moved(state.config, to)
+
+
+def tenant_of(state: State) -> str:
+    """Whose thread it is a state of."""
+    return Address.of(state.config, saver_of(state.graph).tenants).tenant_id
 
 
 def fork_point_of(state: State, thread_id: str | None) -> str:

@@ -51,6 +51,7 @@ from langgraph_pgsaga.errors import (
     MissingCheckpointError,
     NameTakenError,
 )
+from langgraph_pgsaga.tenants import Tenants
 from langgraph_pgsaga.threads import Address
 from langgraph_pgsaga.timetravel import _history_html, _text
 
@@ -62,18 +63,29 @@ class ReadThrough(Protocol):
     """ReadThroughSaver: some threads are another saver's until they are written to."""
 
     new: PostgresSaver
+    tenants: Tenants
 
-    async def ais_imported(self, thread_id: str) -> bool: ...
-    async def aimport_thread(self, thread_id: str) -> None: ...
+    async def ais_imported(self, thread_id: str, *, tenant: str | None = None) -> bool: ...
+    async def aimport_thread(self, thread_id: str, *, tenant: str | None = None) -> None: ...
     def call(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T: ...
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None: ...
     def alist(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]: ...
-    async def adelete_thread(self, thread_id: str) -> None: ...
+    async def adelete_thread(self, thread_id: str, *, tenant: str | None = None) -> None: ...
     def copy_thread(
-        self, source: str, target: str, *, checkpoint_id: str | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        checkpoint_id: str | None = None,
+        tenant: str | None = None,
     ) -> None: ...
     async def acopy_thread(
-        self, source: str, target: str, *, checkpoint_id: str | None = None
+        self,
+        source: str,
+        target: str,
+        *,
+        checkpoint_id: str | None = None,
+        tenant: str | None = None,
     ) -> None: ...
 
 
@@ -127,7 +139,7 @@ class History(Sequence[Step]):
     def __init__(self, graph: Source, config: RunnableConfig) -> None:
         self._graph = graph
         self._saver = saver = saver_of(graph)
-        self._address = Address.of(config)
+        self._address = Address.of(config, saver.tenants)
         first = _first_node(graph)
         self._pages = (
             _Pages(saver, self._address, first)
@@ -309,12 +321,13 @@ async def aname_checkpoint(
         NameTakenError: another checkpoint of the thread has this name.
         InvalidArgumentError: the name is empty, or holds what PostgreSQL text can't.
     """
-    address, saver = Address.of(config), saver_of(graph)
+    saver = saver_of(graph)
+    address = Address.of(config, saver.tenants)
     checked_text("name", name)
     if name == "":
         raise InvalidArgumentError(argument="name", problem="is empty; None takes a name away")
     if not isinstance(saver, PostgresSaver):
-        await saver.aimport_thread(address.thread_id)
+        await saver.aimport_thread(address.thread_id, tenant=address.tenant_id)
         saver = saver.new
     db = saver.db
     if conn is not None:
@@ -478,7 +491,10 @@ class _HomePages(_Pages):
 
     async def fetch(self, count: int | None) -> None:
         if self._has_moved is None:
-            self._has_moved = await self._both.ais_imported(self._address.thread_id)
+            address = self._address
+            self._has_moved = await self._both.ais_imported(
+                address.thread_id, tenant=address.tenant_id
+            )
         if self._has_moved:
             await super().fetch(count)
         elif not self.has(count):
@@ -486,7 +502,12 @@ class _HomePages(_Pages):
             self._done = True
 
     async def _list(self) -> None:
-        place = {"thread_id": self._address.thread_id, "checkpoint_ns": self._address.checkpoint_ns}
+        address = self._address
+        place = {
+            "thread_id": address.thread_id,
+            "checkpoint_ns": address.checkpoint_ns,
+            "tenant_id": address.tenant_id,
+        }
         found = [one async for one in self._both.alist({"configurable": place})]
         states = {one.checkpoint["id"]: _state_of(one) for one in found}
         rows = [_row_of(one) for one in found]

@@ -87,7 +87,7 @@ def methods_of(owner: object, prefix: str) -> Iterator[tuple[str, Callable[..., 
     But those that end or start something, or run a function that they are given.
     """
     left_out = {"close", "aclose", "setup", "asetup", "embedded", "from_conn_string", "call"}
-    for name in vars(type(owner)):
+    for name in list(vars(type(owner))):  # a class that is copied gets a name more
         found = getattr(owner, name)
         if not name.startswith("_") and inspect.isroutine(found) and name not in left_out:
             yield f"{prefix}.{name}", found
@@ -148,7 +148,7 @@ class World:
     def _good(self, name: str) -> dict[str, Any]:
         checkpoint = checkpoint_of(self.saver, {"c": 1})
         return {
-            "thread_id": "t",
+            "thread_id": "u" if name.endswith("delete_thread") else "t",
             "config": self.state.config,
             "graph": self.graph,
             "state": self.state,

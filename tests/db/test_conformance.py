@@ -20,6 +20,7 @@ from langgraph.checkpoint.conformance.report import CapabilityReport
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.tenants import TenantScope
 
 pytestmark = pytest.mark.anyio
 T = TypeVar("T")
@@ -57,9 +58,12 @@ class BlockingSaver(PostgresSaver):
         filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        tenant: TenantScope = None,
     ) -> AsyncIterator[CheckpointTuple]:
+        options: dict[str, Any] = {"filter": filter, "before": before, "tenant": tenant}
+
         def listed() -> Sequence[CheckpointTuple]:
-            return [*self._sync.list(config, filter=filter, before=before, limit=limit)]
+            return [*self._sync.list(config, limit=limit, **options)]
 
         for found in await self._drive(listed):
             yield found

@@ -183,7 +183,7 @@ async def test_transactions_that_stay_open_are_named(
             create or replace view agent_message_log as
             select t.thread_id, t.user_id, m.session_id, m.message_no, m.message_id,
               m.parent_message_no, m.message_type, m.role, ''::text as content, m.metadata,
-              m.created_at
+              m.created_at, t.tenant_id
             from agent_messages m
             join agent_sessions t on t.session_id = m.session_id
             """,

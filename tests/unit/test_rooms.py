@@ -19,6 +19,7 @@ LEVELS: list[set[str]] = [
     {"errors"},
     {"_fork", "_json", "_langgraph", "_same", "_text", "_times"},
     {"_arguments", "_cursor", "_message_text", "_process_bound"},
+    {"tenants"},
     {"threads"},
     {"embedded", "serde"},
     {"database"},
