@@ -6,11 +6,9 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypedDict
 
-import asyncpg
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import empty_checkpoint
@@ -21,6 +19,7 @@ from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import (
     CheckpointDeletedError,
 )
+from tests._connections import connection_of
 from tests._limits import HANG_SECONDS
 
 FULL = os.environ.get("PGSAGA_FULL") == "1"
@@ -142,27 +141,15 @@ async def all_finished(saver: PostgresSaver, threads: list[str]) -> None:
         assert len(history) == NODES + 2
 
 
-@asynccontextmanager
-async def administered(dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    conn = await asyncpg.connect(dsn)
-    try:
-        yield conn
-    finally:
-        await conn.close()
-
-
 async def no_transaction_stays_open(saver: PostgresSaver) -> None:
     """Every connection of the pool is free again, and none holds a transaction."""
-    conn = await saver.db.connect()
-    try:
+    async with connection_of(saver.db) as conn:
         busy = BACKENDS.format("count(*)") + " and state is distinct from 'idle'"
 
         async def all_idle() -> bool:
             return bool(await conn.fetchval(busy) == 0)
 
         await comes_true(all_idle)
-    finally:
-        await conn.close()
     pool = await saver.db._pool()
     async with asyncio.timeout(HANG_SECONDS):
         assert pool.pool is not None

@@ -7,6 +7,7 @@ They are forked, so that none waits for its imports, and begin when the pipe clo
 import os
 import sys
 import traceback
+from typing import Any
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.database import migrations
@@ -40,8 +41,9 @@ def become_newer() -> None:
 
 
 def setup(dsn: str, schema: str, start: int) -> int:
+    options: Any = {"slow_seconds": None}  # they wait for each other
     try:
-        with PostgresSaver.from_conn_string(dsn, schema=schema or None) as saver:
+        with PostgresSaver.from_conn_string(dsn, schema=schema or None, **options) as saver:
             os.read(start, 1)
             saver.setup()
     except BaseException:

@@ -21,6 +21,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.tenants import TenantScope
+from tests._connections import connected
 
 pytestmark = pytest.mark.anyio
 T = TypeVar("T")
@@ -189,10 +190,8 @@ async def test_conforms_with_each_option(dsn: str, options: dict[str, bool]) -> 
         lambda: PostgresSaver.from_conn_string(dsn, **given), already_set_up
     )
     assert_conforms(report)
-    async with PostgresSaver.from_conn_string(dsn) as plain:
-        conn = await plain.db.connect()
+    async with connected(dsn) as conn:
         types = await conn.fetch("select distinct type from agent_state_values")
-        await conn.close()
     # What the option is about did happen: with the key every value is sealed, without none.
     assert types
     assert all(("+aes" in row["type"]) is encrypted for row in types)

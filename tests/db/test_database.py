@@ -15,6 +15,7 @@ from langgraph_pgsaga.errors import (
     ServerConnectionError,
     TooManyRowsError,
 )
+from tests._connections import connection_of
 from tests.conftest import execute
 
 pytestmark = pytest.mark.anyio
@@ -110,9 +111,8 @@ async def test_each_new_connection_is_prepared_before_its_first_use(dsn: str) ->
             row = await db.fetch_one(look)
             assert row is not None
             assert row["found"] == "5MB"
-        own = await db.connect()
-        assert prepared[1:] == [own.get_server_pid()]
-        await own.close()
+        async with connection_of(db) as own:
+            assert prepared[1:] == [own.get_server_pid()]
 
 
 async def _raises(_: Connection) -> None:

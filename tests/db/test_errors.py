@@ -26,6 +26,7 @@ from langgraph_pgsaga.errors import (
     ServerError,
     ThreadExistsError,
 )
+from tests._connections import connection_of
 from tests.conftest import execute, with_database
 from tests.db._puts import checkpoint_of, config_of, put, stored
 
@@ -424,10 +425,9 @@ async def _ended(dsn: str, *, busy: bool, error: Exception | None = None) -> Non
         pid = await conn.fetchval("select pg_backend_pid()")
         if busy:
             await conn.execute("select pg_sleep(60)")
-        other = await database.connect()
-        while await other.fetchval("select count(*) from pg_stat_activity where pid = $1", pid):
-            await asyncio.sleep(0.01)
-        await other.close()
+        async with connection_of(database) as other:
+            while await other.fetchval("select count(*) from pg_stat_activity where pid = $1", pid):
+                await asyncio.sleep(0.01)
         if error is not None:
             raise error
         await conn.execute("select 1")

@@ -20,6 +20,7 @@ from langgraph.graph import END, START, StateGraph
 
 from langgraph_pgsaga import Database, PostgresSaver, _json
 from langgraph_pgsaga.errors import InvalidArgumentError, PgSagaError, UnstorableValueError
+from tests._connections import connection_of
 from tests._tables import SESSION_TABLES
 from tests.conftest import execute, fetch, with_database
 from tests.db._puts import checkpoint_of, config_of, put, stored
@@ -462,10 +463,9 @@ async def test_no_schema_name_ends_its_quotes(dsn: str) -> None:
     for attack in (INJECTION, 'x"; drop table public.agent_states; --'):
         async with PostgresSaver.from_conn_string(dsn, schema=attack) as saver:
             await saver.asetup()
-            conn = await saver.db.connect()
-            found = await conn.fetchval("select to_regclass('public.agent_states') is not null")
-            names = await conn.fetch("select nspname from pg_namespace")
-            await conn.close()
+            async with connection_of(saver.db) as conn:
+                found = await conn.fetchval("select to_regclass('public.agent_states') is not null")
+                names = await conn.fetch("select nspname from pg_namespace")
         assert found
         assert attack in {row["nspname"] for row in names}
 

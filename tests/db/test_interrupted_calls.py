@@ -17,13 +17,13 @@ from langgraph_pgsaga.errors import (
     ReadOnlyServerError,
     UnstorableValueError,
 )
+from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests.db._outages import (
     BACKENDS,
     FULL,
     QUESTION,
     Ledger,
-    administered,
     all_finished,
     chat_graph,
     comes_true,
@@ -70,7 +70,7 @@ async def test_a_call_that_is_cancelled_twice_is_no_error_of_the_loop(dsn: str) 
     """Where its rollback is cancelled in its turn, the connection serves others, silently."""
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    async with Database(dsn, max_size=1) as db, administered(dsn) as watcher:
+    async with Database(dsn, max_size=1) as db, connected(dsn) as watcher:
         for cancellations in (1, 2, 3):
             call = asyncio.ensure_future(db.run(lambda conn: conn.execute("select pg_sleep(60)")))
             async with asyncio.timeout(HANG_SECONDS):
@@ -91,8 +91,8 @@ async def test_a_cancelled_wait_for_a_lock_ends_on_the_server_too(dsn: str) -> N
     waiting = BACKENDS.format("count(*)") + " and wait_event_type = 'Lock'"
     async with (
         PostgresSaver.from_conn_string(dsn, max_size=2) as saver,
-        administered(dsn) as watcher,
-        administered(dsn) as locker,
+        connected(dsn) as watcher,
+        connected(dsn) as locker,
     ):
         await chat_graph(saver).ainvoke(QUESTION, config_of("t"))
 
@@ -178,7 +178,7 @@ async def test_puts_and_prunes_of_one_thread_get_along(dsn: str) -> None:
 @pytest.mark.parametrize("level", ["serializable", "repeatable read"])
 async def test_a_stricter_default_isolation_works(dsn: str, level: str) -> None:
     """Where the database's default isolation asks for repeats, the calls are repeated."""
-    async with administered(dsn) as conn:
+    async with connected(dsn) as conn:
         name = await conn.fetchval("select current_database()")
         await conn.execute(f"alter database {name} set default_transaction_isolation = '{level}'")
     async with PostgresSaver.from_conn_string(dsn) as saver:
@@ -193,7 +193,7 @@ async def test_a_read_only_database_is_a_clear_error(dsn: str) -> None:
     """It reads; a write is a ReadOnlyServerError, which says what to do."""
     async with PostgresSaver.from_conn_string(dsn) as saver:
         await chat_graph(saver).ainvoke(QUESTION, config_of("t"))
-    async with administered(dsn) as conn:
+    async with connected(dsn) as conn:
         name = await conn.fetchval("select current_database()")
         await conn.execute(f"alter database {name} set default_transaction_read_only = on")
     async with PostgresSaver.from_conn_string(dsn, retry_seconds=0.2) as saver:
@@ -210,7 +210,7 @@ async def test_calls_that_wait_say_so(
 ) -> None:
     """A line in the log now and then, for however many calls wait for a server."""
     monkeypatch.setattr(database, "_TOLD_EVERY_SECONDS", 1000.0)
-    async with administered(dsn) as conn, PostgresSaver.from_conn_string(dsn) as saver:
+    async with connected(dsn) as conn, PostgresSaver.from_conn_string(dsn) as saver:
         name = await conn.fetchval("select current_database()")
         await conn.execute(f"alter database {name} set default_transaction_read_only = on")
         ids = [{"thread_id": f"t{number}", "checkpoint_id": "1"} for number in range(8)]
@@ -232,7 +232,7 @@ async def test_calls_that_wait_say_so(
 
 async def test_a_failover_is_waited_for(dsn: str) -> None:
     """A write refused by a server that takes none, as a standby, succeeds once it does."""
-    async with administered(dsn) as conn, PostgresSaver.from_conn_string(dsn) as saver:
+    async with connected(dsn) as conn, PostgresSaver.from_conn_string(dsn) as saver:
         name = await conn.fetchval("select current_database()")
         await conn.execute(f"alter database {name} set default_transaction_read_only = on")
         run = asyncio.ensure_future(chat_graph(saver).ainvoke(QUESTION, config_of("t")))
@@ -253,7 +253,7 @@ async def test_a_failover_is_waited_for(dsn: str) -> None:
 
 async def test_one_connection_serves_many_calls(dsn: str) -> None:
     """With max_size=1, fifty runs at once wait for their turn."""
-    async with PostgresSaver.from_conn_string(dsn, max_size=1) as saver, administered(dsn) as conn:
+    async with PostgresSaver.from_conn_string(dsn, max_size=1) as saver, connected(dsn) as conn:
         threads, graph = new_threads(50), chat_graph(saver)
         runs = asyncio.gather(*(graph.ainvoke(QUESTION, config_of(t)) for t in threads))
         most = 0

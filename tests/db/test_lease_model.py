@@ -46,6 +46,8 @@ EVENTS = (
 # Paths of six events are three times as many.
 DEPTH = 6 if os.environ.get("PGSAGA_FULL") == "1" else 5
 AT_ONCE = 100
+# No lease ends or is renewed by itself, however long a way takes on a busy machine.
+LEASE_SECONDS = 86_400.0
 
 
 # The model
@@ -304,7 +306,7 @@ class Real:
         await self.actors[name].end()
 
     async def block_begins(self, name: str) -> None:
-        self.block = self.savers.blocks.lease(self.thread_id)
+        self.block = self.savers.blocks.lease(self.thread_id, seconds=LEASE_SECONDS)
         await self.block.__aenter__()
         assert self.block._lease is not None
         self.lease_ids[self.block._lease.lease_id] = name
@@ -390,7 +392,9 @@ async def test_every_event_in_every_state_does_what_the_table_says(dsn: str) -> 
     found = ways()
     left = asyncio.Semaphore(AT_ONCE)
     async with (
-        PostgresSaver.from_conn_string(dsn, single_writer=True) as runs,
+        PostgresSaver.from_conn_string(
+            dsn, single_writer=True, lease_seconds=LEASE_SECONDS
+        ) as runs,
         PostgresSaver.from_conn_string(dsn) as blocks,
         PostgresSaver.from_conn_string(dsn) as plain,
         asyncpg.create_pool(dsn, max_size=10) as conn,

@@ -23,6 +23,7 @@ from langgraph_pgsaga.errors import (
     StatementTimeoutError,
 )
 from langgraph_pgsaga.threads import session_id_of
+from tests._connections import connection_of
 from tests._proxy import Proxy
 from tests.conftest import execute
 from tests.db._puts import checkpoint_of, config_of
@@ -89,9 +90,8 @@ async def test_limits_that_nobody_set_are_set(dsn: str) -> None:
     """In a pool and outside."""
     async with Database(dsn) as db:
         assert await limits_of(db) == (10_000, 60_000)
-        own = await db.connect()
-        assert await limits_of(db, own) == (10_000, 60_000)
-        await own.close()
+        async with connection_of(db) as own:
+            assert await limits_of(db, own) == (10_000, 60_000)
 
 
 async def test_what_the_user_sets_counts(dsn: str) -> None:

@@ -34,6 +34,7 @@ from langgraph_pgsaga.errors import (
     ServerError,
     UnknownMigrationError,
 )
+from tests._connections import connection_of
 from tests._limits import HANG_SECONDS
 from tests._servers import find_programs, postgres_server
 from tests.conftest import execute, fetch
@@ -362,9 +363,8 @@ async def test_a_failing_file_leaves_nothing(empty_dsn: str) -> None:
         with pytest.raises(ServerError, match="division by zero"):
             await migrate(db, migrations=[good, bad])
         found = await migration_status(db, migrations=[good, bad])
-        conn = await db.connect()
-        names = await conn.fetch("select tablename from pg_tables where schemaname = 'public'")
-        await conn.close()
+        async with connection_of(db) as conn:
+            names = await conn.fetch("select tablename from pg_tables where schemaname = 'public'")
     assert [s.applied_at is not None for s in found] == [True, False]
     assert {row["tablename"] for row in names} == {"good", "pgsaga_migrations"}
 

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import asyncpg
 import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -29,6 +28,7 @@ from langgraph_pgsaga.errors import (
     ServerError,
 )
 from langgraph_pgsaga.threads import session_id_of
+from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests._proxy import Proxy
 from tests.db._crowd import MESSAGES
@@ -52,15 +52,6 @@ async def values_of(saver: PostgresSaver, config: RunnableConfig) -> dict[str, A
     found = await PostgresSaver(saver.db).aget_tuple(config)
     assert found is not None
     return found.checkpoint["channel_values"]
-
-
-@asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    conn = await asyncpg.connect(dsn)
-    try:
-        yield conn
-    finally:
-        await conn.close()
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ from langgraph_pgsaga.errors import (
     ThreadExistsError,
 )
 from langgraph_pgsaga.sessions import Sessions
+from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests.db._outages import (
     BACKENDS,
@@ -35,7 +36,6 @@ from tests.db._outages import (
     QUESTION,
     RUNS,
     Ledger,
-    administered,
     all_finished,
     chat_graph,
     comes_true,
@@ -120,7 +120,7 @@ def _grown(
 async def test_terminated_backends_lose_nothing(dsn: str) -> None:
     """Runs finish, whole and without an error, though every backend is terminated repeatedly."""
     terminate = BACKENDS.format("count(pg_terminate_backend(pid))")
-    async with administered(dsn) as conn, PostgresSaver.from_conn_string(dsn) as saver:
+    async with connected(dsn) as conn, PostgresSaver.from_conn_string(dsn) as saver:
         threads, ended, killed = new_threads(), False, 0
         ledger = Ledger(saver)
         graph = chat_graph(saver)
@@ -145,7 +145,7 @@ def test_terminated_backends_lose_nothing_for_sync_callers(dsn: str) -> None:
 
     async def terminate_until(ended: Callable[[], bool]) -> int:
         killed = 0
-        async with administered(dsn) as conn:
+        async with connected(dsn) as conn:
             while not ended():
                 killed += await conn.fetchval(terminate)
                 await comes_true(_grown(steps, 4, ended))
@@ -327,7 +327,7 @@ async def test_a_session_whose_answer_is_lost_is_created_once(dsn: str, cut: lis
 
 async def test_a_copy_survives_terminated_backends(dsn: str) -> None:
     """A connection that was lost while it was idle is replaced for a copy as for any call."""
-    async with PostgresSaver.from_conn_string(dsn) as saver, administered(dsn) as conn:
+    async with PostgresSaver.from_conn_string(dsn) as saver, connected(dsn) as conn:
         source, target = new_threads(2)
         await chat_graph(saver).ainvoke(QUESTION, config_of(source))
         assert await conn.fetchval(BACKENDS.format("count(pg_terminate_backend(pid))"))

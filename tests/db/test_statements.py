@@ -17,6 +17,7 @@ from langgraph_pgsaga import Database, PostgresSaver, sync
 from langgraph_pgsaga.database import Statement, load_migrations, load_statements, migrate
 from langgraph_pgsaga.doctor import CheckStatus, diagnose, privileges
 from langgraph_pgsaga.sessions import RetentionPolicy
+from tests._connections import connection_of
 from tests.conftest import execute, with_database
 from tests.db._hostile_schema import plant
 from tests.db._puts import config_of, put
@@ -52,12 +53,8 @@ _STATEMENTS = [
 @pytest.mark.parametrize("statement", _STATEMENTS, ids=lambda s: s.name)
 async def test_statement_has_the_types_that_its_header_says(dsn: str, statement: Statement) -> None:
     """A misspelt column or a wrong header fails here, before any data is touched."""
-    async with Database(dsn) as db:
-        conn = await db.connect()
-        try:
-            await _check_types(conn, db, statement)
-        finally:
-            await conn.close()
+    async with Database(dsn) as db, connection_of(db) as conn:
+        await _check_types(conn, db, statement)
 
 
 async def _check_types(
@@ -92,8 +89,7 @@ async def test_the_privileges_that_doctor_looks_for_are_those_that_statements_ne
     """Without any one of them a statement is refused, and without the others none is."""
     role = f"needs_{urlsplit(dsn).path.removeprefix('/pgsaga_test_')}"
     asked = "explain (generic_plan) "
-    async with Database(dsn) as db:
-        conn = await db.connect()
+    async with Database(dsn) as db, connection_of(db) as conn:
         if conn.get_server_version().major < 16:
             pytest.skip("before PostgreSQL 16 nothing explains a statement with parameters")
         texts = [asked + db.text(s) for s in _STATEMENTS if s.name not in _OF_MIGRATIONS]
@@ -112,7 +108,6 @@ async def test_the_privileges_that_doctor_looks_for_are_those_that_statements_ne
                 await conn.execute(f"grant {privilege} on {kind} {name} to {role}")
         await begun.rollback()
         await conn.execute(f"drop role {role}")
-        await conn.close()
 
 
 async def _refused(
@@ -177,8 +172,7 @@ async def test_nothing_of_public_is_what_a_statement_means(hostile_dsn: str) -> 
     exact type ('x'::text).
     """
     open_: list[object] = []
-    async with Database(hostile_dsn, schema="own") as db:
-        conn = await db.connect()
+    async with Database(hostile_dsn, schema="own") as db, connection_of(db) as conn:
         for statement in _STATEMENTS:
             if statement.name == "create_migrations_table":  # a utility, with nothing to resolve
                 continue
@@ -193,21 +187,18 @@ async def test_nothing_of_public_is_what_a_statement_means(hostile_dsn: str) -> 
             except asyncpg.PostgresError as error:
                 open_.append((statement.name, str(error)))
             await begun.rollback()
-        await conn.close()
     assert open_ == []
 
 
 async def test_types_are_the_same_beside_others_objects(hostile_dsn: str) -> None:
     """Parameters whose type PostgreSQL has to find out, the driver's own question among them."""
     wrong: list[str] = []
-    async with Database(hostile_dsn, schema="own") as db:
-        conn = await db.connect()
+    async with Database(hostile_dsn, schema="own") as db, connection_of(db) as conn:
         for statement in _STATEMENTS:
             try:
                 await _check_types(conn, db, statement)
             except (AssertionError, asyncpg.PostgresError) as error:
                 wrong.append(f"{statement.name}: {str(error)[:200]}")
-        await conn.close()
     assert wrong == []
 
 

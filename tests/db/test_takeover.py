@@ -33,6 +33,7 @@ from langgraph_pgsaga.errors import (
     UnstorableValueError,
 )
 from langgraph_pgsaga.takeover import ImportProgress, import_threads
+from tests._connections import connection_of
 from tests._graphs import Saver
 from tests.db import _histories as histories
 from tests.db._histories import HISTORIES, config_of, resume
@@ -374,12 +375,11 @@ async def test_what_differs_is_named_but_not_shown(
     """A checkpoint that was altered here is an entry with its place, without the payload."""
     await histories.talk(histories.chat(old), config_of("t"))
     await import_threads(old, saver)
-    conn = await saver.db.connect()
-    await conn.execute(
-        'update agent_states set metadata = metadata || \'{"plan": "secret"}\' '
-        "where checkpoint_id = (select max(checkpoint_id) from agent_states)"
-    )
-    await conn.close()
+    async with connection_of(saver.db) as conn:
+        await conn.execute(
+            'update agent_states set metadata = metadata || \'{"plan": "secret"}\' '
+            "where checkpoint_id = (select max(checkpoint_id) from agent_states)"
+        )
     (thread,) = (await import_threads(old, saver)).failed
     (error,) = thread.errors
     assert isinstance(error, TakeoverMismatchError)

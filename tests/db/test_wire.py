@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, TypedDict
 
 import asyncpg
@@ -17,6 +18,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 
 from langgraph_pgsaga import Database, PostgresSaver
+from tests._connections import connection_of
 from tests._proxy import ClientMessages, Proxy, Traffic
 
 pytestmark = pytest.mark.anyio
@@ -312,19 +314,18 @@ async def test_what_libpq_would_set_is_set_without_a_statement(
     """Keepalives are the socket's, in a pool and outside; PGOPTIONS and the name the server's."""
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=3MB -c jit=on")
     parameters = "&keepalives_idle=77&fallback_application_name=mine"
-    async with Database(proxy.dsn() + parameters) as db:
+    async with Database(proxy.dsn() + parameters) as db, AsyncExitStack() as stack:
         with proxy.recording() as traffic:
-            connection = await db.connect()
+            connection = await stack.enter_async_context(connection_of(db))
         assert traffic.statements == 1  # which looks for limits of time
-        async with db.transaction() as pooled:
-            assert _keepalive(pooled) == _keepalive(connection) == (1, 77)
-            for setting, value in (
-                ("work_mem", "3MB"),
-                ("jit", "on"),
-                ("application_name", "mine"),
-            ):
-                assert await pooled.fetchval("select current_setting($1)", setting) == value
-        await connection.close()
+        pooled = await stack.enter_async_context(db.transaction())
+        assert _keepalive(pooled) == _keepalive(connection) == (1, 77)
+        for setting, value in (
+            ("work_mem", "3MB"),
+            ("jit", "on"),
+            ("application_name", "mine"),
+        ):
+            assert await pooled.fetchval("select current_setting($1)", setting) == value
 
 
 def test_keepalives_on_uvloop(proxy: Proxy) -> None:
@@ -332,11 +333,9 @@ def test_keepalives_on_uvloop(proxy: Proxy) -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def kept() -> tuple[int, int]:
-        async with Database(f"{proxy.dsn()}&keepalives_idle=77") as db:
-            connection = await db.connect()
-            found = _keepalive(connection)
-            await connection.close()
-            return found
+        url = f"{proxy.dsn()}&keepalives_idle=77"
+        async with Database(url) as db, connection_of(db) as connection:
+            return _keepalive(connection)
 
     assert uvloop.run(kept()) == (1, 77)
 
