@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.timetravel import history, name_checkpoint
 from tests._limits import HANG_SECONDS
+from tests._prepared import run_prepared
 
 NO_DSN = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "PGSAGA_DSN"))}
 # Moves the cursor, colours, rings, sets the window's title; markup of the table's library.
@@ -29,9 +30,12 @@ DANGEROUS = ("\x1b", "\x07", "\x9b", "\u202e", "\x00")
 
 def pgsaga(*args: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end, without a terminal."""
+    environment = {**NO_DSN, "COLUMNS": "100", **env}
+    if not any(name.startswith("PYTHON") for name in env):
+        return run_prepared("-m", "langgraph_pgsaga", *args, env=environment, stdin=stdin)
     return subprocess.run(
         [sys.executable, "-m", "langgraph_pgsaga", *args],
-        env={**NO_DSN, "COLUMNS": "100", **env},
+        env=environment,
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,

@@ -6,6 +6,8 @@ help and completion answer at once.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from typing import Annotated, Any
 
@@ -75,6 +77,8 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 
 def main() -> None:
     """The console script: errors of the package are one line on stderr."""
+    # The last thing that is done: Python's own end would look through all that was imported.
+    atexit.register(gc.freeze)
     open_streams()
     try:
         sys.exit(app(prog_name="pgsaga", standalone_mode=False))

@@ -21,6 +21,7 @@ from langgraph_pgsaga import __version__
 from langgraph_pgsaga.cli import app, reference
 from tests._cli import NO_DSN, pgsaga
 from tests._limits import HANG_SECONDS
+from tests._prepared import run_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 # Every command that reads or writes the tables, so that it gets as far as doing that.
@@ -140,6 +141,15 @@ def test_help_and_completion_load_nothing_heavy() -> None:
         timeout=HANG_SECONDS,
     )
     assert done.stdout == "[]\n"
+
+
+def test_the_end_looks_through_nothing_that_was_imported() -> None:
+    """What a command leaves is frozen, after all else that is done at its end."""
+    source = (
+        "import atexit, gc, sys; atexit.register(lambda: print(gc.get_freeze_count() > 0));"
+        "from langgraph_pgsaga.cli import main; sys.argv[1:] = ['--version']; main()"
+    )
+    assert run_prepared("-c", source, env=NO_DSN).stdout.endswith("\nTrue\n")
 
 
 def test_the_version() -> None:

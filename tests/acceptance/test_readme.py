@@ -6,8 +6,6 @@ import asyncio
 import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,8 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga.embedded import EmbeddedServer
-from tests._limits import HANG_SECONDS
+from tests._cli import pgsaga
+from tests._prepared import run_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -46,15 +45,8 @@ def server_folder(public_tmp: Path) -> Iterator[Path]:
 
 
 def run_python(source: str, folder: Path, cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", source],
-        env={**os.environ, "PGSAGA_EMBEDDED_PATH": str(folder), "PYTHONPATH": str(ROOT)},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=False,
-    )
+    environment = {**os.environ, "PGSAGA_EMBEDDED_PATH": str(folder)}
+    done = run_prepared("-c", source, env=environment, cwd=cwd)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 
@@ -130,14 +122,7 @@ def test_commands_exist(line: str, dsn: str) -> None:
     """A pgsaga line runs; a make line names a target; a pip line names a real extra."""
     words = shlex.split(line.replace("$PGSAGA_DSN", dsn))
     if words[0] == "pgsaga":
-        done = subprocess.run(
-            [sys.executable, "-m", "langgraph_pgsaga", *words[1:]],
-            env={**os.environ, "PGSAGA_DSN": dsn},
-            capture_output=True,
-            text=True,
-            timeout=HANG_SECONDS,
-            check=False,
-        )
+        done = pgsaga(*words[1:], PGSAGA_DSN=dsn)
         # The tests' own server may be one that a doctor warns of.
         assert done.returncode in ({0, 3} if words[1:] == ["doctor"] else {0}), done.stderr
     elif words[0] == "make":
