@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Mapping
 
+import psutil  # type: ignore[import-untyped]
+
 from tests._cli import NO_DSN
 from tests._limits import HANG_SECONDS
 
@@ -34,6 +36,16 @@ def at_terminal(
         except OSError:  # its end was closed
             break
         for text in [text for text in waiting if text in shown]:
+            _wait_until_it_reads(pid)
             os.write(terminal, waiting.pop(text).encode())
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+
+
+def _wait_until_it_reads(pid: int) -> None:
+    """A Ctrl-C just before Python reads a line is noticed when the line has come, as it says."""
+    process = psutil.Process(pid)
+    deadline = time.monotonic() + HANG_SECONDS
+    while process.status() != psutil.STATUS_SLEEPING:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
