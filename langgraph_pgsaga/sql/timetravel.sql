@@ -32,6 +32,16 @@ where s.session_id = $1
 order by s.position desc
 limit $4;
 
+-- name: list_failed_calls
+-- The tasks of a checkpoint that a node or entrypoint called, and that failed: their callers know.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text
+-- columns: task_id text
+-- shard: session_id
+select w.task_id
+from {schema}.agent_state_writes w
+where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = $3
+  and w.channel = '__error__' and starts_with(w.task_path, '~__pregel_push, ~'::text);
+
 -- name: name_checkpoint
 -- Gives a checkpoint (without an id, the latest) a name, or takes it away. No row where it isn't
 -- there, or another has the name: that fails no transaction, as long as the session is locked.

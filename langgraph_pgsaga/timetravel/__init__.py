@@ -20,6 +20,7 @@ from langgraph_pgsaga.timetravel.steps import (
     History,
     Step,
     aname_checkpoint,
+    aopen_errors,
     history,
     name_checkpoint,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "aget_state",
     "alist_states",
     "aname_checkpoint",
+    "aopen_errors",
     "areplay",
     "at",
     "aupdate_state",

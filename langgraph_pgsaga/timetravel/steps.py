@@ -356,6 +356,18 @@ async def _name(
     raise NameTakenError(thread_id=address.thread_id, name=name)
 
 
+async def aopen_errors(saver: PostgresSaver, found: CheckpointTuple) -> list[Any]:
+    """The errors that a checkpoint's tasks ended with: no handler took them, and no caller."""
+    address = Address.of(found.config)
+    asked = _STATEMENTS["list_failed_calls"].bind(
+        session_id=address.session_id,
+        checkpoint_ns=address.stored_ns,
+        checkpoint_id=address.checkpoint_id,
+    )
+    called = {row["task_id"] for row in await saver.db.fetch(asked)}
+    return open_errors([w for w in found.pending_writes or () if w[0] not in called])
+
+
 def call(saver: Saver, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
     """What `await function(...)` gives, for sync callers."""
     run = saver.db.portal.call if isinstance(saver, PostgresSaver) else saver.call
@@ -510,20 +522,25 @@ class _HomePages(_Pages):
         }
         found = [one async for one in self._both.alist({"configurable": place})]
         states = {one.checkpoint["id"]: _state_of(one) for one in found}
-        rows = [_row_of(one) for one in found]
+        went_on = {_parent_id(one) for one in found if one.metadata.get("source") == "loop"}
+        rows = [_row_of(one, went_on=one.checkpoint["id"] in went_on) for one in found]
         page = _Page(rows, states, {key: {} for key in states})
         self.steps.extend(self._step(row, page) for row in rows)
 
 
-def _row_of(found: CheckpointTuple) -> dict[str, Any]:
+def _row_of(found: CheckpointTuple, *, went_on: bool) -> dict[str, Any]:
     """What a row of list_steps says, of a checkpoint of another saver."""
-    parent = found.parent_config
     return {
         "checkpoint_id": found.checkpoint["id"],
-        "parent_checkpoint_id": parent["configurable"]["checkpoint_id"] if parent else None,
+        "parent_checkpoint_id": _parent_id(found),
         "checkpoint_name": None,
-        "marks": _marks_of(found),
+        "marks": _marks_of(found, went_on=went_on),
     }
+
+
+def _parent_id(found: CheckpointTuple) -> str | None:
+    parent = found.parent_config
+    return parent["configurable"]["checkpoint_id"] if parent else None
 
 
 def _state_of(found: CheckpointTuple) -> StateData:
@@ -532,10 +549,16 @@ def _state_of(found: CheckpointTuple) -> StateData:
     return StateData({**found.checkpoint}, found.metadata, triggers, None)
 
 
-def _marks_of(found: CheckpointTuple) -> set[str]:
+def _marks_of(found: CheckpointTuple, *, went_on: bool) -> set[str]:
+    """Other savers don't give the paths of tasks, which tell what another task called.
+
+    But a run that `went_on` from here did so without errors; and at an input, where there is
+    one task, that one hasn't failed if it asks.
+    """
     writes = found.pending_writes or ()
-    errors = {ERROR} if open_errors(writes) else set()
-    return {channel for _, channel, _ in writes if channel != ERROR} | errors
+    marks = {channel for _, channel, _ in writes if channel != ERROR}
+    asks_at_input = INTERRUPT in marks and found.metadata.get("source") == "input"
+    return marks if went_on or asks_at_input or not open_errors(writes) else marks | {ERROR}
 
 
 def _cells(step: Step) -> _history_html.Cells:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
 from tests._cli import DANGEROUS, HOSTILE, answer, config_of, name_step, order, output, pgsaga, shop
@@ -199,6 +202,7 @@ async def test_delta_channels_and_failures_are_told(dsn: str) -> None:
         saver = PostgresSaver(database)
         await turns(deltas(saver), config_of("deltas"))
         await fail(failing(saver), config_of("failed"))
+        await asks_after_a_failed_call(saver).ainvoke(1, config_of("asks"))
     found = answer("show", "deltas", "--dsn", dsn)
     assert found["delta_channels"] == ["items"] or "items" in found["values"]
     early = answer("show", "deltas", "--step", "1", "--dsn", dsn)
@@ -206,6 +210,24 @@ async def test_delta_channels_and_failures_are_told(dsn: str) -> None:
     failed = answer("show", "failed", "--dsn", dsn)
     assert "broken" in json.dumps(failed["errors"])
     assert answer("history", "failed", "--dsn", dsn)["checkpoints"][0]["has_error"] is True
+    assert answer("show", "asks", "--dsn", dsn)["errors"] == []
+    assert "failed" not in output("show", "asks", "--dsn", dsn)
+
+
+def asks_after_a_failed_call(saver: PostgresSaver) -> Any:
+    """An entrypoint that caught what it called."""
+
+    @task
+    async def breaks() -> None:
+        raise OSError("broken")
+
+    @entrypoint(checkpointer=saver)
+    async def work(value: int) -> Any:
+        with suppress(OSError):
+            await breaks()
+        return interrupt("go on?")
+
+    return work
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Sequence
@@ -15,16 +16,18 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Command, RetryPolicy, StateSnapshot
+from langgraph.types import Command, RetryPolicy, StateSnapshot, interrupt
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga._langgraph import open_errors
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError, NameTakenError
 from langgraph_pgsaga.serde.serializer import SafeSerializer
+from langgraph_pgsaga.takeover import ReadThroughSaver
 from langgraph_pgsaga.timetravel import (
     Step,
     abisect,
     aname_checkpoint,
+    aopen_errors,
     bisect,
     diff,
     get_state,
@@ -382,25 +385,71 @@ def test_an_error_that_a_handler_took_is_no_failure(sync_saver: PostgresSaver) -
     assert len(open_errors(newest.pending_writes or ())) == 1
 
 
-@pytest.mark.parametrize("is_caught", [True, False])
-def test_an_error_that_a_function_caught_is_no_failure(
-    sync_saver: PostgresSaver, is_caught: bool
-) -> None:
-    """What an entrypoint calls may fail; the step fails where the entrypoint does."""
+@task
+def broken() -> None:
+    raise OSError("broken")
 
-    @task
-    def breaks() -> None:
-        raise OSError("broken")
 
-    @entrypoint(checkpointer=sync_saver)
-    def work(value: int) -> int:
-        with suppress(OSError) if is_caught else nullcontext():
-            breaks().result()
+def function(saver: Any, ending: str) -> Any:
+    """An entrypoint that catches what it called, unless that ends it, and then ends otherwise."""
+
+    @entrypoint(checkpointer=saver)
+    def work(value: int) -> Any:
+        with nullcontext() if ending == "uncaught" else suppress(OSError):
+            broken().result()
+        if ending == "asks":
+            interrupt("may I?")
+        if ending == "fails itself":
+            raise KeyError("its own")
         return value
 
-    with nullcontext() if is_caught else pytest.raises(OSError, match="broken"):
-        work.invoke(1, thread())
-    assert any(step.has_error for step in history(work, thread())) is not is_caught
+    return work
+
+
+def calling(saver: Any, ending: str) -> Any:
+    """A node that does so."""
+
+    def work(state: Any) -> Any:
+        with nullcontext() if ending == "uncaught" else suppress(OSError):
+            broken().result()
+        return {"seen": ["worked"]}
+
+    builder = StateGraph(State)
+    builder.add_node("work", work)
+    builder.add_edge(START, "work")
+    return builder.compile(checkpointer=saver)
+
+
+# How many errors are the step's own.
+ENDINGS: list[tuple[Any, str, int]] = [
+    (function, "returns", 0),
+    (function, "asks", 0),
+    (function, "fails itself", 1),
+    (function, "uncaught", 1),
+    (calling, "returns", 0),
+    (calling, "uncaught", 1),
+]
+
+
+@pytest.mark.parametrize(("make", "ending", "own"), ENDINGS)
+def test_an_error_that_a_function_caught_is_no_failure(
+    sync_saver: PostgresSaver, make: Any, ending: str, own: int
+) -> None:
+    """What a function calls may fail; the step fails where the function does. In a thread of
+    another saver, too."""
+    memory = InMemorySaver()
+    both = ReadThroughSaver(sync_saver, memory)
+    for saver in (sync_saver, memory):
+        given: Any = 1 if make is function else {"seen": []}
+        with pytest.raises((OSError, KeyError)) if own else nullcontext():
+            make(saver, ending).invoke(given, thread("t" if saver is sync_saver else "old"))
+    errors = [
+        sync_saver.db.portal.call(aopen_errors, sync_saver, one) for one in sync_saver.list(None)
+    ]
+    assert sum(map(len, errors)) == own
+    for name in ("t", "old"):
+        assert sum(step.has_error for step in history(both, thread(name))) == own, name
+    assert not asyncio.run(both.ais_imported("old"))
 
 
 def test_a_node_that_is_tried_again_has_not_failed(sync_saver: PostgresSaver) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,16 +60,19 @@ def show(
       pgsaga show order-1 --node ask_customer --import shop.state
       pgsaga show order-1 --time 2026-01-31T12:00:00+00:00
     """
+    from langgraph_pgsaga.timetravel import aopen_errors
+
     with opened_saver(dsn, schema, imports) as saver:
         steps = checkpoints.history_of(saver, thread, ns)
         chosen = checkpoints.chosen(
             steps, thread, checkpoint=checkpoint, step=step, name=name, node=node, time=time
         )
         found = _state(saver, thread, chosen)
+        errors = saver.db.portal.call(aopen_errors, saver, found)
     if as_json:
-        write_json(_plain_state(thread, ns, chosen, found))
+        write_json(_plain_state(thread, ns, chosen, found, errors))
     else:
-        write(_state_text(thread, chosen, found))
+        write(_state_text(thread, chosen, found, errors))
 
 
 # Or the step -1 would be taken for an option.
@@ -156,12 +160,6 @@ def _written(found: CheckpointTuple, channel: str) -> list[Any]:
     return [value for _, name, value in found.pending_writes or () if name == channel]
 
 
-def _errors(found: CheckpointTuple) -> list[Any]:
-    from langgraph_pgsaga._langgraph import open_errors
-
-    return open_errors(found.pending_writes or ())
-
-
 def _interrupts(found: CheckpointTuple) -> list[Any]:
     waiting = _written(found, "__interrupt__")
     every = [
@@ -170,7 +168,9 @@ def _interrupts(found: CheckpointTuple) -> list[Any]:
     return [getattr(one, "value", one) for one in every]
 
 
-def _plain_state(thread: str, namespace: str, step: Step, found: CheckpointTuple) -> dict[str, Any]:
+def _plain_state(
+    thread: str, namespace: str, step: Step, found: CheckpointTuple, errors: Sequence[Any]
+) -> dict[str, Any]:
     from langgraph_pgsaga.cli.plain import plain
 
     return {
@@ -178,7 +178,7 @@ def _plain_state(thread: str, namespace: str, step: Step, found: CheckpointTuple
         "checkpoint_ns": namespace,
         **plain_step(step),
         "interrupts": plain(_interrupts(found)),
-        "errors": plain(_errors(found)),
+        "errors": plain(errors),
         "values": plain(_values(found)),
         "delta_channels": _deltas(found),
         "metadata": plain(found.metadata),
@@ -208,14 +208,14 @@ def _title(thread: str, step: Step) -> str:
     return shown(", ".join(filter(None, parts)))
 
 
-def _state_text(thread: str, step: Step, found: CheckpointTuple) -> str:
+def _state_text(thread: str, step: Step, found: CheckpointTuple, errors: Sequence[Any]) -> str:
     from langgraph_pgsaga.cli.plain import indented, text
 
     lines = [_title(thread, step)]
     if step.next:
         lines.append(shown(f"next: {', '.join(step.next)}"))
     lines += [f"waits for an answer to: {indented(text(one))}" for one in _interrupts(found)]
-    lines += [f"failed: {indented(text(one))}" for one in _errors(found)]
+    lines += [f"failed: {indented(text(one))}" for one in errors]
     # Conversations first.
     channels = sorted(_values(found).items(), key=lambda item: not _is_conversation(item[1]))
     for name, value in channels:
