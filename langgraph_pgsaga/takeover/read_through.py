@@ -27,6 +27,7 @@ from langgraph.checkpoint.base import (
 
 from langgraph_pgsaga._arguments import checked_instance, checked_items, checked_limit
 from langgraph_pgsaga.checkpoint import PostgresSaver
+from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
 from langgraph_pgsaga.takeover.importing import TakenOver, take_active
 from langgraph_pgsaga.takeover.source import Saver, SourceReader, key_of, thread_of
@@ -50,6 +51,8 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
     at any more: whoever still writes to `old` alone is not heard.
 
     What `old` has is one tenant's: the threads of others are in `new` only.
+
+    `conn=` is as PostgresSaver has it, for what is done in `new`; a move commits by itself before.
 
     Neither saver is opened or closed here. The sync methods may be called from any thread
     but that of the event loop to which `old` is bound.
@@ -255,10 +258,12 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
+        *,
+        conn: Connection | None = None,
     ) -> RunnableConfig:
         """As PostgresSaver's, once the thread is there."""
         await self._move_at(Address.of(config, self.tenants))
-        return await self.new.aput(config, checkpoint, metadata, new_versions)
+        return await self.new.aput(config, checkpoint, metadata, new_versions, conn=conn)
 
     async def aput_writes(
         self,
@@ -266,10 +271,12 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         writes: Sequence[tuple[str, Any]],
         task_id: str,
         task_path: str = "",
+        *,
+        conn: Connection | None = None,
     ) -> None:
         """As PostgresSaver's, once the thread is there."""
         await self._move_at(Address.of(config, self.tenants))
-        await self.new.aput_writes(config, writes, task_id, task_path)
+        await self.new.aput_writes(config, writes, task_id, task_path, conn=conn)
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
         """As PostgresSaver's: it sorts after `current`, whichever saver made that."""
@@ -285,16 +292,29 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
 
     # Deleting and copying
 
-    async def adelete_thread(self, thread_id: str, *, tenant: str | None = None) -> None:
-        """Deletes the thread in both, in `old` first: half done, it isn't as it once was."""
+    async def adelete_thread(
+        self, thread_id: str, *, tenant: str | None = None, conn: Connection | None = None
+    ) -> None:
+        """Deletes the thread in both, in `old` first: half done, it isn't as it once was.
+
+        With `conn` it is moved before, so that it is in `new` if that is rolled back.
+        """
         name, tenant_id = thread_id_text(thread_id), self.tenants.of_call(tenant)
+        if conn is not None:
+            await self._move_at(self._address(thread_id, tenant_id))
         if self._may_be_old(tenant_id):
             await self._reader.call("delete_thread", name)
-        await self.new.adelete_thread(thread_id, tenant=tenant_id)
+        await self.new.adelete_thread(thread_id, tenant=tenant_id, conn=conn)
         if self._may_be_old(tenant_id):
             self._moved.pop(name, None)
 
-    async def adelete_for_runs(self, run_ids: Sequence[str], *, tenant: TenantScope = None) -> None:
+    async def adelete_for_runs(
+        self,
+        run_ids: Sequence[str],
+        *,
+        tenant: TenantScope = None,
+        conn: Connection | None = None,
+    ) -> None:
         """Moves the threads of these runs, then deletes the runs from them.
 
         `old`, which many a saver couldn't do this in, keeps them, unread.
@@ -308,7 +328,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
                 threads.update(dict.fromkeys(page))
         for thread_id in threads:
             await self._move(thread_id)
-        await self.new.adelete_for_runs(run_ids, tenant=scope)
+        await self.new.adelete_for_runs(run_ids, tenant=scope, conn=conn)
 
     async def acopy_thread(
         self,
@@ -317,6 +337,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         *,
         checkpoint_id: str | None = None,
         tenant: str | None = None,
+        conn: Connection | None = None,
     ) -> None:
         """Moves both threads (the target is hardly there), then copies as PostgresSaver.
 
@@ -327,7 +348,11 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         for thread_id in (source_thread_id, target_thread_id):
             await self._move_at(self._address(thread_id, tenant_id))
         await self.new.acopy_thread(
-            source_thread_id, target_thread_id, checkpoint_id=checkpoint_id, tenant=tenant_id
+            source_thread_id,
+            target_thread_id,
+            checkpoint_id=checkpoint_id,
+            tenant=tenant_id,
+            conn=conn,
         )
 
     async def aprune(
@@ -336,15 +361,16 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         *,
         strategy: str = "keep_latest",
         tenant: str | None = None,
+        conn: Connection | None = None,
     ) -> None:
         """As PostgresSaver's, once the threads are there; "delete" deletes them in both."""
         tenant_id = self.tenants.of_call(tenant)
         for thread_id in (thread_ids := checked_items("thread_ids", thread_ids)):
             if strategy in ("delete", "delete_all"):
-                await self.adelete_thread(thread_id, tenant=tenant_id)
+                await self.adelete_thread(thread_id, tenant=tenant_id, conn=conn)
             else:
                 await self._move_at(self._address(thread_id, tenant_id))
-        await self.new.aprune(thread_ids, strategy=strategy, tenant=tenant_id)
+        await self.new.aprune(thread_ids, strategy=strategy, tenant=tenant_id, conn=conn)
 
     # The same for sync callers
 

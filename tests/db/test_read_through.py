@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,13 @@ from tests.db._histories import HISTORIES, config_of, resume
 from tests.db.test_conformance import assert_conforms
 
 pytestmark = pytest.mark.anyio
+
+
+SAVERS: list[type[Saver]] = [PostgresSaver, ReadThroughSaver]
+
+
+class RolledBackError(Exception):
+    """What the application changed its mind by."""
 
 
 class ThreadedReadThrough(ReadThroughSaver):
@@ -266,6 +275,55 @@ async def test_what_is_pruned_doesnt_come_back(old: Saver, saver: PostgresSaver)
     assert [key(one)[1] for one in left].count("pruned") == 1
     assert all(one.metadata.get("run_id") != run for one in left)
     assert any(key(one)[1] == "runs" for one in left)
+
+
+def test_its_methods_take_what_a_savers_do() -> None:
+    """So that one can stand where the other does."""
+    own = {name for name, value in vars(ReadThroughSaver).items() if inspect.isfunction(value)}
+    same = [name for name in own & set(vars(PostgresSaver)) if not name.startswith("_")]
+    assert "aput" in same
+    for name in same:
+        parameters = [list(inspect.signature(getattr(c, name)).parameters) for c in SAVERS]
+        assert parameters[0] == parameters[1], name
+
+
+CALLS: dict[str, Callable[[ReadThroughSaver, CheckpointTuple, Any], Any]] = {
+    "put": lambda both, last, conn: both.aput(
+        last.config, {**last.checkpoint, "id": "~"}, {"step": 9}, {}, conn=conn
+    ),
+    "put_writes": lambda both, last, conn: both.aput_writes(
+        last.config, [("messages", [])], "~", conn=conn
+    ),
+    "delete_thread": lambda both, _, conn: both.adelete_thread("t", conn=conn),
+    "delete_for_runs": lambda both, last, conn: both.adelete_for_runs(
+        [last.metadata["run_id"]], conn=conn
+    ),
+    "copy_thread": lambda both, _, conn: both.acopy_thread("t", "copy", conn=conn),
+    "prune": lambda both, _, conn: both.aprune(["t"], conn=conn),
+    "prune all": lambda both, _, conn: both.aprune(["t"], strategy="delete", conn=conn),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_joins_a_transaction(old: Saver, saver: PostgresSaver, name: str) -> None:
+    """Rolled back, the thread is as the old saver had it; committed, the call counts."""
+    config = {"configurable": {"thread_id": "t"}, "metadata": {"run_id": "r"}}
+    await histories.talk(histories.chat(old), config)
+    both = ReadThroughSaver(saver, old)
+    before = await all_of(old)
+    with suppress(RolledBackError):
+        async with saver.db.transaction() as conn:
+            await CALLS[name](both, before[0], conn)
+            raise RolledBackError
+    assert [shown(one) for one in await all_of(both)] == [shown(one) for one in before]
+    assert await both.ais_imported("t")
+    async with saver.db.transaction() as conn:
+        await CALLS[name](both, before[0], conn)
+    assert [shown(one) for one in await all_of(both)] != [shown(one) for one in before]
+
+
+def shown(found: CheckpointTuple) -> Any:
+    return key(found), found.checkpoint["channel_values"], found.pending_writes
 
 
 async def test_copies_come_from_the_old_saver_too(old: Saver, saver: PostgresSaver) -> None:
