@@ -30,7 +30,11 @@ def first_difference(
 
     What `found` has in addition is no difference where it isn't stored but read: a delta
     channel's snapshot at that very version, which some savers give only where it was
-    made, and the Sends that checkpoints of formats before 4 take from their parent.
+    made, and the Sends that checkpoints of formats before 4 take from their parent. Nor is the
+    value of a version that `expected` names without a value: it was stored under that version
+    before, and a graph without its channel, and the source with it, lost it. Nor that a value
+    without a version is missing: early versions of LangGraph stored with a thread's first
+    checkpoints those that channels begin with.
     """
     for place, left, right in _parts(expected, found):
         if not is_kept(left, right, stored):
@@ -66,14 +70,18 @@ def _parts(expected: CheckpointTuple, found: CheckpointTuple) -> Iterator[tuple[
     left: Mapping[str, Any] = {**expected.checkpoint}
     right: Mapping[str, Any] = {**found.checkpoint}
     values, versions = dict(right["channel_values"]), dict(right["channel_versions"])
-    for channel in values.keys() - left["channel_values"].keys():
-        if type(values[channel]) is DeltaSnapshot:
+    left_values = dict(left["channel_values"])
+    for channel in left_values.keys() - values.keys():
+        if channel not in left["channel_versions"]:
+            del left_values[channel]
+    for channel in values.keys() - left_values.keys():
+        if type(values[channel]) is DeltaSnapshot or channel in left["channel_versions"]:
             del values[channel]
         elif channel == TASKS and needs_pending_sends(left):
             del values[channel]
             if channel not in left["channel_versions"]:
                 versions.pop(channel, None)
-    yield from _items("channel", left["channel_values"], values)
+    yield from _items("channel", left_values, values)
     right = {**right, "channel_versions": versions}
     drop = ("channel_values",)
     yield from _items("checkpoint", _without(left, drop), _without(right, drop))

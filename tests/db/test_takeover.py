@@ -10,16 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langchain_core.messages import HumanMessage
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, StateGraph
 from langgraph.types import Send
 
 from langgraph_pgsaga import PostgresSaver
@@ -32,7 +34,7 @@ from langgraph_pgsaga.errors import (
     UnreadableThreadError,
     UnstorableValueError,
 )
-from langgraph_pgsaga.takeover import ImportProgress, import_threads
+from langgraph_pgsaga.takeover import ImportProgress, ReadThroughSaver, import_threads
 from tests._connections import connection_of
 from tests._graphs import Saver
 from tests.db import _histories as histories
@@ -86,6 +88,57 @@ async def test_every_kind_of_history_comes_over_whole(
         0,
     )
     assert await rows_of(saver) == before
+
+
+class Wide(TypedDict):
+    turn: int
+    plan: Any
+
+
+class Narrow(TypedDict):
+    turn: int
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["a"], "x" * 300, 1.5, {"a": 1}, [HumanMessage("x", id="1")], b"x"],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_thread_comes_over_whose_graph_lost_a_channel(
+    old: Saver, saver: PostgresSaver, value: Any
+) -> None:
+    """The savers of langgraph lose a value once a graph without its channel goes on; here it is
+    there for as long as its version is."""
+
+    def graph(schema: type, saver: Any) -> Any:
+        builder: StateGraph[Any] = StateGraph(schema)
+        builder.add_node("count", lambda state: {"turn": state["turn"] + 1})
+        builder.add_edge(START, "count")
+        return builder.compile(checkpointer=saver)
+
+    config = config_of("t")
+    await graph(Wide, old).ainvoke({"turn": 1, "plan": value}, config)
+    await graph(Narrow, old).ainvoke({"turn": 5}, config)
+    for _ in range(2):
+        (await import_threads(old, saver)).raise_first()
+        state = await graph(Wide, saver).aget_state(config)
+        assert state.values == {"turn": 6, "plan": value}
+    graph_here = graph(Wide, ReadThroughSaver(saver, old))
+    assert await graph_here.ainvoke({"turn": 8}, config) == {"turn": 9, "plan": value}
+
+
+async def test_values_that_have_no_version_are_left(tmp_path: Path, saver: PostgresSaver) -> None:
+    """Early versions of LangGraph stored what a channel begins with; no graph needs it."""
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "early.sqlite")) as source:
+        checkpoint = empty_checkpoint()
+        checkpoint["channel_values"] = {"turn": 1, "messages": []}
+        checkpoint["channel_versions"] = {"turn": "1"}
+        config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+        await source.aput(config, checkpoint, {"step": -1}, {"turn": "1"})
+        (await import_threads(source, saver)).raise_first()
+    found = await saver.aget_tuple(config)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"turn": 1}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,10 @@ def found(**changes: Any) -> CheckpointTuple:
         ({"checkpoint": {"channel_values": {}}}, "channel 'a'"),
         ({"checkpoint": {"channel_values": {"a": 1, "b": 2}}}, "channel 'b'"),
         ({"checkpoint": {"channel_values": {"a": 1, "b": _DeltaSnapshot([])}}}, None),
+        (
+            {"checkpoint": {"channel_versions": {"a": "1", "b": "1"}}},
+            "checkpoint 'channel_versions'",
+        ),
         ({"checkpoint": {"channel_versions": {"a": "2"}}}, "checkpoint 'channel_versions'"),
         ({"checkpoint": {"updated_channels": ["a"]}}, "checkpoint 'updated_channels'"),
         ({"pending_writes": []}, "which tasks have pending writes, or their order,"),
@@ -43,3 +47,16 @@ def found(**changes: Any) -> CheckpointTuple:
 def test_the_place_of_a_difference_is_named(changes: dict[str, Any], place: str | None) -> None:
     """Every part of a tuple is compared; a snapshot that is read in addition is none."""
     assert first_difference(found(), found(**changes), repr) == place
+
+
+def test_a_value_is_that_of_its_version() -> None:
+    """What a source lost of a version that it names may be there, and what has no version
+    missing; a value that is another's never is, and none with a version is missing."""
+    lost = {"channel_values": {"a": 1}, "channel_versions": {"a": "1", "b": "1"}}
+    kept = {**lost, "channel_values": {"a": 1, "b": 2}}
+    assert first_difference(found(checkpoint=lost), found(checkpoint=kept), repr) is None
+    assert first_difference(found(checkpoint=kept), found(checkpoint=lost), repr) == "channel 'b'"
+    early = {"channel_values": {"a": 1, "b": []}}
+    assert first_difference(found(checkpoint=early), found(), repr) is None
+    other = {"channel_values": {"a": 1, "b": [1]}}
+    assert first_difference(found(checkpoint=early), found(checkpoint=other), repr) == "channel 'b'"
