@@ -16,6 +16,7 @@ from langgraph_pgsaga.errors import (
     TooManyRowsError,
 )
 from tests._connections import connection_of
+from tests._limits import HANG_SECONDS
 from tests.conftest import execute
 
 pytestmark = pytest.mark.anyio
@@ -145,8 +146,9 @@ async def test_a_connection_that_is_not_prepared_is_closed(
             assert "secret" not in str(caught.value)
     own = await asyncpg.connect(dsn)
     others = "select count(*) from pg_stat_activity where datname = current_database()"
-    while await own.fetchval(f"{others} and backend_type = 'client backend'") > 1:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(HANG_SECONDS):
+        while await own.fetchval(f"{others} and backend_type = 'client backend'") > 1:
+            await asyncio.sleep(0.01)
     await own.close()
 
 

@@ -27,6 +27,7 @@ from langgraph_pgsaga.errors import (
     ThreadExistsError,
 )
 from tests._connections import connection_of
+from tests._limits import HANG_SECONDS
 from tests.conftest import execute, with_database
 from tests.db._puts import checkpoint_of, config_of, put, stored
 
@@ -425,7 +426,7 @@ async def _ended(dsn: str, *, busy: bool, error: Exception | None = None) -> Non
         pid = await conn.fetchval("select pg_backend_pid()")
         if busy:
             await conn.execute("select pg_sleep(60)")
-        async with connection_of(database) as other:
+        async with connection_of(database) as other, asyncio.timeout(HANG_SECONDS):
             while await other.fetchval("select count(*) from pg_stat_activity where pid = $1", pid):
                 await asyncio.sleep(0.01)
         if error is not None:

@@ -29,7 +29,7 @@ from langgraph_pgsaga.timetravel import aname_checkpoint
 from tests._limits import HANG_SECONDS
 from tests.db._gates import adds, graph_of
 from tests.db._puts import checkpoint_of, config_of
-from tests.db.test_queue import waits_for_a_lock
+from tests.db._waits import waits_for_a_lock
 
 pytestmark = pytest.mark.anyio
 

@@ -24,6 +24,7 @@ from langgraph_pgsaga.errors import (
 )
 from langgraph_pgsaga.threads import session_id_of
 from tests._connections import connection_of
+from tests._limits import HANG_SECONDS
 from tests._proxy import Proxy
 from tests.conftest import execute
 from tests.db._puts import checkpoint_of, config_of
@@ -167,8 +168,9 @@ async def test_a_migration_lets_others_go_first(
         await aput(saver, "t", c=1)
         async with session_held(dsn, "t"):
             migrating = asyncio.create_task(migrate(saver.db, migrations=wanted))
-            while "tries again" not in caplog.text:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(HANG_SECONDS):
+                while "tries again" not in caplog.text:
+                    await asyncio.sleep(0.01)
             await aput(saver, "other", c=1)
             assert not migrating.done()
         assert [m.version for m in await migrating] == [last]

@@ -21,6 +21,7 @@ from langgraph_pgsaga.database import Statement, watch
 from langgraph_pgsaga.errors import PgSagaError, ThreadLeasedError
 from langgraph_pgsaga.sessions import RetentionPolicy
 from langgraph_pgsaga.timetravel import history
+from tests._limits import HANG_SECONDS
 from tests.conftest import execute
 from tests.db._puts import config_of, put
 
@@ -52,12 +53,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def _until(log: pytest.LogCaptureFixture, words: str) -> str:
     """The line with these words, once it is there."""
-    while True:
-        for record in log.records:
-            if words in record.getMessage():
-                assert record.levelno == logging.WARNING
-                return record.getMessage()
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(HANG_SECONDS):
+        while True:
+            for record in log.records:
+                if words in record.getMessage():
+                    assert record.levelno == logging.WARNING
+                    return record.getMessage()
+            await asyncio.sleep(0.01)
 
 
 async def test_a_slow_statement_is_named(dsn: str, log: pytest.LogCaptureFixture) -> None:
@@ -119,8 +121,7 @@ def test_leases_that_are_not_renewed_are_told(
     monkeypatch.setattr(lease_block, "_next_due", lambda _: 0.0)
     with PostgresSaver.from_conn_string(dsn) as saver, saver.lease("t"):
         asyncio.run(execute(dsn, "alter table agent_sessions rename to away"))
-        while "weren't renewed: " not in log.text:
-            asyncio.run(asyncio.sleep(0.05))
+        asyncio.run(_until(log, "weren't renewed: "))
         asyncio.run(execute(dsn, "alter table away rename to agent_sessions"))
 
 

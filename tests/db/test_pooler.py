@@ -358,8 +358,9 @@ async def test_a_statement_that_takes_too_long_is_cancelled_by_the_client(
         assert caught.value.sqlstate is None
         own = await asyncpg.connect(dsn)
         busy = "select count(*) from pg_stat_activity where query ~ 'pg_sleep' and state = 'active'"
-        while await own.fetchval(f"{busy} and pid <> pg_backend_pid()"):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(HANG_SECONDS):
+            while await own.fetchval(f"{busy} and pid <> pg_backend_pid()"):
+                await asyncio.sleep(0.01)
         await own.close()
         assert [row["one"] for row in await db.fetch(_ONE)] == [1]
 

@@ -33,6 +33,7 @@ from tests._limits import HANG_SECONDS
 from tests._proxy import Proxy
 from tests.db._crowd import MESSAGES
 from tests.db._puts import checkpoint_of, config_of
+from tests.db._waits import queued_up, waits_for_a_lock
 
 pytestmark = pytest.mark.anyio
 
@@ -63,24 +64,6 @@ async def held(dsn: str, saver: PostgresSaver, *threads: str) -> AsyncIterator[N
         lock = "select from agent_sessions where thread_id = any($1) for update"
         await conn.execute(lock, list(threads))
         yield
-
-
-async def waits_for_a_lock(dsn: str, count: int = 1) -> None:
-    """Returns once so many statements wait, and no more."""
-    waiting = (
-        "select count(*) from pg_stat_activity"
-        " where wait_event_type = 'Lock' and datname = current_database()"
-    )
-    async with asyncio.timeout(HANG_SECONDS), connected(dsn) as conn:
-        while await conn.fetchval(waiting) != count:
-            await asyncio.sleep(0.005)
-
-
-async def queued_up(saver: PostgresSaver, count: int) -> None:
-    """Returns once so many calls wait behind statements."""
-    async with asyncio.timeout(HANG_SECONDS):
-        while sum(len(lane._queue) for lane in saver._queue()._lanes) < count:
-            await asyncio.sleep(0)
 
 
 def threads_of_one_lane(count: int) -> list[str]:

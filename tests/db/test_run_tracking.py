@@ -22,9 +22,11 @@ from langgraph_pgsaga.errors import (
 )
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
 from langgraph_pgsaga.threads import session_id_of
+from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests.db._gates import CONFIG, adds, graph_of
 from tests.db._puts import checkpoint_of, config_of
+from tests.db._waits import queued_up, waits_for_a_lock
 
 pytestmark = pytest.mark.anyio
 
@@ -86,8 +88,9 @@ async def defective(saver: PostgresSaver, call: Call, monkeypatch: pytest.Monkey
 
 async def cancelled(saver: PostgresSaver, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     task = asyncio.ensure_future(call())
-    while not saver._queue()._queued_bytes:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(HANG_SECONDS):
+        while not saver._queue()._queued_bytes:
+            await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
@@ -199,15 +202,13 @@ async def held_up(
     saver: PostgresSaver, dsn: str, *calls: Callable[[], Awaitable[Any]]
 ) -> list[Any]:
     """The calls wait for each other while their session is locked, then go together."""
-    conn = await asyncpg.connect(dsn)
-    async with conn.transaction():
+    async with connected(dsn) as conn, conn.transaction():
         await conn.execute("select from agent_sessions where thread_id = 't' for update")
         first = asyncio.ensure_future(saver.aput(CONFIG, *state_that_goes_on(saver)))
-        await asyncio.sleep(0.01)
+        await waits_for_a_lock(dsn)
         queued = [asyncio.ensure_future(call()) for call in calls]
-        await asyncio.sleep(0.01)
+        await queued_up(saver, len(calls))
         assert not first.done()
-    await conn.close()
     async with asyncio.timeout(HANG_SECONDS):
         await first
         return await asyncio.gather(*queued, return_exceptions=True)
