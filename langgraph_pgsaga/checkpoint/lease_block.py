@@ -6,18 +6,22 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeAlias
 from uuid import UUID
+
+import asyncpg
 
 from langgraph_pgsaga import _fork
 from langgraph_pgsaga._arguments import checked_seconds
 from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, leased_error
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
-from langgraph_pgsaga.database import Database, load_statements
+from langgraph_pgsaga.database import Connection, Database, Limits, load_statements
 from langgraph_pgsaga.errors import (
     ClosedError,
     InvalidArgumentError,
+    LockTimeoutError,
     PgSagaError,
     ThreadLeasedError,
 )
@@ -29,6 +33,12 @@ _SHORTEST_SECONDS = 1.0
 _PAUSE_SECONDS = 0.1
 _TICK_SECONDS = 0.2
 _TOLD_EVERY_SECONDS = 5.0
+_AT_ONCE = Limits(lock_seconds=0.1)
+# Each takes a connection of the portal's pool.
+_MOST_IN_LINE = 2
+
+# A lease as the statements take it: session, lease, seconds.
+_Row: TypeAlias = tuple[UUID, UUID, float]
 
 
 class LeaseBlock:
@@ -153,7 +163,11 @@ class LeaseBlock:
 
 
 class Renewals:
-    """Renews the leases of blocks that last, all in one statement, from the portal's loop."""
+    """Renews the leases of blocks that last, from the portal's loop.
+
+    All in one statement, which waits for nobody. Those whose session somebody else holds are
+    tried again at each tick, and wait in line besides, each by itself.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -164,6 +178,7 @@ class Renewals:
         """The parent's leases are renewed by the parent."""
         # When each is due next.
         self._due: dict[UUID, tuple[Lease, float]] = {}
+        self._in_line: dict[UUID, asyncio.Task[None]] = {}
         self._is_running = False
         self._lock = threading.Lock()
 
@@ -192,24 +207,62 @@ class Renewals:
             if due:
                 await self._renew(due)
 
-    async def _renew(self, leases: list[Lease]) -> None:
-        leases = sorted(leases, key=lambda lease: lease.session_id)
-        rows = [(lease.session_id, lease.lease_id, lease.seconds) for lease in leases]
-        for part in self._db.routed(rows):
-            session_ids, lease_ids, seconds = map(list, zip(*part, strict=True))
-            renewal = _STATEMENTS["renew_leases"].bind(
-                session_ids=session_ids, lease_ids=lease_ids, lease_seconds=seconds
-            )
-            # What is lost says so to whoever writes next; meanwhile it is tried again.
-            try:
-                await self._db.fetch(renewal)
-            except PgSagaError as error:
-                told = "the leases of %d threads weren't renewed: %s"
-                _log.warning(told, len(part), type(error).__name__)
+    async def _renew(self, leases: Sequence[Lease]) -> None:
+        rows, done = sorted(map(_row_of, leases)), set[UUID]()
+        if self._db.distributed:  # where no statement passes over what is held
+            for row in rows:
+                done |= await self._execute("renew_leases", [row], limits=_AT_ONCE)
+        else:
+            done = await self._execute("renew_free_leases", rows)
+        self._put_off([lease for lease in leases if lease.lease_id in done])
+        for lease in leases:
+            is_in_line = lease.lease_id in self._in_line
+            if lease.lease_id not in done and not is_in_line and len(self._in_line) < _MOST_IN_LINE:
+                task = asyncio.create_task(self._renew_alone(lease))
+                self._in_line[lease.lease_id] = task
+
+    async def _renew_alone(self, lease: Lease) -> None:
+        try:
+            await self._execute("renew_leases", [_row_of(lease)])
+            self._put_off([lease])
+        finally:
+            self._in_line.pop(lease.lease_id, None)
+
+    async def _execute(
+        self, name: str, rows: Sequence[_Row], *, limits: Limits | None = None
+    ) -> set[UUID]:
+        """The leases that were renewed; all where it failed, to be tried when they are due again.
+
+        With `limits` a session that is held is none that failed.
+        """
+        session_ids, lease_ids, seconds = map(list, zip(*rows, strict=True))
+        renewal = _STATEMENTS[name].bind(
+            session_ids=session_ids, lease_ids=lease_ids, lease_seconds=seconds
+        )
+
+        async def work(conn: Connection) -> list[asyncpg.Record]:
+            return await self._db.fetch(renewal, conn=conn)
+
+        # What is lost says so to whoever writes next; meanwhile it is tried again.
+        try:
+            found = await (self._db.run(work, limits=limits) if limits else self._db.fetch(renewal))
+            return {row["lease_id"] for row in found}
+        except PgSagaError as error:
+            if limits and isinstance(error, LockTimeoutError):
+                return set()
+            told = "the leases of %d threads weren't renewed: %s"
+            _log.warning(told, len(rows), type(error).__name__)
+            return set(lease_ids)
+
+    def _put_off(self, leases: Sequence[Lease]) -> None:
         with self._lock:
             for lease in leases:
                 if lease.lease_id in self._due:
                     self._due[lease.lease_id] = lease, _next_due(lease)
+
+
+def _row_of(lease: Lease) -> _Row:
+    return lease.session_id, lease.lease_id, lease.seconds
 
 
 def _next_due(lease: Lease) -> float:

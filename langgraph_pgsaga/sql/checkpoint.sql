@@ -451,10 +451,33 @@ where s.lease_expires_at is null or s.lease_expires_at <= excluded.created_at
   or s.lease_id = excluded.lease_id
 returning s.message_epoch, s.message_count, s.xmax = 0 as is_new;
 
--- name: renew_leases
--- Makes leases last for a while longer, also those that have ended but nobody took.
+-- name: renew_free_leases
+-- Makes leases last for a while longer, also those that have ended but nobody took; but for those of
+-- sessions that somebody holds just now, which would hold up the others.
 -- params: session_ids uuid[], lease_ids uuid[], lease_seconds float8[]
--- columns: session_id uuid
+-- columns: lease_id uuid
+-- shard: all, sessions of any; where these are on several servers, renew_leases is for each
+with clock as materialized (
+  select now() as at
+),
+free as materialized (
+  select s.session_id from {schema}.agent_sessions s
+  where s.session_id = any($1::uuid[])
+  for update skip locked
+)
+update {schema}.agent_sessions s
+set lease_expires_at = {schema}.pgsaga_after(k.at, i.lease_seconds)
+from clock k
+cross join unnest($1::uuid[], $2::uuid[], $3::double precision[])
+  i (session_id, lease_id, lease_seconds)
+join free f on f.session_id = i.session_id
+where s.session_id = i.session_id and s.session_id = any($1::uuid[]) and s.lease_id = i.lease_id
+returning s.lease_id;
+
+-- name: renew_leases
+-- The same, when nobody holds the sessions any more.
+-- params: session_ids uuid[], lease_ids uuid[], lease_seconds float8[]
+-- columns: lease_id uuid
 -- shard: session_ids
 with clock as materialized (
   select now() as at
@@ -465,7 +488,7 @@ from clock k
 cross join unnest($1::uuid[], $2::uuid[], $3::double precision[])
   i (session_id, lease_id, lease_seconds)
 where s.session_id = i.session_id and s.session_id = any($1::uuid[]) and s.lease_id = i.lease_id
-returning s.session_id;
+returning s.lease_id;
 
 -- name: release_lease
 -- Gives a lease back.

@@ -147,7 +147,7 @@ class Places:
 def run_everywhere(saver: PostgresSaver) -> None:
     """A graph with subgraphs, and a session, that have a secret in every name and value."""
     place = Places()
-    node, subgraph, channel, thread_id = place(), place(), place(), place()
+    node, subgraph, channel, thread_id, tenant = place(), place(), place(), place(), place()
     fields = {"messages": Annotated[list[AnyMessage], add_messages], channel: Any, "big": Any}
     state: Any = TypedDict("State", fields, total=False)  # type: ignore[misc]
 
@@ -169,7 +169,7 @@ def run_everywhere(saver: PostgresSaver) -> None:
     outer.add_node(node, work).add_node(subgraph, calling)
     graph = outer.add_edge(START, node).add_edge(node, subgraph).compile(checkpointer=saver)
     config: Any = {
-        "configurable": {"thread_id": thread_id, "tenant": place()},
+        "configurable": {"thread_id": thread_id, "tenant_id": tenant},
         "metadata": {place(): place(), "user_id": place(), "agent_type": place(), "priority": 7},
         "tags": [place()],
         "run_name": place(),
@@ -177,7 +177,7 @@ def run_everywhere(saver: PostgresSaver) -> None:
     graph.invoke({"messages": [HumanMessage(place())], channel: place()}, config)
     name_checkpoint(graph, config, place())
     graph.invoke(Command(resume=place()), config)
-    Sessions(saver.db).update(thread_id, metadata={place(): place()})
+    Sessions(saver.db, tenant=tenant).update(thread_id, metadata={place(): place()})
 
 
 def documented_columns() -> list[set[tuple[str, str]]]:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import time
 from contextlib import AsyncExitStack, ExitStack
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -92,6 +93,36 @@ async def test_a_block_lasts_longer_than_its_lease(saver: PostgresSaver, dsn: st
             assert time.monotonic() < deadline
         assert now > first
     assert await conn.fetchval(ends) is None
+    await conn.close()
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+async def test_a_thread_that_is_held_up_holds_up_no_other_lease(
+    dsn: str, distributed: bool
+) -> None:
+    """While a transaction holds some threads, the leases of others are renewed; those it held
+    are when it ends, although their time was over."""
+    conn = await asyncpg.connect(dsn)
+    ends = "select lease_expires_at from agent_sessions where thread_id = $1"
+    held = ("a", "b", "c")
+    async with (
+        PostgresSaver.from_conn_string(dsn, distributed=distributed) as saver,
+        AsyncExitStack() as blocks,
+    ):
+        for thread_id in (*held, "free"):
+            await blocks.enter_async_context(saver.lease(thread_id, seconds=1))
+        async with conn.transaction():
+            await conn.execute("select from agent_sessions where thread_id <> 'free' for update")
+            before = {thread_id: await conn.fetchval(ends, thread_id) for thread_id in held}
+            over = max(before.values()) + timedelta(seconds=1)
+            async with asyncio.timeout(HANG_SECONDS):
+                while await conn.fetchval(ends, "free") < over:
+                    await asyncio.sleep(0.01)
+            assert {t: await conn.fetchval(ends, t) for t in held} == before
+        async with asyncio.timeout(HANG_SECONDS):
+            for thread_id in held:
+                while await conn.fetchval(ends, thread_id) <= before[thread_id]:
+                    await asyncio.sleep(0.01)
     await conn.close()
 
 

@@ -25,8 +25,9 @@ _SYSTEMS = sorted(
 )
 _STATEMENTS = [s for system in _SYSTEMS for s in load_statements(system).values()]
 _ROUTED = [s for s in _STATEMENTS if s.shard != "all"]
-# They claim what a sweep takes, of any sessions. Sweeps aren't for distributed tables yet.
-_LOCKS_ANYWHERE = {"claim_expired", "claim_idle"}
+# They claim what a sweep takes, of any sessions. Sweeps aren't for distributed tables yet. Leases
+# are renewed one by one there.
+_LOCKS_ANYWHERE = {"claim_expired", "claim_idle", "renew_free_leases"}
 _MIGRATIONS = "".join(m.sql for m in load_migrations())
 _TABLES = set(re.findall(r"create table {schema}\.(\w+)", _MIGRATIONS))
 _READING_FUNCTIONS = {
