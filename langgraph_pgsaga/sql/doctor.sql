@@ -79,14 +79,16 @@ where c.relnamespace = (select s.relnamespace from pg_class s where s.oid = to_r
 order by c.relname;
 
 -- name: print_plainly
--- Has literals printed in one way, whatever the database's settings; to the transaction's end.
--- columns: strings text, bytes text, dates text, intervals text
+-- Has literals and names printed in one way, whatever the database's settings; to the transaction's
+-- end.
+-- columns: strings text, bytes text, dates text, intervals text, names text
 -- shard: all, on the server that is asked
 select
   set_config('standard_conforming_strings', 'on', true) as strings,
   set_config('bytea_output', 'hex', true) as bytes,
   set_config('datestyle', 'ISO, MDY', true) as dates,
-  set_config('intervalstyle', 'postgres', true) as intervals;
+  set_config('intervalstyle', 'postgres', true) as intervals,
+  set_config('quote_all_identifiers', 'off', true) as names;
 
 -- name: list_objects
 -- What the migrations make, in the schema of their own table, as catalogue.txt has it: the

@@ -272,6 +272,9 @@ async def test_all_that_is_missing_is_named(dsn: str) -> None:
         "datestyle = 'German, DMY'",
         "intervalstyle = 'sql_standard'",
         "search_path = public, pg_catalog",
+        "quote_all_identifiers = on",
+        "extra_float_digits = -15",
+        "timezone = 'Asia/Kolkata'",
     ],
 )
 async def test_settings_of_the_database_change_nothing_of_it(dsn: str, setting: str) -> None:
