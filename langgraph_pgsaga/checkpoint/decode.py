@@ -434,11 +434,13 @@ async def _decode_fetched(
     is_known = known is not None and known.epoch == epoch
     stored = {**known.contents, **sent} if known is not None and is_known else sent
     messages = Messages(codec, stored)
-    await messages.prepare(map(value_of, by_kind.get("value", ())))
+    blobs = {row["hash"]: row["payload"] for row in by_kind.get("blob", ())}
+    held = [(row["channel"], _held(row, blobs)) for row in by_kind.get("value", ())]
+    await messages.prepare(value for _, value in held)
     values = {
-        row["channel"]: decode_value(codec.values, row["channel"], value_of(row), messages)
-        for row in by_kind.get("value", ())
+        channel: decode_value(codec.values, channel, value, messages) for channel, value in held
     }
+    writes = [_write_of(row, blobs) for row in by_kind.get("write", ())]
     found = checkpoint_tuple(
         decode_state(
             codec.values,
@@ -454,9 +456,7 @@ async def _decode_fetched(
         checkpoint_id=state_row["checkpoint_id"],
         parent_checkpoint_id=state_row["parent_checkpoint_id"],
         values=values,
-        pending_writes=decode_writes(
-            codec.values, map(_write_of, by_kind.get("write", ())), messages
-        ),
+        pending_writes=decode_writes(codec.values, writes, messages),
     )
     counts = state_row["message_count"], state_row["deletion_count"]
     session = None if epoch is None else FetchedSession(epoch, *counts)
@@ -469,8 +469,27 @@ def value_of(row: asyncpg.Record) -> StoredValue:
     return StoredValue(row["type"], row["payload"], row["message_runs"])
 
 
-def _write_of(row: asyncpg.Record) -> StoredWrite:
-    return StoredWrite(row["task_path"], row["task_id"], row["idx"], row["channel"], value_of(row))
+def _held(row: asyncpg.Record, blobs: Mapping[bytes, bytes]) -> StoredValue:
+    """What the row holds, put together of its blobs where they have its payload."""
+    payload = row["payload"]
+    if payload is None and row["blob_hashes"] is not None:
+        payload = _joined(row["blob_hashes"], blobs)
+    return StoredValue(row["type"], payload, row["message_runs"])
+
+
+def _joined(hashes: Sequence[Any], blobs: Mapping[bytes, bytes]) -> bytes | None:
+    """The blobs one after the other; None where one isn't there any more."""
+    found = [blobs[hash_] for hash_ in hashes if isinstance(hash_, bytes) and hash_ in blobs]
+    if len(found) < len(hashes):
+        return None
+    if sum(map(len, found)) > LARGEST_PAYLOAD_BYTES:
+        raise CorruptValueError(what="a large value", problem="its parts are too large together")
+    return b"".join(found)
+
+
+def _write_of(row: asyncpg.Record, blobs: Mapping[bytes, bytes]) -> StoredWrite:
+    place = row["task_path"], row["task_id"], row["idx"], row["channel"]
+    return StoredWrite(*place, _held(row, blobs))
 
 
 def needs_pending_sends(checkpoint: Mapping[str, Any]) -> bool:

@@ -57,6 +57,9 @@ class PlainConnection(asyncpg.Connection):
     has_own_limit = True
     # What the server has; None where that isn't known.
     lock_seconds: float | None = None
+    # How long the client waits for the answer to a single statement; None where that is the
+    # driver's to end, by `client_seconds`, or nobody's.
+    answer_seconds: float | None = None
 
     _config: Any
 
@@ -123,7 +126,7 @@ async def set_default_limits(connection: PlainConnection) -> None:
     statement = found["statement_timeout"]
     connection.has_own_limit = statement["is_own"]
     connection.lock_seconds = int(found["lock_timeout"]["milliseconds"]) / 1000
-    connection.client_seconds = with_grace(int(statement["milliseconds"]) / 1000)
+    connection.answer_seconds = with_grace(int(statement["milliseconds"]) / 1000)
 
 
 def with_grace(seconds: float) -> float | None:
@@ -147,8 +150,7 @@ async def transaction(
     before = plain.client_seconds
     begun = connection.transaction(isolation=isolation, readonly=readonly)
     try:
-        if limits is not None:
-            plain.client_seconds = _client_seconds(plain, limits)
+        plain.client_seconds = _client_seconds(plain, limits)
         await begun.start()
         try:
             if limits is not None:
@@ -163,12 +165,14 @@ async def transaction(
         plain.client_seconds = before
 
 
-def _client_seconds(plain: PlainConnection, limits: Limits) -> float | None:
+def _client_seconds(plain: PlainConnection, limits: Limits | None) -> float | None:
+    """How long the client waits for each answer in a transaction."""
     if limits is NO_LIMITS:
         return None
-    seconds = limits.statement_seconds
-    is_given = seconds is not None and plain.has_own_limit
-    return with_grace(seconds or 0) if is_given else plain.client_seconds
+    seconds = limits.statement_seconds if limits is not None else None
+    if seconds is not None and plain.has_own_limit:
+        return with_grace(seconds)
+    return plain.client_seconds if plain.answer_seconds is None else plain.answer_seconds
 
 
 async def _limit(plain: PlainConnection, limits: Limits) -> None:

@@ -466,7 +466,7 @@ class Database(ProcessBound):
         self._check_open()
         with self.translating(OSError):
             connection = await self._connected(**self._connect_options())
-        connection.client_seconds = None
+        connection.client_seconds = connection.answer_seconds = None
         return connection
 
     async def _connected(self, dsn: str | None = None, **options: Any) -> PlainConnection:
@@ -617,8 +617,15 @@ class Database(ProcessBound):
                 with pool.watch.wait(name or "a transaction", FOR_CONNECTION) as wait:
                     async with self._connection(pool) as connection:
                         begun = True
-                        wait.begin(name)
-                        result = await work(connection)
+                        wait.begin(name, connection)
+                        try:
+                            result = await work(connection)
+                        except asyncio.CancelledError as error:
+                            if wait.is_given_up():
+                                raise TimeoutError from error
+                            raise
+                        finally:
+                            wait.end()
             except CALL_ERRORS as error:
                 lost = is_connection_loss(error) or (not begun and isinstance(error, TimeoutError))
                 if lost and self._closed:

@@ -1,4 +1,4 @@
-"""Who waits for what, so that no call waits in silence."""
+"""Who waits for what, so that no call waits in silence, or for ever."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import logging
 import time
 from collections import Counter
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from langgraph_pgsaga.database.connection import Connection
 
 _log = logging.getLogger("langgraph_pgsaga.database")
 
@@ -21,13 +25,18 @@ _TOLD_EVERY_SECONDS = 10.0
 class Wait:
     """One call that waits, from its making until the end of a `with` block."""
 
-    __slots__ = ("_watch", "begun", "name", "what")
+    __slots__ = (
+        "_cancelling", "_connection", "_is_given_up", "_task", "_watch", "begun", "name", "what",
+    )  # fmt: skip
 
     def __init__(self, watch: Watch, name: str, what: str) -> None:
         self._watch = watch
         self.name = name
         self.what = what
         self.begun = time.monotonic()
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._is_given_up = False
 
     def __enter__(self) -> Wait:
         self._watch.add(self)
@@ -38,13 +47,35 @@ class Wait:
     ) -> None:
         self._watch.remove(self)
 
-    def begin(self, name: str | None) -> None:
+    def begin(self, name: str | None, connection: Connection) -> None:
         """It has its connection; a statement waits for the server now, work waits for itself."""
         if name is None:
             self._watch.remove(self)
         else:
             self.what = FOR_SERVER
             self.begun = time.monotonic()
+            self._connection = connection
+            self._task = asyncio.current_task()
+            self._cancelling = self._task.cancelling() if self._task is not None else 0
+
+    def end(self) -> None:
+        """The statement has ended, well or not: what follows isn't given up."""
+        self._connection = None
+
+    def look(self, now: float) -> None:
+        """Gives the statement up where the server should have ended it long ago."""
+        if self._connection is None or self._task is None or self._is_given_up:
+            return
+        seconds = self._connection.plain().answer_seconds  # type: ignore[union-attr]
+        if seconds is not None and now - self.begun >= seconds:
+            self._is_given_up = True
+            self._task.cancel()
+
+    def is_given_up(self) -> bool:
+        """Whether a cancellation that came out of the statement is this watch's, and ends here."""
+        if not self._is_given_up or self._task is None:
+            return False
+        return self._task.uncancel() <= self._cancelling
 
 
 class Watch:
@@ -53,6 +84,9 @@ class Watch:
     A line in the log tells, now and then, of all that have waited for long; another of each
     statement that took longer than `slow_seconds`, once it has ended. They name statements,
     and hold neither text nor values.
+
+    It also ends the waiting for a server that doesn't even end the statement. The driver has
+    a timer for each statement, which costs as much as a fiftieth of a short one.
     """
 
     def __init__(self, slow_seconds: float | None) -> None:
@@ -92,6 +126,8 @@ class Watch:
             return
         self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         now = time.monotonic()
+        for wait in self._waits:
+            wait.look(now)
         long = [wait for wait in self._waits if now - wait.begun >= _LONG_SECONDS]
         if long and now - self._told_at >= _TOLD_EVERY_SECONDS:
             self._told_at = now

@@ -306,16 +306,17 @@ where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
 
 -- name: get_checkpoint
 -- One checkpoint (the latest of the namespace where checkpoint_id is null) with its
--- values, pending writes, and the messages that these refer to: one row of kind 'state',
--- then the others. The first held_messages of the session are left out if held_epoch is
--- still its epoch. A column that a kind doesn't have is null. type and payload are what the
+-- values, pending writes, and the blobs and messages that these refer to: one row of kind
+-- 'state', then the others. The first held_messages of the session are left out if held_epoch
+-- is still its epoch. A column that a kind doesn't have is null. type and payload are what the
 -- kind's row holds, a state's its exact_type and exact; the state's row also has what counts
 -- of the session. There is a state's row, without a checkpoint, where only the session is.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, held_epoch bigint, held_messages integer
 -- columns: kind text, type text, payload bytea, message_runs integer[], channel text,
 --   task_id text, task_path text, idx integer, message_no integer, checkpoint_id text,
 --   parent_checkpoint_id text, state_data jsonb, metadata jsonb, message_epoch bigint,
---   message_count integer, deletion_count integer, last_position bigint, lease_id uuid
+--   message_count integer, deletion_count integer, last_position bigint, lease_id uuid,
+--   blob_hashes bytea[], hash bytea
 -- shard: session_id
 with wanted as materialized (
   select
@@ -335,15 +336,10 @@ session as materialized (
     case when e.message_epoch = $4 then $5 else 0 end as held
   from {schema}.agent_sessions e where e.session_id = $1
 ),
-held_values as materialized (
+held as materialized (
   select
-    c.channel, v.type, v.message_runs,
-    coalesce(v.payload, (
-      select case when count(*) = pg_catalog.cardinality(v.blob_hashes)
-        then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
-      from pg_catalog.unnest(v.blob_hashes) with ordinality h (hash, place)
-      join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = h.hash
-    )) as payload
+    'value' as kind, c.channel, null as task_id, null as task_path, null::integer as idx,
+    v.type, v.payload, v.blob_hashes, v.message_runs
   from wanted s
   -- Forged versions, which are no object, are told of by who decodes the state.
   cross join lateral jsonb_each_text(
@@ -357,16 +353,10 @@ held_values as materialized (
       and a.channel = c.channel and a.version = c.version
     limit 1
   ) v
-),
-held_writes as materialized (
+  union all
   select
-    w.channel, w.task_id, w.task_path, w.idx, w.type, w.message_runs,
-    coalesce(w.payload, (
-      select case when count(*) = pg_catalog.cardinality(w.blob_hashes)
-        then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
-      from pg_catalog.unnest(w.blob_hashes) with ordinality h (hash, place)
-      join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = h.hash
-    )) as payload
+    'write', w.channel, w.task_id, w.task_path, w.idx, w.type, w.payload, w.blob_hashes,
+    w.message_runs
   from wanted s
   cross join lateral (
     select a.* from {schema}.agent_state_writes a
@@ -378,28 +368,29 @@ select
   'state' as kind, s.exact_type as type, s.exact as payload, null::integer[] as message_runs,
   null as channel, null as task_id, null as task_path, null::integer as idx,
   null::integer as message_no, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata,
-  e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id
+  e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
+  null::bytea[] as blob_hashes, null::bytea as hash
 from (select) one
 left join wanted s on true
 left join session e on true
 where s.checkpoint_id is not null or e.message_epoch is not null
 union all
 select
-  'value', v.type, v.payload, v.message_runs, v.channel, null, null, null, null, null, null, null,
-  null, null, null, null, null, null
-from held_values v
+  h.kind, h.type, h.payload, h.message_runs, h.channel, h.task_id, h.task_path, h.idx, null, null,
+  null, null, null, null, null, null, null, null, h.blob_hashes, null
+from held h
 union all
 select
-  'write', w.type, w.payload, w.message_runs, w.channel, w.task_id, w.task_path, w.idx, null, null,
-  null, null, null, null, null, null, null, null
-from held_writes w
+  'blob', null, b.payload, null, null, null, null, null, null, null, null, null, null, null, null,
+  null, null, null, null, b.hash
+from held h
+join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = any(h.blob_hashes)
+where h.payload is null
 union all
 select
   'message', m.payload_type, m.payload, null, null, null, null, null, m.message_no, null, null,
-  null, null, null, null, null, null, null
-from (
-  select v.message_runs from held_values v union all select w.message_runs from held_writes w
-) a
+  null, null, null, null, null, null, null, null, null
+from held a
 cross join session e
 cross join lateral (
   select b.message_no, b.payload_type, b.payload
@@ -410,10 +401,11 @@ cross join lateral (
       and c.message_no between greatest(u.first_no, e.held + 1) and u.last_no
     order by c.message_no
   ) b
-  where u.i % 2::bigint = 1
+  where u.i % 2::bigint = 1 and u.last_no > e.held
   -- A value that has more was forged: see MOST_REPEATED.
   limit greatest(e.message_count, 0) + 5000
-) m;
+) m
+where a.message_runs is not null;
 
 -- name: select_pending_sends
 -- The Send writes of a checkpoint, which checkpoints before format 4 take from their parent.
