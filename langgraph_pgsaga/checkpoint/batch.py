@@ -89,10 +89,10 @@ class SessionPart:
             return NO_LEASE if self.new_states else ANY_LEASE
         return self.lease.columns(ends_run=self.ends_run)
 
-    def number(self, message: StoredMessage) -> int | None:
-        """The message's number, if it has one."""
-        found = self.known.get(message.digest)
-        return found if found is not None else self.fresh.get(message.digest)
+    def numbers(self, messages: Sequence[StoredMessage]) -> list[int | None]:
+        """The messages' numbers; None of those that have none."""
+        known, fresh = self.known.get, self.fresh.get
+        return [known(message.digest) or fresh(message.digest) for message in messages]
 
 
 class _Row(NamedTuple):
@@ -209,13 +209,16 @@ class Batch:
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
         part.new_states += 1
         number = part.message_count + len(part.fresh)
+        # Their methods: this is done for each message of each list that is put.
+        known, fresh = part.known.get, part.fresh.get
         for _, _, value in put.values:
             previous: int | None = None
             for message in value.messages if value.list_type is not None else ():
-                found = part.number(message)
+                digest = message.digest
+                found = known(digest) or fresh(digest)
                 if found is None:
                     found = number = number + 1
-                    part.fresh[message.digest] = number
+                    part.fresh[digest] = number
                     part.stored.append((number, message))
                     self.messages.append(self._message_row(part, number, previous, message))
                 previous = found
@@ -252,17 +255,19 @@ class Batch:
             self.writes.append((*key, idx, call.task_path, channel, *row, depends))
 
     def _row(self, part: SessionPart | None, value: EncodedValue) -> _Row:
-        numbered = [m for m in value.messages if part and part.number(m) is not None]
-        if value.list_type is not None and part and len(numbered) == len(value.messages):
-            return _Row(value.list_type, None, None, _runs(part, numbered))
+        numbers = [] if part is None else part.numbers(value.messages)
+        found = [number for number in numbers if number is not None]
+        if value.list_type is not None and part and len(found) == len(value.messages):
+            return _Row(value.list_type, None, None, _runs(found))
         type_, data, runs = value.type, value.data, None
         if value.list_type is not None:
             type_, data = _list_of(value.messages)
-        if part and numbered:
-            cut = cut_out(data, [m.data for m in numbered])
+        if found:
+            pairs = zip(numbers, value.messages, strict=True)
+            cut = cut_out(data, [m.data for number, m in pairs if number is not None])
             if cut is not None:
-                data, found = cut
-                runs = _runs(part, [numbered[place] for place in found])
+                data, places = cut
+                runs = _runs([found[place] for place in places])
         return self._content_row(part, type_, data, value.chunks if runs is None else (), runs)
 
     def _content_row(
@@ -302,13 +307,11 @@ def _random_epoch() -> int:
     return int.from_bytes(os.urandom(8), "big") >> (64 - _EPOCH_BITS)
 
 
-def _runs(part: SessionPart, messages: Sequence[StoredMessage]) -> list[int]:
-    """The numbers of the messages as runs: 1, 2, 3, 4, 6 is [1, 4, 6, 6]."""
-    known, fresh = part.known, part.fresh
+def _runs(numbers: Sequence[int]) -> list[int]:
+    """The numbers as runs: 1, 2, 3, 4, 6 is [1, 4, 6, 6]."""
     runs: list[int] = []
     last = -1
-    for message in messages:
-        number = known.get(message.digest) or fresh[message.digest]
+    for number in numbers:
         if number != last + 1:
             if runs:
                 runs.append(last)

@@ -381,7 +381,8 @@ class FetchedSession(NamedTuple):
 
 
 class FetchedCheckpoint(NamedTuple):
-    """What get_checkpoint found; `messages` are those it sent, by number.
+    """What get_checkpoint found; `messages` are those it sent, by number, and `inline` the
+    values in the checkpoint's own row.
 
     The others are the session's, None where its row is gone: `lease_id` is the lease that it
     was written under last, `last_position` the highest position that one of its checkpoints
@@ -393,6 +394,7 @@ class FetchedCheckpoint(NamedTuple):
     last_position: int | None
     session: FetchedSession | None = None
     messages: Mapping[int, StoredMessage] = MappingProxyType({})
+    inline: Mapping[str, Any] = MappingProxyType({})
 
 
 async def decode_fetched(
@@ -441,15 +443,16 @@ async def _decode_fetched(
         channel: decode_value(codec.values, channel, value, messages) for channel, value in held
     }
     writes = [_write_of(row, blobs) for row in by_kind.get("write", ())]
+    state = decode_state(
+        codec.values,
+        state_row["checkpoint_id"],
+        state_row["state_data"],
+        state_row["metadata"],
+        state_row["type"],
+        state_row["payload"],
+    )
     found = checkpoint_tuple(
-        decode_state(
-            codec.values,
-            state_row["checkpoint_id"],
-            state_row["state_data"],
-            state_row["metadata"],
-            state_row["type"],
-            state_row["payload"],
-        ),
+        state,
         thread_id=address.given_thread_id,
         tenant_id=address.config_tenant,
         stored_ns=address.stored_ns,
@@ -461,7 +464,7 @@ async def _decode_fetched(
     counts = state_row["message_count"], state_row["deletion_count"]
     session = None if epoch is None else FetchedSession(epoch, *counts)
     base = state_row["lease_id"], state_row["last_position"]
-    return FetchedCheckpoint(found, *base, session, sent)
+    return FetchedCheckpoint(found, *base, session, sent, state.inline)
 
 
 def value_of(row: asyncpg.Record) -> StoredValue:

@@ -33,7 +33,7 @@ def _shared(names: Names) -> Names:
 
 
 class Snapshot:
-    """A message's class, and its fields as bytes.
+    """A message's class, the names of its fields, and their values as bytes.
 
     The bytes are Python's own for plain data, types and all: 1 isn't True, 0.0 isn't -0.0,
     and what isn't plain (an object, a subclass of str) has none. One kind of objects is taken
@@ -42,7 +42,7 @@ class Snapshot:
     another message there is no such object in it. The bytes stay in memory.
     """
 
-    __slots__ = ("_class", "_fields", "_fields_set", "_names")
+    __slots__ = ("_class", "_fields_set", "_names", "_values")
 
     def __init__(self, message: BaseMessage) -> None:
         """Raises ValueError for a message that isn't plain."""
@@ -52,7 +52,7 @@ class Snapshot:
         _demand_no_buffers(fields)
         self._class = type(message)
         self._names = _shared(tuple(fields))
-        self._fields = marshal.dumps(fields, _MARSHAL_VERSION)
+        self._values = _dumped(fields)
         self._fields_set = _shared(frozenset(message.__pydantic_fields_set__))
 
     @classmethod
@@ -73,21 +73,26 @@ class Snapshot:
         """Whether encoding the message now would give the bytes of then."""
         if type(message) is not self._class or message.__pydantic_extra__:
             return False
+        fields = message.__dict__
         try:
-            return marshal.dumps(message.__dict__, _MARSHAL_VERSION) == self._fields
+            return tuple(fields) == self._names and _dumped(fields) == self._values
         except ValueError:  # something that isn't plain any more
             return False
 
     def copy(self) -> BaseMessage:
         """A message like the decoded one, which shares nothing that can change with any other."""
-        values = marshal.loads(self._fields).values()  # noqa: S302 - bytes of our own making
+        values = marshal.loads(self._values)  # noqa: S302 - bytes of our own making
         message = self._class.__new__(self._class)
-        # The names of old: new ones would take memory with each copy.
+        # Names aren't among the bytes: new ones would take time and memory with each copy.
         _set(message, "__dict__", dict(zip(self._names, values, strict=True)))
         _set(message, "__pydantic_fields_set__", set(self._fields_set))
         _set(message, "__pydantic_extra__", {})
         _set(message, "__pydantic_private__", None)
         return message
+
+
+def _dumped(fields: dict[str, Any]) -> bytes:
+    return marshal.dumps(tuple(fields.values()), _MARSHAL_VERSION)
 
 
 def _demand_no_buffers(fields: dict[str, Any]) -> None:

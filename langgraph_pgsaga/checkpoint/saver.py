@@ -280,7 +280,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         if fetched is None or fetched.found is None or fetched.session is None:
             return  # without its row, what is here was written without it
         session, sent = fetched.session, fetched.messages.items()
-        self._small_values.learn(address, fetched.found.checkpoint)
+        self._small_values.learn(address, fetched.found.checkpoint, fetched.inline)
         self._cache.learn(
             address.session_id,
             session.epoch,

@@ -66,10 +66,11 @@ class SmallValueCache:
         self._lock = threading.Lock()
         self._found: OrderedDict[_Key, _Versioned] = OrderedDict()
 
-    def learn(self, address: Address, checkpoint: Checkpoint) -> None:
-        """Remembers those of a checkpoint that was read."""
+    def learn(self, address: Address, checkpoint: Checkpoint, inline: Mapping[str, Any]) -> None:
+        """Remembers those of a checkpoint that was read; `inline` are the values of its row."""
         versions = checkpoint["channel_versions"]
-        self._set(_key(address, checkpoint["id"]), versions, small_values(checkpoint))
+        small = {channel: inline[channel] for channel in inline if channel in versions}
+        self._set(_key(address, checkpoint["id"]), versions, small)
 
     def learn_parent(
         self, address: Address, parent_id: str, versions: Mapping[str, Any], small: dict[str, Any]

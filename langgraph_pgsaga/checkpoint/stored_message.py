@@ -120,13 +120,14 @@ class MessageCodec:
         """
         pristine = stored.pristine
         if isinstance(pristine, Snapshot):
-            message = pristine.copy()
-        else:
-            message = self.values.decode(stored.encoded)
-            if pristine is None and isinstance(message, BaseMessage):
-                pristine = stored.pristine = Snapshot.of_decoded(message) or False
-        if isinstance(pristine, Snapshot):
+            message: Any = pristine.copy()
             self._remember(message, stored, pristine)
+            return message
+        message = self.values.decode(stored.encoded)
+        if pristine is None and isinstance(message, BaseMessage):
+            found = stored.pristine = Snapshot.of_decoded(message) or False
+            if isinstance(found, Snapshot):
+                self._remember(message, stored, found)
         return message
 
     def readable_columns(

@@ -22,6 +22,8 @@ Encode: TypeAlias = Callable[[Any], bytes]
 # Objects looked at for messages, and how deep they are nested.
 MOST_LOOKED_AT = 5_000
 _DEEPEST = 12
+# Nothing is in these: isinstance asks the class of messages at length, for each object anew.
+_LEAVES = frozenset({str, bytes, int, float, bool, type(None)})
 # Messages that aren't where they are expected: each costs a search through the rest.
 _MOST_MISSED = 8
 _LENGTH_BYTES = 4
@@ -45,6 +47,8 @@ def messages_in(value: Any) -> list[BaseMessage]:
     while waiting and left:
         item, depth = waiting.pop()
         left -= 1
+        if type(item) in _LEAVES:
+            continue
         if isinstance(item, BaseMessage):
             found.append(item)
         elif depth < _DEEPEST:
