@@ -16,6 +16,7 @@ from langgraph_pgsaga.errors import EmbeddedServerError
 if TYPE_CHECKING:
     from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.database import Database
+    from langgraph_pgsaga.tenants import TenantScope
 
 Dsn = Annotated[
     str | None,
@@ -31,6 +32,11 @@ Schema = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="The tables' schema; without it the search_path decides."),
 ]
+Tenant = Annotated[
+    str | None,
+    typer.Option(metavar="TENANT", help="Only this tenant's; without it, those of no tenant."),
+]
+AllTenants = Annotated[bool, typer.Option("--all-tenants", help="Those of every tenant.")]
 Imports = Annotated[
     list[str] | None,
     typer.Option(
@@ -44,8 +50,10 @@ _PYTHONS_OWN = (AttributeError, ImportError, NameError, SyntaxError)
 
 
 @contextmanager
-def opened(dsn: str | None, schema: str | None, *, make: bool = False) -> Iterator[Database]:
-    """The database of --dsn and --schema.
+def opened(
+    dsn: str | None, schema: str | None, tenant: str | None = None, *, make: bool = False
+) -> Iterator[Database]:
+    """The database of --dsn and --schema, whose everything is that of --tenant.
 
     An embedded server is made only where `make` says so: a command that looks would else
     leave one in each folder that it is called from by mistake.
@@ -56,25 +64,40 @@ def opened(dsn: str | None, schema: str | None, *, make: bool = False) -> Iterat
         raise typer.BadParameter("is empty; leave it out to use PGSAGA_DSN", param_hint="--dsn")
     if dsn is not None:
         # As behind a pooler, which may be there: a command has no use for prepared statements.
-        db = Database(dsn, schema=schema, pooler=True)
+        db = Database(dsn, schema=schema, pooler=True, tenant=tenant or "")
     else:
         if not make:
             _refuse_to_make()
-        db = Database.embedded(schema=schema)
+        db = Database.embedded(schema=schema, tenant=tenant or "")
     with db:
         yield db
 
 
 @contextmanager
 def opened_saver(
-    dsn: str | None, schema: str | None, imports: Sequence[str] | None = None
+    dsn: str | None,
+    schema: str | None,
+    imports: Sequence[str] | None = None,
+    tenant: str | None = None,
 ) -> Iterator[PostgresSaver]:
     """A saver for looking: types that aren't loaded come as placeholders."""
     from langgraph_pgsaga.checkpoint import PostgresSaver
 
     import_modules(imports)
-    with opened(dsn, schema) as db:
+    with opened(dsn, schema, tenant) as db:
         yield PostgresSaver(db, lenient=True)
+
+
+def scope_of(tenant: str | None, *, all_tenants: bool) -> TenantScope:
+    """What --all-tenants says; None leaves it to --tenant."""
+    if not all_tenants:
+        return None
+    if tenant is not None:
+        problem = "and --tenant can't both be so"
+        raise typer.BadParameter(problem, param_hint="--all-tenants")
+    from langgraph_pgsaga.tenants import ALL
+
+    return ALL
 
 
 def import_modules(names: Sequence[str] | None) -> None:

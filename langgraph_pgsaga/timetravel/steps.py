@@ -193,22 +193,27 @@ class History(Sequence[Step]):
         Of a history of the saver alone: the values of its channels.
 
         Raises:
-            MissingCheckpointError: it was deleted since the history was fetched.
+            MissingCheckpointError: it was deleted since the history was fetched, or is one of
+                another thread.
         """
         checked_instance("step", step, Step, "Pass one of this history")
         if not isinstance(self._graph, PostgresSaver | ReadThrough):
-            return self._values_of(self._graph.get_state(step.config))
+            return self._values_of(self._graph.get_state(self._config_of(step)))
         return call(self._saver, self.avalues, step)
 
     async def avalues(self, step: Step) -> Any:
         """`values` for async callers."""
         checked_instance("step", step, Step, "Pass one of this history")
         if not isinstance(self._graph, PostgresSaver | ReadThrough):
-            return self._values_of(await self._graph.aget_state(step.config))
-        found = await self._saver.aget_tuple(step.config)
+            return self._values_of(await self._graph.aget_state(self._config_of(step)))
+        found = await self._saver.aget_tuple(self._config_of(step))
         if found is None:
             raise MissingCheckpointError(thread_id=self._address.thread_id)
         return own_values(found.checkpoint["channel_values"])
+
+    def _config_of(self, step: Step) -> RunnableConfig:
+        """That of the step in this thread, whichever history it comes from."""
+        return self._address.config(step.checkpoint_id)
 
     def _values_of(self, snapshot: StateSnapshot) -> Any:
         if snapshot.metadata is None:  # LangGraph's state of nothing

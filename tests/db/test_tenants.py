@@ -33,24 +33,9 @@ from langgraph_pgsaga.threads import Address, TenantsThreadId, session_id_of
 from tests.conftest import execute
 from tests.db import _histories as histories
 from tests.db._puts import checkpoint_of, config_of, put
+from tests.db._tenants import fetch, of
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
-
-
-def of(tenant: str, thread_id: str = "t", **more: Any) -> Any:
-    return config_of(thread_id, tenant_id=tenant, **more)
-
-
-def fetch(dsn: str, query: str, *args: Any) -> list[asyncpg.Record]:
-    async def work() -> list[asyncpg.Record]:
-        conn = await asyncpg.connect(dsn)
-        try:
-            rows: list[asyncpg.Record] = await conn.fetch(query, *args)
-            return rows
-        finally:
-            await conn.close()
-
-    return asyncio.run(work())
 
 
 # The rule

@@ -9,7 +9,7 @@ import typer
 from langgraph_pgsaga._text import shown, shown_block
 from langgraph_pgsaga.cli import checkpoints, values
 from langgraph_pgsaga.cli.commands.history import plain_step
-from langgraph_pgsaga.cli.connection import Dsn, Schema, opened_saver
+from langgraph_pgsaga.cli.connection import Dsn, Schema, Tenant, opened_saver
 from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, Json, Namespace, ThreadId
 from langgraph_pgsaga.cli.output import note, write_json, write_line
 
@@ -22,6 +22,7 @@ def tree(
     ns: Namespace = "",
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Draw a thread's checkpoints as a tree: its branches, and where they part.
@@ -34,7 +35,7 @@ def tree(
     """
     from langgraph_pgsaga.timetravel import branches
 
-    with opened_saver(dsn, schema) as saver:
+    with opened_saver(dsn, schema, tenant=tenant) as saver:
         # Fails where there is no such thread.
         checkpoints.history_of(saver, thread, ns)
         found = branches(saver, {"configurable": {"thread_id": thread, "checkpoint_ns": ns}})
@@ -60,6 +61,7 @@ def fork(
     ] = None,
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Copy a thread up to a checkpoint into a new thread, which can go on from there.
@@ -73,7 +75,7 @@ def fork(
       pgsaga fork order-1 --at 3
     """
     target = to if to is not None else f"{thread}-fork"
-    with opened_saver(dsn, schema) as saver:
+    with opened_saver(dsn, schema, tenant=tenant) as saver:
         step = checkpoints.named(checkpoints.history_of(saver, thread), thread, at)
         saver.copy_thread(thread, target, checkpoint_id=step.checkpoint_id)
     if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langgraph_pgsaga.cli.checkpoints import history_of
-from langgraph_pgsaga.cli.connection import Dsn, Schema, opened_saver
+from langgraph_pgsaga.cli.connection import Dsn, Schema, Tenant, opened_saver
 from langgraph_pgsaga.cli.options import Json, Namespace, ThreadId
 from langgraph_pgsaga.cli.output import note, shown_time, write_json
 from langgraph_pgsaga.cli.table import write_table
@@ -31,6 +31,7 @@ def history(
     ns: Namespace = "",
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """List a thread's checkpoints, newest first.
@@ -44,7 +45,7 @@ def history(
       pgsaga history order-1
       pgsaga history order-1 --limit 1000 --json
     """
-    with opened_saver(dsn, schema) as saver:
+    with opened_saver(dsn, schema, tenant=tenant) as saver:
         steps = history_of(saver, thread, ns)
         found = list(islice(steps, limit))
         has_more = len(steps[limit : limit + 1]) > 0

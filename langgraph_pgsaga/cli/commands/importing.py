@@ -14,7 +14,14 @@ import typer
 
 from langgraph_pgsaga.cli import errors as cli_errors
 from langgraph_pgsaga.cli import values
-from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, import_modules, opened
+from langgraph_pgsaga.cli.connection import (
+    Dsn,
+    Imports,
+    Schema,
+    Tenant,
+    import_modules,
+    opened,
+)
 from langgraph_pgsaga.cli.options import DryRun, Json
 from langgraph_pgsaga.cli.output import ExitCode, counted, note, progress, write_json, write_line
 from langgraph_pgsaga.errors import (
@@ -64,6 +71,7 @@ def import_(
     imports: Imports = None,
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Take threads over from another checkpointer, and verify them.
@@ -87,7 +95,7 @@ def import_(
     if kind not in _SOURCES or not place:
         problem = "write sqlite:PATH or postgres:postgresql://user@host/database"
         raise typer.BadParameter(problem, param_hint="--from")
-    with opened(dsn, schema) as db, progress() as tell:
+    with opened(dsn, schema, tenant) as db, progress() as tell:
         report = db.portal.call(
             _imported,
             db,

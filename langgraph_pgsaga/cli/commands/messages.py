@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from langgraph_pgsaga.cli import checkpoints, values
-from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, opened_saver
+from langgraph_pgsaga.cli.connection import (
+    AllTenants,
+    Dsn,
+    Imports,
+    Schema,
+    Tenant,
+    opened_saver,
+    scope_of,
+)
 from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, After, Json
 from langgraph_pgsaga.cli.output import counted, json_lines_out, note, shown_time, write_json
 from langgraph_pgsaga.cli.table import write_table
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.messages import MessageHit, MessagePage, MessageRow
     from langgraph_pgsaga.sync import Messages
+    from langgraph_pgsaga.tenants import TenantScope
 
 _LONGEST_CELL = 200
 _COLUMNS = ("thread", "no", "time (UTC)", "role", "message")
@@ -96,6 +105,8 @@ def messages(
     imports: Imports = None,
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
+    all_tenants: AllTenants = False,
     as_json: Json = False,
 ) -> None:
     """Read what was said, by thread, filters or search.
@@ -112,8 +123,9 @@ def messages(
       pgsaga messages --export - | head
     """
     _check(context, search)
-    with opened_saver(dsn, schema, imports) as saver:
-        reader = _reader(saver, thread)
+    scope = scope_of(tenant, all_tenants=all_tenants)
+    with opened_saver(dsn, schema, imports, tenant) as saver:
+        reader = _reader(saver, thread, scope)
         filters: dict[str, Any] = {
             "types": type_ or None, "roles": role or None, "since": since, "until": until,
             "text": text, "checkpoint_id": _id_of(saver, thread, ns, checkpoint),
@@ -121,12 +133,12 @@ def messages(
         }  # fmt: skip
         if search is not None:
             hits = reader.search(search, user_id=user, thread_id=thread, order=order, limit=limit)
-            _show_hits(hits, as_json=as_json)
+            _show_hits(hits, all_tenants=all_tenants, as_json=as_json)
         elif export is not None:
             _export(reader, export, {**filters, "thread_id": thread, "full": full})
         else:
             page = reader.rows(thread, limit=limit, after=after, **filters)
-            _show_page(page, as_json=as_json)
+            _show_page(page, all_tenants=all_tenants, as_json=as_json)
 
 
 def _check(context: typer.Context, search: str | None) -> None:
@@ -137,6 +149,9 @@ def _check(context: typer.Context, search: str | None) -> None:
         raise typer.BadParameter(problem, param_hint="--search")
     if search is None and "user" in given:
         raise typer.BadParameter("goes with --search", param_hint="--user")
+    if "all_tenants" in given and "thread" in given:
+        problem = "goes without a THREAD, which is one tenant's: name that one by --tenant"
+        raise typer.BadParameter(problem, param_hint="--all-tenants")
     if "checkpoint" in given and "thread" not in given:
         raise typer.BadParameter("needs a THREAD", param_hint="--checkpoint")
     if "full" in given and "export" not in given:
@@ -146,13 +161,13 @@ def _check(context: typer.Context, search: str | None) -> None:
         raise typer.BadParameter(problem, param_hint="--export")
 
 
-def _reader(saver: PostgresSaver, thread: str | None) -> Messages:
+def _reader(saver: PostgresSaver, thread: str | None, scope: TenantScope) -> Messages:
     """What reads; MissingThreadError where the thread to be read isn't there."""
     from langgraph_pgsaga.sync import Messages, Sessions
 
     if thread is not None and Sessions(saver.db).get(thread) is None:
         raise MissingThreadError(thread_id=thread)
-    return Messages(saver)
+    return Messages(saver, tenant=scope)
 
 
 def _id_of(saver: PostgresSaver, thread: str | None, ns: str, named: str | None) -> str | None:
@@ -174,20 +189,25 @@ def _export(reader: Messages, target: str, query: dict[str, Any]) -> None:
     note(f"{counted(count, 'message')} in {target}")
 
 
-def _show_page(page: MessagePage, *, as_json: bool) -> None:
+def _show_page(page: MessagePage, *, all_tenants: bool, as_json: bool) -> None:
     if as_json:
         found = list(map(_plain, page.rows))
         write_json({"messages": found, "next_cursor": page.next_cursor})
         return
     if page.rows:
-        write_table(_COLUMNS, [_cells(row, _cut(row.content)) for row in page.rows])
+        _write([(row, _cut(row.content)) for row in page.rows], all_tenants=all_tenants)
     else:
         note("no messages")
     if page.next_cursor:
         note(f"there are more: --after {page.next_cursor}")
 
 
-def _show_hits(hits: Sequence[MessageHit], *, as_json: bool) -> None:
+def _write(said: Sequence[tuple[MessageRow, str]], *, all_tenants: bool) -> None:
+    cells = [(*_cells(row, text), *([row.tenant_id] * all_tenants)) for row, text in said]
+    write_table((*_COLUMNS, *(["tenant"] * all_tenants)), cells)
+
+
+def _show_hits(hits: Sequence[MessageHit], *, all_tenants: bool, as_json: bool) -> None:
     from langgraph_pgsaga.messages import MATCH_END, MATCH_START
 
     if as_json:
@@ -203,8 +223,8 @@ def _show_hits(hits: Sequence[MessageHit], *, as_json: bool) -> None:
         write_json({"hits": found})
     elif hits:
         marked = [hit.snippet.replace(MATCH_START, "»").replace(MATCH_END, "«") for hit in hits]
-        rows = [_cells(hit.message, text) for hit, text in zip(hits, marked, strict=True)]
-        write_table(_COLUMNS, rows)
+        said = [(hit.message, text) for hit, text in zip(hits, marked, strict=True)]
+        _write(said, all_tenants=all_tenants)
     else:
         note("nothing found")
 
@@ -213,6 +233,7 @@ def _plain(row: MessageRow) -> dict[str, Any]:
     """The fields of a line of an export."""
     return {
         "thread_id": row.thread_id,
+        "tenant_id": row.tenant_id,
         "message_no": row.message_no,
         "message_id": row.message_id,
         "parent_message_no": row.parent_message_no,

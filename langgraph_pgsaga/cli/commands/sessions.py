@@ -11,7 +11,7 @@ import typer
 
 from langgraph_pgsaga._text import shown
 from langgraph_pgsaga.cli import values
-from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
+from langgraph_pgsaga.cli.connection import AllTenants, Dsn, Schema, Tenant, opened, scope_of
 from langgraph_pgsaga.cli.options import After, DryRun, Json, ThreadId, Yes
 from langgraph_pgsaga.cli.output import confirm, counted, note, shown_time, write_json, write_line
 from langgraph_pgsaga.cli.table import write_table
@@ -64,6 +64,8 @@ def list_sessions(
     after: After = None,
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
+    all_tenants: AllTenants = False,
     as_json: Json = False,
 ) -> None:
     """List sessions, those that were active last first.
@@ -79,8 +81,9 @@ def list_sessions(
     from langgraph_pgsaga.sessions import SessionStatus
     from langgraph_pgsaga.sync import Sessions
 
-    with opened(dsn, schema) as db:
-        page = Sessions(db).list(
+    scope = scope_of(tenant, all_tenants=all_tenants)
+    with opened(dsn, schema, tenant) as db:
+        page = Sessions(db, tenant=scope).list(
             user_id=user,
             agent_type=agent_type,
             status=SessionStatus(status) if status else None,
@@ -97,7 +100,10 @@ def list_sessions(
         write_json({"sessions": found, "next_cursor": page.next_cursor})
         return
     if page.sessions:
-        write_table(_COLUMNS, map(_cells, page.sessions))
+        cells = [
+            (*_cells(session), *([session.tenant_id] * all_tenants)) for session in page.sessions
+        ]
+        write_table((*_COLUMNS, *(["tenant"] * all_tenants)), cells)
     else:
         note("no sessions")
     if page.next_cursor:
@@ -105,7 +111,13 @@ def list_sessions(
 
 
 @app.command()
-def show(thread: ThreadId, dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> None:
+def show(
+    thread: ThreadId,
+    dsn: Dsn = None,
+    schema: Schema = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
     """Show a thread's session.
 
     \b
@@ -113,7 +125,7 @@ def show(thread: ThreadId, dsn: Dsn = None, schema: Schema = None, as_json: Json
     """
     from langgraph_pgsaga.sync import Sessions
 
-    with opened(dsn, schema) as db:
+    with opened(dsn, schema, tenant) as db:
         session = Sessions(db).get(thread)
     if session is None:
         raise MissingThreadError(thread_id=thread)
@@ -140,6 +152,7 @@ def expire(
     never: Annotated[bool, typer.Option("--never", help="It is kept for good.")] = False,
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Say when a session expires: now, unless told otherwise. The next sweep deletes it then.
@@ -154,7 +167,7 @@ def expire(
     if (within is not None) + (at is not None) + never > 1:
         raise typer.BadParameter("only one of --in, --at and --never can be so")
     expires_at = None if never else at or datetime.now(UTC) + (within or timedelta())
-    with opened(dsn, schema) as db:
+    with opened(dsn, schema, tenant) as db:
         sessions = Sessions(db)
         if sessions.get(thread) is None:
             raise MissingThreadError(thread_id=thread)
@@ -177,6 +190,7 @@ def delete(
     dry_run: DryRun = False,
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
 ) -> None:
     """Delete threads from every table: state, messages and session.
 
@@ -188,7 +202,7 @@ def delete(
     from langgraph_pgsaga.sync import Sessions
 
     threads = list(dict.fromkeys(threads))
-    with opened(dsn, schema) as db:
+    with opened(dsn, schema, tenant) as db:
         sessions = Sessions(db)
         for thread in threads:
             if sessions.get(thread) is None:

@@ -11,7 +11,7 @@ import typer
 from langgraph_pgsaga._text import shown
 from langgraph_pgsaga.cli import checkpoints, values
 from langgraph_pgsaga.cli.commands.history import plain_step
-from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, opened_saver
+from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, Tenant, opened_saver
 from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, Json, Namespace, ThreadId
 from langgraph_pgsaga.cli.output import shown_time, write, write_json, write_line
 from langgraph_pgsaga.errors import MissingCheckpointError
@@ -46,6 +46,7 @@ def show(
     imports: Imports = None,
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Show a state: messages as a conversation, then the other channels.
@@ -62,7 +63,7 @@ def show(
     """
     from langgraph_pgsaga.timetravel import aopen_errors
 
-    with opened_saver(dsn, schema, imports) as saver:
+    with opened_saver(dsn, schema, imports, tenant) as saver:
         steps = checkpoints.history_of(saver, thread, ns)
         chosen = checkpoints.chosen(
             steps, thread, checkpoint=checkpoint, step=step, name=name, node=node, time=time
@@ -93,6 +94,7 @@ def diff(
     imports: Imports = None,
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Show what changed from one state to another, as lines of +, - and ~.
@@ -111,7 +113,7 @@ def diff(
         if reference.startswith("--"):
             raise typer.BadParameter(f"there is no such option: {reference}")
     later_thread = thread if other_thread is None else other_thread
-    with opened_saver(dsn, schema, imports) as saver:
+    with opened_saver(dsn, schema, imports, tenant) as saver:
         history = checkpoints.history_of(saver, thread, ns)
         first = checkpoints.named(history, thread, before)
         if other_thread is not None:

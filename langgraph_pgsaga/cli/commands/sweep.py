@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from langgraph_pgsaga.cli import values
-from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
+from langgraph_pgsaga.cli.connection import AllTenants, Dsn, Schema, Tenant, opened, scope_of
 from langgraph_pgsaga.cli.options import DryRun, Json, Yes
 from langgraph_pgsaga.cli.output import (
     ExitCode,
@@ -61,6 +61,8 @@ def sweep(
     dry_run: DryRun = False,
     dsn: Dsn = None,
     schema: Schema = None,
+    tenant: Tenant = None,
+    all_tenants: AllTenants = False,
     as_json: Json = False,
 ) -> None:
     """Delete sessions that have expired, and what the rules don't keep.
@@ -80,6 +82,7 @@ def sweep(
     if agent_type and max_idle is None and keep_last is None:
         problem = "needs --max-idle or --keep-last: what has expired goes whatever its type"
         raise typer.BadParameter(problem, param_hint="--agent-type")
+    scope = scope_of(tenant, all_tenants=all_tenants)
     types: list[str | None] = [*dict.fromkeys(agent_type)] if agent_type else [None]
     policies = [
         RetentionPolicy(
@@ -87,8 +90,8 @@ def sweep(
         )
         for name in types
     ]
-    with opened(dsn, schema) as db:
-        sessions = Sessions(db)
+    with opened(dsn, schema, tenant) as db:
+        sessions = Sessions(db, tenant=scope)
         if dry_run or needs_question(yes=yes):
             found = sessions.sweep(policies, dry_run=True)
             if dry_run:
