@@ -111,12 +111,16 @@ def checkpoint_config(
     thread_id: Any, checkpoint_ns: str, checkpoint_id: str, tenant_id: str | None = None
 ) -> RunnableConfig:
     """A config as savers return it: these three keys, a tenant where one is given, and no other."""
-    place = {"checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id}
-    if tenant_id is None:
-        return {"configurable": {"thread_id": thread_id, **place}}
-    if isinstance(thread_id, str):
-        thread_id = TenantsThreadId.of(thread_id, tenant_id)
-    return {"configurable": {"thread_id": thread_id, **place, "tenant_id": tenant_id}}
+    configurable = {
+        "thread_id": thread_id,
+        "checkpoint_ns": checkpoint_ns,
+        "checkpoint_id": checkpoint_id,
+    }
+    if tenant_id is not None:
+        configurable["tenant_id"] = tenant_id
+        if isinstance(thread_id, str):
+            configurable["thread_id"] = TenantsThreadId.of(thread_id, tenant_id)
+    return {"configurable": configurable}
 
 
 def optional_checkpoint_id(config: RunnableConfig, argument: str = "config") -> str | None:
