@@ -363,7 +363,7 @@ async def _name(
 
 async def aopen_errors(saver: PostgresSaver, found: CheckpointTuple) -> list[Any]:
     """The errors that a checkpoint's tasks ended with: no handler took them, and no caller."""
-    address = Address.of(found.config)
+    address = Address.of(found.config, saver.tenants)
     asked = _STATEMENTS["list_failed_calls"].bind(
         session_id=address.session_id,
         checkpoint_ns=address.stored_ns,

@@ -52,6 +52,7 @@ NOT_OF_THREADS = {
     "ReadThroughSaver.with_allowlist",
     "ReadThroughSaver.call",
     "timetravel.diff",  # of two dicts that the caller has
+    "timetravel.aopen_errors",  # of a tuple that the caller has
 }
 _OF_SAVERS = {
     "list", "prune", "copy_thread", "delete_thread", "delete_for_runs", "put", "put_writes",
