@@ -74,7 +74,7 @@ async def by_a_copy(saver: PostgresSaver) -> None:
 async def by_its_database(saver: PostgresSaver) -> None:
     db = saver.db
     del saver
-    await db.fetch(load_statements("sessions")["count_expired"])
+    await db.fetch(load_statements("sessions")["count_expired"].bind(tenant_id=None))
     Sessions(db).list()
 
 
