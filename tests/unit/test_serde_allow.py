@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+import ipaddress
+import pathlib
+import sys
+import uuid
+from collections import deque
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from langchain_core.messages import (
     HumanMessage,
 )
+from langgraph.types import Send
+from pydantic import AnyUrl, SecretBytes, SecretStr
 
 from langgraph_pgsaga.errors import (
     BlockedTypeError,
@@ -20,6 +29,7 @@ from langgraph_pgsaga.serde.serializer import (
     SafeSerializer,
     as_safe,
 )
+from tests._require import require_package
 from tests.unit import _serde_types as sample
 from tests.unit._serde_values import (
     HERE,
@@ -135,3 +145,94 @@ def test_langgraphs_strict_mode_is_heeded(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert isinstance(serde, SafeSerializer)
     assert serde.strict
+
+
+# One of each class whose subclasses have to be allowed, made as the base is.
+LEAVES: list[tuple[type, tuple[Any, ...]]] = [
+    (set, ([1, 2],)),
+    (frozenset, ([1],)),
+    (deque, ([1, 2], 3)),
+    (datetime, (2026, 1, 2, 3, 4, 5, 6, ZoneInfo("Europe/Berlin"))),
+    (date, (2026, 1, 2)),
+    (time, (1, 2, 3, 4)),
+    (timedelta, (1, 2, 3)),
+    (ZoneInfo, ("Europe/Berlin",)),
+    (uuid.UUID, ("12345678123456781234567812345678",)),
+    (Decimal, ("1.250",)),
+    (complex, (1, -0.5)),
+    (pathlib.PurePosixPath, ("a", "b")),
+    (ipaddress.IPv4Address, ("10.0.0.1",)),
+    (ipaddress.IPv4Network, ("10.0.0.0/8",)),
+    (ipaddress.IPv4Interface, ("10.0.0.1/8",)),
+    (ipaddress.IPv6Address, ("::1",)),
+    (ipaddress.IPv6Network, ("::/8",)),
+    (AnyUrl, ("https://example.com/a",)),
+    (SecretStr, ("secret",)),
+    (SecretBytes, (b"secret",)),
+    (Send, ("node", {"a": 1})),
+]
+
+
+@pytest.mark.parametrize(
+    ("base", "arguments"), LEAVES, ids=lambda given: getattr(given, "__name__", "")
+)
+def test_a_subclass_of_each_leaf_is_kept_once_it_is_allowed(
+    base: type, arguments: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before, with the advice to allow it, and then equal and of its own class."""
+    own = type("Own", (base,), {"__module__": __name__})
+    monkeypatch.setattr(sys.modules[__name__], "Own", own, raising=False)
+    value = own(*arguments)
+    with pytest.raises(UnstorableValueError, match=r"Pass allow=\[Own\]"):
+        SAFE.dumps_typed([value])
+    back = again([value], SafeSerializer(allow=[own]))
+    assert back == [value]
+    assert type(back[0]) is own
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda pandas: pandas.Timestamp("2026-01-02 03:04:05.678901"),
+        lambda pandas: pandas.Timestamp("2026-01-02", tz="UTC"),
+        lambda pandas: pandas.Timestamp("2026-01-02", tz="Europe/Berlin"),
+        lambda pandas: pandas.Timestamp("2026-01-02T03:04+05:30"),
+        # The hour that comes twice, once with each offset.
+        lambda pandas: pandas.Timestamp("2026-10-25 00:30", tz="UTC").tz_convert("Europe/Berlin"),
+        lambda pandas: pandas.Timestamp("2026-10-25 01:30", tz="UTC").tz_convert("Europe/Berlin"),
+        lambda pandas: pandas.Timestamp("2026-01-02").as_unit("ns"),
+    ],
+)
+def test_a_timestamp_of_pandas_is_kept_once_it_is_allowed(made: Any) -> None:
+    """As the page says; without, the refusal names the class."""
+    value = made(require_package("pandas"))
+    with pytest.raises(UnstorableValueError, match=r"Pass allow=\[Timestamp\]"):
+        SAFE.dumps_typed({"at": value})
+    back = again({"at": value}, SafeSerializer(allow=[type(value)]))["at"]
+    assert (type(back), back, str(back), back.tz) == (type(value), value, str(value), value.tz)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda pandas: pandas.Timestamp(1, unit="ns"),
+        lambda pandas: pandas.Timedelta(days=1),
+        lambda pandas: pandas.Timedelta(5, "ns"),
+        lambda pandas: pandas.NaT,
+        lambda pandas: pandas.NA,
+        lambda pandas: pandas.Period("2026-01"),
+        lambda pandas: pandas.Interval(1, 2),
+        lambda pandas: pandas.Series([1]),
+        lambda pandas: pandas.Index([1]),
+        lambda pandas: pandas.Categorical(["a"]),
+        lambda pandas: pandas.DataFrame({"a": [1]}),
+    ],
+)
+def test_other_values_of_pandas_are_refused_whatever_is_allowed(made: Any) -> None:
+    """As the page says; the refusal doesn't advise what changes nothing."""
+    value = made(require_package("pandas"))
+    for serde in (SAFE, SafeSerializer(allow=[type(value)])):
+        with pytest.raises(UnstorableValueError, match="Keep") as found:
+            serde.dumps_typed({"of": [value]})
+        assert "allow=" not in str(found.value)
+        assert found.value.where == "value['of'][0]"
