@@ -250,7 +250,7 @@ def _encode_value(
 ) -> EncodedValue:
     """One channel's value, as messages where it is a list of them."""
     is_snapshot = type(value) is DeltaSnapshot
-    inner = value.value if is_snapshot else value
+    inner = _as_of_now(value.value if is_snapshot else value)
     if not (codec.values.splits_messages and _message_text.is_message_list(inner)):
         return _encode_other(codec, f"the value of channel {channel!r}", value)
     messages = _stored_messages(codec, f"a message of channel {channel!r}", inner)
@@ -263,7 +263,13 @@ def _encode_value(
     return EncodedValue(messages=messages, list_type=list_type)
 
 
+def _as_of_now(value: Any) -> Any:
+    """A list in a copy, which no node changes in place that goes on in another thread."""
+    return value.copy() if type(value) is list else value
+
+
 def _encode_written(codec: MessageCodec, channel: str, value: Any) -> EncodedValue:
+    value = _as_of_now(value)
     if codec.values.splits_messages and _message_text.is_message_list(value):
         messages = _stored_messages(codec, f"a message written to channel {channel!r}", value)
         if not _is_repetitive(messages):

@@ -98,10 +98,12 @@ class Encoder:
         """The msgpack of a part; the default keeps the tuples in it."""
         if self._depth > DEEP and _nests_deeper(value, most_containers(self._depth)):
             raise UnstorableValueError(where="the value", problem=_TOO_DEEP)
-        if self._walk:
+        if isinstance(value, _CONTAINERS):
             with contextlib.suppress(ormsgpack.MsgpackEncodeError):
                 # Most parts hold no objects; asking about one would end this.
                 return ormsgpack.packb(value, None, option)
+            value = _own(value)
+        if self._walk:
             value = self._prepared(value, option, 0)
             option |= ormsgpack.OPT_NON_STR_KEYS
         try:
@@ -217,6 +219,33 @@ _TOO_DEEP = (
     "it refers to itself, or nests too deeply "
     f"(at most {MAX_CONTAINER_DEPTH} containers or {MAX_OBJECT_DEPTH} objects in one another)"
 )
+
+
+_CONTAINERS = (list, dict, tuple)
+
+
+def _own(value: Any) -> Any:
+    """The value with plain containers of its own, each copied in one go.
+
+    While the hook runs, other threads do: LangGraph's nodes go on while a checkpoint is stored.
+    ormsgpack counts on containers to stay as they are, and reads beyond the end of a list
+    that one of them shortens.
+    """
+    if isinstance(value, list):
+        items = list.copy(value)
+        return list(map(_own, items)) if _has_containers(items) else items
+    if isinstance(value, dict):
+        mapping = dict(value) if type(value) is dict else dict(dict.items(value))
+        if _has_containers(mapping.values()):
+            return dict(zip(mapping, map(_own, mapping.values()), strict=True))
+        return mapping
+    if type(value) is tuple:  # of the others the hook asks
+        return tuple(map(_own, value))
+    return value
+
+
+def _has_containers(items: Iterable[Any]) -> bool:
+    return any(issubclass(kind, _CONTAINERS) for kind in set(map(type, items)))
 
 
 def _text(value: str) -> str | Ext:

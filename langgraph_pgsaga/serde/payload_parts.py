@@ -135,6 +135,7 @@ def _cut(value: Any, data: bytes, encode: Encode, aim: int, depth: int) -> Itera
     if type(value) not in (list, dict) or not value or depth == _DEEPEST_CUT:
         yield data
         return
+    value = value.copy()  # other threads may change it while an element is encoded
     begin = _header_bytes(len(value))
     at_once = 1 if len(data) >= _SMALL_ELEMENT_BYTES * len(value) else _SMALL_ELEMENTS
     cells = list(_cells(value, at_once, encode))
