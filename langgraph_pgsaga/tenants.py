@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from langgraph_pgsaga._arguments import required_text, shown
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingTenantError
 
-_LONGEST_BYTES = 255
+LONGEST_TENANT_BYTES = 255
 
 
 class AllTenants(Enum):
@@ -37,8 +37,8 @@ def checked_tenant(argument: str, given: Any) -> str:
         raise InvalidArgumentError(argument=argument, problem=problem)
     # Not str(): an enum that is text would answer with its class's name.
     tenant_id = required_text(argument, str.__str__(given))
-    if len(tenant_id.encode()) > _LONGEST_BYTES:
-        problem = f"has more than {_LONGEST_BYTES} bytes; name the tenant by a shorter id"
+    if len(tenant_id.encode()) > LONGEST_TENANT_BYTES:
+        problem = f"has more than {LONGEST_TENANT_BYTES} bytes; name the tenant by a shorter id"
         raise InvalidArgumentError(argument=argument, problem=problem)
     return tenant_id
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from langgraph_pgsaga.cli import values
 from langgraph_pgsaga.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ Schema = Annotated[
 ]
 Tenant = Annotated[
     str | None,
-    typer.Option(metavar="TENANT", help="Only this tenant's; without it, those of no tenant."),
+    typer.Option(
+        metavar="TENANT",
+        callback=values.tenant,
+        help="Only this tenant's; without it, those of no tenant.",
+    ),
 ]
 AllTenants = Annotated[bool, typer.Option("--all-tenants", help="Those of every tenant.")]
 Imports = Annotated[

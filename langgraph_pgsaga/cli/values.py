@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from langgraph_pgsaga._json import is_clean, shortened
+from langgraph_pgsaga.tenants import LONGEST_TENANT_BYTES
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -29,6 +30,17 @@ def thread_ids(texts: list[str] | None) -> list[str] | None:
     for text in texts or ():
         thread_id(text)
     return texts
+
+
+def tenant(text: str | None) -> str | None:
+    """The id of a tenant. An empty one, of a variable that isn't set, say, is nobody's."""
+    if text == "":
+        raise typer.BadParameter("is empty; leave it out for those of no tenant")
+    if text is not None and not is_clean(text):
+        raise typer.BadParameter("isn't UTF-8")
+    if text is not None and len(text.encode()) > LONGEST_TENANT_BYTES:
+        raise typer.BadParameter(f"has more than {LONGEST_TENANT_BYTES} bytes")
+    return text
 
 
 def duration(text: str) -> timedelta:

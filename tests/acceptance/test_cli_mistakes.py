@@ -23,6 +23,7 @@ UNUSABLE: dict[str, list[str]] = {
     "thread": ["", NOT_UTF8],
     "threads": ["", NOT_UTF8],
     "other_thread": ["", NOT_UTF8],
+    "tenant": ["", NOT_UTF8, "t" * 256],
     "to": ["", NOT_UTF8],
     "dsn": ["", "nonsense", "mysql://h/d", NOT_UTF8],
     "schema": ["", "x" * 64, NOT_UTF8],

@@ -64,7 +64,7 @@ def test_show_has_stable_fields_and_times_with_zones(dsn: str) -> None:
     found = answer("sessions", "show", "order-1", "--dsn", dsn)
     assert set(found) == {
         "thread_id", "session_id", "user_id", "agent_type", "status", "priority", "metadata",
-        "message_count", "created_at", "last_activity_at", "expires_at",
+        "message_count", "created_at", "last_activity_at", "expires_at", "tenant_id",
     }  # fmt: skip
     assert datetime.fromisoformat(found["created_at"]).utcoffset() == timedelta(0)
     text = output("sessions", "show", "order-1", "--dsn", dsn)
