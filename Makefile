@@ -13,7 +13,7 @@ files = $(patsubst %,tests/db/test_%*.py,$(1))
 # is the newest.
 ON_LANGGRAPH := tests/unit $(call files,apis branches changed_classes compare conformance contract \
   conversation delta export forks graph lease message order read_through state status takeover \
-  timetravel turns unkeepable wire)
+  tenants timetravel turns unkeepable wire)
 # With another Python: what lives in loops, threads, processes and forks, and classes.
 ON_PYTHON := tests/unit $(call files,apis conformance errors graph interrupted lease loops \
   message_races queue recovery states status sweep timetravel)
@@ -22,7 +22,8 @@ ON_PYTHON := tests/unit $(call files,apis conformance errors graph interrupted l
 # What graphs, values and the command line do above that is the same on each. (Recovery ends and
 # starts embedded servers.)
 ON_POSTGRES := $(call files,conformance contract conversation delta doctor errors graphs interrupted \
-  lease message migrate plans queue retention schema search sessions statements sweep takeover_lock)
+  lease message migrate plans queue retention schema search sessions statements sweep takeover_lock \
+  tenant)
 VERSIONS ?= 15 16 17
 POSTGRES_16 := 16.14.0-beta.17
 POSTGRES_17 := 17.10.0-beta.17
