@@ -38,6 +38,10 @@ _NO_SUCH_CHARACTER = (
     "`pgsaga doctor` shows the encoding of this one"
 )
 _TOO_LARGE = {"54000", "54001"}
+_IN_AN_INDEX = (
+    ". Of an index it is a channel's name, as a join's, which has those of all nodes that it waits "
+    "for: shorten these, or join in several steps"
+)
 # Not connected any more, or about to be: shutdown, crash, starting up, idle for too long (within
 # a transaction, or without). A transaction that took too long (25P04) would take so again.
 _GOING_AWAY = {"57P01", "57P02", "57P03", "57P05", "25P03"}
@@ -148,7 +152,8 @@ def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
     if state in _TEXT_REFUSED:
         return UnstorableValueError(where="a text", problem=_NO_SUCH_CHARACTER)
     if state in _TOO_LARGE:
-        return UnstorableValueError(where="a value", problem=detail)
+        advice = _IN_AN_INDEX if state == "54000" else ""
+        return UnstorableValueError(where="a value", problem=f"{detail}{advice}")
     if state in _LOCK_TIMEOUT:
         return LockTimeoutError(dsn=dsn, detail=detail, sqlstate=state)
     if state in _CANCELLED:

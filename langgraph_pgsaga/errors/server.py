@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from langgraph_pgsaga.errors.root import PgSagaError
 
 # What a pooler in transaction mode leads to: a setting it doesn't take when connecting; a
-# prepared statement that isn't there, or already is, on another server connection.
+# prepared statement that isn't there, or already is, on another server connection. One in
+# statement mode takes no transactions.
 _POOLED = (
     ". Behind pgbouncer or another pooler in transaction mode, pass pooler=True, and no settings "
-    "of the server with the DSN"
+    "of the server with the DSN; statement mode is too little"
 )
 # What to do where the server's own words don't say it, by SQLSTATE.
 _ADVICE = {
