@@ -19,6 +19,7 @@ FOR_SERVER = "the server's answer, or a lock there"
 
 _LONG_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
+_LATE_SECONDS = 0.25
 _TOLD_EVERY_SECONDS = 10.0
 
 
@@ -93,6 +94,7 @@ class Watch:
         self._slow_seconds = slow_seconds
         self._waits: set[Wait] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
         self._told_at = 0.0
 
     def wait(self, name: str, what: str) -> Wait:
@@ -103,7 +105,7 @@ class Watch:
         """A wait begins: from now on it is told if it lasts."""
         self._waits.add(wait)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+            self._look_later(time.monotonic())
 
     def remove(self, wait: Wait) -> None:
         """A wait has ended; a statement that took long is told."""
@@ -124,14 +126,21 @@ class Watch:
         self._timer = None
         if not self._waits:
             return
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         now = time.monotonic()
+        was_held_up = now - self._look_at >= _LATE_SECONDS
+        self._look_later(now)
+        if was_held_up:  # by a node that blocks the loop: answers may be there, unread
+            return
         for wait in self._waits:
             wait.look(now)
         long = [wait for wait in self._waits if now - wait.begun >= _LONG_SECONDS]
         if long and now - self._told_at >= _TOLD_EVERY_SECONDS:
             self._told_at = now
             self._tell(long, now)
+
+    def _look_later(self, now: float) -> None:
+        self._look_at = now + _LOOK_SECONDS
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _tell(self, long: list[Wait], now: float) -> None:
         for what, count in Counter(wait.what for wait in long).items():

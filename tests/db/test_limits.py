@@ -14,7 +14,14 @@ import asyncpg
 import pytest
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga.database import LONG, Connection, Statement, connection, migrations
+from langgraph_pgsaga.database import (
+    LONG,
+    Connection,
+    Statement,
+    connection,
+    migrations,
+    watch,
+)
 from langgraph_pgsaga.database.migrations import Migration, load_migrations, migrate
 from langgraph_pgsaga.errors import (
     LockTimeoutError,
@@ -272,6 +279,26 @@ async def test_a_server_process_that_stands_still_ends_the_call(dsn: str) -> Non
             os.kill(pid, signal.SIGCONT)
         await aput(saver, "t", c="last")
         assert await stored_values(saver, "t") == {"c": "last"}
+
+
+@pytest.mark.usefixtures("short_grace")
+async def test_a_loop_that_was_held_up_is_no_server_that_stands_still(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What answered while an async node blocked the loop isn't given up, nor told to wait."""
+    async with Database(dsn, max_size=1, statement_timeout_seconds=0.3) as db:
+        await db.fetch(_SLEEP.bind(seconds=0.0))
+        sent, begin = asyncio.Event(), watch.Wait.begin
+
+        def begin_and_tell(wait: watch.Wait, *given: Any) -> None:
+            begin(wait, *given)
+            asyncio.get_running_loop().call_soon(sent.set)
+
+        monkeypatch.setattr(watch.Wait, "begin", begin_and_tell)
+        call = asyncio.create_task(db.fetch(_SLEEP.bind(seconds=0.1)))
+        await sent.wait()
+        time.sleep(2 * watch._LOOK_SECONDS)  # noqa: ASYNC251 - as such a node does
+        assert await call
 
 
 async def test_a_call_waits_for_a_connection_only_so_long(dsn: str) -> None:
