@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from packaging.requirements import Requirement
 
+from langgraph_pgsaga.doctor import doctor
 from langgraph_pgsaga.embedded import EmbeddedServer
 from tests._cli import pgsaga
 from tests._prepared import run_prepared
@@ -136,6 +139,72 @@ def test_commands_exist(line: str, dsn: str) -> None:
         wanted = re.fullmatch(rf"{project['name']}\[(\w+)\]", words[2])
         assert wanted
         assert wanted[1] in project["optional-dependencies"]
+
+
+def test_targets_in_a_sentence_exist() -> None:
+    """What the text tells to make can be made, as what stands in a block."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*##", makefile, re.MULTILINE))
+    for page in [*PAGES, ROOT / "benchmarks" / "README.md"]:
+        told = " ".join(page.read_text("utf-8").split())
+        assert set(re.findall(r"`make ([a-z-]+)", told)) <= targets, page.name
+
+
+# What a row of the README's comparison tells, as the benchmark calls it, and its unit there.
+MEASURED = {
+    "tables after 150 turns": ("chat 150, KB of tables", {"MB": 1000}),
+    "tables after 600 turns": ("chat 600, KB of tables", {"MB": 1000}),
+    "a turn, at 150 turns": ("chat 150, ms per turn in the last tenth", {"ms": 1}),
+    "all history of 300 turns": ("chat 300, ms of all its history", {"s": 1000}),
+    "supersteps per second, 200 chats at once": ("crowd, supersteps per s", {"": 1}),
+    "the same where a flush takes 1 ms more": ("crowd at a 1 ms flush, supersteps per s", {"": 1}),
+}
+
+
+def measured() -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What was measured with, and of each measure this package's result and the reference's."""
+    results = ROOT / "benchmarks" / "results"
+    environment = json.loads((results / "results.json").read_text("utf-8"))["environment"]
+    head, *lines = (results / "table.txt").read_text("utf-8").splitlines()
+    columns = len(head.split())
+    found = {}
+    for measure, *figures in (line.rsplit(maxsplit=columns) for line in lines if line):
+        found[measure] = [figure.replace(",", "") for figure in figures[:2]]
+    return environment, found
+
+
+def test_the_comparison_tells_what_was_measured() -> None:
+    """Each figure is the benchmark's, to two digits, and the versions are those of its run."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    head, *rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", readme, re.MULTILINE)[:7]
+    environment, results = measured()
+    assert head[1:] == ("langgraph_pgsaga", "langgraph-checkpoint-postgres")
+    assert {label for label, *_ in rows} == MEASURED.keys()
+    for label, *told in rows:
+        measure, units = MEASURED[label]
+        for text, exact in zip(told, results[measure], strict=True):
+            number, _, unit = text.replace(",", "").partition(" ")
+            assert float(number) * units[unit] == pytest.approx(float(exact), rel=0.05), label
+    reference = environment["langgraph-checkpoint-postgres"]
+    assert f"`langgraph-checkpoint-postgres` {reference}:" in " ".join(readme.split())
+    assert f"({reference} takes one for each call" in readme
+    major = environment["server_version"].partition(".")[0]
+    python = ".".join(environment["python"].split(".")[:2])
+    assert f"Two cores, PostgreSQL {major}, Python {python}, fsync {environment['fsync']}" in readme
+
+
+def test_the_versions_it_needs_are_those_that_count() -> None:
+    """Python's and LangGraph's are the package's, PostgreSQL's the doctor's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    bounds = {r.name: str(r.specifier) for r in map(Requirement, project["dependencies"])}
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    python = project["requires-python"].removeprefix(">=")
+    langgraph = bounds["langgraph"].removeprefix(">=")
+    server = doctor._OLDEST_VERSION // 10_000
+    needed = (
+        f"Python {python} or later, LangGraph {langgraph} or later, PostgreSQL {server} or later"
+    )
+    assert needed in readme
 
 
 def test_every_link_leads_somewhere() -> None:

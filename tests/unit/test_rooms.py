@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,9 @@ LEVELS: list[set[str]] = [
     {"cli"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+
+# Where the picture says what the rooms are for.
+_DRAWN = 50
 
 # Of the driver, which `database` alone knows; of pydantic; of named tuples.
 FOREIGN = {
@@ -80,6 +84,22 @@ def imports(tree: ast.Module) -> Iterator[tuple[str, str, list[str]]]:
 def test_every_room_has_its_level() -> None:
     """A new room is added to the table before it is imported."""
     assert {room for room, _, _ in modules()} == set(LEVEL_OF)
+
+
+def drawn_levels(picture: str) -> list[set[str]]:
+    """The levels of a picture of the rooms, from the ground up; a stroke is between two."""
+    levels = re.split(r"^ +\|$", picture, flags=re.MULTILINE)
+    return [
+        {room for line in level.splitlines() for room in line[:_DRAWN].split()}
+        for level in reversed(levels)
+    ]
+
+
+def test_the_picture_has_every_room_at_its_level() -> None:
+    """docs/architecture.md draws the table."""
+    page = (ROOT.parent / "docs" / "architecture.md").read_text("utf-8")
+    picture = page.partition("```\n")[2].partition("```")[0]
+    assert drawn_levels(picture) == LEVELS
 
 
 def test_rooms_import_lower_levels_only() -> None:
