@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from langgraph_pgsaga import _fork
 from langgraph_pgsaga.checkpoint.stored_message import StoredMessage
 
 _MOST_NUMBERS = 500_000
@@ -83,10 +82,11 @@ class SessionCache:
     ) -> None:
         self._most_numbers = most_numbers
         self._most_content_bytes = most_content_bytes
-        self._begin()
-        _live.add(self)
+        self.after_fork()
+        _fork.watch(self)
 
-    def _begin(self) -> None:
+    def after_fork(self) -> None:
+        """Begins anew: the parent's lock may have been held halfway through a change."""
         self._numbers = 0
         self._content_bytes = 0
         self._sessions: OrderedDict[UUID, _Session] = OrderedDict()
@@ -201,16 +201,3 @@ class SessionCache:
         self._content_bytes -= session.content_bytes
         # Anew, not cleared: a reader may hold what `known` gave it.
         session.contents, session.content_bytes, session.held = {}, 0, 0
-
-
-_live: weakref.WeakSet[SessionCache] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    # Another thread of the parent may have held the lock, halfway through a change.
-    for cache in list(_live):
-        cache._begin()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

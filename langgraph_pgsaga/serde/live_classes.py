@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from langgraph_pgsaga import _fork
+
 # What was found is looked for again after so long, or once there are other classes.
 _FRESH_SECONDS = 0.25
 _MOST_REMEMBERED = 10_000
@@ -28,7 +30,19 @@ _subclasses = type.__subclasses__
 _module_of = type.__dict__["__module__"].__get__
 _name_of = type.__dict__["__qualname__"].__get__
 
-_lock = threading.Lock()
+
+class _Marking:
+    """One class at a time gets its mark."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_marking = _Marking()
 _marks: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
 _marked: weakref.WeakValueDictionary[bytes, type] = weakref.WeakValueDictionary()
 
@@ -44,7 +58,7 @@ _searches: dict[tuple[str, str], _Search] = {}
 
 def mark(cls: type) -> bytes:
     """The mark of the class; it gets one if it has none."""
-    with _lock:
+    with _marking.lock:
         found = _marks.get(cls)
         if found is None:
             found = _marks[cls] = os.urandom(8)

@@ -302,6 +302,7 @@ def test_a_child_isnt_in_its_parents_block(dsn: str) -> None:
     back by it alone; the child is refused like everybody else, and may have leases of its own."""
     with PostgresSaver.from_conn_string(dsn) as saver:
         graph = graph_of(saver, one=lambda s: {"items": [1]})
+        own = "max(lease_expires_at) filter (where thread_id = 'u')"
 
         def child() -> None:
             for call in (
@@ -312,8 +313,8 @@ def test_a_child_isnt_in_its_parents_block(dsn: str) -> None:
                 with pytest.raises(ThreadLeasedError):
                     call()
             with saver.lease("u", seconds=3):
-                first = asyncio.run(value(dsn, "max(lease_expires_at)"))
-                until(lambda: asyncio.run(value(dsn, "max(lease_expires_at)")) > first)
+                first = asyncio.run(value(dsn, own))
+                until(lambda: asyncio.run(value(dsn, own)) > first)
                 graph.invoke({"items": []}, {"configurable": {"thread_id": "u"}})
 
         block = saver.lease("t", seconds=60)
@@ -363,6 +364,7 @@ def test_locks_that_are_held_at_a_fork_arent_in_the_child(dsn: str) -> None:
             saver._leases._runs._lock,
             saver._tracker._runs._lock,
             saver._renewals._lock,
+            saver._small_values._lock,
             saver._cache._lock,
             saver.db._pools_lock,
             saver.db._portal._lock,

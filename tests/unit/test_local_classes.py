@@ -22,7 +22,9 @@ from langgraph_pgsaga.errors import (
     MissingTypeError,
     UnstorableValueError,
 )
+from langgraph_pgsaga.serde import live_classes
 from langgraph_pgsaga.serde.serializer import SafeSerializer
+from tests._forked import assert_succeeds, in_child, needs_fork
 from tests.unit._own_classes import Box, again, members
 
 
@@ -183,3 +185,16 @@ def test_local_classes_are_let_go() -> None:
         cls.__module__ = __name__
         assert again(cls.A, serde) is cls.A
     assert len(serde._writers.known) <= 2_000
+
+
+@needs_fork
+def test_a_child_gives_marks_whatever_its_parent_was_at() -> None:
+    """A thread of the parent that was giving one isn't in the child, nor is what it holds."""
+
+    def child() -> None:
+        for value in local_kinds():
+            assert again(value) == value
+
+    with live_classes._marking.lock:
+        pid = in_child(child)
+    assert_succeeds(pid)
