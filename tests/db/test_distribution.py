@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import asyncpg
 import pytest
+from langchain_core.messages import HumanMessage
 
-from langgraph_pgsaga import Database
-from langgraph_pgsaga.database import load_statements, migrate
+from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.database import BoundStatement, Statement, load_statements, migrate
 from langgraph_pgsaga.distribution import distribute, distribution_sql
 from langgraph_pgsaga.errors import MissingCitusError, MissingMigrationsError
 from tests._cli import output, pgsaga
 from tests._require import require_package
+from tests.db._puts import checkpoint_of, config_of
 
 pytestmark = pytest.mark.anyio
 
@@ -75,3 +78,74 @@ def test_the_command_prints_what_it_would_run(dsn: str) -> None:
     refused = pgsaga("migrate", "distribute", "--dsn", dsn)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "has no Citus" in refused.stderr
+
+
+_PLANS = Statement(
+    name="plans",
+    text="select current_setting('plan_cache_mode') as mode",
+    params=(),
+    columns=(),
+    shard="all, of a test",
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "mode"),
+    [
+        (None, None, "force_generic_plan"),
+        (None, "0", "force_generic_plan"),
+        (None, "1", "auto"),
+        (True, None, "auto"),
+        (False, "1", "force_generic_plan"),
+    ],
+)
+async def test_plans_are_made_with_the_values(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, given: Any, variable: str | None, mode: str
+) -> None:
+    """Where an option, or else the environment, says that the tables are distributed."""
+    monkeypatch.delenv("PGSAGA_DISTRIBUTED", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("PGSAGA_DISTRIBUTED", variable)
+    async with Database(dsn, distributed=given) as db:
+        row = await db.fetch_one(_PLANS)
+    assert row is not None
+    assert row["mode"] == mode
+
+
+async def test_no_statement_that_is_for_one_session_is_of_two(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the checkpoints of all threads are read, with what they have."""
+    sent: list[tuple[str, int]] = []
+
+    def note(statement: Any, args: tuple[Any, ...]) -> None:
+        if isinstance(statement, BoundStatement):
+            statement, args = statement
+        names = [name for name, _ in statement.params]
+        if statement.shard in names:
+            value = args[names.index(statement.shard)]
+            each = value if isinstance(value, list) else [value]
+            of = {one[0] if isinstance(one, tuple) else one for one in each}
+            sent.append((statement.name, len(of)))
+
+    async with PostgresSaver.from_conn_string(dsn, distributed=True) as saver:
+        fetch = saver.db.fetch
+
+        async def noted(statement: Any, *args: Any, **options: Any) -> Any:
+            note(statement, args)
+            return await fetch(statement, *args, **options)
+
+        monkeypatch.setattr(saver.db, "fetch", noted)
+        for thread in ("a", "b", "c"):
+            values = {"messages": [HumanMessage(thread)], "large": thread * 10_000, "list": [1]}
+            checkpoint = checkpoint_of(saver, values)
+            config = await saver.aput(
+                config_of(thread), checkpoint, {"run_id": "r"}, checkpoint["channel_versions"]
+            )
+            await saver.aput_writes(config, [("messages", [HumanMessage("more")])], "task")
+        found = [one async for one in saver.anew().alist(None)]
+        assert [len(one.pending_writes or ()) for one in found] == [1, 1, 1]
+        assert {one.checkpoint["channel_values"]["large"][0] for one in found} == {"a", "b", "c"}
+        await saver.adelete_for_runs(["r"])
+    assert [(name, count) for name, count in sent if count > 1] == []
+    assert {"select_values", "select_messages", "select_writes"} <= {name for name, _ in sent}
