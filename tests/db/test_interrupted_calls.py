@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from typing import Any
@@ -208,8 +209,10 @@ async def test_a_read_only_database_is_a_clear_error(dsn: str) -> None:
 async def test_calls_that_wait_say_so(
     dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line in the log now and then, for however many calls wait for a server."""
+    """A line in the log now and then, for however many calls wait for a server; another when they
+    go on."""
     monkeypatch.setattr(database, "_TOLD_EVERY_SECONDS", 1000.0)
+    caplog.set_level(logging.INFO, "langgraph_pgsaga.database")
     async with connected(dsn) as conn, PostgresSaver.from_conn_string(dsn) as saver:
         name = await conn.fetchval("select current_database()")
         await conn.execute(f"alter database {name} set default_transaction_read_only = on")
@@ -228,6 +231,8 @@ async def test_calls_that_wait_say_so(
         await conn.execute("set transaction_read_only = off")
         await conn.execute(f"alter database {name} reset default_transaction_read_only")
         await waiting
+        went_on = [record.getMessage() for record in caplog.records[1:]]
+        assert went_on == ["calls go on: the server answers again"]
 
 
 async def test_a_failover_is_waited_for(dsn: str) -> None:

@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -29,6 +31,7 @@ from langgraph_pgsaga.errors import (
     ServerConnectionError,
     StatementTimeoutError,
 )
+from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.threads import session_id_of
 from tests._connections import connection_of
 from tests._limits import HANG_SECONDS
@@ -39,6 +42,7 @@ from tests.db.test_queue import threads_of_one_lane
 
 pytestmark = pytest.mark.anyio
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 _LIMITS = Statement(
     name="limits",
     text="select name, setting from pg_settings where name in"
@@ -62,9 +66,11 @@ async def limits_of(db: Database, conn: Connection | None = None) -> tuple[int, 
     return lock, statement
 
 
-async def aput(saver: PostgresSaver, thread: str, **values: Any) -> Any:
+async def aput(
+    saver: PostgresSaver, thread: str, more: Mapping[str, Any] = NOTHING, /, **values: Any
+) -> Any:
     checkpoint = checkpoint_of(saver, values)
-    metadata: Any = {"source": "update", "step": 0, "parents": {}}
+    metadata: Any = {"source": "update", "step": 0, "parents": {}, **more}
     config = config_of(thread)
     return await saver.aput(config, checkpoint, metadata, checkpoint["channel_versions"])
 
@@ -133,11 +139,57 @@ async def test_long_work_has_limits_of_its_own(dsn: str) -> None:
         assert await db.run(look, limits=LONG) == (10_000, 5_000)
 
 
+async def test_what_takes_long_has_these_limits(dsn: str) -> None:
+    """Deleting, pruning, copying and sweeping: ten minutes a statement. A put has one."""
+    await execute(
+        dsn,
+        "create table seen (setting text);"
+        "create function see() returns trigger language plpgsql as $$ begin"
+        " insert into seen values (current_setting('statement_timeout'));"
+        " return coalesce(new, old); end $$;"
+        "create trigger see before insert or delete on agent_states"
+        " for each row execute function see()",
+    )
+    take = Statement(
+        name="take",
+        text="with taken as (delete from seen returning setting)"
+        " select distinct setting from taken",
+        params=(),
+        columns=(),
+        shard="all, of a test",
+    )
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        sessions = Sessions(saver.db)
+
+        async def limits_under(work: Awaitable[object]) -> list[str]:
+            await work
+            return [row["setting"] for row in await saver.db.fetch(take)]
+
+        for thread in ("deleted", *["pruned"] * 2, *["kept"] * 2, "of a run", "expired"):
+            run: Any = {"run_id": "r"} if thread == "of a run" else {}
+            assert await limits_under(aput(saver, thread, run, c=1)) == ["1min"]
+        await sessions.update("expired", expires_at=datetime.now(UTC))
+        idle = RetentionPolicy(max_idle=timedelta(microseconds=1))
+        for work in (
+            saver.adelete_thread("deleted"),
+            saver.acopy_thread("pruned", "copied"),
+            saver.aprune(["pruned"]),
+            saver.adelete_for_runs(["r"]),
+            sessions.sweep(),
+            sessions.sweep([RetentionPolicy(keep_last=1)]),
+            sessions.sweep([idle]),
+        ):
+            assert await limits_under(work) == ["10min"]
+
+
 # Locks
 
 
-async def test_a_lock_that_is_held_ends_a_put_and_nobody_elses(dsn: str) -> None:
-    """The error tells who holds it, and no word of what they do; other sessions' puts go on."""
+async def test_a_lock_that_is_held_ends_a_put_and_nobody_elses(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error tells who holds it, and no word of what they do; other sessions' puts go on. The
+    log tells how many were held up."""
     held, *others = threads_of_one_lane(4)
     async with PostgresSaver.from_conn_string(dsn, lock_timeout_seconds=0.5) as saver:
         for thread in (held, *others):
@@ -154,6 +206,7 @@ async def test_a_lock_that_is_held_ends_a_put_and_nobody_elses(dsn: str) -> None
             assert "nightly job), idle in transaction since 20" in str(error)
             assert "hidden words" not in str(error)
         assert [isinstance(result, dict) for result in rest] == [True] * 3
+        assert "5 calls waited in vain" in caplog.text
         assert 0.5 <= taken < 5
         assert await stored_values(saver, held) == {"c": "before"}
         assert await stored_values(saver, others[0]) == {"c": "after"}

@@ -18,12 +18,13 @@ from langgraph.graph.message import add_messages
 from langgraph_pgsaga import Database, PostgresSaver, sync
 from langgraph_pgsaga.checkpoint import lease_block
 from langgraph_pgsaga.database import Statement, watch
-from langgraph_pgsaga.errors import PgSagaError, ThreadLeasedError
+from langgraph_pgsaga.errors import LeaseLostError, PgSagaError, ThreadLeasedError
 from langgraph_pgsaga.sessions import RetentionPolicy
 from langgraph_pgsaga.timetravel import history
 from tests._limits import HANG_SECONDS
 from tests.conftest import execute
-from tests.db._puts import config_of, put
+from tests.db._gates import end_leases
+from tests.db._puts import checkpoint_of, config_of, put
 
 pytestmark = pytest.mark.anyio
 
@@ -112,6 +113,35 @@ async def test_waiting_for_a_lease_is_told(
                 pass
     told = await _until(log, "its lease is waited for")
     assert MARKER not in told
+
+
+async def test_a_lease_that_was_lost_is_told(dsn: str, log: pytest.LogCaptureFixture) -> None:
+    """By its session, when whoever had it writes again."""
+    async with (
+        PostgresSaver.from_conn_string(dsn) as saver,
+        PostgresSaver.from_conn_string(dsn) as other,
+        saver.lease(MARKER),
+    ):
+        await end_leases(dsn)
+        async with other.lease(MARKER):
+            config: Any = config_of(MARKER, checkpoint_id="1")
+            with pytest.raises(LeaseLostError):
+                await saver.aput(config, checkpoint_of(saver, {}), {}, {})
+    told = await _until(log, "a run lost its lease")
+    assert MARKER not in told
+
+
+async def test_sessions_that_others_changed_are_told(
+    dsn: str, log: pytest.LogCaptureFixture
+) -> None:
+    """A statement that has to be sent again says so at INFO."""
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        for _ in range(2):
+            await asyncio.to_thread(put, saver, config_of("t"), {"c": 1})
+            await execute(dsn, "update agent_sessions set message_epoch = message_epoch + 1")
+    (told,) = [record for record in log.records if "weren't as expected" in record.getMessage()]
+    assert told.levelno == logging.INFO
+    assert told.getMessage().startswith("1 of the 1 sessions in a statement ")
 
 
 def test_leases_that_are_not_renewed_are_told(
