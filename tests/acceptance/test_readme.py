@@ -9,6 +9,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import asyncpg
@@ -205,6 +206,16 @@ def test_the_versions_it_needs_are_those_that_count() -> None:
         f"Python {python} or later, LangGraph {langgraph} or later, PostgreSQL {server} or later"
     )
     assert needed in readme
+
+
+def test_decisions_are_headed_and_dated() -> None:
+    """Each begins with what was decided, below the day, and the days go on."""
+    page = (ROOT / "docs" / "decisions.md").read_text("utf-8")
+    _, *days = re.split(r"^## (.*)$", page, flags=re.MULTILINE)
+    dates = [date.fromisoformat(day) for day in days[::2]]
+    assert dates == sorted(dates)
+    for taken in days[1::2]:
+        assert [p for p in taken.strip().split("\n\n") if not p.startswith("**")] == []
 
 
 def test_every_link_leads_somewhere() -> None:
