@@ -363,6 +363,8 @@ async def _name(
 
 async def aopen_errors(saver: PostgresSaver, found: CheckpointTuple) -> list[Any]:
     """The errors that a checkpoint's tasks ended with: no handler took them, and no caller."""
+    checked_instance("saver", saver, PostgresSaver, "Pass the saver that gave the tuple")
+    checked_instance("found", found, CheckpointTuple, "Pass what its get_tuple gives")
     address = Address.of(found.config, saver.tenants)
     asked = _STATEMENTS["list_failed_calls"].bind(
         session_id=address.session_id,

@@ -181,6 +181,7 @@ class World:
             "target": self.saver,
             "db": self.saver.db,
             "saver": self.saver,
+            "found": self.found(),
             "new": self.saver,
             "old": self.old,
             "dsn": "postgresql://nobody@/nowhere",
