@@ -63,6 +63,7 @@ CASES: dict[str, Callable[[], bytes]] = {
     "copies": lambda: nested(b"\xc6\x01\x00\x00\x00" + b"A" * 16_777_216, 103, 80, 0),
     # Five bytes that announce 4 billion elements.
     "long": lambda: b"\x91" * 100 + b"\xdd\xff\xff\xff\xff",
+    "long and begun": lambda: b"\xdd\xff\xff\xff\xff\x01",
     "alike": lambda: record(
         0,
         "builtins",

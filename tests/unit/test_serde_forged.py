@@ -26,7 +26,7 @@ def in_a_process(*arguments: str) -> None:
     found = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=HANG_SECONDS
     )
-    assert found.returncode == 0, f"at {found.stdout[-20:]}: {found.stderr[-2000:]}"
+    assert found.returncode == 0, f"at {found.stdout[-20:]}: {found.stderr[:2000]}"
 
 
 def test_made_up_rows_end_in_an_error() -> None:
