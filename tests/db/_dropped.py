@@ -100,8 +100,11 @@ WAYS: dict[str, Callable[[PostgresSaver], Awaitable[None]]] = {
 def held() -> tuple[int, int]:
     """Threads of a database, and sockets."""
     threads = [t for t in threading.enumerate() if t.name.startswith("langgraph_pgsaga")]
-    files = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    return len(threads), sum(file.name.startswith("socket:") for file in files)
+    sockets = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            sockets += link.readlink().name.startswith("socket:")
+    return len(threads), sockets
 
 
 async def drop(dsn: str, way: str) -> None:
