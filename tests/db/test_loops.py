@@ -1,4 +1,4 @@
-"""One saver on many event loops, in threads, in forked processes, and at its end."""
+"""One saver on many event loops, in threads, and at its end."""
 
 from __future__ import annotations
 
@@ -6,99 +6,43 @@ import asyncio
 import gc
 import importlib.util
 import itertools
-import multiprocessing
-import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import asyncpg
 import pytest
-from langchain_core.messages import HumanMessage
-from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 
 from langgraph_pgsaga import Database, PostgresSaver
-from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.errors import BlockingCallError, ClosedError, ServerConnectionError
-from tests._forked import assert_succeeds, in_child, needs_fork
+from tests._forked import needs_fork
 from tests._limits import HANG_SECONDS
 from tests.db._dropped import ROUNDS, WAYS
+from tests.db._loop_calls import (
+    CONFIG,
+    aput_and_get,
+    connections,
+    on_server,
+    put_and_get,
+    put_arguments,
+    until,
+)
 
 UNCLOSED = Path(__file__).parent / "_unclosed.py"
 INTERRUPTED = Path(__file__).parent / "_interrupted.py"
-CONFIG: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 _numbers = itertools.count(1)
 
 
-def _arguments(thread: str, number: int) -> tuple[RunnableConfig, Checkpoint, Any, Any]:
-    """Those of put."""
-    version = f"{number:08}.0"
-    checkpoint: Checkpoint = {
-        **empty_checkpoint(),
-        "v": 4,
-        "channel_values": {"number": [number], "messages": [HumanMessage(thread, id=thread)]},
-        "channel_versions": {"number": version, "messages": version},
-    }
-    config: RunnableConfig = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
-    return config, checkpoint, {"step": number}, checkpoint["channel_versions"]
-
-
-def _put_and_get(saver: PostgresSaver, thread: str, number: int) -> None:
-    saver.put(*_arguments(thread, number))
-    found = saver.get_tuple({"configurable": {"thread_id": thread}})
-    assert found
-    assert found.checkpoint["channel_values"]["number"] == [number]
-
-
-async def _aput_and_get(saver: PostgresSaver, thread: str, number: int) -> None:
-    await saver.aput(*_arguments(thread, number))
-    found = await saver.aget_tuple({"configurable": {"thread_id": thread}})
-    assert found
-    assert found.checkpoint["channel_values"]["number"] == [number]
-
-
 async def _aput_many(saver: PostgresSaver, thread: str) -> None:
-    calls = (_aput_and_get(saver, f"{thread} {n}", next(_numbers)) for n in range(5))
+    calls = (aput_and_get(saver, f"{thread} {n}", next(_numbers)) for n in range(5))
     await asyncio.gather(*calls)
-
-
-def _on_server(dsn: str, query: str) -> Any:
-    async def fetch() -> Any:
-        conn = await asyncpg.connect(dsn)
-        try:
-            return await conn.fetchval(query)
-        finally:
-            await conn.close()
-
-    return asyncio.run(fetch())
-
-
-def _connections(dsn: str) -> int:
-    count = _on_server(
-        dsn,
-        "select count(*) from pg_stat_activity"
-        " where datname = current_database() and application_name = 'langgraph_pgsaga'",
-    )
-    assert isinstance(count, int)
-    return count
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + HANG_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it didn't come true in time"
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -125,7 +69,7 @@ def test_loops_one_after_another_leave_no_connections(dsn: str) -> None:
     with _quiet(), PostgresSaver.from_conn_string(dsn) as saver:
         for _ in range(8):
             asyncio.run(_aput_many(saver, "t"))
-            _until(lambda: _connections(dsn) == 0)
+            until(lambda: connections(dsn) == 0)
         assert len(saver.db._pools) <= 1
 
 
@@ -134,13 +78,13 @@ def test_loops_that_end_over_running_calls_leave_no_connections(dsn: str) -> Non
 
     async def leave_running(saver: PostgresSaver, tasks: list[Any]) -> None:
         tasks += [asyncio.ensure_future(_aput_many(saver, f"t{n}")) for n in range(5)]
-        await _aput_and_get(saver, "u", next(_numbers))
+        await aput_and_get(saver, "u", next(_numbers))
 
     with _quiet(), PostgresSaver.from_conn_string(dsn) as saver:
         for _ in range(6):
             tasks: list[Any] = []
             asyncio.run(leave_running(saver, tasks))
-        _until(lambda: _connections(dsn) == 0)
+        until(lambda: connections(dsn) == 0)
         asyncio.run(_aput_many(saver, "t"))
 
 
@@ -157,7 +101,7 @@ def test_a_loop_closed_without_a_word_is_forgotten(dsn: str) -> None:
             asyncio.run(_aput_many(saver, "t"))
             del loop
             gc.collect()
-        _until(lambda: _connections(dsn) == 0)
+        until(lambda: connections(dsn) == 0)
         assert len(saver.db._pools) == 1
 
 
@@ -186,7 +130,7 @@ def test_loops_in_several_threads_at_once(dsn: str) -> None:
         def in_sync(number: int) -> None:
             start.wait(HANG_SECONDS)
             for turn in range(15):
-                _put_and_get(saver, f"sync {number}", turn)
+                put_and_get(saver, f"sync {number}", turn)
 
         with ThreadPoolExecutor(10) as threads:
             jobs = [threads.submit(in_loops, n) for n in range(5)]
@@ -194,7 +138,7 @@ def test_loops_in_several_threads_at_once(dsn: str) -> None:
             for job in jobs:
                 job.result()
         assert len({found.config["configurable"]["thread_id"] for found in saver.list(None)}) == 80
-        _until(lambda: _connections(dsn) <= 3)
+        until(lambda: connections(dsn) <= 3)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("uvloop"), reason="uvloop isn't installed")
@@ -204,7 +148,7 @@ def test_uvloop(dsn: str) -> None:
     with PostgresSaver.from_conn_string(dsn) as saver:
         for _ in range(3):
             uvloop.run(_aput_many(saver, "t"))
-        _until(lambda: _connections(dsn) == 0)
+        until(lambda: connections(dsn) == 0)
 
 
 # Sync calls
@@ -214,8 +158,8 @@ def test_a_sync_call_inside_a_running_loop_works(dsn: str) -> None:
     """As in a notebook cell: it blocks that loop for as long as it lasts, and answers."""
 
     async def cell(saver: PostgresSaver) -> None:
-        _put_and_get(saver, "t", 1)
-        await _aput_and_get(saver, "t", 2)
+        put_and_get(saver, "t", 1)
+        await aput_and_get(saver, "t", 2)
         assert len(list(saver.list(CONFIG))) == 2
 
     with PostgresSaver.from_conn_string(dsn) as saver:
@@ -233,7 +177,7 @@ def test_a_sync_call_from_the_portals_own_loop_is_refused(dsn: str) -> None:
 
     with _quiet(), PostgresSaver.from_conn_string(dsn) as saver:
         saver.db.portal.call(call_back, saver)
-        _put_and_get(saver, "t", 1)
+        put_and_get(saver, "t", 1)
 
 
 @needs_fork
@@ -244,14 +188,14 @@ def test_ctrl_c_interrupts_a_sync_call(dsn: str) -> None:
         " and wait_event_type = 'Lock'"
     )
     with PostgresSaver.from_conn_string(dsn) as saver:
-        _put_and_get(saver, "locked", 1)
+        put_and_get(saver, "locked", 1)
 
         async def interrupt(process: subprocess.Popen[str]) -> None:
             async with saver.db.transaction() as conn:
                 await conn.execute("select * from agent_sessions for update")
-                await asyncio.to_thread(_until, lambda: _on_server(dsn, waiting) == 1)
+                await asyncio.to_thread(until, lambda: on_server(dsn, waiting) == 1)
                 process.send_signal(signal.SIGINT)
-                await asyncio.to_thread(_until, lambda: _on_server(dsn, waiting) == 0)
+                await asyncio.to_thread(until, lambda: on_server(dsn, waiting) == 0)
 
         process = subprocess.Popen(
             [sys.executable, INTERRUPTED, dsn],
@@ -292,118 +236,12 @@ def test_ctrl_c_on_the_way_to_the_portal_cancels_the_call(
         return handle
 
     with _quiet(), PostgresSaver.from_conn_string(dsn) as saver:
-        _put_and_get(saver, "t", 1)
+        put_and_get(saver, "t", 1)
         monkeypatch.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", interrupted)
         with pytest.raises(KeyboardInterrupt):
             saver.db.portal.call(wait)
         assert cancelled.wait(HANG_SECONDS)
-        _put_and_get(saver, "t", 2)
-
-
-# Fork
-
-
-@needs_fork
-def test_a_forked_child_has_connections_of_its_own(dsn: str) -> None:
-    """Parent and child use one saver at once, sync and async, and neither disturbs the other."""
-    with PostgresSaver.from_conn_string(dsn) as saver:
-        _put_and_get(saver, "parent", 0)
-
-        def child() -> None:
-            for turn in range(10):
-                _put_and_get(saver, f"child {os.getpid()}", turn)
-                asyncio.run(_aput_and_get(saver, f"async child {os.getpid()}", turn))
-
-        children = [in_child(child) for _ in range(3)]
-        for turn in range(1, 30):
-            _put_and_get(saver, "parent", turn)
-        for pid in children:
-            assert_succeeds(pid)
-        for turn in range(30, 40):
-            _put_and_get(saver, "parent", turn)
-        assert len(list(saver.list({"configurable": {"thread_id": "parent"}}))) == 40
-        for pid in children:
-            assert len(list(saver.list({"configurable": {"thread_id": f"child {pid}"}}))) == 10
-
-
-@needs_fork
-def test_a_fork_while_other_threads_are_busy(dsn: str) -> None:
-    """Whatever the parent's threads were doing at the fork, the child works and so do they."""
-    with PostgresSaver.from_conn_string(dsn) as saver, ThreadPoolExecutor(4) as threads:
-        ended = threading.Event()
-
-        def busy(number: int) -> int:
-            for turn in itertools.count():
-                _put_and_get(saver, f"busy {number}", turn)
-                if ended.is_set():
-                    return turn
-            raise AssertionError
-
-        jobs = [threads.submit(busy, number) for number in range(4)]
-        for turn in range(15):
-            pid = in_child(lambda turn=turn: _put_and_get(saver, "child", turn))  # type: ignore[misc]
-            assert_succeeds(pid)
-        ended.set()
-        assert all(job.result() > 0 for job in jobs)
-
-
-@needs_fork
-def test_a_fork_in_the_middle_of_a_change_of_what_is_known() -> None:
-    """A lock that another thread of the parent held isn't held in the child."""
-    memory, inside, leave = SessionCache(), threading.Event(), threading.Event()
-
-    def slow() -> Iterator[tuple[bytes, int]]:
-        inside.set()
-        leave.wait(HANG_SECONDS)
-        yield b"digest", 1
-
-    session = uuid4()
-    thread = threading.Thread(target=memory.learn, args=(session, 1, 1, slow()))
-    thread.start()
-    inside.wait(HANG_SECONDS)
-    pid = in_child(lambda: memory.learn(session, 1, 2, [(b"other", 2)]))
-    leave.set()
-    thread.join()
-    assert_succeeds(pid)
-    known = memory.known(session)
-    assert known is not None
-    assert known.numbers == {b"digest": 1}
-
-
-@needs_fork
-def test_multiprocessing_with_fork(dsn: str) -> None:
-    """The processes of a forking multiprocessing context use the saver they inherited."""
-    with PostgresSaver.from_conn_string(dsn) as saver, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        _put_and_get(saver, "parent", 0)
-        context = multiprocessing.get_context("fork")
-        workers = [
-            context.Process(target=_put_and_get, args=(saver, f"worker {n}", n)) for n in range(4)
-        ]
-        for worker in workers:
-            worker.start()
-        _put_and_get(saver, "parent", 1)
-        for worker in workers:
-            worker.join(HANG_SECONDS)
-        assert [worker.exitcode for worker in workers] == [0] * 4
-        _put_and_get(saver, "parent", 2)
-
-
-@needs_fork
-def test_a_child_that_closes_the_saver_leaves_the_parents_open(dsn: str) -> None:
-    """close in the child ends the child's connections only."""
-    with PostgresSaver.from_conn_string(dsn) as saver:
-        _put_and_get(saver, "t", 0)
-
-        def child() -> None:
-            _put_and_get(saver, "u", 0)
-            saver.close()
-            with pytest.raises(ClosedError):
-                saver.get_tuple(CONFIG)
-
-        assert_succeeds(in_child(child))
-        _put_and_get(saver, "t", 1)
-        _until(lambda: _connections(dsn) == 1)
+        put_and_get(saver, "t", 2)
 
 
 async def _errors_of(calls: list[Awaitable[Any]]) -> list[Any]:
@@ -430,17 +268,17 @@ def test_each_caller_gets_an_error_of_its_own_when_the_pool_cant_open() -> None:
 def test_a_closed_saver_says_so(dsn: str) -> None:
     """Every call after close raises ClosedError, sync and async; closing twice is no error."""
     saver = PostgresSaver.from_conn_string(dsn)
-    _put_and_get(saver, "t", 1)
+    put_and_get(saver, "t", 1)
     saver.close()
     saver.close()
     calls: list[Callable[[], Any]] = [
         lambda: saver.get_tuple(CONFIG),
         lambda: list(saver.list(CONFIG)),
-        lambda: saver.put(*_arguments("t", 2)),
+        lambda: saver.put(*put_arguments("t", 2)),
         lambda: saver.delete_thread("t"),
         saver.setup,
         lambda: asyncio.run(saver.aget_tuple(CONFIG)),
-        lambda: asyncio.run(_aput_and_get(saver, "t", 2)),
+        lambda: asyncio.run(aput_and_get(saver, "t", 2)),
         lambda: asyncio.run(anext(saver.alist(CONFIG))),  # type: ignore[arg-type]
         lambda: asyncio.run(saver.asetup()),
     ]
@@ -448,15 +286,15 @@ def test_a_closed_saver_says_so(dsn: str) -> None:
         with pytest.raises(ClosedError, match="was closed"):
             call()
     asyncio.run(saver.aclose())
-    _until(lambda: _connections(dsn) == 0)
+    until(lambda: connections(dsn) == 0)
 
 
 def test_a_saver_of_a_given_database_leaves_it_open(dsn: str) -> None:
     """`with` on a saver closes the database only if the saver made it."""
     with Database(dsn) as db:
         with PostgresSaver(db) as saver:
-            _put_and_get(saver, "t", 1)
-        _put_and_get(saver, "t", 2)
+            put_and_get(saver, "t", 1)
+        put_and_get(saver, "t", 2)
     with pytest.raises(ClosedError):
         saver.get_tuple(CONFIG)
 
@@ -466,15 +304,15 @@ def test_async_with_closes_everything(dsn: str) -> None:
 
     async def use() -> None:
         async with PostgresSaver.from_conn_string(dsn) as saver:
-            await _aput_and_get(saver, "t", 1)
-            await asyncio.to_thread(_put_and_get, saver, "t", 2)
-            await asyncio.to_thread(asyncio.run, _aput_and_get(saver, "t", 3))
+            await aput_and_get(saver, "t", 1)
+            await asyncio.to_thread(put_and_get, saver, "t", 2)
+            await asyncio.to_thread(asyncio.run, aput_and_get(saver, "t", 3))
         with pytest.raises(ClosedError):
             await saver.aget_tuple(CONFIG)
 
     with _quiet():
         asyncio.run(use())
-        _until(lambda: _connections(dsn) == 0)
+        until(lambda: connections(dsn) == 0)
         assert not [t for t in threading.enumerate() if "langgraph_pgsaga" in t.name]
 
 
@@ -488,14 +326,14 @@ def test_close_while_calls_run(dsn: str, turn: int) -> None:
     def in_sync(number: int) -> None:
         try:
             for turn in itertools.count():
-                _put_and_get(saver, f"sync {number}", turn)
+                put_and_get(saver, f"sync {number}", turn)
                 begun.release()
         except BaseException as error:
             outcomes.append(error)
 
     async def on_and_on(number: int) -> None:
         for turn in itertools.count():
-            await _aput_and_get(saver, f"async {number}", turn)
+            await aput_and_get(saver, f"async {number}", turn)
             begun.release()
 
     def in_loop() -> None:
@@ -522,7 +360,7 @@ def test_close_while_calls_run(dsn: str, turn: int) -> None:
             assert not thread.is_alive()
     assert len(outcomes) == 12
     assert [e for e in outcomes if type(e) is not ClosedError] == []
-    _until(lambda: _connections(dsn) == 0)
+    until(lambda: connections(dsn) == 0)
 
 
 def test_aclose_lets_calls_of_its_own_loop_end(dsn: str) -> None:
@@ -532,7 +370,7 @@ def test_aclose_lets_calls_of_its_own_loop_end(dsn: str) -> None:
         saver = PostgresSaver.from_conn_string(dsn, max_size=3)
         await saver.aget_tuple(CONFIG)
         threads = [f"t{n}" for n in range(10)]
-        puts = [asyncio.ensure_future(saver.aput(*_arguments(t, 0))) for t in threads]
+        puts = [asyncio.ensure_future(saver.aput(*put_arguments(t, 0))) for t in threads]
         pool = (await saver.db._pool()).pool
         async with asyncio.timeout(HANG_SECONDS):
             while pool and pool.get_size() != 3:
@@ -545,7 +383,7 @@ def test_aclose_lets_calls_of_its_own_loop_end(dsn: str) -> None:
     stored = [r for r in results if isinstance(r, dict)]
     assert stored
     assert all(isinstance(r, ClosedError) for r in results if not isinstance(r, dict))
-    assert _on_server(dsn, "select count(*) from agent_states") == len(stored)
+    assert on_server(dsn, "select count(*) from agent_states") == len(stored)
 
 
 @pytest.mark.parametrize("way", ["sync", "async", "both", "running", "background", "fork"])
@@ -559,7 +397,7 @@ def test_a_process_that_never_closes_ends_quietly(dsn: str, way: str) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    _until(lambda: _connections(dsn) == 0)
+    until(lambda: connections(dsn) == 0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
@@ -575,7 +413,7 @@ def test_a_saver_that_is_dropped_warns_and_leaves_nothing(dsn: str, way: str) ->
     )
     told = 0 if way == "not_at_all" else ROUNDS
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{ROUNDS} {told}\n", "")
-    _until(lambda: _connections(dsn) == 0)
+    until(lambda: connections(dsn) == 0)
 
 
 def test_a_failed_warning_releases_all_the_same(dsn: str) -> None:
@@ -584,12 +422,12 @@ def test_a_failed_warning_releases_all_the_same(dsn: str) -> None:
     with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
         warnings.simplefilter("error")
         patched.setattr(sys, "unraisablehook", unheard.append)
-        _put_and_get(PostgresSaver.from_conn_string(dsn), "t", 1)
+        put_and_get(PostgresSaver.from_conn_string(dsn), "t", 1)
         gc.collect()
     (one,) = unheard
     assert isinstance(one.exc_value, ResourceWarning)
     assert "secret" not in str(one.exc_value)
-    _until(lambda: _connections(dsn) == 0)
+    until(lambda: connections(dsn) == 0)
 
 
 @pytest.mark.parametrize("step", ["new_event_loop", "Thread", "start"])
@@ -613,7 +451,7 @@ def test_an_interrupt_while_the_portal_begins_leaves_it_to_the_next_call(
         for calls_again in (True, False):
             with PostgresSaver.from_conn_string(dsn) as saver:
                 with pytest.raises(KeyboardInterrupt):
-                    _put_and_get(saver, "t", 1)
+                    put_and_get(saver, "t", 1)
                 if calls_again:
-                    _put_and_get(saver, "t", 2)
+                    put_and_get(saver, "t", 2)
                     interrupts = iter([True])
