@@ -1,0 +1,80 @@
+"""The watch over waiting calls: whom it gives up, and whose cancellation is whose."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any, cast
+
+import pytest
+
+from langgraph_pgsaga.database.watch import FOR_SERVER, Wait, Watch
+
+pytestmark = pytest.mark.anyio
+
+
+class Silent:
+    """A connection whose server should have answered at once, and never does."""
+
+    answer_seconds = 0.0
+
+    def plain(self) -> Silent:
+        return self
+
+
+async def call(wait: Wait) -> None:
+    """What the database does around a statement."""
+    with wait:
+        wait.begin("some", cast("Any", Silent()))
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            if wait.is_given_up():
+                raise TimeoutError from error
+            raise
+
+
+async def waiting() -> tuple[Wait, asyncio.Task[None], Watch]:
+    watch = Watch(None)
+    wait = watch.wait("some", FOR_SERVER)
+    task = asyncio.ensure_future(call(wait))
+    await asyncio.sleep(0)
+    return wait, task, watch
+
+
+async def test_a_call_that_is_given_up_is_a_time_out() -> None:
+    """Its caller's task isn't cancelled, and goes on."""
+    wait, task, watch = await waiting()
+    wait.look(math.inf)
+    wait.look(math.inf)
+    with pytest.raises(TimeoutError):
+        await task
+    assert not task.cancelled()
+    assert task.cancelling() == 0
+    watch.close()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_cancellation_beside_it_counts(is_first: bool) -> None:
+    """Whoever cancels the caller in that moment has it cancelled, whichever came first."""
+    wait, task, watch = await waiting()
+    if is_first:
+        task.cancel()
+    wait.look(math.inf)
+    if not is_first:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    watch.close()
+
+
+async def test_what_has_ended_is_not_given_up() -> None:
+    """The statement is over, whatever its caller does then."""
+    wait, task, watch = await waiting()
+    wait.end()
+    wait.look(math.inf)
+    assert task.cancelling() == 0
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    watch.close()
