@@ -149,8 +149,11 @@ def test_no_docstring_speaks_of_what_sync_callers_lack() -> None:
 
 
 def test_the_front_gives_its_classes_and_no_more() -> None:
-    """A name that isn't there is an AttributeError, as with any module."""
+    """The README names them. A name that isn't there is an AttributeError, as with any module."""
     assert sync.__all__ == sorted(name for names in generate.CLASSES.values() for name in names)
+    readme = (Path(generate.__file__).parents[2] / "README.md").read_text("utf-8")
+    told = " and ".join(f"`{name}`" for name in sync.__all__)
+    assert f"All else is async; {told} are in `langgraph_pgsaga.sync`, too." in readme
     with pytest.raises(AttributeError, match="Nothing"):
         sync.Nothing  # type: ignore[attr-defined]  # noqa: B018
 
