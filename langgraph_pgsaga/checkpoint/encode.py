@@ -25,7 +25,7 @@ from langgraph_pgsaga.checkpoint.small_values import small_values
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, MOST_LOOKED_AT, Codec, messages_in
-from langgraph_pgsaga.threads import Address
+from langgraph_pgsaga.threads import Address, configurable_of
 
 # What agent_state_values.type says of a value that is message runs.
 MESSAGES = "messages"
@@ -342,8 +342,8 @@ def _state_columns(
 
 
 def _session_columns(codec: Codec, config: RunnableConfig, *, may_be_new: bool) -> SessionColumns:
-    configurable: Mapping[str, Any] = config.get("configurable") or {}
-    given: Mapping[str, Any] = config.get("metadata") or {}
+    configurable, metadata = configurable_of(config), config.get("metadata")
+    given: Mapping[str, Any] = {} if metadata is None else metadata
     user_id, agent_type, priority = [
         configurable[key] if key in configurable else given.get(key) for key in _SESSION_KEYS
     ]

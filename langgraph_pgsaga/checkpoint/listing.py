@@ -38,7 +38,7 @@ from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.serde import Codec
 from langgraph_pgsaga.tenants import Tenants, TenantScope, check_no_scope, stored_scope
-from langgraph_pgsaga.threads import Address, optional_checkpoint_id
+from langgraph_pgsaga.threads import Address, configurable_of, optional_checkpoint_id
 
 _STATEMENTS = load_statements("history")
 
@@ -70,7 +70,7 @@ class _Before(NamedTuple):
         checkpoint_id = optional_checkpoint_id(config)
         if checkpoint_id is None:
             return None
-        given = config.get("configurable") or {}
+        given = configurable_of(config)
         own = Address.of(config, tenants) if "thread_id" in given else None
         address = listed or own
         if address is None:
@@ -137,7 +137,7 @@ class CheckpointListing:
         self._tenants = tenants
         # Of a listing of all threads; null is those of all tenants.
         self._tenant_id = None if config else stored_scope(tenants.of_listing(scope))
-        given_ns = (config.get("configurable") or {}).get("checkpoint_ns") if config else None
+        given_ns = configurable_of(config).get("checkpoint_ns") if config else None
         self._stored_ns = None if given_ns is None or not self._address else self._address.stored_ns
         self._filter = {} if filter is None else dict(filter)
         self._filter_is_exact = _json.dump_exact(self._filter) is not None

@@ -9,8 +9,8 @@ Extension codes 0 to 7 are LangGraph's. Those from 100 on are this package's:
     104  a datetime with zone name or fold    [module, name, numbers, tzinfo, fold]
     105  a numpy scalar                       [dtype, bytes]
 
-Text is never taken as a name to import or a function to call: `_permitted`
-says what a name may become.
+Text is never taken as a name to import or a function to call: `TypeRules` say
+what a name may become.
 
 The record of a data class has a fourth element: FIELDS, or a mapping with what else is to be
 known of the object (`About`). One without it is LangGraph's, a dump of the object.

@@ -4,7 +4,7 @@ Two passes. The first leaves all plain containers to ormsgpack. Only where that
 fails, on text with lone surrogates or on keys other than text, a second pass
 walks the containers in Python and replaces what msgpack can't hold.
 
-Kept exactly: every type in `_msgpack_forms`, data classes and models by their
+Kept exactly: every type in `msgpack_forms`, data classes and models by their
 fields, any key of a dict. Changed, as LangGraph's serializer does it: a tuple in a
 plain list or dict becomes a list (inside an object it stays a tuple); a
 subclass of str, int, float, bytes, list, dict or tuple becomes its base;

@@ -32,7 +32,13 @@ from langgraph_pgsaga.errors import BlockingCallError, InvalidArgumentError
 from langgraph_pgsaga.takeover.importing import TakenOver, take_active
 from langgraph_pgsaga.takeover.source import Saver, SourceReader, key_of, thread_of
 from langgraph_pgsaga.tenants import ALL, AllTenants, TenantScope, check_no_scope
-from langgraph_pgsaga.threads import Address, checkpoint_config, session_id_of, thread_id_text
+from langgraph_pgsaga.threads import (
+    Address,
+    checkpoint_config,
+    configurable_of,
+    session_id_of,
+    thread_id_text,
+)
 
 T = TypeVar("T")
 _PAGE = 50
@@ -474,7 +480,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
 
 def _untold(config: RunnableConfig) -> RunnableConfig:
     """The config without a tenant, as the old saver takes it."""
-    configurable = config.get("configurable") or {}
+    configurable = configurable_of(config)
     if "tenant_id" not in configurable:
         return config
     rest = {key: value for key, value in configurable.items() if key != "tenant_id"}

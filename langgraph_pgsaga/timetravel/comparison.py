@@ -14,6 +14,7 @@ from langgraph.types import Command
 
 from langgraph_pgsaga._arguments import checked_instance, checked_integer, checked_mapping
 from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.threads import configurable_of
 from langgraph_pgsaga.timetravel import _compare_html, _text
 from langgraph_pgsaga.timetravel.changes import Diff, diff
 from langgraph_pgsaga.timetravel.forking import (
@@ -83,7 +84,7 @@ class Comparison:
         """`discard` for async callers."""
         saver = saver_of(self.start.graph)
         for outcome in self.outcomes.values():
-            thread_id = (outcome.config.get("configurable") or {})["thread_id"]
+            thread_id = configurable_of(outcome.config)["thread_id"]
             await saver.adelete_thread(thread_id, tenant=tenant_of(self.start))
 
     def _state(self, name: str) -> State:

@@ -14,7 +14,7 @@ from langgraph.types import Interrupt, PregelTask, StateSnapshot
 
 from langgraph_pgsaga._arguments import checked_instance, checked_limit
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
-from langgraph_pgsaga.threads import Address
+from langgraph_pgsaga.threads import Address, configurable_of
 from langgraph_pgsaga.timetravel import _state_html, _state_text
 from langgraph_pgsaga.timetravel.steps import Graph, Step, history, saver_of
 
@@ -229,9 +229,8 @@ def config_of(graph: Graph, place: Place) -> RunnableConfig:
 
 def moved(given: RunnableConfig, to: RunnableConfig) -> RunnableConfig:
     """`given` with the thread, namespace and checkpoint of `to` in place of its own."""
-    place = to.get("configurable") or {}
-    rest = {k: v for k, v in (given.get("configurable") or {}).items() if k not in _PLACE}
-    return {**given, "configurable": {**rest, **place}}
+    rest = {k: v for k, v in configurable_of(given).items() if k not in _PLACE}
+    return {**given, "configurable": {**rest, **configurable_of(to)}}
 
 
 _PLACE = ("checkpoint_ns", "checkpoint_id", "checkpoint_map")

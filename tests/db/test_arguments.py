@@ -343,9 +343,13 @@ class Falsy(dict[str, Any]):
 
 
 def test_a_mapping_that_is_false_is_not_dropped(sync_saver: PostgresSaver) -> None:
-    """A filter, a config or a `before` counts by what is in it: dropped, each would list more."""
-    first = put(sync_saver, config_of("t"), {"a": 1}, {"step": 1})
+    """A filter, a config or a `before` counts by what is in it: dropped, each would list more, and
+    a session would be nobody's."""
+    own = Falsy(config_of("t", user_id="ada"), metadata=Falsy(plan="gold"))
+    own["configurable"] = Falsy(own["configurable"])
+    first = put(sync_saver, own, {"a": 1}, {"step": 1})  # type: ignore[arg-type]
     put(sync_saver, first, {"a": 2}, {"step": 2})
+    put(sync_saver, config_of("t", "sub"), {"a": 1}, {"step": 4})
     put(sync_saver, config_of("other"), {"a": 1}, {"step": 3})
 
     def steps(*args: Any, **options: Any) -> list[Any]:
@@ -358,6 +362,9 @@ def test_a_mapping_that_is_false_is_not_dropped(sync_saver: PostgresSaver) -> No
     found = sync_saver.get_tuple(place)
     assert found is not None
     assert found.metadata.get("step") == 2
+    session = sync.Sessions(sync_saver.db).get("t")
+    assert session is not None
+    assert (session.user_id, session.metadata) == ("ada", {"plan": "gold"})
 
 
 @pytest.mark.parametrize("kind", ["deep dict", "deep list", "loop", "branching loop"])

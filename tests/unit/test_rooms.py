@@ -178,3 +178,22 @@ def test_private_names_of_langgraph_stand_in_one_module() -> None:
             if path.name != "_langgraph.py" and any(word.startswith("_") for word in words):
                 wrong.append(f"{path.relative_to(ROOT)}: {words}")
     assert wrong == []
+
+
+def test_what_stands_in_a_config_is_found_by_one_rule() -> None:
+    """`configurable_of`: what is empty by its own word may have something in it all the same.
+
+    LangGraph's own config of a run is read in `_langgraph.py`.
+    """
+    reading = re.compile(r"""\.get\("(configurable)"\)""")
+    found = {room for room, path, _ in modules() if reading.search(path.read_text("utf-8"))}
+    assert found == {"threads", "_langgraph"}
+
+
+def test_private_names_in_a_docstring_are_there() -> None:
+    """A function that got another name has it where others speak of it, too."""
+    told, made = set(), {"sql"}
+    for _, path, tree in modules():
+        made |= {room_of(path), path.stem} | private_names(tree)
+        told |= set(re.findall(r"`(_[a-z]\w*[a-z])`", path.read_text("utf-8")))
+    assert told - made == set()
