@@ -20,6 +20,7 @@ FOR_SERVER = "the server's answer, or a lock there"
 _LONG_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _LATE_SECONDS = 0.25
+_SOON_SECONDS = 0.05
 _TOLD_EVERY_SECONDS = 10.0
 
 
@@ -27,8 +28,16 @@ class Wait:
     """One call that waits, from its making until the end of a `with` block."""
 
     __slots__ = (
-        "_cancelling", "_connection", "_is_given_up", "_task", "_watch", "begun", "name", "what",
-    )  # fmt: skip
+        "_blocked_before",
+        "_cancelling",
+        "_connection",
+        "_is_given_up",
+        "_task",
+        "_watch",
+        "begun",
+        "name",
+        "what",
+    )
 
     def __init__(self, watch: Watch, name: str, what: str) -> None:
         self._watch = watch
@@ -55,6 +64,7 @@ class Wait:
         else:
             self.what = FOR_SERVER
             self.begun = time.monotonic()
+            self._blocked_before = self._watch.blocked_seconds
             self._connection = connection
             self._task = asyncio.current_task()
             self._cancelling = self._task.cancelling() if self._task is not None else 0
@@ -68,7 +78,8 @@ class Wait:
         if self._connection is None or self._task is None or self._is_given_up:
             return
         seconds = self._connection.plain().answer_seconds  # type: ignore[union-attr]
-        if seconds is not None and now - self.begun >= seconds:
+        blocked = self._watch.blocked_seconds - self._blocked_before
+        if seconds is not None and now - self.begun - blocked >= seconds:
             self._is_given_up = True
             self._task.cancel()
 
@@ -95,7 +106,10 @@ class Watch:
         self._waits: set[Wait] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = 0.0
+        self._was_late = False
         self._told_at = 0.0
+        # How long nodes have blocked the loop so far: answers lay in the sockets, unread.
+        self.blocked_seconds = 0.0
 
     def wait(self, name: str, what: str) -> Wait:
         """A block that waits; `name` is the statement's."""
@@ -127,10 +141,16 @@ class Watch:
         if not self._waits:
             return
         now = time.monotonic()
-        was_held_up = now - self._look_at >= _LATE_SECONDS
+        late = now - self._look_at
+        is_late = late >= _LATE_SECONDS
+        if is_late:
+            self.blocked_seconds += late
+            if not self._was_late:  # what came meanwhile is read first
+                self._was_late = True
+                self._look_later(now, _SOON_SECONDS)
+                return
+        self._was_late = is_late
         self._look_later(now)
-        if was_held_up:  # by a node that blocks the loop: answers may be there, unread
-            return
         for wait in self._waits:
             wait.look(now)
         long = [wait for wait in self._waits if now - wait.begun >= _LONG_SECONDS]
@@ -138,9 +158,9 @@ class Watch:
             self._told_at = now
             self._tell(long, now)
 
-    def _look_later(self, now: float) -> None:
-        self._look_at = now + _LOOK_SECONDS
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+    def _look_later(self, now: float, seconds: float = _LOOK_SECONDS) -> None:
+        self._look_at = now + seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _tell(self, long: list[Wait], now: float) -> None:
         for what, count in Counter(wait.what for wait in long).items():

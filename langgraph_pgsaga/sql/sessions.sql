@@ -15,15 +15,19 @@
 --   priority integer, metadata jsonb, message_count integer, created_at text,
 --   last_activity_at text, expires_at text, tenant_id text
 -- shard: session_id
-insert into {schema}.agent_sessions as s
-  (session_id, thread_id, user_id, agent_type, priority, metadata, expires_at, tenant_id)
-values ($1, $2, $3, $4, $5, $6, $7, $8)
-on conflict (session_id) do nothing
-returning
+with made as (
+  insert into {schema}.agent_sessions as s
+    (session_id, thread_id, user_id, agent_type, priority, metadata, expires_at, tenant_id)
+  values ($1, $2, $3, $4, $5, $6, $7, $8)
+  on conflict (session_id) do nothing
+  returning s.*
+)
+select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id;
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
+from made s;
 
 -- name: get_session
 -- One session.
@@ -48,19 +52,23 @@ where s.session_id = $1;
 --   priority integer, metadata jsonb, message_count integer, created_at text,
 --   last_activity_at text, expires_at text, tenant_id text
 -- shard: session_id
-update {schema}.agent_sessions s set
-  user_id = coalesce($2, s.user_id),
-  agent_type = coalesce($3, s.agent_type),
-  status = coalesce($4, s.status),
-  priority = coalesce($5, s.priority),
-  metadata = coalesce($6, s.metadata),
-  expires_at = case when $8 then $7 else s.expires_at end
-where s.session_id = $1
-returning
+with changed as (
+  update {schema}.agent_sessions s set
+    user_id = coalesce($2, s.user_id),
+    agent_type = coalesce($3, s.agent_type),
+    status = coalesce($4, s.status),
+    priority = coalesce($5, s.priority),
+    metadata = coalesce($6, s.metadata),
+    expires_at = case when $8 then $7 else s.expires_at end
+  where s.session_id = $1
+  returning s.*
+)
+select
   s.thread_id, s.session_id, s.user_id, s.agent_type, s.status, s.priority, s.metadata,
   s.message_count, pg_catalog.to_jsonb(s.created_at) #>> '{}'::text[] as created_at,
   pg_catalog.to_jsonb(s.last_activity_at) #>> '{}'::text[] as last_activity_at,
-  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id;
+  pg_catalog.to_jsonb(s.expires_at) #>> '{}'::text[] as expires_at, s.tenant_id
+from changed s;
 
 -- The listings: each the page after the session that (after_priority,) after_time and after_id
 -- name, or the first where these are null; the latest first, or, by priority, as in a queue:

@@ -30,6 +30,8 @@ _ROUTED = [s for s in _STATEMENTS if s.shard != "all"]
 _LOCKS_ANYWHERE = {"claim_expired", "claim_idle", "renew_free_leases"}
 _MIGRATIONS = "".join(m.sql for m in load_migrations())
 _TABLES = set(re.findall(r"create table {schema}\.(\w+)", _MIGRATIONS))
+# What these make of a time depends on settings.
+_STABLE_FUNCTIONS = {"now", "to_jsonb", "to_json", "to_char", "jsonb_build_object"}
 _READING_FUNCTIONS = {
     name
     for name, body in re.findall(
@@ -57,6 +59,7 @@ def refusals(statement: Statement) -> list[str]:
         *_unbound(tree, number, rows, {}),
         *_functions(tree),
         *_unstable(tree),
+        *_returned(tree),
         *_any_locks(tree, kind),
     ]
 
@@ -232,6 +235,17 @@ def _adds_interval(node: Node) -> bool:
     return any(type_["names"][-1]["sval"] == "interval" for type_ in types)
 
 
+# Rule: what changes rows gives them back as they are, or by functions that are immutable
+
+
+def _returned(tree: Node) -> Iterator[str]:
+    for query in _nodes(tree):
+        for node in _nodes(query.get("returningClause", ())):
+            name = node["funcname"][-1]["sval"] if node.get("@") == "FuncCall" else ""
+            if name in _STABLE_FUNCTIONS:
+                yield f"RETURNING computes {name}"
+
+
 # Rule: locks that pass over others are of one session
 
 
@@ -320,6 +334,13 @@ def _statement(text: str, params: Sequence[tuple[str, str]] = ()) -> Statement:
         (
             "select to_jsonb(s) from {schema}.agent_states s where s.session_id = $1",
             "to_jsonb takes a table's row",
+        ),
+        (
+            (
+                "delete from {schema}.agent_sessions s where s.session_id = $1"
+                " returning to_jsonb(s.created_at)"
+            ),
+            "RETURNING computes to_jsonb",
         ),
         (
             (
