@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
 from langgraph_pgsaga._text import shown, shown_block
+from langgraph_pgsaga.cli.commands.sessions import Status
 from langgraph_pgsaga.cli.plain import plain, text
 from langgraph_pgsaga.cli.values import duration, json_object, moment
+from langgraph_pgsaga.database import load_migrations
+from langgraph_pgsaga.sessions import SessionStatus
 from tests._limits import times_as_long
 
 
@@ -86,3 +90,12 @@ def test_no_control_character_is_shown() -> None:
     assert not {"\n", "\t"} & set(shown(text))
     assert shown("a\nb\x1b") == "a\\nb\\x1b"
     assert shown("x" * 100, 10) == "x" * 9 + "…"
+
+
+def test_there_is_one_list_of_status_values() -> None:
+    """What a command takes and what the table holds are the enum's, in its order."""
+    values = tuple(status.value for status in SessionStatus)
+    assert get_args(Status) == values
+    sql = "".join(migration.sql for migration in load_migrations())
+    (held,) = re.findall(r"agent_sessions_status_known\s+check \(status in \((.*?)\)\)", sql)
+    assert tuple(re.findall(r"'(\w+)'", held)) == values
