@@ -41,18 +41,10 @@ from langgraph_pgsaga.tenants import Tenants, TenantScope, check_no_scope, store
 from langgraph_pgsaga.threads import Address, configurable_of, optional_checkpoint_id
 
 _STATEMENTS = load_statements("history")
-
-
 # Seconds for which the event loop may stand still between two checkpoints of a page.
 _LONGEST_TURN = 0.005
-
-
 _FIRST_PAGE = 32
-
-
 _LARGEST_PAGE = 256
-
-
 # Session, namespace and checkpoint id.
 _StateKey: TypeAlias = tuple[UUID, str, str]
 

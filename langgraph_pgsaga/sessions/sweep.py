@@ -122,7 +122,7 @@ class Sweep:
     async def count(self) -> SweepResult:
         """What `run` would do."""
         expired = _STATEMENTS["count_expired"].bind(tenant_id=self._tenant_id)
-        (row,) = await self._db.fetch(expired)
+        (row,) = await self._fetch(expired)
         self._report(deleted_sessions=row["expired"])
         for scope in self._scopes:
             async for page in self._pages(scope):
@@ -135,7 +135,7 @@ class Sweep:
     async def _pages(self, scope: Scope) -> AsyncIterator[list[asyncpg.Record]]:
         """What the policy says of each session, a thousand at a time."""
         policy, after = scope.policy, None
-        while page := await self._db.fetch(
+        while page := await self._fetch(
             _STATEMENTS["select_swept"].bind(
                 after_id=after,
                 agent_type=policy.agent_type,
@@ -148,6 +148,14 @@ class Sweep:
         ):
             after = page[-1]["session_id"]
             yield page
+
+    async def _fetch(self, statement: BoundStatement) -> list[asyncpg.Record]:
+        """What goes through all sessions of a tenant may take as long as their deletion."""
+
+        async def work(conn: Connection) -> list[asyncpg.Record]:
+            return await self._db.fetch(statement, conn=conn)
+
+        return await self._db.run(work, limits=LONG)
 
     async def _apply(self, scope: Scope) -> None:
         policy = scope.policy

@@ -19,6 +19,7 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.database import (
     LONG,
     Connection,
+    Limits,
     Statement,
     connection,
     migrations,
@@ -31,7 +32,7 @@ from langgraph_pgsaga.errors import (
     ServerConnectionError,
     StatementTimeoutError,
 )
-from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
+from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, sweep
 from langgraph_pgsaga.threads import session_id_of
 from tests._connections import connection_of
 from tests._limits import HANG_SECONDS
@@ -180,6 +181,22 @@ async def test_what_takes_long_has_these_limits(dsn: str) -> None:
             sessions.sweep([idle]),
         ):
             assert await limits_under(work) == ["10min"]
+
+
+async def test_looking_for_what_is_to_be_swept_takes_long(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes through all sessions, and has the time of a sweep."""
+    many = "insert into agent_sessions (session_id, thread_id)"
+    each = "select pgsaga_session_id(n::text), n::text from generate_series(1, 20000) n"
+    await execute(dsn, f"{many} {each}")
+    async with Database(dsn) as db:
+        found = sweep.Sweep(db, "", sweep.scoped([RetentionPolicy(keep_last=1)]), 100, None)
+        assert len(await anext(found._pages(found._scopes[0]))) == 1000
+        monkeypatch.setattr(sweep, "LONG", Limits(statement_seconds=0.001))
+        for look in (found.count(), anext(found._pages(found._scopes[0]))):
+            with pytest.raises(StatementTimeoutError):
+                await look
 
 
 # Locks
