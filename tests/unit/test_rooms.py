@@ -102,6 +102,21 @@ def test_the_picture_has_every_room_at_its_level() -> None:
     assert drawn_levels(picture) == LEVELS
 
 
+def test_what_the_page_names_is_there() -> None:
+    """The ways of a put and of a read go by functions, classes, statements and files that exist."""
+    page = (ROOT.parent / "docs" / "architecture.md").read_text("utf-8")
+    sources = [*ROOT.rglob("*.py"), *ROOT.rglob("*.sql"), ROOT.parent / "Makefile"]
+    words = {word for path in sources for word in re.findall(r"\w+", path.read_text("utf-8"))}
+    named = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL)))
+    named = {name for name in named if "<" not in name}
+    files = {name for name in named if "/" in name}
+    folders = (ROOT, ROOT.parent, ROOT / "checkpoint")
+    assert [f for f in sorted(files) if not any((folder / f).exists() for folder in folders)] == []
+    told = {word for name in named - files for word in re.findall(r"[a-zA-Z_]\w{2,}", name)}
+    assert told - words == set()
+    assert {"aput", "of_put", "encode_put", "write_batch", "get_checkpoint"} & told
+
+
 def test_rooms_import_lower_levels_only() -> None:
     """Data flows down: what a lower room needs of a higher one comes as a value or a Protocol."""
     wrong = [
