@@ -45,7 +45,7 @@ class Limits:
 
 # For work that lifts the server's limits itself.
 NO_LIMITS = Limits()
-# For what goes through much of a thread or of a table: sweeps, copies, deletions, imports.
+# For what goes through much of a thread or of a table: sweeps, copies, deletions, exports.
 LONG = Limits(statement_seconds=600.0)
 
 

@@ -28,7 +28,7 @@ from langgraph_pgsaga._arguments import (
 )
 from langgraph_pgsaga._langgraph import DeltaSnapshot
 from langgraph_pgsaga.checkpoint import PostgresSaver
-from langgraph_pgsaga.database import Connection, load_statements
+from langgraph_pgsaga.database import LONG, Connection, Limits, load_statements
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     MissingCheckpointError,
@@ -216,7 +216,7 @@ class Messages:
                 raise MissingThreadError(thread_id=address.thread_id)
             return rows
 
-        rows = await self.db.snapshot(work)
+        rows = await self.db.snapshot(work, limits=LONG)
         return MessageTree.of(address.thread_id, [MessageRow.from_row(row) for row in rows])
 
     async def export(
@@ -265,7 +265,7 @@ class Messages:
 
     async def _export(self, query: Query, file: TextIO, *, full: bool) -> int:
         count = 0
-        async for row in self._stream(query, _EXPORT_PAGE, with_payload=full):
+        async for row in self._stream(query, _EXPORT_PAGE, with_payload=full, limits=LONG):
             line: dict[str, Any] = _exported(MessageRow.from_row(row))
             if full:
                 line["message"] = self._dumped(row)
@@ -288,10 +288,13 @@ class Messages:
         *,
         with_payload: bool = False,
         conn: Connection | None = None,
+        limits: Limits | None = None,
     ) -> AsyncIterator[asyncpg.Record]:
         place: tuple[UUID, int] | None = None
         while True:
-            found = await self._fetch(query, place, page, with_payload=with_payload, conn=conn)
+            found = await self._fetch(
+                query, place, page, with_payload=with_payload, conn=conn, limits=limits
+            )
             for row in found:
                 yield row
             if len(found) < page:
@@ -306,21 +309,22 @@ class Messages:
         *,
         with_payload: bool = False,
         conn: Connection | None = None,
+        limits: Limits | None = None,
     ) -> list[asyncpg.Record]:
         name, asked = query.statement(place)
         listing = _STATEMENTS[name].bind(**asked, page=limit, with_payload=with_payload)
         checkpoint = query.checkpoint
-        if checkpoint is None:
+        if checkpoint is None and limits is None:
             return await self.db.fetch(listing, conn=conn)
 
         async def work(conn: Connection) -> list[asyncpg.Record]:
             rows = await self.db.fetch(listing, conn=conn)
-            if len(rows) < limit:
+            if checkpoint is not None and len(rows) < limit:
                 # It ends here, or else it is gone.
                 await self._check_is_there(checkpoint, conn)
             return rows
 
-        return await self.db.snapshot(work)
+        return await self.db.snapshot(work, limits=limits)
 
     async def _check_is_there(self, address: Address, conn: Connection) -> None:
         look = _STATEMENTS["exists_checkpoint"].bind(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import time
@@ -32,6 +33,8 @@ from langgraph_pgsaga.errors import (
     ServerConnectionError,
     StatementTimeoutError,
 )
+from langgraph_pgsaga.messages import Messages
+from langgraph_pgsaga.messages import messages as messages_module
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, sweep
 from langgraph_pgsaga.threads import session_id_of
 from tests._connections import connection_of
@@ -197,6 +200,29 @@ async def test_looking_for_what_is_to_be_swept_takes_long(
         for look in (found.count(), anext(found._pages(found._scopes[0]))):
             with pytest.raises(StatementTimeoutError):
                 await look
+
+
+async def test_reading_all_that_was_said_takes_long(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree and an export have the time of a sweep; a page of rows has a put's."""
+    many = (
+        "insert into agent_messages (session_id, message_no, message_id, message_type, role,"
+        " content, metadata, digest, payload_type, payload)"
+        " select pgsaga_session_id('t'), n, n::text, 'ai', 'assistant', 'word', '{}',"
+        " decode(md5(n::text), 'hex'), 'msgpack', '' from generate_series(1, 5000) n"
+    )
+    await execute(dsn, many)
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        await Sessions(saver.db).create("t")
+        messages = Messages(saver)
+        assert await messages.export(io.StringIO(), thread_id="t") == 5000
+        assert len((await messages.tree("t")).roots) == 5000
+        monkeypatch.setattr(messages_module, "LONG", Limits(statement_seconds=0.001))
+        for reading in (messages.export(io.StringIO(), thread_id="t"), messages.tree("t")):
+            with pytest.raises(StatementTimeoutError):
+                await reading
+        assert len((await messages.rows("t", limit=1000)).rows) == 1000
 
 
 # Locks
