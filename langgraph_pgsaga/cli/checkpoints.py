@@ -16,6 +16,8 @@ from langgraph_pgsaga.errors import (
 )
 
 if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+
     from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.timetravel import History, Step
 
@@ -24,13 +26,26 @@ _MOST_NAMED = 5
 
 
 def history_of(saver: PostgresSaver, thread: str, namespace: str = "") -> History:
-    """The thread's history; MissingThreadError where there is no such thread."""
-    from langgraph_pgsaga.sync import Sessions
-    from langgraph_pgsaga.timetravel import history
+    """The thread's history in the namespace.
 
+    Raises:
+        MissingThreadError: there is no such thread.
+        UnknownNamespaceError: it has no checkpoint in this namespace, but may have some in others.
+    """
+    from langgraph_pgsaga.sync import Sessions
+    from langgraph_pgsaga.timetravel import anamespaces, history
+
+    config: RunnableConfig = {"configurable": {"thread_id": thread}}
     found = history(saver, {"configurable": {"thread_id": thread, "checkpoint_ns": namespace}})
-    if not found[:1] and Sessions(saver.db).get(thread) is None:
+    if found[:1]:
+        return found
+    if Sessions(saver.db).get(thread) is None:
         raise MissingThreadError(thread_id=thread)
+    if namespace:
+        there = saver.db.portal.call(anamespaces, saver, config, _MOST_NAMED + 2)
+        raise UnknownNamespaceError(
+            thread_id=thread, namespace=namespace, others=tuple(filter(None, there))
+        )
     return found
 
 
@@ -108,6 +123,23 @@ class UnknownCheckpointError(PgSagaError):
     def __str__(self) -> str:
         hint = f"`pgsaga history` lists those of thread {self.thread_id!r}"
         return f"checkpoint: {self.problem}; {hint}"
+
+
+@dataclass(kw_only=True, eq=False)
+class UnknownNamespaceError(PgSagaError):
+    """The thread has no checkpoint in the namespace. `others`, of subgraphs, have some."""
+
+    thread_id: str
+    namespace: str
+    others: tuple[str, ...]
+
+    def __str__(self) -> str:
+        named = ", ".join(map(repr, self.others[:_MOST_NAMED])) or "none"
+        more = " and more" if len(self.others) > _MOST_NAMED else ""
+        return (
+            f"--ns: thread {self.thread_id!r} has no checkpoint in {self.namespace!r}; its "
+            f"subgraphs' namespaces are: {named}{more}"
+        )
 
 
 def _missing(problem: str, thread: str) -> UnknownCheckpointError:

@@ -75,6 +75,13 @@ def _of_cursor(error: errors.InvalidCursorError) -> str:
     )
 
 
+def _of_missing_thread(error: errors.MissingThreadError) -> str:
+    return (
+        f"there is no thread {_shown(error.thread_id)!r}. Check the id, --dsn, --schema and "
+        "--tenant; a thread is there once a graph has run with its id"
+    )
+
+
 def _of_taken(error: errors.ThreadExistsError) -> str:
     thread = _shown(error.thread_id)
     return (
@@ -150,6 +157,7 @@ def _shown(thread_id: str) -> str:
 _WORDS: dict[type[BaseException], Callable[[Any], str]] = {
     errors.InvalidArgumentError: _of_argument,
     errors.InvalidCursorError: _of_cursor,
+    errors.MissingThreadError: _of_missing_thread,
     errors.ThreadExistsError: _of_taken,
     errors.ThreadDivergedError: _of_diverged,
     errors.MissingMigrationsError: _of_migrations,

@@ -60,17 +60,25 @@ def duration(text: str) -> timedelta:
     return found
 
 
+def date(text: str) -> datetime:
+    """ISO 8601, local time where it has no zone."""
+    return _date(text, "2026-01-31 or 2026-01-31T12:00:00+00:00")
+
+
 def moment(text: str) -> datetime:
-    """ISO 8601, local time where it has no zone; or a duration, which means so long ago."""
+    """What `date` reads; or a duration, which means so long ago."""
     if _PART.match(text) and not text.startswith("-"):
         try:
             return datetime.now(UTC) - duration(text)
         except typer.BadParameter:
             pass
+    return _date(text, "2026-01-31, 2026-01-31T12:00:00+00:00 or 2d (ago)")
+
+
+def _date(text: str, usual: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError, OSError):
-        usual = "2026-01-31, 2026-01-31T12:00:00+00:00 or 2d (ago)"
         problem = f"{shortened(text, 80)!r} is no time. Write {usual}"
         raise typer.BadParameter(problem) from None
 

@@ -156,7 +156,7 @@ class Database(ProcessBound):
             raise InvalidArgumentError(
                 argument="dsn",
                 problem="none given and PGSAGA_DSN isn't set; pass "
-                "postgresql://user:password@host:5432/database, or use Database.embedded()",
+                "postgresql://user@host:5432/database, or use Database.embedded()",
             )
         required_text("dsn", dsn)
         self._target = Target.of(dsn, given=self._options.of_libpq())

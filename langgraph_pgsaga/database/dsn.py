@@ -27,8 +27,7 @@ _ALIASES = {"database": "dbname"}  # asyncpg's name for it
 _LONGEST_SHOWN = 200
 
 _FORMS = (
-    "neither a URL (postgresql://user:password@host:5432/database) "
-    "nor key=value pairs (host=... dbname=...)"
+    "neither a URL (postgresql://user@host:5432/database) nor key=value pairs (host=... dbname=...)"
 )
 _ENCODE = (
     "the URL can't be read: percent-encode special characters of the user, password, "

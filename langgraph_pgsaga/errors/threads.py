@@ -39,8 +39,8 @@ class MissingThreadError(PgSagaError):
 
     def __str__(self) -> str:
         return (
-            f"there is no thread {self.thread_id!r}. Check the id, the database and the schema; "
-            "a thread is there once a graph has run with its id"
+            f"there is no thread {self.thread_id!r}. Check the id, the database, the schema and "
+            "the tenant; a thread is there once a graph has run with its id"
         )
 
 

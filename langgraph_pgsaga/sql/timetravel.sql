@@ -32,6 +32,32 @@ where s.session_id = $1
 order by s.position desc
 limit $4;
 
+-- name: list_namespaces
+-- The namespaces in which a thread has checkpoints, in their order; up to `count` of them.
+-- params: session_id uuid, count bigint
+-- columns: checkpoint_ns text
+-- shard: session_id
+with recursive namespaces as (
+  (
+    select s.checkpoint_ns from {schema}.agent_states s
+    where s.session_id = $1
+    order by s.checkpoint_ns
+    limit 1
+  )
+  union all
+  select next.checkpoint_ns
+  from namespaces n
+  cross join lateral (
+    select s.checkpoint_ns from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_ns > n.checkpoint_ns
+    order by s.checkpoint_ns
+    limit 1
+  ) next
+)
+select n.checkpoint_ns from namespaces n
+order by n.checkpoint_ns
+limit $2;
+
 -- name: list_failed_calls
 -- The tasks of a checkpoint that a node or entrypoint called, and that failed: their callers know.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text

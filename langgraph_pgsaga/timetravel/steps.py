@@ -375,6 +375,13 @@ async def aopen_errors(saver: PostgresSaver, found: CheckpointTuple) -> list[Any
     return open_errors([w for w in found.pending_writes or () if w[0] not in called])
 
 
+async def anamespaces(saver: PostgresSaver, config: RunnableConfig, limit: int) -> list[str]:
+    """The namespaces in which the config's thread has checkpoints, '' first; `limit` at most."""
+    address = Address.of(config, saver.tenants)
+    asked = _STATEMENTS["list_namespaces"].bind(session_id=address.session_id, count=limit)
+    return [row["checkpoint_ns"] for row in await saver.db.fetch(asked)]
+
+
 def call(saver: Saver, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
     """What `await function(...)` gives, for sync callers."""
     run = saver.db.portal.call if isinstance(saver, PostgresSaver) else saver.call

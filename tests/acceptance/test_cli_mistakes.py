@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from langgraph_pgsaga import cli, errors
+from langgraph_pgsaga.cli import errors as errors_of_cli
 from langgraph_pgsaga.cli.errors import told, without_secrets
 from tests._cli import order, pgsaga
 from tests.acceptance.test_cli import every_command
@@ -184,12 +187,28 @@ def test_what_is_no_secret_is_shown() -> None:
         assert without_secrets(text, []) == text
 
 
+def _texts() -> Iterator[str]:
+    """Every text in the package's code, docstrings among them."""
+    for path in Path(cli.__file__).parents[1].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_no_advice_of_the_package_looks_like_a_secret() -> None:
+    """What the package says itself comes out whole: its examples have no password in them."""
+    pattern = errors_of_cli._SECRET.pattern
+    cut = [text for text in _texts() if text not in pattern and without_secrets(text, []) != text]
+    assert cut == []
+
+
 DSN = "postgresql://u@h/d"
 
 
 @pytest.mark.parametrize(
     ("error", "says"),
     [
+        (errors.MissingThreadError(thread_id="t"), "--tenant"),
         (errors.ThreadExistsError(thread_id="a b"), "pgsaga sessions delete 'a b'"),
         (errors.ThreadDivergedError(thread_id="t"), "pgsaga sessions delete t"),
         (errors.MissingMigrationsError(dsn=DSN, detail="d"), "`pgsaga migrate up`"),

@@ -138,6 +138,7 @@ def test_a_table_that_goes_to_a_file_is_whole(dsn: str) -> None:
         (["list", "--limit", "0"], "--limit"),
         (["expire", "x", "--in", "5 parsecs"], "no duration"),
         (["expire", "x", "--in", "9999999999w"], "too long"),
+        (["expire", "x", "--at", "3d"], "'3d' is no time"),
         (["show"], "THREAD"),
     ],
 )

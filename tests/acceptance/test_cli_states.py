@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,8 @@ def asks_after_a_failed_call(saver: PostgresSaver) -> Any:
         (["show", "order-1", "--name", "\x1bx"], 1, "none has name"),
         (["show", "order-1", "--checkpoint", "zzzz"], 1, "none is called 'zzzz'"),
         (["show", "order-1", "--checkpoint", "1", "--step", "1"], 2, "names one checkpoint"),
-        (["show", "order-1", "--ns", "sub"], 1, "there is none"),
+        (["show", "order-1", "--ns", "sub"], 1, "subgraphs' namespaces are: none"),
+        (["history", "order-1", "--ns", "sub"], 1, "no checkpoint in 'sub'"),
         (["diff", "order-1", "98", "99"], 1, "none is called '98'"),
         (["diff", "order-1", "0", "--frob"], 2, "--frob"),
         (["diff", "order-1"], 2, "BEFORE"),
@@ -254,6 +256,26 @@ def test_what_isnt_there_is_told(dsn: str, args: list[str], code: int, says: str
     assert says in done.stderr
     assert "\x1b" not in done.stderr
     assert code == 2 or done.stderr.count("\n") == 1
+
+
+def test_a_wrong_namespace_tells_those_there_are(dsn: str) -> None:
+    """Nobody can guess a subgraph's namespace: those of the thread are named, and can be used."""
+    inner: Any = StateGraph(MessagesState)
+    inner.add_node("ask", lambda state: {"messages": [AIMessage(interrupt("which?"))]})
+    inner.add_edge(START, "ask")
+    outer: Any = StateGraph(MessagesState)
+    outer.add_node("inside", inner.compile())
+    outer.add_edge(START, "inside")
+    with PostgresSaver.from_conn_string(dsn) as saver:
+        outer.compile(checkpointer=saver).invoke(
+            {"messages": [HumanMessage("one")]}, config_of("nested")
+        )
+    refused = pgsaga("show", "nested", "--ns", "inside", "--dsn", dsn)
+    assert refused.returncode == 1
+    (namespace,) = re.findall(r"namespaces are: '(inside:[^']+)'\n", refused.stderr)
+    assert "waits for an answer to: which?" in output(
+        "show", "nested", "--ns", namespace, "--dsn", dsn
+    )
 
 
 def test_forks_are_branches(dsn: str) -> None:

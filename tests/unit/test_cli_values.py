@@ -13,7 +13,7 @@ import typer
 from langgraph_pgsaga._text import shown, shown_block
 from langgraph_pgsaga.cli.commands.sessions import Status
 from langgraph_pgsaga.cli.plain import plain, text
-from langgraph_pgsaga.cli.values import duration, json_object, moment
+from langgraph_pgsaga.cli.values import date, duration, json_object, moment
 from langgraph_pgsaga.database import load_migrations
 from langgraph_pgsaga.sessions import SessionStatus
 from tests._limits import times_as_long
@@ -49,6 +49,14 @@ def test_moments() -> None:
     asked = moment("2d")
     ago = datetime.now(UTC) - asked
     assert timedelta(days=2) <= ago < timedelta(days=2, minutes=1)
+
+
+def test_what_is_to_come_is_no_time_ago() -> None:
+    """A date is one in the ways of a moment, but never a duration, which would lie in the past."""
+    assert date("2026-01-31T12:00:00+02:00") == moment("2026-01-31T12:00:00+02:00")
+    for wrong in ("3d", "1d12h", "yesterday", ""):
+        with pytest.raises(typer.BadParameter, match="is no time"):
+            date(wrong)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "1y", "0001-01-01x"])

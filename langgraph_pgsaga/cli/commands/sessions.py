@@ -147,7 +147,7 @@ def expire(
     ] = None,
     at: Annotated[
         datetime | None,
-        typer.Option(parser=values.moment, metavar="TIME", help="At this time."),
+        typer.Option(parser=values.date, metavar="TIME", help="At this time, such as 2026-01-31."),
     ] = None,
     never: Annotated[bool, typer.Option("--never", help="It is kept for good.")] = False,
     dsn: Dsn = None,
