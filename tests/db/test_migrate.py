@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -320,8 +321,12 @@ def with_settings(dsn: str, **settings: str) -> str:
     return f"{dsn}&{urlencode(settings)}"
 
 
-async def test_a_second_set_of_tables_is_not_made_by_chance(empty_dsn: str) -> None:
-    """When the search_path leads elsewhere the error names both schemas; naming one is enough."""
+async def test_a_second_set_of_tables_is_not_made_by_chance(
+    empty_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the search_path leads elsewhere the error names both schemas; naming one is enough, and
+    is told in the log."""
+    caplog.set_level(logging.INFO, "langgraph_pgsaga.database")
     elsewhere = with_settings(empty_dsn, search_path="app")
     async with Database(empty_dsn) as db, Database(elsewhere) as moved:
         await migrate(db)
@@ -336,8 +341,10 @@ async def test_a_second_set_of_tables_is_not_made_by_chance(empty_dsn: str) -> N
     assert "app" not in {schema for schema, _ in await asyncio.to_thread(tables_of, empty_dsn)}
     async with Database(elsewhere, schema="public") as same:
         assert await migrate(same) == []
+    assert "making new tables" not in caplog.text
     async with Database(elsewhere, schema="app") as own:
         assert await migrate(own) == load_migrations()
+    assert "making new tables in schema 'app', beside those in ['public']" in caplog.text
     async with Database(empty_dsn) as db:
         check = next(c for c in (await diagnose(db)).checks if c.name == "schema")
         assert check.status is CheckStatus.WARN

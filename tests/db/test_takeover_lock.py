@@ -17,7 +17,7 @@ from langgraph_pgsaga.database import load_statements
 from langgraph_pgsaga.errors import (
     LockLostError,
 )
-from langgraph_pgsaga.takeover import import_threads
+from langgraph_pgsaga.takeover import import_threads, importing
 from langgraph_pgsaga.threads import session_id_of
 from tests._limits import HANG_SECONDS
 from tests.db import _histories as histories
@@ -121,8 +121,15 @@ _WAITS_LONG = """
 """
 
 
-async def test_an_import_that_lost_its_lock_ends(saver: PostgresSaver, watcher: Connection) -> None:
-    """Nothing more of the thread is stored, and it isn't marked; the next import goes on."""
+async def test_an_import_that_lost_its_lock_ends(
+    saver: PostgresSaver,
+    watcher: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing more of the thread is stored, and it isn't marked; the next import goes on. The log
+    tells it as soon as it is noticed."""
+    monkeypatch.setattr(importing, "_KEEP_SECONDS", 0.01)
     old = InMemorySaver()
     await histories.talk(histories.chat(old), config_of("t"))
     rows_before: list[int] = []
@@ -131,6 +138,9 @@ async def test_an_import_that_lost_its_lock_ends(saver: PostgresSaver, watcher: 
         for row in await watcher.fetch(_HELD):
             await watcher.fetch("select pg_terminate_backend($1, 5000)", row["pid"])
         rows_before[:] = await rows_of(saver)
+        async with asyncio.timeout(HANG_SECONDS):
+            while "an import lost its lock" not in caplog.text:
+                await asyncio.sleep(0.01)
 
     with pytest.raises(LockLostError, match="Import again"):
         await import_threads(WatchedSaver(old, cut), saver, batch=2)
