@@ -106,6 +106,14 @@ def checked_seconds(argument: str, value: Any, *, least: float) -> float:
     return float(value)
 
 
+def checked_flag(argument: str, value: Any) -> bool:
+    """True or False. Any text is true, and options may come as text from the environment."""
+    if type(value) is not bool:
+        problem = f"must be True or False, not {shown(value)}"
+        raise InvalidArgumentError(argument=argument, problem=problem)
+    return value
+
+
 def checked_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
     """One of some texts."""
     names = tuple(choices)

@@ -28,6 +28,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_methods
 
 from langgraph_pgsaga._arguments import (
+    checked_flag,
     checked_instance,
     checked_items,
     checked_limit,
@@ -134,6 +135,9 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         if serde is not None and not (hasattr(serde, "loads_typed") or hasattr(serde, "loads")):
             problem = f"must be a serializer with dumps_typed and loads_typed, not {shown(serde)}"
             raise InvalidArgumentError(argument="serde", problem=problem)
+        checked_flag("strict", strict)
+        checked_flag("lenient", lenient)
+        checked_flag("single_writer", single_writer)
         super().__init__()
         # Not by way of the base class, which takes a serializer of length 0 for none.
         safe = as_safe(serde, allow=allow, strict=strict, lenient=lenient)

@@ -149,6 +149,13 @@ def _of_changed(error: errors.ChangedClassError) -> str:
     )
 
 
+def _of_encrypted(error: errors.EncryptedValueError) -> str:
+    return (
+        f"{error.place()}what is stored is encrypted, and commands have no keys. Read it in "
+        "Python, with the serializer that encrypted it"
+    )
+
+
 def _shown(thread_id: str) -> str:
     return shortened(thread_id, _LONGEST_ID)
 
@@ -167,4 +174,5 @@ _WORDS: dict[type[BaseException], Callable[[Any], str]] = {
     errors.BlockedTypeError: _of_blocked,
     errors.MissingTypeError: _of_missing,
     errors.ChangedClassError: _of_changed,
+    errors.EncryptedValueError: _of_encrypted,
 }

@@ -49,6 +49,10 @@ a terminal they refuse to go on without `--yes`. `--dry-run` says what they woul
 Such a value is shown as `<shop.state.Plan: {...}>`; `--import shop.state` imports the module first,
 found from the current folder or the Python path.
 
+**Encrypted threads.** Commands have no keys. `sessions`, `sweep` and `doctor` need none, and
+`messages` lists rows without text; all that reads checkpoints (`history`, `show`, `diff`,
+`tree`, `fork`) is refused.
+
 **Completion.** `pgsaga --install-completion` for the current shell, once.
 """
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from langgraph_pgsaga import _json
-from langgraph_pgsaga._arguments import check_options, checked_integer, checked_seconds
+from langgraph_pgsaga._arguments import (
+    check_options,
+    checked_flag,
+    checked_integer,
+    checked_seconds,
+)
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.tenants import checked_tenant
 
@@ -90,6 +95,10 @@ class Options:
                 checked_integer(name, value, least=0, most=_LARGEST_KEEPALIVE)
             elif name.endswith("_seconds") and (value is not None or name in _NEVER_NONE):
                 checked_seconds(name, value, least=0)
+        checked_flag("pooler", self.pooler)
+        checked_flag("require_tenant", self.require_tenant)
+        if self.distributed is not None:
+            checked_flag("distributed", self.distributed)
         if self.on_connect is not None and not callable(self.on_connect):
             problem = "must be a function that takes a connection: async def prepare(conn): ..."
             raise InvalidArgumentError(argument="on_connect", problem=problem)

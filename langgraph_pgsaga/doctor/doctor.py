@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -321,6 +322,8 @@ async def _migrations(db: Database) -> list[Check]:
     newer = [status.name for status in found if status.migration is None]
     pending = [status.name for status in found if status.applied_at is None]
     advice = "run `pgsaga migrate up`"
+    if db.schema is not None:
+        advice = f"run `pgsaga migrate up --schema {shlex.quote(db.schema)}`"
     if len(pending) == len(found):
         where = "the search_path" if db.schema is None else f"schema {db.schema!r}"
         return [_fail("migrations", f"there are no tables in {where}", advice)]

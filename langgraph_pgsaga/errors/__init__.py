@@ -49,6 +49,7 @@
     │       ├── MissingTypeError      its type's module or name isn't there
     │       ├── ChangedClassError     its class has changed since, and no longer fits
     │       └── CorruptValueError     its bytes can't be decoded
+    │           └── EncryptedValueError  they are encrypted, and there is no key
     └── EmbeddedServerError           the development server can't be used
 
 Messages name what was wrong, with the value (of a long one a part), and what to do. They
@@ -112,6 +113,7 @@ from langgraph_pgsaga.errors.values import (
     BlockedTypeError,
     ChangedClassError,
     CorruptValueError,
+    EncryptedValueError,
     MissingTypeError,
     SerializationError,
     UnloadableValueError,
@@ -131,6 +133,7 @@ __all__ = [
     "CopyError",
     "CorruptValueError",
     "EmbeddedServerError",
+    "EncryptedValueError",
     "InvalidArgumentError",
     "InvalidCursorError",
     "LeaseError",

@@ -133,3 +133,8 @@ class CorruptValueError(UnloadableValueError):
 
     def _problem(self) -> str:
         return f"{self.what} can't be loaded: {self.problem}"
+
+
+@dataclass(kw_only=True, eq=False)
+class EncryptedValueError(CorruptValueError):
+    """A stored value is encrypted, and whoever reads it has no key."""

@@ -17,7 +17,12 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from langgraph_pgsaga import _langgraph
 from langgraph_pgsaga._langgraph import allowlist_of, is_plain
-from langgraph_pgsaga.errors import BlockedTypeError, CorruptValueError, UnloadableValueError
+from langgraph_pgsaga.errors import (
+    BlockedTypeError,
+    CorruptValueError,
+    EncryptedValueError,
+    UnloadableValueError,
+)
 from langgraph_pgsaga.serde.msgpack_decode import FailureFinder, decoder_of
 from langgraph_pgsaga.serde.msgpack_encode import Writers
 from langgraph_pgsaga.serde.placeholder import is_placeholder
@@ -87,7 +92,7 @@ class SafeSerializer(JsonPlusSerializer):
                 raise
         load = _PLAIN_TAGS.get(tag)
         if load is None:
-            raise CorruptValueError(what=f"a value stored as {tag[:20]!r}", problem=_refusal(tag))
+            raise _refused(tag)
         return load(payload)
 
     def with_msgpack_allowlist(self, extra_allowlist: Allow) -> SafeSerializer:
@@ -195,12 +200,14 @@ _PLAIN_TAGS: dict[str, Any] = {
 }
 
 
-def _refusal(tag: str) -> str:
-    if tag == "pickle":
-        return "pickles are never loaded"
+def _refused(tag: str) -> CorruptValueError:
+    what = f"a value stored as {tag[:20]!r}"
     if "+" in tag:
-        return "it is encrypted; pass serde=EncryptedSerializer(...) with its key to the saver"
-    return "this version loads msgpack, bytes and null only"
+        problem = "it is encrypted; pass serde=EncryptedSerializer(...) with its key to the saver"
+        return EncryptedValueError(what=what, problem=problem)
+    if tag == "pickle":
+        return CorruptValueError(what=what, problem="pickles are never loaded")
+    return CorruptValueError(what=what, problem="this version loads msgpack, bytes and null only")
 
 
 def _refuse_hook(_code: int, _data: bytes) -> Any:

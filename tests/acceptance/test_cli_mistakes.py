@@ -209,6 +209,7 @@ DSN = "postgresql://u@h/d"
     ("error", "says"),
     [
         (errors.MissingThreadError(thread_id="t"), "--tenant"),
+        (errors.EncryptedValueError(what="w", problem="p"), "commands have no keys"),
         (errors.ThreadExistsError(thread_id="a b"), "pgsaga sessions delete 'a b'"),
         (errors.ThreadDivergedError(thread_id="t"), "pgsaga sessions delete t"),
         (errors.MissingMigrationsError(dsn=DSN, detail="d"), "`pgsaga migrate up`"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
@@ -276,6 +277,20 @@ def test_a_wrong_namespace_tells_those_there_are(dsn: str) -> None:
     assert "waits for an answer to: which?" in output(
         "show", "nested", "--ns", namespace, "--dsn", dsn
     )
+
+
+def test_an_encrypted_thread_is_told_not_shown(dsn: str) -> None:
+    """Commands have no keys: what reads checkpoints says so, what doesn't goes on."""
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
+    with PostgresSaver.from_conn_string(dsn, serde=serde) as saver:
+        shop(saver).invoke({"messages": [HumanMessage("s3cret")]}, config_of("order-1"))
+    for command in (["history"], ["show"], ["tree"], ["diff", "0"], ["fork", "--at", "latest"]):
+        done = pgsaga(command[0], "order-1", *command[1:], "--dsn", dsn)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "is encrypted, and commands have no keys" in done.stderr
+    assert answer("sessions", "show", "order-1", "--dsn", dsn)["message_count"] == 3
+    rows = answer("messages", "order-1", "--dsn", dsn)["messages"]
+    assert [row["content"] for row in rows] == ["", "", ""]
 
 
 def test_forks_are_branches(dsn: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,6 +53,9 @@ async def test_missing_pending_and_changed_migrations_fail(dsn: str, empty_dsn: 
     assert missing.status is CheckStatus.FAIL
     assert missing.checks[-1].name == "migrations"
     assert "no tables" in missing.checks[-1].found
+    async with Database(empty_dsn, schema="the app's") as db:
+        advice = (await diagnose(db)).checks[-1].advice
+    assert shlex.split(advice.strip("`").split("`")[1])[3:] == ["--schema", "the app's"]
     last = "(select max(version) from pgsaga_migrations)"
     await execute(dsn, f"delete from pgsaga_migrations where version = {last}")
     assert "pending: 0" in (await check(dsn, "migrations")).found

@@ -75,12 +75,23 @@ def test_an_unknown_option_is_told_with_the_nearest(
         ("slow_seconds", -0.1),
         ("retry_seconds", None),
         ("on_connect", "select 1"),
+        ("pooler", "false"),
+        ("distributed", "0"),
+        ("require_tenant", None),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named(name: str, value: object) -> None:
     """Whatever is wrong with it."""
     with pytest.raises(InvalidArgumentError, match=f"^{name}: "):
         Database(DSN, **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["strict", "lenient", "single_writer"])
+def test_a_savers_flag_is_true_or_false(name: str) -> None:
+    """Any text is true, "false" from the environment, too: it is refused."""
+    given: dict[str, Any] = {name: "false"}
+    with pytest.raises(InvalidArgumentError, match=f"^{name}: must be True or False, not 'false'"):
+        PostgresSaver.from_conn_string(DSN, **given)
 
 
 def test_options_of_the_network_count_more_than_the_dsns() -> None:

@@ -13,6 +13,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from langgraph_pgsaga.errors import (
     CorruptValueError,
+    EncryptedValueError,
     UnstorableValueError,
 )
 from langgraph_pgsaga.serde.serializer import (
@@ -110,7 +111,7 @@ def test_wrong_key_or_changed_bytes_are_corrupt() -> None:
 
 def test_without_the_key_an_encrypted_value_is_told() -> None:
     """A saver without the serializer that encrypted a value says that this is what is missing."""
-    with pytest.raises(CorruptValueError, match="encrypted; pass serde=EncryptedSerializer"):
+    with pytest.raises(EncryptedValueError, match="encrypted; pass serde=EncryptedSerializer"):
         SAFE.loads_typed(as_safe(cipher_of()).dumps_typed(["payload"]))
 
 
