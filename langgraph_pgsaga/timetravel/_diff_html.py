@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import groupby
@@ -104,6 +105,5 @@ def _marked(old: str, new: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """The words of the text, each with the space behind it."""
-    words = text.split(" ")
-    return [*(f"{word} " for word in words[:-1]), words[-1]]
+    """The words of the text, each with the space or the end of the line behind it."""
+    return re.split(r"(?<=[ \n])", text)

@@ -124,6 +124,13 @@ def test_help_shows_what_to_type(command: list[str]) -> None:
     assert f"pgsaga {' '.join(command)}" in result.stdout.split("Example", 1)[1]
 
 
+@pytest.mark.parametrize("group", [[], ["migrate"], ["sessions"]], ids=str)
+def test_a_list_of_commands_cuts_no_sentence(group: list[str]) -> None:
+    """On 80 columns, what each command does is there whole."""
+    listed = pgsaga(*group, "--help", COLUMNS="80").stdout.split("Commands:\n")[1]
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
 def test_the_reference_is_what_the_help_says() -> None:
     """docs/cli.md is made anew by `make docs`."""
     assert (ROOT / "docs" / "cli.md").read_text("utf-8") == reference.page()

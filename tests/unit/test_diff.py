@@ -415,3 +415,10 @@ def test_where_aligning_takes_too_long_lists_are_compared_place_by_place(
     assert {c.kind.value for c in found} == {"edited"}
     assert all(before[c.path[1]] is c.before and after[c.path[1]] is c.after for c in found)  # type: ignore[index]
     assert len(found) == sum(a != b for a, b in zip(before, after, strict=True))
+
+
+def test_of_a_text_with_lines_those_that_changed_are_marked() -> None:
+    """A file of code whose lines have no spaces isn't marked as another file."""
+    before, after = ({"file": f"first()\n{name}()\nlast()\n"} for name in ("old", "new"))
+    html = diff(before, after)._repr_html_()
+    assert "first()\n<del>old()\n</del><ins>new()\n</ins>last()" in html

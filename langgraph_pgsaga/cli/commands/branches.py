@@ -25,7 +25,7 @@ def tree(
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Draw a thread's checkpoints as a tree: its branches, and where they part.
+    """Draw a thread's branches, and where they part.
 
     The latest is on top, in the first lane. Long ways on which nothing parts are folded; --json
     has every checkpoint.
@@ -64,10 +64,11 @@ def fork(
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a thread up to a checkpoint into a new thread, which can go on from there.
+    """Copy a thread up to a checkpoint into a new thread.
 
-    The old one isn't touched. Of the latest checkpoint, what its tasks wrote comes along, so
-    questions are still open; of an earlier one its tasks have yet to run.
+    That can go on from there, and the old one isn't touched. Of the latest checkpoint, what its
+    tasks wrote comes along, so questions are still open; of an earlier one its tasks have yet
+    to run.
 
     \b
     Examples:

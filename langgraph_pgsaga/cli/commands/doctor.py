@@ -11,7 +11,7 @@ from langgraph_pgsaga.cli.table import write_table
 
 
 def doctor(dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> None:
-    """Check the server, its settings, and the tables, and say what to do.
+    """Check the server and the tables, and say what to do.
 
     Exit code 0 where all is well, 3 where something warns, 1 where something fails. It writes
     nothing, and may be run at any time.

@@ -74,7 +74,7 @@ def import_(
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Take threads over from another checkpointer, and verify them.
+    """Take threads over from another checkpointer, verified.
 
     They come with their whole history. Each checkpoint is read back and compared with the
     source, which is only read. What is here already isn't written again, so after an

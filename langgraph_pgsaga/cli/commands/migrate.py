@@ -29,7 +29,9 @@ def up(dsn: Dsn = None, schema: Schema = None) -> None:
 
 @app.command()
 def status(dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> None:
-    """Show which migrations are applied, and which are pending (exit code 3 if any is).
+    """Show what is applied, and what is pending.
+
+    Exit code 3 if anything is pending.
 
     \b
     Example: pgsaga migrate status --json
@@ -50,7 +52,7 @@ def status(dsn: Dsn = None, schema: Schema = None, as_json: Json = False) -> Non
 
 @app.command()
 def sql(dsn: Dsn = None, schema: Schema = None) -> None:
-    """Print the SQL that `up` would run now, to review it or to run it with psql.
+    """Print the SQL that `up` would run, for review or psql.
 
     \b
     Example: pgsaga migrate sql | psql postgresql://dba@db:5432/agents
@@ -64,10 +66,11 @@ def sql(dsn: Dsn = None, schema: Schema = None) -> None:
 
 @app.command()
 def distribute(dsn: Dsn = None, schema: Schema = None, dry_run: DryRun = False) -> None:
-    """Distribute the tables, with what is in them, over the servers of a Citus cluster.
+    """Distribute the tables over the servers of a Citus cluster.
 
-    By session: all of a thread is on one server. Readers and writers wait until it is done;
-    afterwards applications need Database(distributed=True). --dry-run prints the SQL.
+    What is in them goes along, by session: all of a thread is on one server. Readers and
+    writers wait until it is done; afterwards applications need Database(distributed=True).
+    --dry-run prints the SQL.
 
     \b
     Example: pgsaga migrate distribute --dsn postgresql://dba@coordinator:5432/agents --dry-run

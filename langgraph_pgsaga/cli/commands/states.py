@@ -49,7 +49,7 @@ def show(
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Show a state: messages as a conversation, then the other channels.
+    """Show a state: its messages, then the other channels.
 
     It is the latest, unless the options ask for another. Types of the application are shown as
     placeholders with the type's name, unless --import names the modules that define them.
@@ -97,9 +97,9 @@ def diff(
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Show what changed from one state to another, as lines of +, - and ~.
+    """Show what changed from one state to another.
 
-    Long values are cut to a line; --json has them whole.
+    As lines of +, - and ~. Long values are cut to a line; --json has them whole.
 
     \b
     Examples:

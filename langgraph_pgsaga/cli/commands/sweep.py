@@ -65,7 +65,7 @@ def sweep(
     all_tenants: AllTenants = False,
     as_json: Json = False,
 ) -> None:
-    """Delete sessions that have expired, and what the rules don't keep.
+    """Delete what has expired, and what the rules don't keep.
 
     Without --max-idle and --keep-last only what has expired goes. It asks first. What somebody
     else holds just then is left to the next sweep, so any number of them may run at once.
