@@ -116,11 +116,15 @@ def checkpoint_config(
         "checkpoint_ns": checkpoint_ns,
         "checkpoint_id": checkpoint_id,
     }
-    if tenant_id is not None:
-        configurable["tenant_id"] = tenant_id
-        if isinstance(thread_id, str):
-            configurable["thread_id"] = TenantsThreadId.of(thread_id, tenant_id)
-    return {"configurable": configurable}
+    return {"configurable": configurable if tenant_id is None else told(configurable, tenant_id)}
+
+
+def told(configurable: Mapping[str, Any], tenant_id: str) -> dict[str, Any]:
+    """The same of the tenant, which its thread id, where that is text, knows, too."""
+    thread_id = configurable["thread_id"]
+    if isinstance(thread_id, str):
+        thread_id = TenantsThreadId.of(thread_id, tenant_id)
+    return {**configurable, "thread_id": thread_id, "tenant_id": tenant_id}
 
 
 def optional_checkpoint_id(config: RunnableConfig, argument: str = "config") -> str | None:

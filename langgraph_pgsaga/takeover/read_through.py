@@ -38,6 +38,7 @@ from langgraph_pgsaga.threads import (
     configurable_of,
     session_id_of,
     thread_id_text,
+    told,
 )
 
 T = TypeVar("T")
@@ -177,7 +178,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         config = _untold(config)
         if tenant_id is None:
             return config
-        return {**config, "configurable": {**config["configurable"], "tenant_id": tenant_id}}
+        return {**config, "configurable": told(config["configurable"], tenant_id)}
 
     async def alist(
         self,

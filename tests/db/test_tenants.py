@@ -522,6 +522,27 @@ def test_an_old_savers_threads_are_one_tenants(dsn: str) -> None:
         assert old.get_tuple(config_of("t")) is None
 
 
+@pytest.mark.parametrize("required", [False, True])
+def test_subgraphs_of_an_old_savers_threads_are_the_tenants(dsn: str, required: bool) -> None:
+    """Their states are there before the thread has moved, by snapshot and by the task's config."""
+    old = InMemorySaver()
+    asking = histories.nested(old)
+    asking.invoke({"total": ["old"]}, config_of("t"))
+    (expected,) = asking.get_state(config_of("t"), subgraphs=True).tasks
+    with PostgresSaver.from_conn_string(dsn, require_tenant=required) as new:
+        graph = histories.nested(ReadThroughSaver(new, old, tenant="a"))
+        (found,) = graph.get_state(of("a"), subgraphs=True).tasks
+        assert (found.state.values, found.state.next) == (expected.state.values, ("inner",))
+        (task,) = graph.get_state(of("a")).tasks
+        assert graph.get_state(task.state).values == expected.state.values
+        (listed, *_) = graph.get_state_history(of("a"))
+        assert graph.get_state(listed.tasks[0].state).values == expected.state.values
+        graph.update_state(found.state.config, {"total": ["updated"]})
+        moved = graph.get_state(of("a"), subgraphs=True).tasks[0].state
+        assert moved.values["total"][-1] == "updated"
+        assert [r["tenant_id"] for r in fetch(dsn, "select tenant_id from agent_sessions")] == ["a"]
+
+
 def put_both(both: ReadThroughSaver, config: Any) -> Any:
     checkpoint = checkpoint_of(both.new, {"c": 1})
     return both.put(config, checkpoint, {}, checkpoint["channel_versions"])
