@@ -83,7 +83,7 @@ def main() -> None:
     try:
         sys.exit(app(prog_name="pgsaga", standalone_mode=False))
     except _UsageError as error:
-        text = errors.without_secrets(error.format_message(), sys.argv[1:])
+        text = errors.without_secrets(errors.of_usage(error), sys.argv[1:])
         error.format_message = lambda: text
         error.show()
         sys.exit(ExitCode.USAGE)

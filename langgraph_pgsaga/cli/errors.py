@@ -16,6 +16,7 @@ from langgraph_pgsaga.cli.output import ExitCode
 
 # The options whose names aren't those of the arguments that they become.
 _OPTIONS = {
+    "dsn": "--dsn (or PGSAGA_DSN)",
     "checkpoint_ns": "--ns",
     "user_id": "--user",
     "types": "--type",
@@ -41,6 +42,23 @@ def told(error: errors.PgSagaError) -> str:
         if kind in _WORDS:
             return _WORDS[kind](error)
     return str(error)
+
+
+def of_usage(error: Any) -> str:
+    """What the parser's error says; of an option that stands before its command, where it goes."""
+    text: str = error.format_message()
+    group = error.ctx.command if error.ctx else None
+    option: str = getattr(error, "option_name", "")
+    is_commands = option in _options_below(group)
+    return f"{text}. It goes behind the command" if is_commands else text
+
+
+def _options_below(group: Any) -> Iterator[str]:
+    """The options of a group's commands."""
+    for command in getattr(group, "commands", {}).values():
+        for parameter in command.params:
+            yield from parameter.opts
+        yield from _options_below(command)
 
 
 def without_secrets(text: str, words: Sequence[str]) -> str:

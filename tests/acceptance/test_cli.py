@@ -95,6 +95,9 @@ def test_sql_prints_what_up_would_run(empty_dsn: str) -> None:
         (["migrate", "frob"], 2, "No such command"),
         (["migrate", "up", "--frob"], 2, "No such option"),
         (["frob"], 2, "No such command"),
+        (["--dsn", "x", "sessions", "list"], 2, "No such option: --dsn. It goes behind"),
+        (["migrate", "--schema", "s", "up"], 2, "No such option: --schema. It goes behind"),
+        (["migrate", "--role", "x", "up"], 2, "No such option: --role\n"),
     ],
 )
 def test_mistakes_get_a_line_that_helps(args: list[str], code: int, says: str) -> None:

@@ -220,6 +220,7 @@ DSN = "postgresql://u@h/d"
         (errors.MissingTypeError(module="shop.state", name="Plan"), "--import shop.state"),
         (errors.ChangedClassError(module="m", name="C", problem="p"), "m.C has changed"),
         (errors.InvalidArgumentError(argument="user_id", problem="p"), "--user: p"),
+        (errors.InvalidArgumentError(argument="dsn", problem="p"), "--dsn (or PGSAGA_DSN): p"),
         (errors.InvalidCursorError(problem="p", cursor="c"), "--order"),
     ],
     ids=lambda value: type(value).__name__,
