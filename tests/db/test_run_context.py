@@ -69,6 +69,7 @@ def tasks_of(saver: PostgresSaver, found: RunContext) -> set[str]:
         "thread_id": found.thread_id,
         "checkpoint_ns": found.checkpoint_ns,
         "checkpoint_id": found.checkpoint_id,
+        "tenant_id": found.tenant_id,
     }
     stored = saver.get_tuple({"configurable": place})
     assert stored is not None
