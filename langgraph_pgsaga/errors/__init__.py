@@ -3,7 +3,7 @@
     PgSagaError
     ├── InvalidArgumentError          a config, thread id, filter or option that can't be used
     │   ├── UnknownOptionError        a keyword that isn't one of the options
-    │   ├── MissingThreadIdError      config["configurable"]["thread_id"] is absent
+    │   ├── MissingThreadIdError      a thread id is absent, None or empty
     │   ├── MissingTenantError        a call of no tenant, where each has to be of one
     │   └── InvalidCursorError        a page's cursor that no listing gave
     ├── ThreadExistsError             the target of copy_thread already holds state

@@ -63,12 +63,12 @@ class UnknownOptionError(InvalidArgumentError, TypeError):
 
 @dataclass(kw_only=True, eq=False)
 class MissingThreadIdError(InvalidArgumentError):
-    """The config names no thread."""
+    """A config, or a call without one, names no thread."""
 
     argument: str = "thread_id"
     problem: str = (
-        "the config names no thread. Pass "
-        'config={"configurable": {"thread_id": "..."}} when calling the graph'
+        "no thread is named. Pass its id, which a graph takes as "
+        'config={"configurable": {"thread_id": "..."}}'
     )
 
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from langgraph_pgsaga import _json
-from langgraph_pgsaga._arguments import checked_instance, checked_mapping
+from langgraph_pgsaga._arguments import checked_instance, checked_mapping, shown
 from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.threads import SessionStatus
+
+_LONGEST_WAY = 10
 
 
 def checked_status(status: SessionStatus) -> str:
@@ -22,5 +24,20 @@ def checked_metadata(metadata: Mapping[str, Any]) -> str:
     text = _json.dump_exact(dict(checked_mapping("metadata", metadata)))
     if text is None:
         problem = "it holds what JSON, or PostgreSQL's jsonb, can't hold exactly"
-        raise UnstorableValueError(where="metadata", problem=problem)
+        raise UnstorableValueError(where=f"metadata{_way_to_inexact(metadata)}", problem=problem)
     return text
+
+
+def _way_to_inexact(value: Any) -> str:
+    """The way to the first part that JSON can't hold exactly, in Python's notation."""
+    way = ""
+    for _ in range(_LONGEST_WAY):  # a value may be in itself
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        wrong = ((key, part) for key, part in items if _json.dump_exact(part) is None)
+        key, value = next(wrong, (None, None))
+        if key is None:
+            break
+        way += f"[{shown(key)}]"
+        if not isinstance(value, dict | list):
+            break
+    return way

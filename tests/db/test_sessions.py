@@ -30,6 +30,7 @@ from langgraph_pgsaga.sessions import (
     SessionStatus,
     SweepResult,
 )
+from langgraph_pgsaga.sessions.arguments import checked_metadata
 from langgraph_pgsaga.threads import session_id_of
 from tests.conftest import execute as execute_on
 from tests.db._idle_threads import HOUR, chat, config_of, count, execute, listed, make_idle, say
@@ -162,6 +163,26 @@ async def test_what_postgresql_cannot_hold_is_refused(sessions: Sessions) -> Non
     await sessions.create("t")
     with pytest.raises(InvalidArgumentError, match="status"):
         await sessions.set_status("t", odd)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "place"),
+    [
+        ({"a": [1, {"b c": float("nan")}]}, "metadata['a'][1]['b c']"),
+        ({"a": {1: "x"}}, "metadata['a']"),
+        ({"a": {1, 2}, "b": 1}, "metadata['a']"),
+        ({1: 2}, "metadata"),
+    ],
+)
+def test_metadata_that_cant_be_stored_is_told_where(metadata: Any, place: str) -> None:
+    """The way to what is to blame, also where a value is in itself."""
+    with pytest.raises(UnstorableValueError) as refused:
+        checked_metadata(metadata)
+    assert refused.value.where == place
+    around: dict[str, Any] = {}
+    around["self"] = around
+    with pytest.raises(UnstorableValueError):
+        checked_metadata(around)
 
 
 async def test_a_transaction_takes_its_changes_with_it(sessions: Sessions) -> None:

@@ -51,8 +51,10 @@ def test_a_huge_int_is_a_thread_id_too() -> None:
 
 @pytest.mark.parametrize("given_id", [None, ""])
 def test_no_thread_id_is_missing(given_id: Any) -> None:
-    """The error shows the config that was forgotten."""
-    with pytest.raises(MissingThreadIdError, match="configurable"):
+    """The error shows what to pass, and blames no config: most calls have none."""
+    with pytest.raises(
+        MissingThreadIdError, match=r"no thread is named\. .* config=.*configurable"
+    ):
         thread_id_text(given_id)
 
 
