@@ -34,6 +34,7 @@ from langgraph_pgsaga.takeover.source import Saver, SourceReader, key_of, thread
 from langgraph_pgsaga.tenants import ALL, AllTenants, TenantScope, check_no_scope
 from langgraph_pgsaga.threads import (
     Address,
+    TenantsThreadId,
     checkpoint_config,
     configurable_of,
     session_id_of,
@@ -480,12 +481,17 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
 
 
 def _untold(config: RunnableConfig) -> RunnableConfig:
-    """The config without a tenant, as the old saver takes it."""
+    """The config without a tenant, as the old saver takes it: its thread id knows none either."""
     configurable = configurable_of(config)
-    if "tenant_id" not in configurable:
+    thread_id = configurable.get("thread_id")
+    knows_tenant = type(thread_id) is TenantsThreadId
+    if "tenant_id" not in configurable and not knows_tenant:
         return config
     rest = {key: value for key, value in configurable.items() if key != "tenant_id"}
-    return {**config, "configurable": rest}
+    return {
+        **config,
+        "configurable": {**rest, "thread_id": str(thread_id)} if knows_tenant else rest,
+    }
 
 
 async def _merged(

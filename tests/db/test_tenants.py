@@ -543,6 +543,24 @@ def test_subgraphs_of_an_old_savers_threads_are_the_tenants(dsn: str, required: 
         assert [r["tenant_id"] for r in fetch(dsn, "select tenant_id from agent_sessions")] == ["a"]
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("", "b"), ("a", "b"), ("a", ""), ("a", "a")])
+def test_an_old_saver_with_tenants_is_asked_for_its_own(dsn: str, theirs: str, ours: str) -> None:
+    """Configs of its threads name the tenant here, and lead there to the one that it has."""
+    source = PostgresSaver.from_conn_string(dsn, schema="source", tenant=theirs)
+    with source as old, PostgresSaver.from_conn_string(dsn) as new:
+        old.setup()
+        asking = histories.nested(old)
+        asking.invoke({"total": ["old"]}, config_of("t"))
+        graph = histories.nested(ReadThroughSaver(new, old, tenant=ours))
+        found = graph.get_state(of(ours), subgraphs=True)
+        assert found.tasks[0].state.next == ("inner",)
+        assert graph.get_state(found.config).values == {"total": ["old"]}
+        assert graph.get_state(found.tasks[0].state.config).next == ("inner",)
+        graph.update_state(found.config, {"total": ["updated"]}, as_node="child")
+        rows = fetch(dsn, "select tenant_id from agent_sessions where thread_id = 't'")
+        assert [row["tenant_id"] for row in rows] == [ours]
+
+
 def put_both(both: ReadThroughSaver, config: Any) -> Any:
     checkpoint = checkpoint_of(both.new, {"c": 1})
     return both.put(config, checkpoint, {}, checkpoint["channel_versions"])
