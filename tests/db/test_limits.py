@@ -407,6 +407,16 @@ async def test_a_loop_that_was_held_up_is_no_server_that_stands_still(
         assert await call
 
 
+async def test_a_look_passes_over_a_connection_that_is_lost(dsn: str) -> None:
+    """The pool has let go of it just now, and its call ends: the looks go on."""
+    async with Database(dsn) as db:
+        async with db.transaction() as connection:
+            wait = watch.Watch(None).wait("a statement", watch.FOR_SERVER)
+            wait.begin("a statement", connection)
+        wait.look(time.monotonic() + HANG_SECONDS)
+        assert not wait.is_given_up()
+
+
 async def test_a_call_waits_for_a_connection_only_so_long(dsn: str) -> None:
     """A pool whose connections are all in use says so."""
     async with Database(dsn, max_size=1, acquire_timeout_seconds=0.1) as db, db.transaction():

@@ -80,10 +80,12 @@ OF_THREADS = {
     "History.avalues",
     *(f"timetravel.{a}{name}" for name in _OF_TIMETRAVEL for a in ("", "a")),
     "timetravel.history",
+    "timetravel.anamespaces",
     "takeover.import_threads",
 }  # fmt: skip
 # They give nothing of a thread, and change nothing of one, also to whose it is.
 _SAY_NOTHING = {
+    "timetravel.anamespaces",
     "PostgresSaver.anew",
     "PostgresSaver.lease",
     "ReadThroughSaver.ais_imported",
@@ -201,6 +203,7 @@ class World:
             "as_node": "add_up",
             "source": self.saver.anew(tenant=self.tenant),
             "target": self.saver,
+            "saver": self.saver,
             "policies": [RetentionPolicy(max_idle=timedelta(microseconds=1), keep_named=False)],
             "user_id": None if "list" in name or "search" in name else "b",
             "priority": 7,
@@ -302,6 +305,22 @@ def test_the_wrong_tenant_gets_and_changes_nothing(dsn: str, name: str) -> None:
             shown = f"{SECRET}: {error}" if "already" in str(error) else ""
         is_felt = any(mark in shown for mark in MARKS) or rows_of(dsn, "a") != before
         assert is_felt or name in _SAY_NOTHING
+
+
+def test_the_namespaces_of_another_tenants_thread_are_none(sync_saver: PostgresSaver) -> None:
+    """They are those of the config's thread, and so of its tenant."""
+    checkpoint = checkpoint_of(sync_saver, {"c": 1})
+    for namespace in ("", "sub"):
+        place = of("a", checkpoint_ns=namespace)
+        sync_saver.put(place, checkpoint, {}, checkpoint["channel_versions"])
+
+    def namespaces(tenant: str, limit: int | None = None) -> list[str]:
+        call = sync_saver.db.portal.call
+        return call(timetravel.anamespaces, sync_saver, of(tenant), limit)
+
+    assert namespaces("a") == ["", "sub"]
+    assert namespaces("a", 1) == [""]
+    assert namespaces("b") == []
 
 
 # Commands
