@@ -181,3 +181,22 @@ def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...], problem: str
     done = start(*arguments)
     assert done.returncode == 2
     assert problem in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the server's time is the kernel's")
+def test_two_checkouts_are_compared() -> None:
+    """A checkout against itself: a ratio for each call, of wall, client and server."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.before", str(ROOT), "--starts", "1", "--bursts", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    _, *lines = done.stdout.splitlines()
+    kinds = {(call, kind) for call, kind, *_ in map(str.split, lines)}
+    calls = ("put", "put_writes", "get_tuple")
+    assert kinds == {(call, kind) for call in calls for kind in ("wall", "client", "server")}
+    assert all(0.1 < float(line.split()[2]) < 10 for line in lines)
