@@ -618,14 +618,7 @@ class Database(ProcessBound):
                     async with self._connection(pool) as connection:
                         begun = True
                         wait.begin(name, connection)
-                        try:
-                            result = await work(connection)
-                        except asyncio.CancelledError as error:
-                            if wait.is_given_up():
-                                raise TimeoutError from error
-                            raise
-                        finally:
-                            wait.end()
+                        result = await wait.answered(work(connection))
             except CALL_ERRORS as error:
                 lost = is_connection_loss(error) or (not begun and isinstance(error, TimeoutError))
                 if lost and self._closed:

@@ -6,11 +6,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from langgraph_pgsaga.database.connection import Connection
+
+T = TypeVar("T")
 
 _log = logging.getLogger("langgraph_pgsaga.database")
 
@@ -69,9 +72,20 @@ class Wait:
             self._task = asyncio.current_task()
             self._cancelling = self._task.cancelling() if self._task is not None else 0
 
-    def end(self) -> None:
-        """The statement has ended, well or not: what follows isn't given up."""
-        self._connection = None
+    async def answered(self, answer: Awaitable[T]) -> T:
+        """The answer. What follows it isn't given up any more.
+
+        Raises:
+            TimeoutError: the server didn't answer; the watch gave the call up.
+        """
+        try:
+            return await answer
+        except asyncio.CancelledError as error:
+            if self._is_given_up_here():
+                raise TimeoutError from error
+            raise
+        finally:
+            self._connection = None
 
     def look(self, now: float) -> None:
         """Gives the statement up where the server should have ended it long ago."""
@@ -86,7 +100,7 @@ class Wait:
             self._is_given_up = True
             self._task.cancel()
 
-    def is_given_up(self) -> bool:
+    def _is_given_up_here(self) -> bool:
         """Whether a cancellation that came out of the statement is this watch's, and ends here."""
         if not self._is_given_up or self._task is None:
             return False

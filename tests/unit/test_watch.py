@@ -23,15 +23,10 @@ class Silent:
 
 
 async def call(wait: Wait) -> None:
-    """What the database does around a statement."""
+    """A statement that is never answered."""
     with wait:
         wait.begin("some", cast("Any", Silent()))
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError as error:
-            if wait.is_given_up():
-                raise TimeoutError from error
-            raise
+        await wait.answered(asyncio.Event().wait())
 
 
 async def waiting() -> tuple[Wait, asyncio.Task[None], Watch]:
@@ -70,11 +65,13 @@ async def test_a_cancellation_beside_it_counts(is_first: bool) -> None:
 
 async def test_what_has_ended_is_not_given_up() -> None:
     """The statement is over, whatever its caller does then."""
-    wait, task, watch = await waiting()
-    wait.end()
-    wait.look(math.inf)
-    assert task.cancelling() == 0
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    watch = Watch(None)
+    wait = watch.wait("some", FOR_SERVER)
+    with wait:
+        wait.begin("some", cast("Any", Silent()))
+        await wait.answered(asyncio.sleep(0))
+        wait.look(math.inf)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
     watch.close()
