@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -33,7 +33,7 @@ class LoopPool:
         self.watch = Watch(slow_seconds)
         self.pool: Pool | None = None
         self._opening: asyncio.Task[Exception | None] | None = None
-        self._life: AsyncIterator[Pool] | None = None
+        self._life: AsyncGenerator[Pool, None] | None = None
         # Taking a connection from the pool and giving it back costs as much as a short
         # statement: those that were used well are kept at hand while nobody waits.
         self._at_hand: list[PoolConnectionProxy[asyncpg.Record]] = []
@@ -61,7 +61,7 @@ class LoopPool:
             return error
         return None
 
-    async def _hold(self) -> AsyncIterator[Pool]:
+    async def _hold(self) -> AsyncGenerator[Pool, None]:
         pool = await self._create()
         try:
             yield pool
@@ -141,9 +141,12 @@ class LoopPool:
         self.watch.close()
         if self._clearing is not None:
             self._clearing.cancel()
-        if pool is None:
-            return
-        try:
-            pool.terminate()
-        except RuntimeError:  # its loop is closed: the sockets go with the objects
-            return
+        # A closed loop's sockets go with the objects; a generator that runs ends by itself.
+        with suppress(RuntimeError):
+            if pool is not None:
+                pool.terminate()
+        with suppress(RuntimeError, StopIteration):
+            if self._life is not None:
+                # Nothing in it waits. Collected open, it would have the loop close it, which may
+                # end before.
+                self._life.aclose().send(None)
