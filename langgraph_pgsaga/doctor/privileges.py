@@ -18,6 +18,7 @@ NEEDED = {
     ("table", "agent_state_writes"): _ALL,
     ("table", "agent_state_blobs"): ("select", "insert", "delete"),
     ("table", "agent_messages"): _ALL,
+    ("table", "agent_workers"): _ALL,
     ("table", "pgsaga_migrations"): ("select",),
     ("function", "pgsaga_after"): ("execute",),
     ("function", "pgsaga_message_words"): ("execute",),

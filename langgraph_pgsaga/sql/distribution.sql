@@ -17,8 +17,9 @@ select
 -- name: distribute_tables
 -- Distributes the tables of the first schema on the search_path, those that aren't yet: by
 -- session, so that a session is on one server with all that it has. The record of migrations
--- is on every server. What was made before Citus was there is made on the other servers first:
--- types of rows come there only as those of a function's parameters.
+-- is on every server; workers and their jobs, a few rows, are where they were, on the coordinator.
+-- What was made before Citus was there is made on the other servers first: types of rows come
+-- there only as those of a function's parameters.
 -- shard: all, the tables themselves
 do $$
 declare
@@ -38,6 +39,7 @@ begin
   );
   execute 'drop function pgsaga_rows';
   perform create_distributed_function('pgsaga_after(timestamptz, double precision)');
+  perform create_distributed_function('pgsaga_now()');
   foreach name in array array[
     'agent_sessions', 'agent_states', 'agent_state_values', 'agent_state_blobs',
     'agent_state_writes', 'agent_messages'

@@ -403,7 +403,8 @@ async def test_what_a_user_may_not_see_is_a_warning(dsn: str) -> None:
 # What a role may not do
 
 _ALL_TABLES = (
-    "table agent_sessions, table agent_states, table agent_state_writes, table agent_messages"
+    "table agent_sessions, table agent_states, table agent_state_writes, table agent_messages, "
+    "table agent_workers"
 )
 _OTHERS = "table agent_state_values, table agent_state_blobs"
 

@@ -31,7 +31,8 @@ _LOCKS_ANYWHERE = {"claim_expired", "claim_idle", "renew_free_leases"}
 _MIGRATIONS = "".join(m.sql for m in load_migrations())
 _TABLES = set(re.findall(r"create table {schema}\.(\w+)", _MIGRATIONS))
 # What these make of a time depends on settings.
-_STABLE_FUNCTIONS = {"now", "to_jsonb", "to_json", "to_char", "jsonb_build_object"}
+_CLOCKS = {"now", "pgsaga_now"}
+_STABLE_FUNCTIONS = {*_CLOCKS, "to_jsonb", "to_json", "to_char", "jsonb_build_object"}
 _READING_FUNCTIONS = {
     name
     for name, body in re.findall(
@@ -225,7 +226,7 @@ def _unstable(tree: Node) -> Iterator[str]:
 
 
 def _is_now(node: Node) -> bool:
-    return node.get("@") == "FuncCall" and node["funcname"][-1]["sval"] == "now"
+    return node.get("@") == "FuncCall" and node["funcname"][-1]["sval"] in _CLOCKS
 
 
 def _adds_interval(node: Node) -> bool:
@@ -352,6 +353,14 @@ def _statement(text: str, params: Sequence[tuple[str, str]] = ()) -> Statement:
         (
             (
                 "update {schema}.agent_sessions s set expires_at = coalesce(s.expires_at, now())"
+                " where s.session_id = $1"
+            ),
+            "CASE or COALESCE reads the clock",
+        ),
+        (
+            (
+                "update {schema}.agent_sessions s"
+                " set expires_at = coalesce(s.expires_at, {schema}.pgsaga_now())"
                 " where s.session_id = $1"
             ),
             "CASE or COALESCE reads the clock",
