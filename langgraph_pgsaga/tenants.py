@@ -74,6 +74,10 @@ class Tenants:
             raise MissingTenantError(argument="tenant_id")
         return tenant_id
 
+    def of_found(self, carried: str | None) -> str:
+        """The tenant of a config that was given out here, by what `in_config` had it carry."""
+        return self.default if carried is None else carried
+
     def of_call(self, given: TenantScope) -> str:
         """The one tenant of a call without a config.
 

@@ -233,8 +233,8 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
             found: AsyncIterator[CheckpointTuple], *, is_new: bool
         ) -> AsyncIterator[CheckpointTuple]:
             async for one in found:
-                thread_id, tenant_id = thread_of(one), one.config["configurable"].get("tenant_id")
-                if not self._may_be_old(self.tenants.of_config(tenant_id)):
+                thread_id, carried = thread_of(one), one.config["configurable"].get("tenant_id")
+                if not self._may_be_old(self.tenants.of_found(carried)):
                     yield one
                     continue
                 if thread_id not in homes:

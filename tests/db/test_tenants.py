@@ -522,6 +522,32 @@ def test_an_old_savers_threads_are_one_tenants(dsn: str) -> None:
         assert old.get_tuple(config_of("t")) is None
 
 
+@pytest.mark.parametrize("default", ["", "c"])
+def test_a_listing_of_all_tenants_has_nobodys_threads_where_one_is_required(
+    dsn: str, default: str
+) -> None:
+    """Those of '' that are there, beside what the old saver has; and it names no tenant."""
+    old = InMemorySaver()
+    histories.approval(old).invoke({"total": ["old"]}, config_of("t"))
+    with PostgresSaver.from_conn_string(dsn) as new:
+        put(new, config_of("t"), {"c": 1})
+    with PostgresSaver.from_conn_string(dsn, require_tenant=True, tenant=default) as new:
+        both = ReadThroughSaver(new, old, tenant="a")
+        listed = list(both.list(None, tenant=ALL))
+        found = {one.config["configurable"].get("tenant_id", "") for one in listed}
+        assert found == {"", "a"}
+
+
+def test_listing_all_tenants_names_none(dsn: str) -> None:
+    """Whoever only lists has named no tenant, and may leave it out elsewhere."""
+    with PostgresSaver.from_conn_string(dsn) as writing:
+        put(writing, of("a"), {"c": 1})
+    with PostgresSaver.from_conn_string(dsn) as new:
+        both = ReadThroughSaver(new, InMemorySaver())
+        assert len(list(both.list(None, tenant=ALL))) == 1
+        both.delete_thread("u")
+
+
 @pytest.mark.parametrize("required", [False, True])
 def test_subgraphs_of_an_old_savers_threads_are_the_tenants(dsn: str, required: bool) -> None:
     """Their states are there before the thread has moved, by snapshot and by the task's config."""
