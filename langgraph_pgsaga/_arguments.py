@@ -131,6 +131,14 @@ def checked_instance(argument: str, value: Any, kind: type[T], hint: str) -> T:
     return value
 
 
+def checked_work(argument: str, value: T) -> T:
+    """A function that is given a connection."""
+    if not callable(value):
+        problem = "an async function that is given the connection: async def work(conn): ..."
+        raise _other_type(argument, problem, value)
+    return value
+
+
 def check_options(owner: str, given: Iterable[str], known: Collection[str]) -> None:
     """UnknownOptionError, which names the nearest one, where a keyword is none of the options."""
     for name in given:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
+from langgraph_pgsaga._arguments import checked_instance
 from langgraph_pgsaga.database import (
     Connection,
     Database,
@@ -15,6 +16,7 @@ from langgraph_pgsaga.errors import MissingCitusError, MissingMigrationsError
 
 _STATEMENTS = load_statements("distribution")
 _SET_SEARCH_PATH = load_statements("migrate")["set_search_path"]
+_HINT = "Pass a Database, such as saver.db"
 _SESSIONS_TABLE = "{schema}.agent_sessions"
 
 
@@ -28,6 +30,8 @@ async def distribute(db: Database) -> None:
         MissingMigrationsError: the tables aren't there.
         MissingCitusError: the database has no Citus.
     """
+
+    checked_instance("db", db, Database, _HINT)
 
     async def work(conn: Connection) -> None:
         found = await _find_tables(db, conn)
@@ -45,6 +49,7 @@ async def distribution_sql(db: Database) -> str:
     Raises:
         MissingMigrationsError: the tables aren't there.
     """
+    checked_instance("db", db, Database, _HINT)
     found = await db.run(lambda conn: _find_tables(db, conn))
     parts = ["begin", *_texts(found["schema_name"]), "commit"]
     return ";\n\n".join(parts) + ";\n"

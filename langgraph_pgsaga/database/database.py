@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 
 import asyncpg
 
-from langgraph_pgsaga._arguments import required_text
+from langgraph_pgsaga._arguments import checked_instance, checked_work, required_text
 from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database.begun import Begun, Done
 from langgraph_pgsaga.database.connection import (
@@ -80,6 +80,10 @@ _OF_CALLS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, TimeoutError)
 _OF_ASKING: tuple[type[Exception], ...] = (*CALL_ERRORS, PgSagaError)
 
 _log = logging.getLogger("langgraph_pgsaga.database")
+_OF_TEXT = (
+    "Pass one of load_statements, bound; SQL of your own runs on the connection: "
+    "async with db.transaction() as conn: await conn.fetch(...)"
+)
 _STATEMENTS = load_statements("database")
 _ASK_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.05
@@ -222,6 +226,7 @@ class Database(ProcessBound):
 
         Raises:
             ServerError, ServerConnectionError, MissingMigrationsError and the like.
+            InvalidArgumentError: it is no statement, but SQL text, say.
         """
         if isinstance(statement, BoundStatement):
             statement, args = statement
@@ -284,6 +289,7 @@ class Database(ProcessBound):
         once: bool = False,
         limits: Limits | None = None,
     ) -> T:
+        checked_work("work", work)
         committing: list[tuple[str, T]] = []
         readonly = isolation == "repeatable_read"
 
@@ -337,6 +343,8 @@ class Database(ProcessBound):
 
     def text(self, statement: Statement) -> str:
         """The statement's text with this database's schema."""
+        if type(statement) is not Statement:
+            checked_instance("statement", statement, Statement, _OF_TEXT)
         text = self._texts.get(statement.text)
         if text is None:
             text = self._texts[statement.text] = render(statement.text, self.schema)

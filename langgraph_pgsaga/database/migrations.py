@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from langgraph_pgsaga import __version__
+from langgraph_pgsaga._arguments import checked_instance
 from langgraph_pgsaga._times import time_of_row
 from langgraph_pgsaga.database.connection import NO_LIMITS
 from langgraph_pgsaga.database.statements import (
@@ -115,6 +116,7 @@ async def migrate(
         UnknownMigrationError: the database has a migration that has no file here.
         OtherTablesError: the tables are elsewhere, and new ones would be empty.
     """
+    _check_database(db)
     wanted = load_migrations() if migrations is None else migrations
     applied: list[Migration] = []
     while True:
@@ -127,6 +129,12 @@ async def migrate(
             return applied
         applied.append(migration)
         on_applied(migration)
+
+
+def _check_database(db: Database) -> None:
+    from langgraph_pgsaga.database.database import Database  # which has this module do setup()
+
+    checked_instance("db", db, Database, "Pass a Database, such as saver.db")
 
 
 async def _locking(
@@ -154,6 +162,7 @@ async def migration_status(
     Raises:
         ChangedMigrationError, UnknownMigrationError, OtherTablesError: as `migrate`.
     """
+    _check_database(db)
     wanted = load_migrations() if migrations is None else migrations
 
     async def read(conn: Connection) -> dict[int, asyncpg.Record]:
@@ -182,6 +191,7 @@ async def table_schemas(db: Database) -> tuple[str, list[str]]:
     Raises:
         OtherTablesError: as `migrate`.
     """
+    _check_database(db)
 
     async def read(conn: Connection) -> tuple[str, list[str]]:
         (row,) = await db.fetch(_STATEMENTS["find_schemas"], conn=conn)

@@ -10,6 +10,7 @@ from enum import Enum
 
 import asyncpg
 
+from langgraph_pgsaga._arguments import checked_instance
 from langgraph_pgsaga.database import (
     Connection,
     Database,
@@ -82,6 +83,7 @@ async def diagnose(db: Database) -> Diagnosis:
     Raises:
         ServerConnectionError: the server can't be reached at all.
     """
+    checked_instance("db", db, Database, "Pass a Database, such as saver.db")
     found: list[Check] = []
     for names, look in _GENERAL:
         found += await _looked(names, look, db)

@@ -112,7 +112,7 @@ def _form(cls: type[Any]) -> tuple[Maker, bool]:
     for test, make in _NAMED_TESTS:
         if test(cls):
             return make, True
-    if _is_numpy_scalar(cls):
+    if is_numpy_scalar(cls):
         return _numpy_scalar, False
     for base, make in _NAMED_FORMS:
         if issubclass(cls, base):
@@ -129,7 +129,8 @@ def _form(cls: type[Any]) -> tuple[Maker, bool]:
     )
 
 
-def _is_numpy_scalar(cls: type) -> bool:
+def is_numpy_scalar(cls: type) -> bool:
+    """Whether its objects are numpy's scalars, of which some are bytes, text or numbers, too."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and issubclass(cls, numpy.generic)
 
@@ -527,6 +528,8 @@ def _array(cls: type[Any]) -> Writer:
 
 
 def _numpy_scalar(cls: type[Any]) -> Writer:
+    if issubclass(cls, bytes):
+        return _bare(NUMPY_SCALAR, lambda value: [f"|S{len(value)}", bytes(value)])(cls)
     return _bare(NUMPY_SCALAR, lambda value: [_numpy_dtype(value), value.tobytes()])(cls)
 
 

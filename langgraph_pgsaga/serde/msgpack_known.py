@@ -109,6 +109,9 @@ def array(np: Any, dtype: Any, shape: Any, order: Any, buffer: Any) -> Any:
 
 def numpy_scalar(np: Any, dtype: Any, buffer: Any) -> Any:
     """A numpy scalar."""
+    if type(buffer) is bytes and dtype == f"|S{len(buffer)}":
+        # Not by way of an array, which takes NULs at the end for padding.
+        return np.bytes_(buffer)
     kind = _dtype(np, dtype, buffer)
     _demand(kind.itemsize == len(buffer))
     return np.ndarray((), dtype=kind, buffer=bytearray(buffer))[()]

@@ -25,6 +25,7 @@ from langgraph_pgsaga.errors import (
 )
 from langgraph_pgsaga.serde.msgpack_decode import FailureFinder, decoder_of
 from langgraph_pgsaga.serde.msgpack_encode import Writers
+from langgraph_pgsaga.serde.msgpack_forms import is_numpy_scalar
 from langgraph_pgsaga.serde.placeholder import is_placeholder
 from langgraph_pgsaga.serde.type_rules import TypeRules
 from langgraph_pgsaga.serde.value_path import path_where
@@ -65,7 +66,7 @@ class SafeSerializer(JsonPlusSerializer):
         """
         if obj is None:
             return "null", b""
-        if isinstance(obj, bytes):
+        if isinstance(obj, bytes) and not is_numpy_scalar(type(obj)):
             return "bytes", bytes(obj)
         if isinstance(obj, bytearray):
             return "bytearray", bytes(obj)

@@ -17,6 +17,9 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_pgsaga import Database, PgSagaError, PostgresSaver, sync, timetravel
+from langgraph_pgsaga.database import migrate, migration_status, pending_sql, table_schemas
+from langgraph_pgsaga.distribution import distribute, distribution_sql
+from langgraph_pgsaga.doctor import diagnose
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, SessionStatus
@@ -294,6 +297,21 @@ REFUSED: list[Refused] = [
         for s in ("postgresql://h/db", contextlib.nullcontext(InMemorySaver()))
     ),
     ("old", lambda w: ReadThroughSaver(w.saver, contextlib.nullcontext(InMemorySaver())), "with"),  # type: ignore[arg-type]
+    *(
+        ("statement", lambda w, m=m: getattr(w.saver.db, m)("select 1"), "db.transaction()")
+        for m in ("fetch", "fetch_one", "text")
+    ),
+    *(
+        ("work", lambda w, m=m: getattr(w.saver.db, m)("select 1"), "async def work(conn)")
+        for m in ("run", "snapshot")
+    ),
+    *(
+        ("db", lambda w, f=f: f("postgresql://h/db"), "such as saver.db")
+        for f in (
+            *(migrate, migration_status, pending_sql, table_schemas),
+            *(diagnose, distribute, distribution_sql),
+        )
+    ),
     ("dsn", lambda w: Database(5), "str"),  # type: ignore[arg-type]
     ("max_size", lambda w: Database("postgresql://h/db", max_size=2.5), "int"),  # type: ignore[arg-type]
     ("before", lambda w: list(w.saver.list(None, before={})), "names no checkpoint"),

@@ -319,6 +319,26 @@ def test_numpy_values_come_back_exactly() -> None:
         assert again({scalar: 1}) == {scalar: 1}
 
 
+@pytest.mark.parametrize("data", [b"ab", b"ab\0", b"\0\0", b"", b"a" * 5000])
+def test_numpy_bytes_come_back_alone_and_within(data: bytes) -> None:
+    """With NULs at their end, and empty; so they don't become another type by where they are."""
+    np = pytest.importorskip("numpy")
+    value = np.bytes_(data)
+    for found in (again(value), again([value])[0], again({"a": (value,)})["a"][0]):
+        assert type(found) is np.bytes_
+        assert bytes(found) == data
+
+
+def test_numpy_text_comes_back_as_text() -> None:
+    """With LangGraph's own serializer, too: msgpack has text of any class as text."""
+    np = pytest.importorskip("numpy")
+    value = np.str_("ab\0")
+    control = JsonPlusSerializer()
+    for found in (again(value), again([value])[0], control.loads_typed(control.dumps_typed(value))):
+        assert type(found) is str
+        assert found == "ab\0"
+
+
 def test_numpy_objects_are_refused() -> None:
     """Arrays of objects and of records are refused when written, and never made from a row."""
     np = pytest.importorskip("numpy")
