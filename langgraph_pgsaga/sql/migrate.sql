@@ -47,8 +47,8 @@ select set_config('lock_timeout', $1, true);
 select pg_advisory_xact_lock($1::bigint);
 
 -- name: find_schemas
--- Where the search_path finds the tables, where it would have new ones made, and which
--- schemas have them that this role may use.
+-- Where the search_path finds the tables, where new ones are to be made, which is the first
+-- schema on it that isn't PostgreSQL's own, and which schemas have them that this role may use.
 -- columns: found text, creation text, every text[]
 -- shard: all, on the server that is asked
 select
@@ -58,7 +58,13 @@ select
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     where c.oid = to_regclass('pgsaga_migrations')
   ) as found,
-  current_schema()::text as creation,
+  (
+    select p.name::text
+    from pg_catalog.unnest(pg_catalog.current_schemas(false)) with ordinality p (name, place)
+    where p.name::text !~ '^(pg_|information_schema$)'::text
+    order by p.place
+    limit 1
+  ) as creation,
   array(
     select n.nspname::text
     from pg_catalog.pg_class c

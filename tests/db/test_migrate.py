@@ -35,6 +35,7 @@ from langgraph_pgsaga.errors import (
     ServerError,
     UnknownMigrationError,
 )
+from langgraph_pgsaga.sessions import Sessions
 from tests._connections import connection_of
 from tests._limits import HANG_SECONDS
 from tests._servers import find_programs, postgres_server
@@ -350,6 +351,26 @@ async def test_a_second_set_of_tables_is_not_made_by_chance(
         assert check.status is CheckStatus.WARN
         assert "public" in check.found
         assert "app" in check.found
+
+
+@pytest.mark.parametrize(
+    "path", ["pg_catalog, public", "information_schema, pg_temp, missing, public"]
+)
+async def test_no_table_is_made_among_postgresqls_own(empty_dsn: str, path: str) -> None:
+    """Nor among a session's temporary ones: the first schema that is the user's has them."""
+    dsn = with_settings(empty_dsn, search_path=path)
+    async with Database(dsn) as db:
+        async with db.transaction() as conn:
+            await conn.execute("create temporary table t (a int)")
+        await migrate(db)
+        await Sessions(db).create("s")
+        assert await Sessions(db).get("s") is not None
+    assert {schema for schema, _ in await asyncio.to_thread(tables_of, empty_dsn)} == {"public"}
+    alone = with_settings(empty_dsn, search_path="pg_catalog")
+    await execute(empty_dsn, "drop schema public cascade")
+    async with Database(alone) as db:
+        with pytest.raises(InvalidArgumentError, match="search_path"):
+            await migrate(db)
 
 
 async def test_pending_files_go_where_the_tables_are(empty_dsn: str) -> None:
