@@ -50,6 +50,7 @@ class TenantsThreadId(str):
 
     @classmethod
     def of(cls, thread_id: str, tenant_id: str) -> TenantsThreadId:
+        """The id of that tenant's thread."""
         found = cls(thread_id)
         found.tenant_id = tenant_id
         return found

@@ -32,6 +32,8 @@ _STATEMENTS = load_statements("history")
 
 
 class ValueKey(NamedTuple):
+    """Where a channel's value is stored."""
+
     session_id: UUID
     stored_ns: str
     channel: str

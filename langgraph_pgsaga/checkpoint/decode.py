@@ -103,11 +103,12 @@ class Messages:
         if len(self._stored) <= _AT_ONCE:
             return
         for value in values:
-            if value.message_runs and value.type in (MESSAGES, MESSAGES_SNAPSHOT):
-                with suppress(UnloadableValueError, KeyError):
-                    numbers = self.numbers(value.message_runs)
-                    if len(numbers) > _AT_ONCE:
-                        await self._make_ready(numbers)
+            if not value.message_runs or value.type not in (MESSAGES, MESSAGES_SNAPSHOT):
+                continue
+            with suppress(UnloadableValueError, KeyError):
+                numbers = self.numbers(value.message_runs)
+                if len(numbers) > _AT_ONCE:
+                    await self._make_ready(numbers)
 
     async def _make_ready(self, numbers: Sequence[int]) -> None:
         ready, stored, fresh = self._ready, self._stored, self._codec.fresh

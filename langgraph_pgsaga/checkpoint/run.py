@@ -63,6 +63,7 @@ class Course:
         self._called_at = time.monotonic()
 
     def note_call(self) -> None:
+        """The run calls now, so it isn't over."""
         self._called_at = time.monotonic()
 
     def note_end(self, *, is_complete: bool) -> None:

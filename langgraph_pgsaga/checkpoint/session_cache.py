@@ -160,6 +160,7 @@ class SessionCache:
                 self._drop_contents(next(iter(self._with_contents)))
 
     def forget(self, session_id: UUID) -> None:
+        """Nothing of the session is known any more."""
         with self._lock:
             self._drop(session_id)
 
@@ -170,6 +171,7 @@ class SessionCache:
 
     @property
     def content_bytes(self) -> int:
+        """What the messages that are held take, about."""
         return self._content_bytes
 
     def _entered(self, session_id: UUID, epoch: int) -> _Session:

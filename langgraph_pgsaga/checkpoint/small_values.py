@@ -63,6 +63,7 @@ class SmallValueCache:
         _fork.watch(self)
 
     def after_fork(self) -> None:
+        """Begins anew: the parent's lock may have been held halfway through a change."""
         self._lock = threading.Lock()
         self._found: OrderedDict[_Key, _Versioned] = OrderedDict()
 

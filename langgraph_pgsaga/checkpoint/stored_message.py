@@ -47,6 +47,7 @@ class StoredMessage:
 
     @property
     def encoded(self) -> Encoded:
+        """Its bytes with their type."""
         return Encoded(self.type, self.data)
 
     @property

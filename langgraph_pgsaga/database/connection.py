@@ -72,6 +72,7 @@ class PlainConnection(asyncpg.Connection):
         self._intro_query = question
 
     def get_reset_query(self) -> str:
+        """Nothing: what a connection was set up with stays for its next user."""
         return ""
 
     @property

@@ -68,6 +68,7 @@ class Migration:
 
     @property
     def sha256(self) -> str:
+        """Of the text, as it is recorded when the file is applied."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
     @property

@@ -71,6 +71,7 @@ class BoundStatement(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The statement's."""
         return self.statement.name
 
 

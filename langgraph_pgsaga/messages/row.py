@@ -40,6 +40,7 @@ class MessageRow:
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> MessageRow:
+        """The row of a statement that gives these columns."""
         return cls(
             thread_id=row["thread_id"],
             tenant_id=row["tenant_id"],
@@ -77,6 +78,7 @@ class MessageHit:
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> MessageHit:
+        """A row of the search: the message's columns, and what was found in them."""
         return cls(
             message=MessageRow.from_row(row),
             user_id=row["user_id"],

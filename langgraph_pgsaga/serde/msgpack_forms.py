@@ -136,6 +136,7 @@ def is_numpy_scalar(cls: type) -> bool:
 
 
 def shown(cls: type) -> str:
+    """The class's full name, for messages."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

@@ -112,6 +112,7 @@ class Sweep:
         self._done = SweepResult()
 
     async def run(self) -> SweepResult:
+        """Deletes and prunes, a page at a time; what it did."""
         claim = _STATEMENTS["claim_expired"].bind(page=self._batch, tenant_id=self._tenant_id)
         while await self._delete_batch(claim) == self._batch:
             pass
