@@ -21,7 +21,8 @@ FOR_CONNECTION = "a connection of the pool"
 FOR_SERVER = "the server's answer, or a lock there"
 
 _LONG_SECONDS = 5.0
-_LOOK_SECONDS = 1.0
+# Up to so long a blocked loop isn't told from a server that takes its time.
+_LOOK_SECONDS = 0.5
 _LATE_SECONDS = 0.25
 _SOON_SECONDS = 0.05
 _TOLD_EVERY_SECONDS = 10.0
@@ -47,6 +48,7 @@ class Wait:
         self.name = name
         self.what = what
         self.begun = time.monotonic()
+        self._blocked_before = watch.blocked_seconds
         self._connection: Connection | None = None
         self._task: asyncio.Task[object] | None = None
         self._is_given_up = False
@@ -72,6 +74,10 @@ class Wait:
             self._task = asyncio.current_task()
             self._cancelling = self._task.cancelling() if self._task is not None else 0
 
+    def seconds(self, now: float) -> float:
+        """How long it has waited, without the time for which nodes blocked the loop."""
+        return now - self.begun - (self._watch.blocked_seconds - self._blocked_before)
+
     async def answered(self, answer: Awaitable[T]) -> T:
         """The answer. What follows it isn't given up any more.
 
@@ -95,8 +101,7 @@ class Wait:
             seconds = self._connection.plain().answer_seconds  # type: ignore[union-attr]
         except AttributeError:
             return  # it was lost just now: the pool has let go of it, and the statement ends
-        blocked = self._watch.blocked_seconds - self._blocked_before
-        if seconds is not None and now - self.begun - blocked >= seconds:
+        if seconds is not None and self.seconds(now) >= seconds:
             self._is_given_up = True
             self._task.cancel()
 
@@ -112,7 +117,7 @@ class Watch:
 
     A line in the log tells, now and then, of all that have waited for long; another of each
     statement that took longer than `slow_seconds`, once it has ended. They name statements,
-    and hold neither text nor values.
+    and hold neither text nor values. Time for which nodes blocked the loop isn't the server's.
 
     It also ends the waiting for a server that doesn't even end the statement. The driver has
     a timer for each statement, which costs as much as a fiftieth of a short one.
@@ -136,14 +141,14 @@ class Watch:
         """A wait begins: from now on it is told if it lasts."""
         self._waits.add(wait)
         if self._timer is None:
-            self._look_later(time.monotonic())
+            self._look_later(time.monotonic(), _LOOK_SECONDS)
 
     def remove(self, wait: Wait) -> None:
         """A wait has ended; a statement that took long is told."""
         self._waits.discard(wait)
         if self._slow_seconds is None or wait.what is not FOR_SERVER:
             return
-        taken = time.monotonic() - wait.begun
+        taken = wait.seconds(time.monotonic())
         if taken >= self._slow_seconds:
             _log.warning("statement %s took %.1f s", wait.name, taken)
 
@@ -167,15 +172,15 @@ class Watch:
                 self._look_later(now, _SOON_SECONDS)
                 return
         self._was_late = is_late
-        self._look_later(now)
+        self._look_later(now, _LOOK_SECONDS)
         for wait in self._waits:
             wait.look(now)
-        long = [wait for wait in self._waits if now - wait.begun >= _LONG_SECONDS]
+        long = [wait for wait in self._waits if wait.seconds(now) >= _LONG_SECONDS]
         if long and now - self._told_at >= _TOLD_EVERY_SECONDS:
             self._told_at = now
             self._tell(long, now)
 
-    def _look_later(self, now: float, seconds: float = _LOOK_SECONDS) -> None:
+    def _look_later(self, now: float, seconds: float) -> None:
         self._look_at = now + seconds
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
@@ -183,7 +188,7 @@ class Watch:
         for what, count in Counter(wait.what for wait in long).items():
             these = [wait for wait in long if wait.what is what]
             names = ", ".join(sorted({wait.name for wait in these})[:5])
-            longest = now - min(wait.begun for wait in these)
+            longest = max(wait.seconds(now) for wait in these)
             _log.warning(
                 "%d calls wait for %s, the longest for %.0f s: %s", count, what, longest, names
             )

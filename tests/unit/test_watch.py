@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import Any, cast
 
 import pytest
 
+from langgraph_pgsaga.database import watch as module
 from langgraph_pgsaga.database.watch import FOR_SERVER, Wait, Watch
 
 pytestmark = pytest.mark.anyio
@@ -16,7 +18,8 @@ pytestmark = pytest.mark.anyio
 class Silent:
     """A connection whose server should have answered at once, and never does."""
 
-    answer_seconds = 0.0
+    def __init__(self, answer_seconds: float = 0.0) -> None:
+        self.answer_seconds = answer_seconds
 
     def plain(self) -> Silent:
         return self
@@ -61,6 +64,24 @@ async def test_a_cancellation_beside_it_counts(is_first: bool) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     watch.close()
+
+
+@pytest.mark.parametrize("is_blocked", [True, False])
+async def test_the_time_of_a_blocked_loop_is_not_the_servers(
+    is_blocked: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that lay there unread while a node blocked the loop didn't take long."""
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.1)
+    loop, watch, seconds = asyncio.get_running_loop(), Watch(0.4), 1.5
+    with watch.wait("some", FOR_SERVER) as wait:
+        wait.begin("some", cast("Any", Silent(math.inf)))
+        answer = loop.create_future()
+        loop.call_later(0.01 if is_blocked else seconds, answer.set_result, None)
+        if is_blocked:
+            loop.call_soon(time.sleep, seconds)
+        await wait.answered(answer)
+    watch.close()
+    assert ("statement some took" in caplog.text) is not is_blocked
 
 
 async def test_what_has_ended_is_not_given_up() -> None:
