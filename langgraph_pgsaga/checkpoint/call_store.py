@@ -9,7 +9,8 @@ from uuid import UUID
 import asyncpg
 
 from langgraph_pgsaga.checkpoint.batch import Batch
-from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedWrites
+from langgraph_pgsaga.checkpoint.counters import check_counters, of_taken_number
+from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedPut, EncodedWrites
 from langgraph_pgsaga.checkpoint.lease import refusal
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, joined
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache, is_same_session
@@ -17,6 +18,7 @@ from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.database import Connection, Database, Limits, load_statements
 from langgraph_pgsaga.errors import (
     CheckpointDeletedError,
+    CorruptSessionError,
     LeaseLostError,
     ServerError,
     ThreadDeletedError,
@@ -28,6 +30,7 @@ _RETENTION = load_statements("retention")
 # Each means that the session was deleted and made anew meanwhile.
 _MOST_TRIES = 20
 _UNIQUE_VIOLATION = "23505"
+_OUT_OF_RANGE = "22003"
 
 
 class CallStore:
@@ -67,6 +70,7 @@ class CallStore:
         Raises:
             ThreadDeletedError, CheckpointDeletedError, ThreadLeasedError, LeaseLostError:
                 the call may not write.
+            CorruptSessionError: what its session's rows are counted by was damaged.
             ServerError and its subclasses.
         """
         try:
@@ -96,7 +100,12 @@ class CallStore:
             found = SessionCache()
             await self._look(call, found, conn=conn)
             batch = self._batch([call], found)
-            live = await self._execute(batch, conn=conn)
+            try:
+                live = await self._execute(batch, conn=conn)
+            except ServerError as error:
+                if _is_of_taken_number(error):
+                    raise self._miscounted(call, found) from error
+                raise
             if not batch.sessions.keys() - live.keys():
                 return
         raise self._never_still(call)
@@ -115,7 +124,7 @@ class CallStore:
         try:
             return not await self.store_together([call])
         except ServerError as error:
-            if not is_of_unknown_message(error):
+            if not _is_of_taken_number(error):
                 raise
             return False
 
@@ -133,10 +142,14 @@ class CallStore:
         try:
             batch, live = await self._db.run(work, limits=limits)
         except ServerError as error:
-            if not is_of_unknown_message(error):
-                raise
-            return False
+            if _is_of_taken_number(error):
+                raise self._miscounted(call, self._cache) from error
+            raise
         return not self._remember(batch, live)
+
+    def _miscounted(self, call: EncodedCall, cache: SessionCache) -> CorruptSessionError:
+        known = cache.known(call.session_id)
+        return of_taken_number(call.thread_id, None if known is None else known.message_count)
 
     async def _look(
         self, call: EncodedCall, cache: SessionCache, *, conn: Connection | None = None
@@ -146,6 +159,7 @@ class CallStore:
         Raises:
             ThreadDeletedError, CheckpointDeletedError, ThreadLeasedError, LeaseLostError:
                 the call may not write.
+            CorruptSessionError: it can't be counted on from there.
         """
         session_id = call.session_id
         digests = list({message.digest for message in call.messages})
@@ -156,9 +170,16 @@ class CallStore:
         )
         row = await self._db.fetch_one(find, conn=conn)
         self._check_may_write(call, row)
+        if row is not None:
+            numbers_messages = isinstance(call, EncodedPut) and bool(call.messages)
+            check_counters(call.thread_id, row, numbers_messages=numbers_messages)
         if row is None:
             cache.forget(session_id)
             return
+        known = cache.known(session_id)
+        if conn is not None and known and known.message_count > row["message_count"]:
+            # Another epoch, or damaged: the session is locked, so its row is what counts.
+            cache.forget(session_id)
         found = zip(row["digests"] or (), row["message_nos"] or (), strict=True)
         cache.learn(
             session_id,
@@ -241,6 +262,12 @@ class JoinedTransaction:
         await self._store.store_within(call._replace(change=joined(call.change)), self._conn)
 
 
-def is_of_unknown_message(error: Exception) -> bool:
-    """Whether the session has a message that the statement took for new: it can be found."""
+def needs_look(error: Exception) -> bool:
+    """Whether looking at the session tells more: it has a message that the statement took for
+    new, or a counter that can't go on."""
+    is_past_end = isinstance(error, ServerError) and error.sqlstate == _OUT_OF_RANGE
+    return is_past_end or _is_of_taken_number(error)
+
+
+def _is_of_taken_number(error: Exception) -> bool:
     return isinstance(error, ServerError) and error.sqlstate == _UNIQUE_VIOLATION

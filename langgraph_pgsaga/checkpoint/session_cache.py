@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from langgraph_pgsaga import _fork
+from langgraph_pgsaga.checkpoint.counters import MOST_MESSAGES
 from langgraph_pgsaga.checkpoint.stored_message import StoredMessage
 
 _MOST_NUMBERS = 500_000
@@ -127,6 +128,9 @@ class SessionCache:
         checkpoints: that they were there is what tells a deleted one from one that never was.
         """
         with self._lock:
+            if message_count > MOST_MESSAGES:
+                self._drop(session_id)  # each call then asks, and is told
+                return
             session = self._entered(session_id, epoch)
             session.message_count = max(session.message_count, message_count)
             self._numbers -= session.weight

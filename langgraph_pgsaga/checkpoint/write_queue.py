@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from uuid import UUID
 
-from langgraph_pgsaga.checkpoint.call_store import CallStore, is_of_unknown_message
+from langgraph_pgsaga.checkpoint.call_store import CallStore, needs_look
 from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedWrites
 from langgraph_pgsaga.checkpoint.lease import Lease
 from langgraph_pgsaga.database import Limits
@@ -264,7 +264,7 @@ def _is_of_another(call: EncodedCall, leases: dict[UUID, Lease | None]) -> bool:
 
 def _may_be_of_one_call(error: Exception, *, among: int) -> bool:
     """Whether the calls should be tried one by one."""
-    if is_of_unknown_message(error):
+    if needs_look(error):
         return True
     return among > 1 and not isinstance(error, _OF_ALL_CALLS)
 

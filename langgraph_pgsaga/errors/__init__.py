@@ -49,6 +49,7 @@
     │       ├── MissingTypeError      its type's module or name isn't there
     │       ├── ChangedClassError     its class has changed since, and no longer fits
     │       └── CorruptValueError     its bytes can't be decoded
+    │           ├── CorruptSessionError  a number that its rows are counted by can't be right
     │           └── EncryptedValueError  they are encrypted, and there is no key
     └── EmbeddedServerError           the development server can't be used
 
@@ -112,6 +113,7 @@ from langgraph_pgsaga.errors.threads import (
 from langgraph_pgsaga.errors.values import (
     BlockedTypeError,
     ChangedClassError,
+    CorruptSessionError,
     CorruptValueError,
     EncryptedValueError,
     MissingTypeError,
@@ -131,6 +133,7 @@ __all__ = [
     "ClosedError",
     "ConnectionSetupError",
     "CopyError",
+    "CorruptSessionError",
     "CorruptValueError",
     "EmbeddedServerError",
     "EncryptedValueError",

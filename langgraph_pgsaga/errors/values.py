@@ -136,5 +136,16 @@ class CorruptValueError(UnloadableValueError):
 
 
 @dataclass(kw_only=True, eq=False)
+class CorruptSessionError(CorruptValueError):
+    """A number by which agent_sessions counts a thread's rows was damaged or forged.
+
+    `what` is its column. Nothing can be added to the thread until that is put right.
+    """
+
+    def _problem(self) -> str:
+        return f"{self.what} in agent_sessions can't be right: {self.problem}"
+
+
+@dataclass(kw_only=True, eq=False)
 class EncryptedValueError(CorruptValueError):
     """A stored value is encrypted, and whoever reads it has no key."""

@@ -148,7 +148,9 @@ writes as (
   where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = g.checkpoint_id
 ),
 counted as (
-  update {schema}.agent_sessions set deletion_count = deletion_count + 1
+  -- Begins anew at its end: what counts is that it is another one.
+  update {schema}.agent_sessions
+  set deletion_count = case when deletion_count = 2147483647 then 0 else deletion_count + 1 end
   where session_id = $1 and exists (select from gone)
 )
 select count(*) as deleted from gone;
@@ -163,7 +165,9 @@ with gone as (
   returning checkpoint_ns, checkpoint_id
 ),
 counted as (
-  update {schema}.agent_sessions set deletion_count = deletion_count + 1
+  -- Begins anew at its end: what counts is that it is another one.
+  update {schema}.agent_sessions
+  set deletion_count = case when deletion_count = 2147483647 then 0 else deletion_count + 1 end
   where session_id = $1 and exists (select from gone)
 )
 delete from {schema}.agent_state_writes w

@@ -20,14 +20,19 @@ from typer.testing import CliRunner
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.cli import app
-from langgraph_pgsaga.errors import CorruptValueError, PgSagaError
+from langgraph_pgsaga.errors import (
+    CheckpointDeletedError,
+    CorruptSessionError,
+    CorruptValueError,
+    PgSagaError,
+)
 from langgraph_pgsaga.sessions import RetentionPolicy
 from langgraph_pgsaga.sync import Messages, Sessions
 from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import branches, history, name_checkpoint
 from tests._tables import SESSION_TABLES
 from tests.conftest import execute, fetch, with_database
-from tests.db._puts import config_of, put
+from tests.db._puts import checkpoint_of, config_of, put
 
 # Far more than any of the calls takes, far less than what forged rows once made of them: of this
 # process's time, and of the server's.
@@ -434,6 +439,78 @@ def test_a_damaged_session_is_counted_and_named(
     assert str(session_id_of("t")) in record.getMessage()
     damaged.saver.delete_thread("sound")
     a_thread(damaged.saver, "sound")
+
+
+COUNTERS = {
+    "of no message": ("message_count", "0"),
+    "below zero": ("message_count", "-1"),
+    "far below": ("message_count", "-5"),
+    "at the end": ("message_count", "2147483647"),
+    "of positions at the end": ("last_position", "9223372036854775807"),
+}
+# What the errors say.
+RIGHT = {
+    "message_count": f"(select max(message_no) from agent_messages where {T})",
+    "last_position": f"(select max(position) from agent_states where {T})",
+}
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("name", COUNTERS)
+def test_a_counter_that_was_forged_is_told_and_can_be_put_right(
+    damaged: Damaged, name: str, knows: bool
+) -> None:
+    """By a put, whether or not this process knows the session; also one that joins a transaction.
+    Set as the error says, the thread goes on."""
+    column, forged = COUNTERS[name]
+    saver = damaged.saver if knows else PostgresSaver(damaged.saver.db)
+    damage(damaged.dsn, *of_session(column, forged))
+    at = config_of("t", checkpoint_id=damaged.last_id)
+    human = HumanMessage("anew", id="3")
+
+    async def join() -> None:
+        checkpoint = checkpoint_of(saver, {"messages": [human]})
+        async with saver.db.transaction() as conn:
+            versions = checkpoint["channel_versions"]
+            await saver.aput(at, checkpoint, {}, versions, conn=conn)
+
+    for call in (
+        lambda: put(saver, at, {"messages": [human]}),
+        lambda: saver.db.portal.call(join),
+    ):
+        with pytest.raises(CorruptSessionError, match=f"{column} in agent_sessions") as caught:
+            call()
+        assert caught.value.thread_id == "t"
+    damage(damaged.dsn, *of_session(column, RIGHT[column]))
+    made = put(saver, at, {"messages": [human]})
+    found = PostgresSaver(saver.db).get_tuple(made)
+    assert found is not None
+    assert found.checkpoint["channel_values"]["messages"] == [human]
+
+
+def test_messages_without_a_session_are_told_and_can_be_deleted(damaged: Damaged) -> None:
+    """They aren't taken for those of a new thread of that id."""
+    damage(damaged.dsn, f"delete from agent_sessions where {T}")
+    saver = PostgresSaver(damaged.saver.db)
+    human = HumanMessage("anew", id="3")
+    with pytest.raises(CorruptSessionError, match="delete_thread"):
+        put(saver, config_of("t"), {"messages": [human]})
+    saver.delete_thread("t")
+    put(saver, config_of("t"), {"messages": [human]})
+
+
+def test_a_count_of_deletions_at_its_end_begins_anew(damaged: Damaged) -> None:
+    """Whoever remembers a checkpoint that a prune took away is told all the same."""
+    damage(damaged.dsn, *of_session("deletion_count", "2147483647"))
+    reader = PostgresSaver(damaged.saver.db)
+    at = config_of("t", checkpoint_id=damaged.first_id)
+    assert reader.get_tuple(at) is not None
+    damaged.saver.prune(["t"])
+    with pytest.raises(CheckpointDeletedError):
+        put(reader, at, {"c": 2})
+    damage(damaged.dsn, *of_session("deletion_count", "2147483647"))
+    put(damaged.saver, config_of("t", checkpoint_id=damaged.last_id), {"c": 2}, {"run_id": "r"})
+    damaged.saver.delete_for_runs(["r"])
 
 
 VIEWS = (
