@@ -569,6 +569,22 @@ def test_subgraphs_of_an_old_savers_threads_are_the_tenants(dsn: str, required: 
         assert [r["tenant_id"] for r in fetch(dsn, "select tenant_id from agent_sessions")] == ["a"]
 
 
+def test_a_subgraphs_config_that_went_through_json_is_refused_without_its_tenant(dsn: str) -> None:
+    """LangGraph makes it of the thread id, whose text alone JSON keeps; with the tenant it leads
+    to the same state."""
+    with PostgresSaver.from_conn_string(dsn, require_tenant=True) as saver:
+        graph = histories.nested(saver)
+        graph.invoke({"total": ["start"]}, of("a"))
+        (task,) = graph.get_state(of("a")).tasks
+        sent = json.loads(json.dumps(task.state))
+        with pytest.raises(MissingTenantError):
+            graph.get_state(sent)
+        sent["configurable"]["tenant_id"] = "a"
+        expected = graph.get_state(task.state)
+        assert expected.values
+        assert graph.get_state(sent).values == expected.values
+
+
 @pytest.mark.parametrize(("theirs", "ours"), [("", "b"), ("a", "b"), ("a", ""), ("a", "a")])
 def test_an_old_saver_with_tenants_is_asked_for_its_own(dsn: str, theirs: str, ours: str) -> None:
     """Configs of its threads name the tenant here, and lead there to the one that it has."""
