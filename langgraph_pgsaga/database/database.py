@@ -126,6 +126,8 @@ class Database(ProcessBound):
         max_size: connections a pool opens at most, per event loop.
         pooler: set it when the DSN leads to pgbouncer (or the like) in transaction
             mode: no named prepared statements. Costs a round trip per statement.
+        direct_dsn: the way to the same database past the pooler, for the one connection that
+            listens for news; without it they are polled for.
         distributed: set it when Citus has the tables on several servers (`pgsaga migrate
             distribute`): each statement is then for one session, and planned with its values.
             None takes the environment's PGSAGA_DISTRIBUTED (1), else False.
@@ -166,6 +168,9 @@ class Database(ProcessBound):
         self._target = Target.of(dsn, given=self._options.of_libpq())
         self.schema = self._options.schema
         self.pooler = self._options.pooler
+        self._direct: Database | None = None
+        if self._options.direct_dsn is not None:
+            self._direct = Database(self._options.direct_dsn, on_connect=self._options.on_connect)
         self.tenant = self._options.tenant
         self.require_tenant = self._options.require_tenant
         distributed = self._options.distributed
@@ -429,6 +434,8 @@ class Database(ProcessBound):
             warnings.warn(told, ResourceWarning, stacklevel=2, source=self)
 
     def _close_elsewhere(self) -> None:
+        if self._direct is not None:
+            self._direct.close()
         self._portal.stop()
         self._terminate_pools()
         if self._server is not None:
@@ -476,6 +483,16 @@ class Database(ProcessBound):
             connection = await self._connected(**self._connect_options())
         connection.client_seconds = connection.answer_seconds = None
         return connection
+
+    @property
+    def can_listen(self) -> bool:
+        """Whether there is a way to the server that isn't through a pooler."""
+        return self._direct is not None or not self.pooler
+
+    async def connect_to_listen(self) -> PlainConnection:
+        """`connect`, past the pooler where there is a direct_dsn."""
+        self._check_open()
+        return await (self if self._direct is None else self._direct).connect()
 
     async def _connected(self, dsn: str | None = None, **options: Any) -> PlainConnection:
         connection: Any = await self._connected_to_one(dsn, **options)

@@ -12,6 +12,7 @@ from langgraph_pgsaga._arguments import (
     checked_flag,
     checked_integer,
     checked_seconds,
+    checked_text,
 )
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.tenants import checked_tenant
@@ -29,6 +30,7 @@ class DatabaseOptions(TypedDict, total=False):
     min_size: int
     max_size: int
     pooler: bool
+    direct_dsn: str | None
     distributed: bool | None
     connect_timeout_seconds: float | None
     acquire_timeout_seconds: float
@@ -53,6 +55,7 @@ class Options:
     min_size: int = 0
     max_size: int = 10
     pooler: bool = False
+    direct_dsn: str | None = None
     distributed: bool | None = None
     connect_timeout_seconds: float | None = None
     acquire_timeout_seconds: float = 30.0
@@ -96,6 +99,7 @@ class Options:
             elif name.endswith("_seconds") and (value is not None or name in _NEVER_NONE):
                 checked_seconds(name, value, least=0)
         checked_flag("pooler", self.pooler)
+        checked_text("direct_dsn", self.direct_dsn)
         checked_flag("require_tenant", self.require_tenant)
         if self.distributed is not None:
             checked_flag("distributed", self.distributed)

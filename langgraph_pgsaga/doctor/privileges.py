@@ -19,8 +19,10 @@ NEEDED = {
     ("table", "agent_state_blobs"): ("select", "insert", "delete"),
     ("table", "agent_messages"): _ALL,
     ("table", "agent_workers"): _ALL,
+    ("table", "agent_jobs"): ("select", "insert", "update"),
     ("table", "pgsaga_migrations"): ("select",),
     ("function", "pgsaga_after"): ("execute",),
+    ("function", "pgsaga_now"): ("execute",),
     ("function", "pgsaga_message_words"): ("execute",),
 }
 WRITING = {"insert", "update", "delete"}

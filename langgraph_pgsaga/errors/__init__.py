@@ -51,6 +51,9 @@
     │       └── CorruptValueError     its bytes can't be decoded
     │           ├── CorruptSessionError  a number that its rows are counted by can't be right
     │           └── EncryptedValueError  they are encrypted, and there is no key
+    ├── ClaimLostError                a row is somebody else's to work at now
+    ├── UnfinishedClaimError          a job returned and left its row claimed
+    ├── WorkerRunningError            a worker is begun a second time
     └── EmbeddedServerError           the development server can't be used
 
 Messages name what was wrong, with the value (of a long one a part), and what to do. They
@@ -121,6 +124,11 @@ from langgraph_pgsaga.errors.values import (
     UnloadableValueError,
     UnstorableValueError,
 )
+from langgraph_pgsaga.errors.work import (
+    ClaimLostError,
+    UnfinishedClaimError,
+    WorkerRunningError,
+)
 
 __all__ = [
     "AuthenticationError",
@@ -130,6 +138,7 @@ __all__ = [
     "ChangedClassError",
     "ChangedMigrationError",
     "CheckpointDeletedError",
+    "ClaimLostError",
     "ClosedError",
     "ConnectionSetupError",
     "CopyError",
@@ -170,10 +179,12 @@ __all__ = [
     "ThreadExistsError",
     "ThreadLeasedError",
     "TooManyRowsError",
+    "UnfinishedClaimError",
     "UnknownMigrationError",
     "UnknownOptionError",
     "UnloadableValueError",
     "UnreadableThreadError",
     "UnstorableValueError",
+    "WorkerRunningError",
     "copy_of",
 ]

@@ -1,5 +1,27 @@
 """What runs in the background, and what it knows of the run that it belongs to."""
 
+from langgraph_pgsaga.work.claims import Claim, Claims, ClaimTable
+from langgraph_pgsaga.work.job import Job, Periodic
+from langgraph_pgsaga.work.members import WorkerInfo, list_workers
+from langgraph_pgsaga.work.notifier import Notifier
+from langgraph_pgsaga.work.retry import Retry
 from langgraph_pgsaga.work.run_context import RunContext
+from langgraph_pgsaga.work.waiting import Watch
+from langgraph_pgsaga.work.worker import JobStatus, Worker, WorkerStatus
 
-__all__ = ["RunContext"]
+__all__ = [
+    "Claim",
+    "ClaimTable",
+    "Claims",
+    "Job",
+    "JobStatus",
+    "Notifier",
+    "Periodic",
+    "Retry",
+    "RunContext",
+    "Watch",
+    "Worker",
+    "WorkerInfo",
+    "WorkerStatus",
+    "list_workers",
+]

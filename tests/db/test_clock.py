@@ -70,7 +70,8 @@ async def test_nothing_on_the_search_path_changes_it(
     """It was bound to PostgreSQL's own functions when it was made."""
     await conn.execute("create schema traps")
     await conn.execute(
-        "create function traps.now() returns timestamptz language sql return 'infinity'::timestamptz"
+        "create function traps.now() returns timestamptz"
+        " language sql return 'infinity'::timestamptz"
     )
     await conn.execute(
         "create function traps.current_setting(text, boolean) returns text language sql"

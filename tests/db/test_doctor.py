@@ -407,6 +407,7 @@ _ALL_TABLES = (
     "table agent_workers"
 )
 _OTHERS = "table agent_state_values, table agent_state_blobs"
+_JOBS = "table agent_jobs"
 
 
 async def test_a_role_that_may_only_read_fails(dsn: str) -> None:
@@ -417,7 +418,7 @@ async def test_a_role_that_may_only_read_fails(dsn: str) -> None:
         assert found.status is CheckStatus.FAIL
         assert found.found == (
             f"role {role} has no insert, update, delete on {_ALL_TABLES}; "
-            f"no insert, delete on {_OTHERS}"
+            f"no insert, delete on {_OTHERS}; no insert, update on {_JOBS}"
         )
         assert "to read only" in found.advice
         graph = await asyncio.to_thread(history_of, theirs)
@@ -441,7 +442,8 @@ async def test_a_role_that_may_nothing_fails(dsn: str) -> None:
         assert found.status is CheckStatus.FAIL
         assert found.found == (
             f"role {role} has no select, insert, update, delete on {_ALL_TABLES}; "
-            f"no select, insert, delete on {_OTHERS}; no select on table pgsaga_migrations; "
+            f"no select, insert, delete on {_OTHERS}; no select, insert, update on {_JOBS}; "
+            "no select on table pgsaga_migrations; "
             "no execute on function pgsaga_message_words"
         )
         assert "to read only" not in found.advice
