@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from langgraph_pgsaga.work import Claim, ClaimTable, Retry
 from tests._connections import connected
 from tests._limits import HANG_SECONDS
 
+FULL = bool(os.environ.get("PGSAGA_FULL"))
 TABLES = (
     """
     create table chores (

@@ -73,19 +73,23 @@ class Periodic:
 
     @property
     def topic(self) -> str:
+        """Of news that nobody sends: its time is what it waits for."""
         return "jobs"
 
     @property
     def longest_poll_seconds(self) -> float:
+        """A twentieth of every_seconds, between a second and a minute."""
         return min(max(1.0, self.every_seconds / _POLLS_PER_PERIOD), _LONGEST_POLL_SECONDS)
 
     @property
     def retry(self) -> Retry:
+        """After 10 s, and by growing waits up to every_seconds, without end."""
         first = min(10.0, self.every_seconds)
         return Retry(attempts=None, backoff_seconds=first, longest_seconds=self.every_seconds)
 
     @property
     def table(self) -> ClaimTable:
+        """Its one row of agent_jobs."""
         return ClaimTable(
             key=("tenant_id", "name"),
             claim=_STATEMENTS["claim_job"],
@@ -96,8 +100,10 @@ class Periodic:
         )
 
     async def prepare(self, db: Database) -> None:
+        """Makes the row, due at once, where there is none."""
         await db.fetch(_STATEMENTS["insert_job"].bind(tenant_id=self.tenant_id, name=self.name))
 
     async def run(self, claim: Claim) -> None:
+        """Does the work; then it is due again after every_seconds."""
         await self.work()
         await claim.end(_STATEMENTS["finish_job"], every_seconds=self.every_seconds)

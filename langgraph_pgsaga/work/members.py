@@ -40,6 +40,7 @@ class WorkerInfo:
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> WorkerInfo:
+        """The worker of a row that has these columns."""
         return cls(**{**dict(row), "jobs": tuple(row["jobs"])})
 
 

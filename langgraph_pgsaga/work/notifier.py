@@ -195,8 +195,8 @@ class Notifier(ProcessBound):
             with db.translating(OSError, EOFError):
                 await connection.add_listener(_CHANNEL, self._heard)
             del db
-            self._is_listening = True
             self._tell(None)  # of what came before
+            self._is_listening = True
             while not connection.is_closed():
                 await changed.wait()
                 changed.clear()

@@ -76,12 +76,14 @@ class Waiting:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, topic: str, look: Callable[[], None], longest_seconds: float) -> Watch:
+        """A new watch, which is called soon for the first time."""
         watch = Watch(self, topic, look, longest_seconds)
         self._watches.setdefault(topic, set()).add(watch)
         watch.again(found=True)
         return watch
 
     def remove(self, watch: Watch) -> None:
+        """The watch was closed; `on_empty` hears of the last one."""
         these = self._watches.get(watch.topic, set())
         these.discard(watch)
         if not these:
@@ -92,6 +94,7 @@ class Waiting:
             self._on_empty()
 
     def is_empty(self) -> bool:
+        """Whether nobody watches."""
         return not self._watches
 
     def schedule(self, watch: Watch, seconds: float) -> None:

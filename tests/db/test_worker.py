@@ -1,0 +1,527 @@
+"""The worker: does what is due, tries again what fails, and ends without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from langgraph_pgsaga import Database
+from langgraph_pgsaga.errors import (
+    CopyError,
+    InvalidArgumentError,
+    MissingMigrationsError,
+    PgSagaError,
+    WorkerRunningError,
+)
+from langgraph_pgsaga.work import Claim, Notifier, Periodic, Retry, Worker, list_workers
+from tests import _chores
+from tests._chores import Chores
+from tests._limits import HANG_SECONDS
+from tests.db import test_pooler
+from tests.db.test_claims import process, says
+from tests.db.test_pooler import MakePooled
+from tests.db.test_recovery import Server
+
+pytestmark = pytest.mark.anyio
+pooled = test_pooler.pooled
+SECRET = "a secret payload"
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(HANG_SECONDS):
+        while not holds():
+            await asyncio.sleep(0.002)
+
+
+async def test_everything_is_done_once(dsn: str) -> None:
+    """A hundred chores by three workers, up to five at once each; none is done twice."""
+    await _chores.make(dsn, 100)
+    most = running = 0
+
+    async def work(claim: Claim) -> None:
+        nonlocal most, running
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+
+    async with Database(dsn) as db:
+        workers = [Worker(db, Chores(work, concurrency=5)) for _ in range(3)]
+        async with workers[0], workers[1], workers[2]:
+            await _chores.all_done(dsn)
+            await until(lambda: sum(s.jobs[0].done for w in workers if (s := w.status)) == 100)
+    assert most <= 15
+    await _chores.assert_each_was_done_once(dsn)
+
+
+@pytest.mark.alone
+async def test_news_have_it_done_at_once(dsn: str) -> None:
+    """Without a notification a chore waits for the poll, up to a second; with one it doesn't."""
+    await _chores.make(dsn, 0)
+    async with Database(dsn) as db, Worker(db, Chores()):
+        await until(lambda: Notifier.of(db).is_listening)
+        await asyncio.sleep(3.0)  # by now polls are a second apart
+        waits = []
+        for number in range(1, 11):
+            await _chores.add(dsn, number)
+            begun = time.monotonic()
+            Notifier.of(db).notify("chores")
+            await _chores.all_done(dsn)
+            waits.append(time.monotonic() - begun)
+            await asyncio.sleep(0.3)
+    assert sorted(waits)[5] < 0.2, waits
+
+
+# What fails
+
+
+async def test_what_fails_is_tried_again_and_ends_nobody(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It waits as its Retry says; the log says which job, how often and where, and no payload."""
+    await _chores.make(dsn, 2)
+    attempts: list[int] = []
+
+    async def work(claim: Claim) -> None:
+        if claim.row["chore_id"] == 1 and claim.attempt < 3:
+            attempts.append(claim.attempt)
+            raise ValueError(SECRET)
+
+    retry = Retry(backoff_seconds=0.05, jitter=0)
+    async with Database(dsn) as db, Worker(db, Chores(work, retry=retry)) as worker:
+        await _chores.all_done(dsn)
+        await until(lambda: worker.status is not None and worker.status.jobs[0].done == 2)
+        assert worker.status is not None
+        assert worker.status.jobs[0].failed == 2
+    assert attempts == [1, 2]
+    (row,) = await _chores.rows(dsn, "select attempts, last_error from chores where chore_id = 1")
+    assert row["attempts"] == 3
+    assert row["last_error"].startswith("ValueError at ")
+    assert "job chores failed, attempt 2, again in 0.1 s: ValueError" in caplog.text
+    assert "secret" not in caplog.text + row["last_error"]
+
+
+async def test_what_is_not_worth_another_attempt_ends(dsn: str) -> None:
+    """By its class, or by its number."""
+    await _chores.make(dsn, 2)
+
+    async def work(claim: Claim) -> None:
+        raise (KeyError if claim.row["chore_id"] == 1 else OSError)
+
+    retry = Retry(attempts=3, backoff_seconds=0, on=(OSError,))
+    async with Database(dsn) as db, Worker(db, Chores(work, retry=retry)):
+        await _chores.until(dsn, "not exists (select from chores where outcome is null)")
+    found = await _chores.rows(dsn, "select attempts, outcome from chores order by chore_id")
+    assert [tuple(row) for row in found] == [(1, "failed"), (3, "failed")]
+
+
+async def test_work_that_cancels_itself_has_failed(dsn: str) -> None:
+    """It isn't taken for the worker's end, which would give it back at once, for ever."""
+    await _chores.make(dsn)
+    begun: list[int] = []
+
+    async def work(claim: Claim) -> None:
+        begun.append(claim.attempt)
+        if claim.attempt == 1:
+            raise asyncio.CancelledError
+
+    retry = Retry(backoff_seconds=0.01)
+    async with Database(dsn) as db, Worker(db, Chores(work, retry=retry)) as worker:
+        await _chores.all_done(dsn)
+        assert worker.status is not None
+        assert worker.status.jobs[0].failed == 1
+    assert begun == [1, 2]
+
+
+async def test_a_job_that_forgets_its_outcome_has_failed(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A row that nobody ended would be done again and again; the error says what to call."""
+    await _chores.make(dsn)
+
+    class Forgetful(Chores):
+        async def run(self, claim: Claim) -> None:
+            if claim.attempt > 1:
+                await super().run(claim)
+
+    async with (
+        Database(dsn) as db,
+        Worker(db, Forgetful(retry=Retry(backoff_seconds=0))),
+    ):
+        await _chores.all_done(dsn)
+    assert "UnfinishedClaimError" in caplog.text
+    assert "chore_id 1" in caplog.text
+
+
+async def test_attempts_and_due_times_survive_a_restart(dsn: str) -> None:
+    """A wait of a minute: the next worker keeps it, until the clock says that it is over."""
+    await _chores.make(dsn)
+    failing = True
+
+    async def work(claim: Claim) -> None:
+        if failing:
+            raise OSError
+
+    job = Chores(work, retry=Retry(backoff_seconds=60, jitter=0))
+    async with Database(dsn) as db, Worker(db, job):
+        await _chores.until(dsn, "last_error is not null from chores")
+    failing = False
+    await _chores.add(dsn, 2)
+    async with Database(dsn) as db, Worker(db, job):
+        await _chores.until(dsn, "outcome = 'done' from chores where chore_id = 2")
+    (row,) = await _chores.rows(dsn, "select *, now() from chores where chore_id = 1")
+    assert (row["outcome"], row["attempts"]) == (None, 1)
+    assert 0 < (row["due_at"] - row["now"]).total_seconds() <= 60
+    later = f"{dsn}&pgsaga.now={quote(str(row['due_at']))}"
+    async with Database(later) as db, Worker(db, job):
+        await _chores.all_done(dsn)
+    (row,) = await _chores.rows(dsn, "select attempts from chores where chore_id = 1")
+    assert row["attempts"] == 2
+
+
+# Its end
+
+
+async def test_what_runs_is_finished_and_nothing_more_is_claimed(dsn: str) -> None:
+    """Within the grace time; the rest is left as it was."""
+    await _chores.make(dsn, 5)
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def work(claim: Claim) -> None:
+        begun.set()
+        await claim.draining.wait()
+        await release.wait()
+
+    async with Database(dsn) as db:
+        worker = Worker(db, Chores(work, concurrency=2))
+        run = asyncio.create_task(worker.run())
+        await begun.wait()
+        worker.stop()
+        await _chores.until(dsn, "exists (select from agent_workers where draining_at is not null)")
+        assert worker.status is not None
+        assert worker.status.is_draining
+        release.set()
+        await asyncio.wait_for(run, HANG_SECONDS)
+        assert worker.status is None
+        assert await list_workers(db) == []
+    found = await _chores.rows(dsn, "select outcome, fence from chores order by chore_id")
+    assert [tuple(row) for row in found] == [("done", 1), ("done", 1), *[(None, 0)] * 3]
+
+
+async def test_what_does_not_finish_is_given_back_at_once(dsn: str) -> None:
+    """After the grace time, without waiting for the lease; the attempt doesn't count."""
+    await _chores.make(dsn, 3)
+    begun = asyncio.Event()
+
+    async def endless(claim: Claim) -> None:
+        begun.set()
+        await asyncio.sleep(HANG_SECONDS)
+
+    async with Database(dsn) as db:
+        async with Worker(db, Chores(endless, concurrency=3), grace_seconds=0.05):
+            await _chores.until(dsn, "(select count(*) from chores where claimed_by is null) = 0")
+        found = await _chores.rows(dsn, "select attempts, claimed_by from chores")
+        assert [tuple(row) for row in found] == [(0, None)] * 3
+        async with Worker(db, Chores()):
+            await _chores.all_done(dsn)
+    await _chores.assert_each_was_done_once(dsn)
+
+
+async def test_a_run_that_is_cancelled_gives_back_what_it_had(dsn: str) -> None:
+    """It doesn't wait for the grace time, and the cancellation is the caller's."""
+    await _chores.make(dsn)
+    begun = asyncio.Event()
+
+    async def endless(claim: Claim) -> None:
+        begun.set()
+        await asyncio.sleep(HANG_SECONDS)
+
+    async with Database(dsn) as db:
+        run = asyncio.create_task(Worker(db, Chores(endless), grace_seconds=600).run())
+        await begun.wait()
+        run.cancel()
+        await asyncio.sleep(0.05)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(run, HANG_SECONDS)
+        (row,) = await _chores.rows(dsn, "select attempts, claimed_by from chores")
+        assert tuple(row) == (0, None)
+
+
+async def test_work_that_does_not_end_when_cancelled_writes_nothing_more(dsn: str) -> None:
+    """The worker ends all the same, and the row is another's."""
+    await _chores.make(dsn)
+    begun, go = asyncio.Event(), asyncio.Event()
+    errors: list[Exception] = []
+
+    async def stubborn(claim: Claim) -> None:
+        begun.set()
+        while not go.is_set():
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                continue
+        try:
+            await claim.end(_chores.FINISH)
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    async with Database(dsn) as db:
+        async with Worker(db, Chores(stubborn), grace_seconds=0):
+            await begun.wait()
+        go.set()
+        await until(lambda: bool(errors))
+        (row,) = await _chores.rows(dsn, "select outcome from chores")
+        assert row["outcome"] is None
+        async with Worker(db, Chores()):
+            await _chores.all_done(dsn)
+    await _chores.assert_each_was_done_once(dsn)
+
+
+async def test_sigterm_drains_a_process(dsn: str, tmp_path: Path) -> None:
+    """What runs finishes within its grace time, or is given back; the exit is clean."""
+    await _chores.make(dsn, 3)
+    async with process(dsn, tmp_path) as child:
+        for _ in range(3):
+            await says(child, "begun")
+        child.send_signal(signal.SIGTERM)
+        await _chores.until(dsn, "exists (select from agent_workers where draining_at is not null)")
+        (tmp_path / "go").touch()
+        await says(child, "ended")
+        assert await asyncio.wait_for(child.wait(), HANG_SECONDS) == 0
+    await _chores.assert_each_was_done_once(dsn)
+    await _chores.add(dsn, 4)
+    (tmp_path / "go").unlink()
+    async with process(dsn, tmp_path) as child:
+        await says(child, "begun")
+        child.send_signal(signal.SIGTERM)
+        await says(child, "ended")
+    (row,) = await _chores.rows(dsn, "select claimed_by, attempts from chores where chore_id = 4")
+    assert tuple(row) == (None, 0)
+
+
+async def test_stop_before_it_begins_ends_the_run_at_once(dsn: str) -> None:
+    """A signal may come at any time; the run after that is a usual one again."""
+    await _chores.make(dsn)
+    async with Database(dsn) as db:
+        worker = Worker(db, Chores())
+        worker.stop()
+        await asyncio.wait_for(worker.run(), HANG_SECONDS)
+        async with worker:
+            await _chores.all_done(dsn)
+            with pytest.raises(WorkerRunningError):
+                await worker.run()
+
+
+# Servers
+
+
+@pytest.fixture
+def server(public_tmp: Path, dsn: str) -> Iterator[Server]:
+    server = Server(public_tmp / "worker")
+    yield server
+    server.hold.stop()
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_away_costs_no_work_and_no_restart(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor a busy loop: some attempts to connect, and hardly any time of the processor."""
+    caplog.set_level(logging.WARNING)
+    async with Database(server.dsn, retry_seconds=1.0) as db:
+        await db.setup()
+        await _chores.make(server.dsn, 3)
+        begun, release = asyncio.Event(), asyncio.Event()
+
+        async def work(claim: Claim) -> None:
+            begun.set()
+            if claim.row["chore_id"] == 1:
+                await release.wait()
+
+        async with Worker(db, Chores(work), lease_seconds=1.5) as worker:
+            await begun.wait()
+            await asyncio.to_thread(server.stop)
+            caplog.clear()
+            used = time.process_time()
+            await asyncio.sleep(_AWAY_SECONDS)
+            used = time.process_time() - used
+            told = len(caplog.records)
+            await asyncio.to_thread(server.start)
+            release.set()
+            await _chores.all_done(server.dsn)
+            assert worker.status is not None
+            assert worker.status.is_working
+    assert used < 0.15 * _AWAY_SECONDS
+    assert told < 15 * _AWAY_SECONDS
+    await _chores.assert_each_was_done_once(server.dsn)
+
+
+_AWAY_SECONDS = 60.0 if _chores.FULL else 4.0
+
+
+async def test_through_a_pooler_it_works_by_polling(dsn: str, pooled: MakePooled) -> None:
+    """Claims, renewals, failures and the end; with a direct_dsn news come, too."""
+    await _chores.make(dsn, 5)
+    failed: set[int] = set()
+
+    async def work(claim: Claim) -> None:
+        if claim.row["chore_id"] not in failed:
+            failed.add(claim.row["chore_id"])
+            raise OSError
+        await asyncio.sleep(0.5)
+
+    through = pooled(dsn)
+    job = Chores(work, concurrency=5, retry=Retry(backoff_seconds=0.01))
+    async with (
+        Database(through, pooler=True) as db,
+        Worker(db, job, lease_seconds=0.6) as worker,
+    ):
+        await _chores.all_done(dsn)
+        assert worker.status is not None
+        assert not worker.status.is_listening
+        Notifier.of(db).notify("chores")
+    await _chores.assert_each_was_done_once(dsn)
+    async with Database(through, pooler=True, direct_dsn=dsn) as db, Worker(db, job):
+        await until(lambda: Notifier.of(db).is_listening)
+
+
+# Who there is
+
+
+async def test_the_row_says_who_works(dsn: str) -> None:
+    """Since when, where, with which jobs; it is gone when the worker has ended."""
+    import os
+    import socket
+
+    from langgraph_pgsaga import __version__
+
+    await _chores.make(dsn, 0)
+    async with Database(dsn) as db:
+        async with Worker(db, Chores()) as worker:
+            (info,) = await list_workers(db)
+            assert worker.status is not None
+            assert info.worker_id == worker.status.worker_id
+            assert (info.host, info.pid, info.version, info.jobs, info.is_alive) == (
+                socket.gethostname(), os.getpid(), __version__, ("chores",), True,
+            )  # fmt: skip
+            assert info.draining_at is None
+        assert await list_workers(db) == []
+
+
+async def test_the_dead_are_told_from_the_living_and_go(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a minute of silence a worker counts as dead, after an hour its row goes."""
+    monkeypatch.setattr("langgraph_pgsaga.work.worker.HEARTBEAT_SECONDS", 0.02)
+    await _chores.make(dsn, 0)
+    dead = (
+        "insert into agent_workers (worker_id, host, pid, version, jobs, heartbeat_at)"
+        " values (gen_random_uuid(), $2, 1, '1', '{{}}', now() - $1::text::interval)"
+    ).replace("{{}}", "{}")
+    await _chores.rows(dsn, dead, "61 seconds", "silent")
+    await _chores.rows(dsn, dead, "3601 seconds", "dead")
+    async with Database(dsn) as db, Worker(db, Chores()):
+        await _chores.until(dsn, "not exists (select from agent_workers where host = 'dead')")
+        found = {info.host: info.is_alive for info in await list_workers(db)}
+        assert found.pop("silent") is False
+        assert list(found.values()) == [True]
+
+
+# Mistakes
+
+
+async def test_a_server_without_tables_is_told_at_the_start(empty_dsn: str) -> None:
+    """Not in a log, again and again."""
+    async with Database(empty_dsn) as db:
+        worker = Worker(db, Chores())
+        for _ in range(2):
+            with pytest.raises(MissingMigrationsError):
+                await worker.run()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "problem"),
+    [
+        ((), "there are none"),
+        ((Chores(), Chores()), "two have the name 'chores'"),
+        ((Chores,), "must be jobs"),
+        (("sweep",), "must be jobs"),
+    ],
+)
+async def test_what_is_no_job_is_refused(dsn: str, jobs: Any, problem: str) -> None:
+    """When the worker is made."""
+    async with Database(dsn) as db:
+        with pytest.raises(InvalidArgumentError, match=problem):
+            Worker(db, *jobs)
+
+
+@pytest.mark.parametrize("name", ["grace_seconds", "lease_seconds"])
+@pytest.mark.parametrize("value", [-1, "30", None, True, float("nan")])
+async def test_times_are_checked(dsn: str, name: str, value: Any) -> None:
+    """Numbers of seconds, by name."""
+    async with Database(dsn) as db:
+        with pytest.raises(InvalidArgumentError, match=name):
+            Worker(db, Chores(), **{name: value})
+        with pytest.raises(CopyError):
+            copy.copy(Worker(db, Chores()))
+
+
+# What comes again and again
+
+
+async def test_a_periodic_job_is_one_workers_at_a_time(dsn: str) -> None:
+    """Two workers have it; when its time has come, one of them does it."""
+    done: list[int] = []
+
+    async def work() -> None:
+        done.append(len(done))
+
+    async with Database(dsn) as db:
+        job = Periodic(name="tidy", every_seconds=3600, work=work)
+        async with Worker(db, job), Worker(db, job):
+            await _chores.until(
+                dsn, "exists (select from agent_jobs where finished_at is not null)"
+            )
+            await _chores.rows(dsn, "update agent_jobs set due_at = now()")
+            async with Worker(db, job):
+                await _chores.until(dsn, "fence = 2 and claimed_by is null from agent_jobs")
+        async with Worker(db, job):
+            await _chores.until(dsn, "exists (select from agent_workers)")
+    (row,) = await _chores.rows(dsn, "select *, now() from agent_jobs")
+    assert done == [0, 1]
+    assert (row["name"], row["tenant_id"], row["attempts"]) == ("tidy", "", 0)
+    assert 3500 < (row["due_at"] - row["now"]).total_seconds() <= 3600
+
+
+async def test_a_periodic_job_that_fails_comes_sooner(dsn: str) -> None:
+    """By waits that grow up to its period, and that stand in the table."""
+
+    async def work() -> None:
+        raise OSError
+
+    job = Periodic(name="tidy", every_seconds=3600, work=work)
+    async with Database(dsn) as db, Worker(db, job):
+        await _chores.until(dsn, "last_error is not null from agent_jobs")
+    (row,) = await _chores.rows(dsn, "select *, now() from agent_jobs")
+    assert row["attempts"] == 1
+    assert row["last_error"].startswith("OSError at ")
+    assert 5 < (row["due_at"] - row["now"]).total_seconds() <= 10
+
+
+@pytest.mark.parametrize(("name", "value"), [("name", 5), ("every_seconds", 0), ("name", "a\0")])
+def test_a_periodic_job_s_arguments_are_checked(name: str, value: Any) -> None:
+    """When it is made."""
+    given: dict[str, Any] = {"name": "n", "every_seconds": 5, "work": None, name: value}
+    with pytest.raises(PgSagaError, match=name):
+        Periodic(**given)
