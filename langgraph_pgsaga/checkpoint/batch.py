@@ -152,9 +152,11 @@ class Batch:
         """The smallest statement that stores all of it."""
         if not self.sessions:
             return "write_pending"
-        is_new = any(part.is_new for part in self.sessions.values())
-        needs_all = is_new or self.messages or self.blobs or self.writes
-        return "write_batch" if needs_all else "write_states"
+        if self.blobs or any(part.is_new for part in self.sessions.values()):
+            return "write_batch"
+        if not self.writes:
+            return "write_turns" if self.messages else "write_states"
+        return "write_batch" if self.states else "write_dependent"
 
     def arguments(self) -> list[Any]:
         """Those of `statement`."""
@@ -163,10 +165,14 @@ class Batch:
             return [self.writes]
         # Locked in this order: no two statements may wait for each other.
         ids = sorted(self.sessions)
-        rows = [self._session_row(self.sessions[session_id]) for session_id in ids]
-        known = [ids, rows, self.states, self.values]
+        known = [ids, [self._session_row(self.sessions[session_id]) for session_id in ids]]
+        if name == "write_dependent":
+            return [*known, self.writes]
+        known += [self.states, self.values]
         if name == "write_states":
             return known
+        if name == "write_turns":
+            return [*known, self.messages]
         return [*known, self.blobs, self.messages, self.writes, self._tenants(ids)]
 
     def _tenants(self, ids: Sequence[UUID]) -> list[str]:

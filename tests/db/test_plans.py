@@ -19,6 +19,8 @@ _HOT = [
     ("checkpoint", "get_checkpoint"),
     ("checkpoint", "write_batch"),
     ("checkpoint", "write_states"),
+    ("checkpoint", "write_turns"),
+    ("checkpoint", "write_dependent"),
     ("checkpoint", "write_pending"),
     ("checkpoint", "find_session"),
     ("checkpoint", "select_pending_sends"),

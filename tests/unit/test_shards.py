@@ -17,6 +17,7 @@ from langgraph_pgsaga.database import Statement, load_migrations, load_statement
 from tests._require import require_package
 
 Node: TypeAlias = Mapping[str, Any]
+Given: TypeAlias = Mapping[str, set[int | None]]
 
 _SYSTEMS = sorted(
     file.name.removesuffix(".sql")
@@ -58,7 +59,7 @@ def refusals(statement: Statement) -> list[str]:
     tree = parsed(statement.text)
     rows = None if kind in ("uuid", "uuid[]") else number  # composite rows: inserted only
     return [
-        *_unbound(tree, number, rows, {}),
+        *_unbound(tree, number, rows, {}, _given(tree)),
         *_functions(tree),
         *_unstable(tree),
         *_returned(tree),
@@ -126,7 +127,7 @@ def _parameter(node: Any) -> int | None:
 
 
 def _unbound(
-    query: Node, number: int, rows: int | None, outer: Mapping[str, bool]
+    query: Node, number: int, rows: int | None, outer: Mapping[str, bool], given: Given
 ) -> Iterator[str]:
     tables = {
         node.get("alias", {}).get("aliasname", node["relname"]): False
@@ -136,7 +137,7 @@ def _unbound(
     target = query.get("relation", {}) if query["@"] == "InsertStmt" else {}
     if target:
         tables.pop(target.get("alias", {}).get("aliasname", target.get("relname")), None)
-        if not _inserts_bound(query, number, rows):
+        if not _inserts_bound(query, number, rows, given):
             yield f"rows of {target['relname']} don't say by ${number} where they go"
     bound = {**outer, **tables}
     for _ in bound:  # as long as one may bind the next
@@ -152,7 +153,7 @@ def _unbound(
         if not bound[name]:
             yield f"{name} isn't bound to ${number}"
     for inner in _inner_queries(query):
-        yield from _unbound(inner, number, rows, bound)
+        yield from _unbound(inner, number, rows, bound, given)
 
 
 def _equalities(query: Node) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -170,21 +171,37 @@ def _equalities(query: Node) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield _fields(node["rexpr"]), node["lexpr"]
 
 
-def _inserts_bound(query: Node, number: int, rows: int | None) -> bool:
+def _inserts_bound(query: Node, number: int, rows: int | None, given: Given) -> bool:
     """Whether session_id is the parameter, or comes from rows that have their own."""
     place = [column["name"] for column in query["cols"]].index("session_id")
     source = query["selectStmt"]
     if "valuesLists" in source:
         return all(_parameter(values[place]) == number for values in source["valuesLists"])
     value = source["targetList"][place]["val"]
-    given = {
+    read = (node["relname"] for node in _own_nodes(source) if node.get("@") == "RangeVar")
+    unnested = _unnested(source).union(*(given.get(name, set()) for name in read))
+    is_of_rows = _fields(value)[-1:] == ("session_id",) and bool(unnested)
+    return _parameter(value) == number or (is_of_rows and (rows is None or rows in unnested))
+
+
+def _unnested(query: Node) -> set[int | None]:
+    """The parameters whose elements are rows of the query."""
+    return {
         _parameter(argument)
-        for node in _own_nodes(source)
+        for node in _own_nodes(query)
         if node.get("@") == "FuncCall" and node["funcname"][-1]["sval"] == "unnest"
         for argument in node["args"]
     }
-    is_of_rows = _fields(value)[-1:] == ("session_id",) and bool(given)
-    return _parameter(value) == number or (is_of_rows and (rows is None or rows in given))
+
+
+def _given(tree: Node) -> Given:
+    """The CTEs that read no table: the parameters whose elements are their rows."""
+    ctes = [node for node in _nodes(tree) if node.get("@") == "CommonTableExpr"]
+    return {
+        cte["ctename"]: _unnested(cte["ctequery"])
+        for cte in ctes
+        if not any(node.get("@") == "RangeVar" for node in _nodes(cte["ctequery"]))
+    }
 
 
 # Rule: no function that reads tables, and none over a table's row

@@ -1,0 +1,28 @@
+"""Statements that do a part of what another one does say it in the same words."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from langgraph_pgsaga.database import load_statements
+
+_STATEMENTS = load_statements("checkpoint")
+_WHOLE = _STATEMENTS["write_batch"]
+
+
+def parts(text: str) -> dict[str, str]:
+    """The CTEs by name."""
+    found = re.findall(r"^(?:with )?(\w+) as (?:materialized )?\(\n(.*?)^\)", text, re.M | re.S)
+    return {name: re.sub(r"\$\d+", "$", body) for name, body in found}
+
+
+@pytest.mark.parametrize("name", ["write_states", "write_turns", "write_dependent"])
+def test_a_smaller_statement_has_the_parts_of_the_whole_one(name: str) -> None:
+    """What may write to a session, and what is stored of it, is the same by each."""
+    whole, own = parts(_WHOLE.text), parts(_STATEMENTS[name].text)
+    assert {"items", "live"} < own.keys() < {"live", *whole}
+    assert own.pop("live") == whole["kept"]
+    for part, body in own.items():
+        assert body == whole[part], part
