@@ -14,7 +14,9 @@ _WHOLE = _STATEMENTS["write_batch"]
 
 def parts(text: str) -> dict[str, str]:
     """The CTEs by name."""
-    found = re.findall(r"^(?:with )?(\w+) as (?:materialized )?\(\n(.*?)^\)", text, re.M | re.S)
+    found = re.findall(
+        r"^(?:with )?(\w+) as (?:materialized )?\(\n(.*?)^\)", text, re.MULTILINE | re.DOTALL
+    )
     return {name: re.sub(r"\$\d+", "$", body) for name, body in found}
 
 
