@@ -52,7 +52,7 @@ class Snapshot:
         _demand_no_buffers(fields)
         self._class = type(message)
         self._names = _shared(tuple(fields))
-        self._values = _dumped(fields)
+        self._values = marshal.dumps(tuple(fields.values()), _MARSHAL_VERSION)
         self._fields_set = _shared(frozenset(message.__pydantic_fields_set__))
 
     @classmethod
@@ -75,7 +75,9 @@ class Snapshot:
             return False
         fields = message.__dict__
         try:
-            return tuple(fields) == self._names and _dumped(fields) == self._values
+            # Called for each message of each list that is put: no function's call more.
+            values = marshal.dumps(tuple(fields.values()), _MARSHAL_VERSION)
+            return values == self._values and tuple(fields) == self._names
         except ValueError:  # something that isn't plain any more
             return False
 
@@ -89,10 +91,6 @@ class Snapshot:
         _set(message, "__pydantic_extra__", {})
         _set(message, "__pydantic_private__", None)
         return message
-
-
-def _dumped(fields: dict[str, Any]) -> bytes:
-    return marshal.dumps(tuple(fields.values()), _MARSHAL_VERSION)
 
 
 def _demand_no_buffers(fields: dict[str, Any]) -> None:
