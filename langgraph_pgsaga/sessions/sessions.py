@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
@@ -38,7 +39,9 @@ from langgraph_pgsaga.tenants import (
     stored_scope,
 )
 from langgraph_pgsaga.threads import SessionStatus, ThreadId, session_id_of, thread_id_text
+from langgraph_pgsaga.work import Job, Periodic
 
+_log = logging.getLogger("langgraph_pgsaga.sessions")
 _STATEMENTS = load_statements("sessions")
 _MOST_PER_PAGE = 10_000
 
@@ -248,6 +251,46 @@ class Sessions:
         checked_integer("batch", batch, least=1, most=_MOST_PER_PAGE)
         sweep = Sweep(self.db, stored_scope(self._scope), scoped(policies), batch, on_progress)
         return await (sweep.count() if dry_run else sweep.run())
+
+    def job(
+        self,
+        policies: Sequence[RetentionPolicy] = (),
+        *,
+        every_seconds: float = 3600.0,
+        batch: int = 100,
+        name: str | None = None,
+    ) -> Job:
+        """A job for a Worker: `sweep(policies)` again and again, in one process at a time.
+
+        Workers that have it under one name share it, whatever their policies are: so those with
+        other policies give it another name. How many it swept stands in the log.
+
+        Args:
+            policies: as of `sweep`.
+            every_seconds: how long after a sweep the next one begins.
+            batch: as of `sweep`.
+            name: in the log and in `agent_jobs`; None is "sweep", with the tenant's name if there
+                is one.
+
+        Raises:
+            InvalidArgumentError: two policies for one agent type, or another argument.
+        """
+        scopes = scoped(policies)
+        checked_integer("batch", batch, least=1, most=_MOST_PER_PAGE)
+        tenant_id = stored_scope(self._scope)
+        of = {None: " all tenants", "": ""}.get(tenant_id, f" {tenant_id}")
+
+        async def work() -> SweepResult:
+            done = await Sweep(self.db, tenant_id, scopes, batch, None).run()
+            _log.info("swept: %s", done)
+            return done
+
+        return Periodic(
+            name=f"sweep{of}" if name is None else name,
+            every_seconds=every_seconds,
+            work=work,
+            tenant_id=tenant_id or "",
+        )
 
     def _session_id(self, thread_id: str) -> UUID:
         return session_id_of(thread_id, single_tenant(self._scope))

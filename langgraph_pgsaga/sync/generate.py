@@ -258,13 +258,14 @@ def _import_line(found: Import) -> str:
 
 def _formatted(text: str) -> str:
     """As ruff, with the settings of the repository, leaves it."""
+    # For a name that is relative, ruff looks for no settings.
+    name = f"--stdin-filename={_HERE / 'made.py'}"
     for command in (["check", "--select=I", "--fix"], ["format"]):
         text = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--quiet", "--stdin-filename=made.py", "-"],
+            [sys.executable, "-m", "ruff", *command, "--quiet", name, "-"],
             input=text,
             capture_output=True,
             check=True,
-            cwd=_HERE,
             encoding="utf-8",
         ).stdout
     return text

@@ -136,12 +136,7 @@ class Messages:
             InvalidArgumentError: an argument that can't be used.
         """
         return self.db.portal.call(
-            self._async.search,
-            text,
-            user_id=user_id,
-            thread_id=thread_id,
-            order=order,
-            limit=limit,
+            self._async.search, text, user_id=user_id, thread_id=thread_id, order=order, limit=limit
         )
 
     def tree(self, thread_id: ThreadId) -> MessageTree:

@@ -19,6 +19,7 @@ from langgraph_pgsaga.sessions import (
 from langgraph_pgsaga.sessions import Sessions as AsyncSessions
 from langgraph_pgsaga.tenants import TenantScope
 from langgraph_pgsaga.threads import SessionStatus, ThreadId
+from langgraph_pgsaga.work import Job
 
 
 class Sessions:
@@ -181,9 +182,30 @@ class Sessions:
             InvalidArgumentError: two policies for one agent type.
         """
         return self.db.portal.call(
-            self._async.sweep,
-            policies,
-            batch=batch,
-            dry_run=dry_run,
-            on_progress=on_progress,
+            self._async.sweep, policies, batch=batch, dry_run=dry_run, on_progress=on_progress
         )
+
+    def job(
+        self,
+        policies: Sequence[RetentionPolicy] = (),
+        *,
+        every_seconds: float = 3600.0,
+        batch: int = 100,
+        name: str | None = None,
+    ) -> Job:
+        """A job for a Worker: `sweep(policies)` again and again, in one process at a time.
+
+        Workers that have it under one name share it, whatever their policies are: so those with
+        other policies give it another name. How many it swept stands in the log.
+
+        Args:
+            policies: as of `sweep`.
+            every_seconds: how long after a sweep the next one begins.
+            batch: as of `sweep`.
+            name: in the log and in `agent_jobs`; None is "sweep", with the tenant's name if there
+                is one.
+
+        Raises:
+            InvalidArgumentError: two policies for one agent type, or another argument.
+        """
+        return self._async.job(policies, every_seconds=every_seconds, batch=batch, name=name)

@@ -14,7 +14,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
 
-from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
 )
@@ -23,7 +23,9 @@ from langgraph_pgsaga.sessions import (
     Sessions,
     SweepResult,
 )
+from langgraph_pgsaga.tenants import ALL
 from langgraph_pgsaga.threads import session_id_of
+from langgraph_pgsaga.work import Worker
 from tests._limits import HANG_SECONDS
 from tests.conftest import execute as execute_on
 from tests.db._idle_threads import HOUR, chat, config_of, count, execute, listed, make_idle, say
@@ -333,3 +335,40 @@ async def test_a_message_that_a_sweep_took_away_is_stored_again(
     await graph.aupdate_state(config, {"messages": [aside]})
     found = await chat(PostgresSaver(saver.db)).aget_state(config)
     assert found.values["messages"] == [aside]
+
+
+# As a job of a worker
+
+
+async def test_a_worker_sweeps_again_and_again(dsn: str, saver: PostgresSaver) -> None:
+    """What is due to go goes, by one of the workers, and again once every_seconds are over."""
+    sessions = Sessions(saver.db)
+    job = sessions.job([RetentionPolicy(max_idle=HOUR)], every_seconds=60)
+    async with Worker(saver.db, job), Worker(saver.db, job):
+        for thread_id in ("first", "second"):
+            await say(saver, thread_id, "hello")
+            await make_idle(sessions, thread_id, 2 * HOUR)
+            await execute(sessions, "update agent_jobs set due_at = now()")
+            async with asyncio.timeout(HANG_SECONDS):
+                while await sessions.get(thread_id) is not None:
+                    await asyncio.sleep(0.01)
+
+
+async def test_each_scope_has_a_sweep_of_its_own(dsn: str) -> None:
+    """One worker may have those of several tenants and of all; a name may be given."""
+    async with Database(dsn) as db:
+        jobs = [Sessions(db, tenant=tenant).job() for tenant in (None, "acme", ALL)]
+        jobs.append(Sessions(db).job(name="mine"))
+        assert [job.name for job in jobs] == ["sweep", "sweep acme", "sweep all tenants", "mine"]
+        async with Worker(db, *jobs):
+            found = "select count(*) from agent_jobs where finished_at is not null"
+            async with asyncio.timeout(HANG_SECONDS), db.transaction() as conn:
+                while await conn.fetchval(found) < 4:
+                    await asyncio.sleep(0.01)
+
+
+async def test_a_job_s_policies_are_checked_when_it_is_made(dsn: str) -> None:
+    """Not in a worker's log."""
+    async with Database(dsn) as db:
+        with pytest.raises(InvalidArgumentError, match="same agent type"):
+            Sessions(db).job([RetentionPolicy(), RetentionPolicy()])

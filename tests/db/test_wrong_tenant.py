@@ -28,6 +28,7 @@ from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, SessionStatus
 from langgraph_pgsaga.takeover import ReadThroughSaver
+from langgraph_pgsaga.work import Periodic
 from tests import _cli as shops
 from tests.conftest import execute
 from tests.db._puts import checkpoint_of, config_of, put
@@ -58,7 +59,7 @@ _OF_SAVERS = {
     "list", "prune", "copy_thread", "delete_thread", "delete_for_runs", "put", "put_writes",
     "get_tuple", "get_delta_channel_history",
 }  # fmt: skip
-_OF_SESSIONS = {"create", "get", "update", "set_status", "delete", "list", "sweep"}
+_OF_SESSIONS = {"create", "get", "update", "set_status", "delete", "list", "sweep", "job"}
 _OF_MESSAGES = {"conversation", "rows", "children_of", "search", "tree", "export"}
 _OF_TIMETRAVEL = {
     "at", "branches", "compare", "fork", "get_state", "list_states", "name_checkpoint", "replay",
@@ -257,6 +258,8 @@ def finished(answer: Any) -> Any:
         return asyncio.run(listed(answer))
     if isinstance(answer, Awaitable):
         return asyncio.run(awaited(answer))
+    if isinstance(answer, Periodic):
+        return asyncio.run(awaited(answer.work()))
     if isinstance(answer, LeaseBlock):
         with answer:
             return None
