@@ -20,10 +20,17 @@ NEEDED = {
     ("table", "agent_messages"): _ALL,
     ("table", "agent_workers"): _ALL,
     ("table", "agent_jobs"): ("select", "insert", "update"),
+    ("table", "agent_events"): ("select", "insert"),
+    ("table", "event_eras"): ("select", "insert"),
+    ("table", "event_guards"): ("select",),
+    ("table", "event_snapshots"): ("select", "insert", "update"),
     ("table", "pgsaga_migrations"): ("select",),
     ("function", "pgsaga_after"): ("execute",),
-    ("function", "pgsaga_now"): ("execute",),
+    ("function", "pgsaga_append_is_allowed"): ("execute",),
+    ("function", "pgsaga_event_matches"): ("execute",),
+    ("function", "pgsaga_guard_events"): ("execute",),
     ("function", "pgsaga_message_words"): ("execute",),
+    ("function", "pgsaga_now"): ("execute",),
 }
 WRITING = {"insert", "update", "delete"}
 

@@ -20,6 +20,11 @@
     │   ├── ThreadDivergedError       here and there it went on, each its own way
     │   ├── TakeoverMismatchError     a checkpoint isn't what the other saver has
     │   └── UnreadableThreadError     the other saver can't read it
+    ├── EventError                    events weren't appended, or can't be read
+    │   ├── VersionConflictError      the aggregate has another version than expected
+    │   ├── EventIdConflictError      another event, or other content, has the id
+    │   ├── ConditionFailedError      an event came that the condition speaks of
+    │   └── AmbiguousAggregateError   an id without a type, and several types have it
     ├── BindingError                  a statement got other values than its header names
     ├── TooManyRowsError              a statement for one row gave several
     ├── ClosedError                   the database object was closed
@@ -62,6 +67,13 @@ never hold a password or a payload. Every error can be pickled.
 
 from langgraph_pgsaga.errors.copies import copy_of
 from langgraph_pgsaga.errors.embedded import EmbeddedServerError
+from langgraph_pgsaga.errors.events import (
+    AmbiguousAggregateError,
+    ConditionFailedError,
+    EventError,
+    EventIdConflictError,
+    VersionConflictError,
+)
 from langgraph_pgsaga.errors.migrations import (
     ChangedMigrationError,
     MigrationError,
@@ -131,6 +143,7 @@ from langgraph_pgsaga.errors.work import (
 )
 
 __all__ = [
+    "AmbiguousAggregateError",
     "AuthenticationError",
     "BindingError",
     "BlockedTypeError",
@@ -140,12 +153,15 @@ __all__ = [
     "CheckpointDeletedError",
     "ClaimLostError",
     "ClosedError",
+    "ConditionFailedError",
     "ConnectionSetupError",
     "CopyError",
     "CorruptSessionError",
     "CorruptValueError",
     "EmbeddedServerError",
     "EncryptedValueError",
+    "EventError",
+    "EventIdConflictError",
     "InvalidArgumentError",
     "InvalidCursorError",
     "LeaseError",
@@ -185,6 +201,7 @@ __all__ = [
     "UnloadableValueError",
     "UnreadableThreadError",
     "UnstorableValueError",
+    "VersionConflictError",
     "WorkerRunningError",
     "copy_of",
 ]

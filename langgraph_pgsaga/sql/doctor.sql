@@ -100,7 +100,7 @@ select
 -- columns: kind text, name text, definition text
 -- shard: all, on the server that is asked
 with home as materialized (
-  select n.oid as id, quote_ident(n.nspname::text) || '.' as prefix
+  select n.oid as id, n.nspname::text as name, quote_ident(n.nspname::text) || '.' as prefix
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where c.oid = to_regclass($1::text)
@@ -208,7 +208,17 @@ objects (kind, name, definition) as (
   union all
   select 'text', t.name, t.source
   from (
-    select f.name, pg_get_functiondef(f.oid) as source from functions f
+    -- Where it finds the tables isn't what it does.
+    select
+      f.name,
+      replace(
+        pg_get_functiondef(f.oid),
+        pg_catalog.format(
+          ' SET search_path TO %L, %L', (select h.name from home h), 'pg_temp'
+        ),
+        ' SET search_path TO its schema'
+      ) as source
+    from functions f
     union all
     select r.name, pg_get_viewdef(r.id) from relations r where r.relkind in ('v', 'm')
   ) t

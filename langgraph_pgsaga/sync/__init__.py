@@ -13,14 +13,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from langgraph_pgsaga.sync.events import EventStore
     from langgraph_pgsaga.sync.messages import Messages
     from langgraph_pgsaga.sync.sessions import Sessions
 
-__all__ = ["Messages", "Sessions"]
+__all__ = ["EventStore", "Messages", "Sessions"]
 
 if not TYPE_CHECKING:
     # Who wants one system doesn't load the others.
-    _MODULES = {"Messages": "messages", "Sessions": "sessions"}
+    _MODULES = {"EventStore": "events", "Messages": "messages", "Sessions": "sessions"}
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 # A line for each room: its classes that sync callers have, too.
 CLASSES = {
+    "langgraph_pgsaga.events": ["EventStore"],
     "langgraph_pgsaga.messages": ["Messages"],
     "langgraph_pgsaga.sessions": ["Sessions"],
 }
@@ -113,7 +114,8 @@ def _class(cls: type, room: str) -> tuple[ast.ClassDef, set[Import]]:
         decorator_list=[],
         body=[_text(told.replace("\n    \n", "\n\n") + "\n    "), *made],
     )
-    imports = set(_imports(made, tree, room)) | {(room, name, f"Async{name}")}
+    own: Import = (room, name, None)  # of which the class itself takes the place
+    imports = {*_imports(made, tree, room), (room, name, f"Async{name}")} - {own}
     return ast.fix_missing_locations(made_class), imports
 
 
@@ -141,6 +143,9 @@ def _method(method: Method, cls: str) -> ast.FunctionDef:
         return made
     target = _attribute("self", "_async", method.name)
     decorators = [ast.unparse(decorator) for decorator in method.decorator_list]
+    if decorators == ["classmethod"] and ast.unparse(method.returns or made) == cls:
+        made.body += _other_constructor(made, cls)
+        return made
     if decorators == ["property"]:
         answer: ast.expr = target
     elif decorators:
@@ -173,6 +178,16 @@ def _constructor(method: Method, args: ast.arguments, cls: str) -> Iterator[ast.
     for name in shown:
         value = _attribute("self", "_async", name)
         yield ast.Assign([_attribute("self", name)], value, lineno=0)
+
+
+def _other_constructor(made: ast.FunctionDef, cls: str) -> Iterator[ast.stmt]:
+    """Makes the object around what the async class's constructor of that name makes."""
+    empty = ast.Call(_attribute("cls", "__new__"), [ast.Name("cls")], [])
+    inside = _call(_attribute(f"Async{cls}", made.name), made.args)
+    yield ast.Assign([ast.Name("made")], empty, lineno=0)
+    yield ast.Assign([_attribute("made", "_async")], inside, lineno=0)
+    yield ast.Assign([_attribute("made", "db")], _attribute("made", "_async", "db"), lineno=0)
+    yield ast.Return(ast.Name("made"))
 
 
 def _items_of(method: Method) -> ast.expr | None:

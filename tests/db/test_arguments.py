@@ -21,6 +21,15 @@ from langgraph_pgsaga.database import migrate, migration_status, pending_sql, ta
 from langgraph_pgsaga.distribution import distribute, distribution_sql
 from langgraph_pgsaga.doctor import diagnose
 from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.events import (
+    AgentEvent,
+    Aggregate,
+    Condition,
+    EventStore,
+    Upcaster,
+    event_node,
+    recorded,
+)
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, SessionStatus
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
@@ -87,9 +96,11 @@ async def _listed(answer: AsyncIterator[Any]) -> list[Any]:
 def methods_of(owner: object, prefix: str) -> Iterator[tuple[str, Callable[..., Any]]]:
     """The public methods of an object's own class.
 
-    But those that end or start something, or run a function that they are given.
+    But those that end or start something, or run a function that they are given, and the one that
+    has no end.
     """
     left_out = {"close", "aclose", "setup", "asetup", "embedded", "from_conn_string", "call"}
+    left_out |= {"initialize", "subscribe"}
     for name in list(vars(type(owner))):  # a class that is copied gets a name more
         found = getattr(owner, name)
         if not name.startswith("_") and inspect.isroutine(found) and name not in left_out:
@@ -130,6 +141,8 @@ class World:
             (Messages(self.saver), "Messages"),
             (sync.Messages(self.saver), "sync.Messages"),
             (self.steps, "History"),
+            (EventStore(db), "EventStore"),
+            (sync.EventStore(db), "sync.EventStore"),
         ):
             yield from (self._target(*found) for found in methods_of(owner, prefix))
         for name in timetravel.__all__:
@@ -139,6 +152,10 @@ class World:
         yield self._target("import_threads", import_threads)
         for kind in (PostgresSaver, Sessions, sync.Sessions, Messages, sync.Messages):
             yield self._target(kind.__name__, kind)
+        for made in (EventStore, Condition, Aggregate, Upcaster):
+            yield self._target(made.__name__, made)
+        yield self._target("event_node", event_node)
+        yield self._target("recorded", recorded)
         yield self._target("ReadThroughSaver", ReadThroughSaver)
         yield self._target("RetentionPolicy", RetentionPolicy)
         yield self._target("Database", Database)
@@ -188,6 +205,26 @@ class World:
             "new": self.saver,
             "old": self.old,
             "dsn": "postgresql://nobody@/nowhere",
+            "store": EventStore(self.saver.db),
+            "events": [AgentEvent(event_type="noted")],
+            "event": AgentEvent(event_type="noted", aggregate_id="a", aggregate_type="desk"),
+            "event_id": "1",
+            "event_type": "noted",
+            "aggregate": Aggregate(
+                aggregate_type="desk", initial=dict, apply=lambda state, event: state
+            ),
+            "aggregate_id": "a",
+            "aggregate_type": "desk",
+            "snapshot_data": {},
+            "version": 1,
+            "schema_version": 1,
+            "condition": None if "append" in name else Condition(types=["noted"], tags=["t"]),
+            "types": ["noted"],
+            "tags": ["t"],
+            "initial": dict,
+            "apply": lambda state, event: state,
+            "upcast": lambda data: data,
+            "node": lambda state: {},
         }
 
 
@@ -226,7 +263,7 @@ def test_no_argument_fails_in_a_way_of_its_own(
 
 
 _SEQUENCES = {"channels", "types", "roles", "run_ids", "thread_ids", "policies", "allow", "writes"}
-_SEQUENCES |= {"extra_allowlist"}
+_SEQUENCES |= {"extra_allowlist", "events", "tags", "upcasters"}
 
 
 def test_a_lone_text_is_no_list(world: World) -> None:

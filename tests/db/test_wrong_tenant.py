@@ -23,8 +23,9 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.errors import EmptyInputError, InvalidUpdateError
 from typer.testing import CliRunner
 
-from langgraph_pgsaga import PgSagaError, PostgresSaver, cli, sync, takeover, timetravel
+from langgraph_pgsaga import Database, PgSagaError, PostgresSaver, cli, sync, takeover, timetravel
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock
+from langgraph_pgsaga.events import AgentEvent, Aggregate, Condition, EventStore
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, SessionStatus
 from langgraph_pgsaga.takeover import ReadThroughSaver
@@ -52,9 +53,11 @@ NOT_OF_THREADS = {
     "ReadThroughSaver.get_next_version",
     "ReadThroughSaver.with_allowlist",
     "ReadThroughSaver.call",
+    *(f"{room}EventStore.{name}" for room in ("", "sync.")
+      for name in ("from_conn_string", "initialize", "latest")),  # "latest" tells no event
     "timetravel.diff",  # of two dicts that the caller has
     "timetravel.aopen_errors",  # of a tuple that the caller has
-}
+}  # fmt: skip
 _OF_SAVERS = {
     "list", "prune", "copy_thread", "delete_thread", "delete_for_runs", "put", "put_writes",
     "get_tuple", "get_delta_channel_history",
@@ -84,6 +87,12 @@ OF_THREADS = {
     "timetravel.anamespaces",
     "takeover.import_threads",
 }  # fmt: skip
+_OF_EVENTS = {
+    "append", "append_event", "fold", "get_event", "get_events", "get_latest_snapshot", "guard",
+    "lag", "read_all", "read_matching", "save_snapshot", "subscribe",
+}  # fmt: skip
+OF_EVENTS = {f"{room}EventStore.{name}" for room in ("", "sync.") for name in _OF_EVENTS}
+OF_EVENTS |= {"events.event_node", "events.recorded"}
 # They give nothing of a thread, and change nothing of one, also to whose it is.
 _SAY_NOTHING = {
     "timetravel.anamespaces",
@@ -103,6 +112,8 @@ def public_names() -> set[str]:
         ("Messages", Messages),
         ("sync.Messages", sync.Messages),
         ("History", timetravel.History),
+        ("EventStore", EventStore),
+        ("sync.EventStore", sync.EventStore),
     ]
     found = {
         f"{prefix}.{name}"
@@ -115,12 +126,12 @@ def public_names() -> set[str]:
         for name in timetravel.__all__
         if inspect.isfunction(getattr(timetravel, name))
     }
-    return found | {"takeover.import_threads"}
+    return found | {"takeover.import_threads", "events.event_node", "events.recorded"}
 
 
 def test_everything_public_has_a_case() -> None:
     """A method or function that is new says here whether it is of threads."""
-    assert public_names() == OF_THREADS | NOT_OF_THREADS
+    assert public_names() == OF_THREADS | OF_EVENTS | NOT_OF_THREADS
     assert not OF_THREADS & NOT_OF_THREADS
 
 
@@ -308,6 +319,73 @@ def test_the_wrong_tenant_gets_and_changes_nothing(dsn: str, name: str) -> None:
             shown = f"{SECRET}: {error}" if "already" in str(error) else ""
         is_felt = any(mark in shown for mark in MARKS) or rows_of(dsn, "a") != before
         assert is_felt or name in _SAY_NOTHING
+
+
+@pytest.mark.parametrize("name", sorted(OF_EVENTS - {"events.event_node", "events.recorded"}))
+def test_the_wrong_tenant_gets_and_changes_no_event(dsn: str, name: str) -> None:
+    """As with threads: "b" calls everything with the ids of "a"'s events, and then "a" does."""
+    with Database(dsn) as db:
+        of_a = sync.EventStore(db, tenant="a")
+        event = AgentEvent(event_type="said", event_data={"said": SECRET}, tags=["t"])
+        [event] = of_a.append("t", [event], aggregate_type="desk")
+        of_a.save_snapshot("t", "desk", {"said": SECRET}, 1)
+
+        def rows() -> list[Any]:
+            tables = ("agent_events", "event_snapshots", "event_guards")
+            asked = "select r::text from {} r where tenant_id = 'a' order by 1"
+            return [tuple(map(tuple, fetch(dsn, asked.format(table)))) for table in tables]
+
+        before = rows()
+        shown = _event_call(db, name, "b", event)
+        assert SECRET not in shown
+        assert rows() == before
+        shown = _event_call(db, name, "a", event)
+        assert SECRET in shown or "events=1" in shown or rows() != before
+
+
+def _event_call(db: Database, name: str, tenant: str, event: AgentEvent) -> str:
+    """What a tenant gets of it."""
+    prefix, _, method = name.rpartition(".")
+    kind: Any = sync.EventStore if prefix == "sync.EventStore" else EventStore
+    store = kind(db, tenant=tenant)
+    is_own = tenant == "a"
+    more = AgentEvent(
+        event_id="more",
+        event_type="said",
+        aggregate_id="t",
+        aggregate_type="desk",
+        event_data={"said": SECRET if is_own else "b"},
+    )
+    aggregate: Aggregate[Any] = Aggregate(
+        aggregate_type="desk", initial=dict, apply=lambda state, event: event.event_data
+    )
+    arguments: dict[str, tuple[Any, ...]] = {
+        "append": ("t", [more]),
+        "append_event": (more,),
+        "fold": (aggregate, "t"),
+        "get_event": (event.event_id,),
+        "get_events": ("t",),
+        "get_latest_snapshot": ("t",),
+        "guard": (["said"],),
+        "read_matching": (Condition(types=["said"], tags=["t"]),),
+        "save_snapshot": ("t", "desk", {}, 1),
+    }
+    named = {"aggregate_type": "desk"} if method == "append" else {}
+    answer = getattr(store, method)(*arguments.get(method, ()), **named)
+    if method != "subscribe":
+        return repr(finished(answer))
+    ended = EventStore(db, tenant=tenant)
+    finished(ended.append("end", [AgentEvent(event_type="end")], aggregate_type="desk"))
+    if isinstance(answer, AsyncIterator):
+        return repr(asyncio.run(_first(answer)))
+    return repr(next(answer))
+
+
+async def _first(answer: Any) -> Any:
+    try:
+        return await anext(answer)
+    finally:
+        await answer.aclose()
 
 
 def test_the_namespaces_of_another_tenants_thread_are_none(sync_saver: PostgresSaver) -> None:

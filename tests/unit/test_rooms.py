@@ -25,7 +25,7 @@ LEVELS: list[set[str]] = [
     {"embedded", "serde"},
     {"database"},
     {"distribution", "work"},
-    {"checkpoint"},
+    {"checkpoint", "events"},
     {"messages", "sessions", "takeover", "timetravel"},
     {"doctor", "sync"},
     {"cli"},

@@ -39,6 +39,10 @@ class Shelf:
         self.width = width
         self._closed: list[str] = []
 
+    @classmethod
+    def of_width(cls, width: int) -> Shelf:
+        return cls(Database(portal=None), width=width)
+
     @property
     def label(self) -> str:
         """What stands on it."""
@@ -136,7 +140,8 @@ def signatures(cls: type) -> dict[str, inspect.Signature]:
         if not name.startswith("_") or name == "__init__":
             whole = inspect.signature(method)
             kept = [param for param in whole.parameters.values() if param.name != "conn"]
-            found[name] = whole.replace(parameters=kept)
+            given = str(whole.return_annotation).replace("AsyncIterator[", "Iterator[")
+            found[name] = whole.replace(parameters=kept, return_annotation=given)
     return found
 
 
@@ -150,9 +155,10 @@ def test_no_docstring_speaks_of_what_sync_callers_lack() -> None:
 
 def test_the_front_gives_its_classes_and_no_more() -> None:
     """The README names them. A name that isn't there is an AttributeError, as with any module."""
-    assert sync.__all__ == sorted(name for names in generate.CLASSES.values() for name in names)
+    assert sync.__all__ == sorted(name for every in generate.CLASSES.values() for name in every)
     readme = (Path(generate.__file__).parents[2] / "README.md").read_text("utf-8")
-    told = " and ".join(f"`{name}`" for name in sync.__all__)
+    *names, last = [f"`{name}`" for name in sync.__all__]
+    told = f"{', '.join(names)} and {last}"
     assert f"All else is async; {told} are in `langgraph_pgsaga.sync`, too." in readme
     with pytest.raises(AttributeError, match="Nothing"):
         sync.Nothing  # type: ignore[attr-defined]  # noqa: B018
@@ -169,6 +175,8 @@ def test_a_class_is_generated(sample: Any, portal: Portal) -> None:
     assert list(shelf.things(3)) == [0, 1, 2]
     assert list(shelf.things()) == list(range(9))
     assert shelf._async._closed == ["cleared", "closed", "closed"]
+    other = names["Shelf"].of_width(5)
+    assert (type(other), other.label) == (names["Shelf"], "5 wide")
     assert "conn" not in text
     assert "transaction" not in text
     assert "_secret" not in text

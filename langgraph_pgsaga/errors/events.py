@@ -1,0 +1,75 @@
+"""Events: what can't be appended, and what can't be told apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from langgraph_pgsaga.errors.root import PgSagaError
+
+
+@dataclass(kw_only=True, eq=False)
+class EventError(PgSagaError):
+    """Events weren't appended, or can't be read. Nothing was stored."""
+
+
+@dataclass(kw_only=True, eq=False)
+class VersionConflictError(EventError):
+    """The aggregate isn't at the version that was expected: somebody else appended, or nobody.
+
+    `expected` is a version, or "any", "none" or "exists"; `actual` is 0 where there are no events.
+    """
+
+    aggregate_type: str
+    aggregate_id: str
+    expected: int | str
+    actual: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.aggregate_type} {self.aggregate_id!r} is at version {self.actual}, and "
+            f"expected was {self.expected}. Read its events again, decide anew, and append with "
+            "the version that it then has"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class EventIdConflictError(EventError):
+    """An event of this id is stored already, and it isn't the one to be appended."""
+
+    event_id: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"event {self.event_id!r} is stored already, {self.problem}. An id is an event's for "
+            "ever: append the same events again, or give new ones ids of their own"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class ConditionFailedError(EventError):
+    """An event that the condition speaks of came after the position that was decided at."""
+
+    types: tuple[str, ...]
+    tags: tuple[str, ...]
+    after: int
+
+    def __str__(self) -> str:
+        return (
+            f"after position {self.after} came an event of one of the types {self.types} with the "
+            f"tags {self.tags}. Read what matches again (read_matching), and decide anew"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class AmbiguousAggregateError(EventError):
+    """An id without a type, and aggregates of several types have it."""
+
+    aggregate_id: str
+    aggregate_types: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.aggregate_id!r} is the id of aggregates of several types: "
+            f"{self.aggregate_types}. Pass aggregate_type="
+        )

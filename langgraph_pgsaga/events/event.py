@@ -1,0 +1,107 @@
+"""AgentEvent: what happened, and EventType: what kind of thing that is."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, ClassVar
+from uuid import UUID
+
+from langgraph_pgsaga.events.place import EventPlace
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """A kind of event. Your own are made as these: `REFUND_PAID = EventType("refund_paid")`."""
+
+    value: str
+
+    SESSION_CREATED: ClassVar[EventType]
+    MESSAGE_RECEIVED: ClassVar[EventType]
+    TOOL_EXECUTED: ClassVar[EventType]
+    STATE_UPDATED: ClassVar[EventType]
+    AGENT_ASSIGNED: ClassVar[EventType]
+    WORKFLOW_STARTED: ClassVar[EventType]
+    COORDINATION_UPDATED: ClassVar[EventType]
+    ERROR_OCCURRED: ClassVar[EventType]
+
+    def __str__(self) -> str:
+        return self.value
+
+
+for _name in (
+    *("session_created", "message_received", "tool_executed", "state_updated"),
+    *("agent_assigned", "workflow_started", "coordination_updated", "error_occurred"),
+):
+    setattr(EventType, _name.upper(), EventType(_name))
+
+event_type_of = lru_cache(maxsize=4096)(EventType)
+
+
+def new_event_id() -> str:
+    """A UUID (version 7) as text: later ones come last, so that an index grows at its end."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = bytearray(milliseconds.to_bytes(6, "big") + os.urandom(10))
+    number[6] = number[6] & 0x0F | 0x70
+    number[8] = number[8] & 0x3F | 0x80
+    return str(UUID(bytes=bytes(number)))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentEvent:
+    """Something that happened, as one event of an aggregate.
+
+    To append one, its type and data are enough: `append` names the aggregate. `event_data` may be a
+    dict, a dataclass or a pydantic model; of an event that was read it is a dict.
+
+    What an event has once it is stored: its `version` in the aggregate (from 1), its `place` in
+    the log and when it was `recorded_at`. Before, these are None.
+
+    Args:
+        event_id: an id of yours makes an append that can be repeated, also by another process.
+        tags: what conditions and reads may ask for, such as "account:7".
+        schema_version: the form of `event_data`; older ones are brought up to date by upcasters.
+        correlation_id, causation_id: what it belongs to, and what brought it about. Within a run
+            of a graph, None becomes the thread's id, and the run's (without one the checkpoint's).
+        session_id, checkpoint_id: of the step that appended it.
+        timestamp: when it happened.
+    """
+
+    event_type: EventType | str
+    aggregate_id: str = ""
+    aggregate_type: str = ""
+    event_id: str = field(default_factory=new_event_id)
+    event_data: Any = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    timestamp: datetime = field(default_factory=_now)
+    version: int | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    tags: Sequence[str] = ()
+    schema_version: int = 1
+    session_id: UUID | None = None
+    checkpoint_id: str | None = None
+    place: EventPlace | None = None
+    recorded_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.event_type, str):
+            object.__setattr__(self, "event_type", event_type_of(self.event_type))
+
+    @property
+    def position(self) -> int | None:
+        """Its number in the log, unique in the database; the order of reading is `cursor`'s."""
+        return None if self.place is None else self.place.position
+
+    @property
+    def cursor(self) -> str | None:
+        """Where to go on behind it: `after=` of `read_all` and `subscribe`."""
+        return None if self.place is None else self.place.cursor()

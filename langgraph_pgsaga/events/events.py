@@ -1,0 +1,462 @@
+"""EventStore: the log of a tenant's events, and the aggregates that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Unpack
+from uuid import uuid4
+
+from langgraph_pgsaga import _json
+from langgraph_pgsaga._arguments import (
+    LARGEST_INTEGER,
+    checked_instance,
+    checked_integer,
+    checked_text,
+    checked_time,
+)
+from langgraph_pgsaga.database import Connection, Database, DatabaseOptions, load_statements
+from langgraph_pgsaga.errors import AmbiguousAggregateError
+from langgraph_pgsaga.events.appending import Append
+from langgraph_pgsaga.events.batch import ANY, Batch, Expected, stored_expected
+from langgraph_pgsaga.events.condition import (
+    Condition,
+    checked_name,
+    checked_tags,
+    checked_types,
+)
+from langgraph_pgsaga.events.data import encode_data
+from langgraph_pgsaga.events.event import AgentEvent, EventType
+from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
+from langgraph_pgsaga.events.place import EventPlace
+from langgraph_pgsaga.events.row import EventPage, Lag, Matching, Scan, event_of
+from langgraph_pgsaga.events.subscription import follow
+from langgraph_pgsaga.events.upcasting import Upcaster, Upcasters
+from langgraph_pgsaga.tenants import Tenants, checked_tenant
+from langgraph_pgsaga.work import RunContext
+
+_STATEMENTS = load_statements("events")
+_MOST_PER_PAGE = 10_000
+# How many rows one statement goes through, for however few that fit.
+_WINDOW = 10_000
+_STREAM_PAGE = 5_000
+_SUBSCRIBED_PAGE = 1_000
+_MOST_COUNTED = 10_000
+
+
+class EventStore:
+    """A tenant's events in a database: appended to aggregates, read by aggregate or as one log.
+
+    Methods with `conn` join that connection's transaction; without, they commit on their own, and
+    are repeated when the connection is lost: an append of the same event ids stores them once.
+
+    Args:
+        db: the database.
+        tenant: whose events they are. None is the tenant of the run that a call is part of, else
+            the Database's.
+        upcasters: bring event data of older forms up to date as it is read.
+
+    Raises:
+        MissingTenantError: from calls, where the Database requires a tenant and there is none.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        tenant: str | None = None,
+        upcasters: Iterable[Upcaster] = (),
+    ) -> None:
+        self.db = checked_instance("db", db, Database, "Pass a Database, such as saver.db")
+        self._tenant = None if tenant is None else checked_tenant("tenant", tenant)
+        self._tenants = Tenants(db.tenant, is_required=db.require_tenant)
+        self._upcasters = Upcasters(upcasters)
+        self._tenant_id()  # a store of no tenant is refused at once, where one is required
+
+    @classmethod
+    def from_conn_string(cls, dsn: str, **options: Unpack[DatabaseOptions]) -> EventStore:
+        """A store with a Database of its own, which takes the options: close `store.db` at the
+        end."""
+        return cls(Database(dsn, **options))
+
+    async def initialize(self) -> None:
+        """Makes or updates the tables, as `Database.setup` does."""
+        await self.db.asetup()
+
+    # Appending
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Iterable[AgentEvent],
+        *,
+        aggregate_type: str,
+        expected_version: Expected = ANY,
+        condition: Condition | None = None,
+        conn: Connection | None = None,
+    ) -> tuple[AgentEvent, ...]:
+        """Appends events to an aggregate, all or none, and returns them as they are stored.
+
+        Events whose ids are stored already, with the same content (type, data, schema version,
+        metadata, tags), are returned as they were stored then, and nothing is added, whatever was
+        expected.
+
+        Args:
+            events: 1 to 10,000.
+            expected_version: the version that the aggregate has before: of its last event, 0
+                for none; or ANY, NONE or EXISTS. With ANY it is appended after whatever is there,
+                for up to 30 s.
+            condition: no event that matches it may have come after its position.
+            conn: of a transaction that it joins, and leaves usable where it is refused.
+
+        Raises:
+            VersionConflictError: the aggregate has another version.
+            ConditionFailedError: an event came that matches the condition.
+            EventIdConflictError: one of the ids is stored with other content.
+            InvalidArgumentError, UnstorableValueError: what can't be stored.
+        """
+        stored_expected(expected_version)
+        if condition is not None:
+            checked_instance(
+                "condition", condition, Condition, "Pass Condition(types=..., tags=...)"
+            )
+        batch = Batch.of(self._tenant_id(), aggregate_id, aggregate_type, events, expected_version)
+        return await Append(self.db, batch, expected_version, condition, conn).run()
+
+    async def append_event(
+        self, event: AgentEvent, *, conn: Connection | None = None
+    ) -> AgentEvent:
+        """Appends one event to the aggregate that it names, and returns it as it is stored.
+
+        With a `version` of n it is refused where the aggregate isn't at n - 1. Else as `append`.
+        """
+        checked_instance("event", event, AgentEvent, "Pass AgentEvent(event_type=..., ...)")
+        expected: Expected = ANY
+        if event.version is not None:
+            expected = checked_integer("version", event.version, least=1) - 1
+        [stored] = await self.append(
+            event.aggregate_id,
+            [event],
+            aggregate_type=event.aggregate_type,
+            expected_version=expected,
+            conn=conn,
+        )
+        return stored
+
+    async def guard(self, types: Iterable[EventType | str]) -> None:
+        """Declares types of events that conditions may ask for; for good, and for every process.
+
+        Who appends such an event waits for those who append one of the same type with a tag of
+        the same, to the end of their transaction. For types that are declared already nothing is
+        done; for others appends are waited for that are under way, and held up for that long, by
+        a role that may lock the table, such as its owner.
+        """
+        names = checked_types("types", types)
+        named = {"tenant_id": self._tenant_id(), "types": names}
+        rows = await self.db.fetch(_STATEMENTS["list_guards"].bind(**named))
+        if set(names) - {row["event_type"] for row in rows}:
+            await self.db.fetch(_STATEMENTS["guard_events"].bind(**named))
+
+    # Reading
+
+    async def get_events(
+        self,
+        aggregate_id: str,
+        from_version: int = 0,
+        *,
+        aggregate_type: str | None = None,
+        to_version: int | None = None,
+        conn: Connection | None = None,
+    ) -> list[AgentEvent]:
+        """An aggregate's events above `from_version`, up to `to_version`, in order.
+
+        Raises:
+            AmbiguousAggregateError: without `aggregate_type`, aggregates of several types have
+                the id.
+        """
+        checked_name("aggregate_id", aggregate_id)
+        version = checked_integer("from_version", from_version, least=0)
+        last = LARGEST_INTEGER if to_version is None else checked_integer("to_version", to_version)
+        if aggregate_type is None:
+            aggregate_type = await self._type_of(aggregate_id, conn)
+        else:
+            checked_name("aggregate_type", aggregate_type)
+        found: list[AgentEvent] = []
+        while aggregate_type is not None:
+            statement = _STATEMENTS["select_stream"].bind(
+                tenant_id=self._tenant_id(),
+                aggregate_id=aggregate_id,
+                aggregate_type=aggregate_type,
+                from_version=version,
+                to_version=last,
+                page=_STREAM_PAGE,
+            )
+            rows = await self.db.fetch(statement, conn=conn)
+            found += [event_of(row, self._upcasters) for row in rows]
+            if len(rows) < _STREAM_PAGE:
+                break
+            version = rows[-1]["version"]
+        return found
+
+    async def get_event(self, event_id: str) -> AgentEvent | None:
+        """The event of an id, or None where there is none."""
+        statement = _STATEMENTS["get_event"].bind(
+            tenant_id=self._tenant_id(), event_id=checked_name("event_id", event_id)
+        )
+        row = await self.db.fetch_one(statement)
+        return None if row is None else event_of(row, self._upcasters)
+
+    async def read_all(
+        self,
+        *,
+        after: str | None = None,
+        types: Sequence[EventType | str] | None = None,
+        tags: Sequence[str] | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 1000,
+    ) -> EventPage:
+        """A page of the events that all of the given fit, in the order that all readers see.
+
+        Whatever was read, nothing comes in front of it later: events are read once every
+        transaction that began before theirs has ended.
+
+        Args:
+            after: the `next_cursor` of the page before, or an event's `cursor`.
+            types: of one of these.
+            tags: with all of these.
+            since: whose timestamp is then or later.
+            until: whose timestamp is before then.
+            limit: events per page, at most 10,000.
+
+        Raises:
+            InvalidCursorError: `after` isn't a cursor of events.
+        """
+        checked_integer("limit", limit, least=1, most=_MOST_PER_PAGE)
+        narrowed: dict[str, Any] = {
+            "correlation_id": checked_text("correlation_id", correlation_id),
+            "causation_id": checked_text("causation_id", causation_id),
+            "since": checked_time("since", since),
+            "until": checked_time("until", until),
+        }
+        asked: dict[str, Any] = _asked(types, tags)
+        place = EventPlace.of_cursor(after)
+        if asked["tags"] or any(given is not None for given in narrowed.values()):
+            scan = await self._scan("read_narrowed", place, **asked, **narrowed, page=limit)
+            return _page(scan.events, scan)
+        found: list[AgentEvent] = []
+        while True:
+            page = limit - len(found)
+            scan = await self._scan("read_page", place, **asked, page=page, window_rows=_WINDOW)
+            found += scan.events
+            place = scan.reached
+            if scan.is_end or len(found) == limit:
+                return _page(tuple(found), scan)
+
+    async def read_matching(
+        self, condition: Condition, *, conn: Connection | None = None
+    ) -> Matching:
+        """What a decision is made from: the events that match a condition, after its position.
+
+        All that are committed are there, also those that `read_all` doesn't show yet. Then append
+        with `Condition(types=..., tags=..., after=found.position)`.
+        """
+        checked_instance("condition", condition, Condition, "Pass Condition(types=..., tags=...)")
+        statement = _STATEMENTS["read_matching"].bind(
+            tenant_id=self._tenant_id(),
+            types=condition.type_names,
+            tags=condition.tags,
+            after_position=condition.after,
+        )
+        rows = await self.db.fetch(statement, conn=conn)
+        events = tuple(event_of(row, self._upcasters) for row in rows)
+        position = rows[-1]["position"] if rows else condition.after
+        return Matching(events=events, position=position)
+
+    async def subscribe(
+        self,
+        *,
+        after: str | None = None,
+        types: Sequence[EventType | str] | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> AsyncIterator[AgentEvent]:
+        """Every event after a cursor (None: from the first on), as it comes, without an end.
+
+        Each once, in the order of `read_all`. Where it was isn't stored: go on from the last
+        event's `cursor`. Where nothing comes it looks less and less often, to once a second. An
+        open transaction that began to write before holds events back, those of other databases
+        of the server, too; the log then says which, and so does `lag`.
+
+        Args:
+            types, tags: as in `read_all`.
+        """
+        asked = _asked(types, tags)
+        place = EventPlace.of_cursor(after)
+        tenant_id = self._tenant_id()
+
+        async def read(place: EventPlace) -> Scan:
+            asking = {**asked, "page": _SUBSCRIBED_PAGE, "window_rows": _WINDOW}
+            return await self._scan("read_page", place, tenant_id=tenant_id, **asking)
+
+        async def lag(place: EventPlace) -> Lag:
+            return await self._lag(place, tenant_id)
+
+        async for event in follow(read, lag, place):
+            yield event
+
+    async def latest(self) -> str:
+        """The cursor of now: behind it comes what `read_all` doesn't show yet."""
+        row = await self.db.fetch_one(_STATEMENTS["get_horizon"].bind())
+        assert row is not None, "a migration makes the first era"
+        return EventPlace(row["era"], row["tx"], 0).cursor()
+
+    async def lag(self, after: str | None = None) -> Lag:
+        """How far a reader is behind who has read up to a cursor, and who holds it up."""
+        return await self._lag(EventPlace.of_cursor(after), self._tenant_id())
+
+    # Snapshots
+
+    async def save_snapshot(
+        self,
+        aggregate_id: str,
+        aggregate_type: str,
+        snapshot_data: Any,
+        version: int,
+        *,
+        schema_version: int = 1,
+        conn: Connection | None = None,
+    ) -> None:
+        """Stores what an aggregate's events up to a version add up to; again replaces it.
+
+        `snapshot_data` is a dict, a dataclass or a pydantic model.
+        """
+        statement = _STATEMENTS["save_snapshot"].bind(
+            tenant_id=self._tenant_id(),
+            aggregate_id=checked_name("aggregate_id", aggregate_id),
+            aggregate_type=checked_name("aggregate_type", aggregate_type),
+            version=checked_integer("version", version, least=1),
+            snapshot_id=uuid4(),
+            schema_version=checked_integer("schema_version", schema_version, least=1),
+            snapshot_data=encode_data(snapshot_data, "snapshot_data"),
+        )
+        await self.db.fetch(statement, conn=conn)
+
+    async def get_latest_snapshot(
+        self,
+        aggregate_id: str,
+        *,
+        aggregate_type: str | None = None,
+        schema_version: int | None = None,
+    ) -> dict[str, Any] | None:
+        """`{"snapshot_data": ..., "version": ...}` of the greatest version, or None.
+
+        Raises:
+            AmbiguousAggregateError: without `aggregate_type`, there are some of several types.
+        """
+        return await self._snapshot(aggregate_id, aggregate_type, schema_version, LARGEST_INTEGER)
+
+    async def fold(
+        self, aggregate: Aggregate[StateT], aggregate_id: str, *, to_version: int | None = None
+    ) -> Folded[StateT]:
+        """What an aggregate's events add up to, from the latest snapshot on; stores one as due."""
+        checked_instance("aggregate", aggregate, Aggregate, "Pass Aggregate(aggregate_type=...)")
+        last = LARGEST_INTEGER if to_version is None else checked_integer("to_version", to_version)
+        kind, form = aggregate.aggregate_type, aggregate.schema_version
+        snapshot = await self._snapshot(aggregate_id, kind, form, last)
+        state, version = aggregate.initial(), 0
+        if snapshot is not None:
+            state, version = aggregate.load(snapshot["snapshot_data"]), snapshot["version"]
+        events = await self.get_events(
+            aggregate_id, version, aggregate_type=kind, to_version=to_version
+        )
+        for event in events:
+            state = aggregate.apply(state, event)
+        version += len(events)
+        if aggregate.snapshot_every is not None and len(events) >= aggregate.snapshot_every:
+            data = aggregate.dump(state)
+            await self.save_snapshot(aggregate_id, kind, data, version, schema_version=form)
+        return Folded(state=state, version=version)
+
+    # Inside
+
+    def _tenant_id(self) -> str:
+        """The tenant of a call."""
+        if self._tenant is not None:
+            return self._tenants.of_call(self._tenant)
+        run = RunContext.current()
+        if run is not None and run.tenant_id:
+            return checked_tenant("tenant_id", run.tenant_id)
+        return self._tenants.of_call(None)
+
+    async def _type_of(self, aggregate_id: str, conn: Connection | None) -> str | None:
+        """The type of the aggregate that has the id; None where none has."""
+        statement = _STATEMENTS["list_types_of"].bind(
+            tenant_id=self._tenant_id(), aggregate_id=aggregate_id
+        )
+        found = [row["aggregate_type"] for row in await self.db.fetch(statement, conn=conn)]
+        if len(found) > 1:
+            raise AmbiguousAggregateError(aggregate_id=aggregate_id, aggregate_types=tuple(found))
+        return found[0] if found else None
+
+    async def _snapshot(
+        self, aggregate_id: str, kind: str | None, form: int | None, last: int
+    ) -> dict[str, Any] | None:
+        statement = _STATEMENTS["get_latest_snapshot"].bind(
+            tenant_id=self._tenant_id(),
+            aggregate_id=checked_name("aggregate_id", aggregate_id),
+            aggregate_type=None if kind is None else checked_name("aggregate_type", kind),
+            schema_version=(
+                None if form is None else checked_integer("schema_version", form, least=1)
+            ),
+            to_version=last,
+        )
+        rows = await self.db.fetch(statement)
+        if len(rows) > 1:
+            raise AmbiguousAggregateError(
+                aggregate_id=aggregate_id,
+                aggregate_types=tuple(row["aggregate_type"] for row in rows),
+            )
+        if not rows:
+            return None
+        data = _json.load(rows[0]["snapshot_data"])
+        return {"snapshot_data": data, "version": rows[0]["version"]}
+
+    async def _scan(
+        self, name: str, after: EventPlace, *, tenant_id: str | None = None, **asked: Any
+    ) -> Scan:
+        statement = _STATEMENTS[name].bind(
+            tenant_id=self._tenant_id() if tenant_id is None else tenant_id,
+            after_era=after.era,
+            after_tx=after.tx,
+            after_position=after.position,
+            **asked,
+        )
+        return Scan.of(await self.db.fetch(statement), after, self._upcasters)
+
+    async def _lag(self, after: EventPlace, tenant_id: str) -> Lag:
+        statement = _STATEMENTS["measure_lag"].bind(
+            tenant_id=tenant_id,
+            after_era=after.era,
+            after_tx=after.tx,
+            after_position=after.position,
+            most=_MOST_COUNTED,
+        )
+        row = await self.db.fetch_one(statement)
+        assert row is not None
+        return Lag.from_row(row)
+
+
+def _asked(
+    types: Sequence[EventType | str] | None, tags: Sequence[str] | None
+) -> dict[str, list[str] | None]:
+    """The filters as statements take them; None, and none of any, is no filter."""
+    return {
+        "types": None if types is None else checked_types("types", types),
+        "tags": None if tags is None else (checked_tags("tags", tags) or None),
+    }
+
+
+def _page(events: tuple[AgentEvent, ...], scan: Scan) -> EventPage:
+    return EventPage(events=events, next_cursor=scan.reached.cursor(), is_last=scan.is_end)

@@ -1,0 +1,107 @@
+"""What a row of agent_events becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import asyncpg
+
+from langgraph_pgsaga import _json
+from langgraph_pgsaga.events.event import AgentEvent, event_type_of
+from langgraph_pgsaga.events.place import EventPlace
+from langgraph_pgsaga.events.upcasting import Upcasters
+
+
+def event_of(row: asyncpg.Record, upcasters: Upcasters) -> AgentEvent:
+    """The event, its data in the latest form."""
+    event_type = row["event_type"]
+    schema_version, data = upcasters.up_to_date(
+        event_type, row["schema_version"], _json.load(row["event_data"])
+    )
+    return AgentEvent(
+        event_type=event_type_of(event_type),
+        aggregate_id=row["aggregate_id"],
+        aggregate_type=row["aggregate_type"],
+        event_id=row["event_id"],
+        event_data=data,
+        metadata=_json.load(row["metadata"]),
+        timestamp=row["timestamp"],
+        version=row["version"],
+        correlation_id=row["correlation_id"],
+        causation_id=row["causation_id"],
+        tags=tuple(row["tags"]),
+        schema_version=schema_version,
+        session_id=row["session_id"],
+        checkpoint_id=row["checkpoint_id"],
+        place=EventPlace(row["era"], row["tx"], row["position"]),
+        recorded_at=row["recorded_at"],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What one statement read: `reached` is how far, `is_end` whether there was no more.
+
+    `is_withheld`: there are committed events that wait for an older transaction to end.
+    """
+
+    events: tuple[AgentEvent, ...]
+    reached: EventPlace
+    is_end: bool
+    is_withheld: bool
+
+    @classmethod
+    def of(cls, rows: list[asyncpg.Record], after: EventPlace, upcasters: Upcasters) -> Scan:
+        first = rows[0]
+        reached = EventPlace(first["reached_era"], first["reached_tx"], first["reached_position"])
+        return cls(
+            events=tuple(event_of(row, upcasters) for row in _with_events(rows)),
+            reached=max(after, reached),
+            is_end=first["is_end"],
+            is_withheld=first["is_withheld"],
+        )
+
+
+def _with_events(rows: list[asyncpg.Record]) -> Iterable[asyncpg.Record]:
+    return rows if rows[0]["event_id"] is not None else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """Events in the order of the log. `next_cursor` goes on behind them, also where there are no
+    more (`is_last`) for now."""
+
+    events: tuple[AgentEvent, ...]
+    next_cursor: str
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """What matches a condition, and the position to decide at: `Condition.after`."""
+
+    events: tuple[AgentEvent, ...]
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """How far a reader is behind.
+
+    `events` come after its cursor (counted to 10,000), the oldest for `seconds`. `withheld` of them
+    are committed and can't be read yet, since a transaction that is older is still open: that of
+    the server process `pid`, for `open_seconds`. `pid` is None where there is none, where it is a
+    prepared one, or another role's that this one may not see.
+    """
+
+    events: int
+    withheld: int
+    seconds: float
+    pid: int | None
+    application_name: str | None
+    open_seconds: float | None
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> Lag:
+        return cls(**dict(row))

@@ -1,0 +1,252 @@
+"""EventStore for sync callers, made from `langgraph_pgsaga.events` by `make docs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Unpack
+
+from langgraph_pgsaga.database import Database, DatabaseOptions
+from langgraph_pgsaga.events import (
+    ANY,
+    AgentEvent,
+    Aggregate,
+    Condition,
+    EventPage,
+    EventType,
+    Expected,
+    Folded,
+    Lag,
+    Matching,
+    StateT,
+    Upcaster,
+)
+from langgraph_pgsaga.events import EventStore as AsyncEventStore
+
+
+class EventStore:
+    """A tenant's events in a database: appended to aggregates, read by aggregate or as one log.
+
+    `langgraph_pgsaga.events.EventStore` for sync callers.
+    """
+
+    def __init__(
+        self, db: Database, *, tenant: str | None = None, upcasters: Iterable[Upcaster] = ()
+    ) -> None:
+        self._async = AsyncEventStore(db, tenant=tenant, upcasters=upcasters)
+        self.db = self._async.db
+
+    @classmethod
+    def from_conn_string(cls, dsn: str, **options: Unpack[DatabaseOptions]) -> EventStore:
+        """A store with a Database of its own, which takes the options: close `store.db` at the
+        end."""
+        made = cls.__new__(cls)
+        made._async = AsyncEventStore.from_conn_string(dsn, **options)
+        made.db = made._async.db
+        return made
+
+    def initialize(self) -> None:
+        """Makes or updates the tables, as `Database.setup` does."""
+        self.db.portal.call(self._async.initialize)
+
+    def append(
+        self,
+        aggregate_id: str,
+        events: Iterable[AgentEvent],
+        *,
+        aggregate_type: str,
+        expected_version: Expected = ANY,
+        condition: Condition | None = None,
+    ) -> tuple[AgentEvent, ...]:
+        """Appends events to an aggregate, all or none, and returns them as they are stored.
+
+        Events whose ids are stored already, with the same content (type, data, schema version,
+        metadata, tags), are returned as they were stored then, and nothing is added, whatever was
+        expected.
+
+        Args:
+            events: 1 to 10,000.
+            expected_version: the version that the aggregate has before: of its last event, 0
+                for none; or ANY, NONE or EXISTS. With ANY it is appended after whatever is there,
+                for up to 30 s.
+            condition: no event that matches it may have come after its position.
+
+        Raises:
+            VersionConflictError: the aggregate has another version.
+            ConditionFailedError: an event came that matches the condition.
+            EventIdConflictError: one of the ids is stored with other content.
+            InvalidArgumentError, UnstorableValueError: what can't be stored.
+        """
+        return self.db.portal.call(
+            self._async.append,
+            aggregate_id,
+            events,
+            aggregate_type=aggregate_type,
+            expected_version=expected_version,
+            condition=condition,
+        )
+
+    def append_event(self, event: AgentEvent) -> AgentEvent:
+        """Appends one event to the aggregate that it names, and returns it as it is stored.
+
+        With a `version` of n it is refused where the aggregate isn't at n - 1. Else as `append`.
+        """
+        return self.db.portal.call(self._async.append_event, event)
+
+    def guard(self, types: Iterable[EventType | str]) -> None:
+        """Declares types of events that conditions may ask for; for good, and for every process.
+
+        Who appends such an event waits for those who append one of the same type with a tag of
+        the same, to the end of their transaction. For types that are declared already nothing is
+        done; for others appends are waited for that are under way, and held up for that long, by
+        a role that may lock the table, such as its owner.
+        """
+        self.db.portal.call(self._async.guard, types)
+
+    def get_events(
+        self,
+        aggregate_id: str,
+        from_version: int = 0,
+        *,
+        aggregate_type: str | None = None,
+        to_version: int | None = None,
+    ) -> list[AgentEvent]:
+        """An aggregate's events above `from_version`, up to `to_version`, in order.
+
+        Raises:
+            AmbiguousAggregateError: without `aggregate_type`, aggregates of several types have
+                the id.
+        """
+        return self.db.portal.call(
+            self._async.get_events,
+            aggregate_id,
+            from_version,
+            aggregate_type=aggregate_type,
+            to_version=to_version,
+        )
+
+    def get_event(self, event_id: str) -> AgentEvent | None:
+        """The event of an id, or None where there is none."""
+        return self.db.portal.call(self._async.get_event, event_id)
+
+    def read_all(
+        self,
+        *,
+        after: str | None = None,
+        types: Sequence[EventType | str] | None = None,
+        tags: Sequence[str] | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 1000,
+    ) -> EventPage:
+        """A page of the events that all of the given fit, in the order that all readers see.
+
+        Whatever was read, nothing comes in front of it later: events are read once every
+        transaction that began before theirs has ended.
+
+        Args:
+            after: the `next_cursor` of the page before, or an event's `cursor`.
+            types: of one of these.
+            tags: with all of these.
+            since: whose timestamp is then or later.
+            until: whose timestamp is before then.
+            limit: events per page, at most 10,000.
+
+        Raises:
+            InvalidCursorError: `after` isn't a cursor of events.
+        """
+        return self.db.portal.call(
+            self._async.read_all,
+            after=after,
+            types=types,
+            tags=tags,
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            since=since,
+            until=until,
+            limit=limit,
+        )
+
+    def read_matching(self, condition: Condition) -> Matching:
+        """What a decision is made from: the events that match a condition, after its position.
+
+        All that are committed are there, also those that `read_all` doesn't show yet. Then append
+        with `Condition(types=..., tags=..., after=found.position)`.
+        """
+        return self.db.portal.call(self._async.read_matching, condition)
+
+    def subscribe(
+        self,
+        *,
+        after: str | None = None,
+        types: Sequence[EventType | str] | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> Iterator[AgentEvent]:
+        """Every event after a cursor (None: from the first on), as it comes, without an end.
+
+        Each once, in the order of `read_all`. Where it was isn't stored: go on from the last
+        event's `cursor`. Where nothing comes it looks less and less often, to once a second. An
+        open transaction that began to write before holds events back, those of other databases
+        of the server, too; the log then says which, and so does `lag`.
+
+        Args:
+            types, tags: as in `read_all`.
+        """
+        return self.db.portal.iterate(self._async.subscribe, after=after, types=types, tags=tags)
+
+    def latest(self) -> str:
+        """The cursor of now: behind it comes what `read_all` doesn't show yet."""
+        return self.db.portal.call(self._async.latest)
+
+    def lag(self, after: str | None = None) -> Lag:
+        """How far a reader is behind who has read up to a cursor, and who holds it up."""
+        return self.db.portal.call(self._async.lag, after)
+
+    def save_snapshot(
+        self,
+        aggregate_id: str,
+        aggregate_type: str,
+        snapshot_data: Any,
+        version: int,
+        *,
+        schema_version: int = 1,
+    ) -> None:
+        """Stores what an aggregate's events up to a version add up to; again replaces it.
+
+        `snapshot_data` is a dict, a dataclass or a pydantic model.
+        """
+        self.db.portal.call(
+            self._async.save_snapshot,
+            aggregate_id,
+            aggregate_type,
+            snapshot_data,
+            version,
+            schema_version=schema_version,
+        )
+
+    def get_latest_snapshot(
+        self,
+        aggregate_id: str,
+        *,
+        aggregate_type: str | None = None,
+        schema_version: int | None = None,
+    ) -> dict[str, Any] | None:
+        """`{"snapshot_data": ..., "version": ...}` of the greatest version, or None.
+
+        Raises:
+            AmbiguousAggregateError: without `aggregate_type`, there are some of several types.
+        """
+        return self.db.portal.call(
+            self._async.get_latest_snapshot,
+            aggregate_id,
+            aggregate_type=aggregate_type,
+            schema_version=schema_version,
+        )
+
+    def fold(
+        self, aggregate: Aggregate[StateT], aggregate_id: str, *, to_version: int | None = None
+    ) -> Folded[StateT]:
+        """What an aggregate's events add up to, from the latest snapshot on; stores one as due."""
+        return self.db.portal.call(self._async.fold, aggregate, aggregate_id, to_version=to_version)
