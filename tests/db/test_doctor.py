@@ -407,7 +407,8 @@ _ALL_TABLES = (
     "table agent_workers"
 )
 _OTHERS = "table agent_state_values, table agent_state_blobs"
-_JOBS = "table agent_jobs"
+_JOBS = "table agent_jobs, table event_snapshots"
+_LOG = "table agent_events, table event_eras"
 
 
 async def test_a_role_that_may_only_read_fails(dsn: str) -> None:
@@ -418,7 +419,7 @@ async def test_a_role_that_may_only_read_fails(dsn: str) -> None:
         assert found.status is CheckStatus.FAIL
         assert found.found == (
             f"role {role} has no insert, update, delete on {_ALL_TABLES}; "
-            f"no insert, delete on {_OTHERS}; no insert, update on {_JOBS}"
+            f"no insert, delete on {_OTHERS}; no insert, update on {_JOBS}; no insert on {_LOG}"
         )
         assert "to read only" in found.advice
         graph = await asyncio.to_thread(history_of, theirs)
@@ -443,7 +444,8 @@ async def test_a_role_that_may_nothing_fails(dsn: str) -> None:
         assert found.found == (
             f"role {role} has no select, insert, update, delete on {_ALL_TABLES}; "
             f"no select, insert, delete on {_OTHERS}; no select, insert, update on {_JOBS}; "
-            "no select on table pgsaga_migrations; "
+            f"no select, insert on {_LOG}; "
+            "no select on table event_guards, table pgsaga_migrations; "
             "no execute on function pgsaga_message_words"
         )
         assert "to read only" not in found.advice

@@ -40,7 +40,7 @@ _READING_FUNCTIONS = {
     for name, body in re.findall(
         r"create function {schema}\.(\w+)\((.*?)\n\n", _MIGRATIONS, re.DOTALL
     )
-    if re.search(r"(from|join) {schema}\.", body)
+    if re.search(r"(from|join) ({schema}\.|agent_|pgsaga_)", body)
 }
 
 
