@@ -53,6 +53,7 @@ class Scan:
 
     @classmethod
     def of(cls, rows: list[asyncpg.Record], after: EventPlace, upcasters: Upcasters) -> Scan:
+        """What the rows of read_page or read_narrowed tell, never less far than `after`."""
         first = rows[0]
         reached = EventPlace(first["reached_era"], first["reached_tx"], first["reached_position"])
         return cls(
@@ -104,4 +105,5 @@ class Lag:
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> Lag:
+        """The row of measure_lag."""
         return cls(**dict(row))
