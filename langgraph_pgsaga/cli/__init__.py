@@ -26,6 +26,7 @@ from langgraph_pgsaga.cli.commands import (
     sessions,
     states,
     sweep,
+    worker,
 )
 from langgraph_pgsaga.cli.output import ExitCode, give_up_stdout, note, open_streams, write_line
 from langgraph_pgsaga.errors import PgSagaError
@@ -45,6 +46,7 @@ app.command()(branches.tree)
 app.command()(branches.fork)
 app.command()(messages.messages)
 app.command()(sweep.sweep)
+app.command()(worker.worker)
 app.command()(doctor.doctor)
 app.command("import")(importing.import_)
 app.command()(embedded.serve_embedded)

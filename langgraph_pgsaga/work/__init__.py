@@ -1,6 +1,7 @@
 """What runs in the background, and what it knows of the run that it belongs to."""
 
 from langgraph_pgsaga.work.claims import Claim, Claims, ClaimTable
+from langgraph_pgsaga.work.health import serve_health
 from langgraph_pgsaga.work.job import Job, Periodic
 from langgraph_pgsaga.work.members import WorkerInfo, list_workers
 from langgraph_pgsaga.work.notifier import Notifier
@@ -24,4 +25,5 @@ __all__ = [
     "WorkerInfo",
     "WorkerStatus",
     "list_workers",
+    "serve_health",
 ]

@@ -432,6 +432,7 @@ NO_THREADS = {
     "migrate distribute",
     "doctor",
     "serve-embedded",
+    "worker",
 }
 
 
