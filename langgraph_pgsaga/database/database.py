@@ -170,7 +170,7 @@ class Database(ProcessBound):
         self.pooler = self._options.pooler
         self._direct: Database | None = None
         if self._options.direct_dsn is not None:
-            self._direct = Database(self._options.direct_dsn, on_connect=self._options.on_connect)
+            self._direct = Database(self._options.direct_dsn, **self._options.of_network())
         self.tenant = self._options.tenant
         self.require_tenant = self._options.require_tenant
         distributed = self._options.distributed

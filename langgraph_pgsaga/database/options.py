@@ -99,7 +99,9 @@ class Options:
             elif name.endswith("_seconds") and (value is not None or name in _NEVER_NONE):
                 checked_seconds(name, value, least=0)
         checked_flag("pooler", self.pooler)
-        checked_text("direct_dsn", self.direct_dsn)
+        if checked_text("direct_dsn", self.direct_dsn) == "":
+            problem = "is empty; leave it out where there is no way past the pooler"
+            raise InvalidArgumentError(argument="direct_dsn", problem=problem)
         checked_flag("require_tenant", self.require_tenant)
         if self.distributed is not None:
             checked_flag("distributed", self.distributed)
@@ -116,6 +118,17 @@ class Options:
             "statement_timeout": self.statement_timeout_seconds,
         }
         return {name: str(round(s * 1000)) for name, s in given.items() if s is not None}
+
+    def of_network(self) -> DatabaseOptions:
+        """What counts for every connection, whatever way it goes."""
+        return {
+            "connect_timeout_seconds": self.connect_timeout_seconds,
+            "keepalives_idle_seconds": self.keepalives_idle_seconds,
+            "keepalives_interval_seconds": self.keepalives_interval_seconds,
+            "keepalives_count": self.keepalives_count,
+            "tcp_user_timeout_seconds": self.tcp_user_timeout_seconds,
+            "on_connect": self.on_connect,
+        }
 
     def of_libpq(self) -> dict[str, str]:
         """What is given of the network's parameters, in libpq's words."""

@@ -32,6 +32,8 @@ _MOST_AT_ONCE = 1000
 _RENEWALS = 3
 _LEFT_TO_STOP = 1 / 6
 _LOOKS = 12
+# A forked child keeps the parent's connections here: collecting them would close them.
+_inherited: list[object] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,13 +195,16 @@ class Claims(ProcessBound):
         self.draining = asyncio.Event()
         self.lease_seconds = checked_seconds("lease_seconds", lease_seconds, least=0.1)
         self._held: set[Claim] = set()
-        seconds = lease_seconds / _RENEWALS
-        self.line = OwnConnection(db, seconds)
-        self._renewals = OwnConnection(db, seconds)
+        self._connect()
         self._timer: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._renewed_at = 0.0
         _fork.watch(self)
+
+    def _connect(self) -> None:
+        seconds = self.lease_seconds / _RENEWALS
+        self.line = OwnConnection(self.db, seconds)
+        self._renewals = OwnConnection(self.db, seconds)
 
     @property
     def held(self) -> int:
@@ -265,9 +270,11 @@ class Claims(ProcessBound):
         """In a forked child: the claims are the parent's."""
         for claim in self._held:
             claim.is_lost = True
+        _inherited.append((self.line, self._renewals, self._timer, self._renewing))
         self.owner = uuid4()
         self._held = set()
         self._timer = self._renewing = None
+        self._connect()
 
     # Renewal
 

@@ -23,9 +23,12 @@ _NOTIFY = load_statements("work")["notify"]
 # One for all topics, also of databases with several schemas: news too many cost a poll.
 _CHANNEL = "pgsaga"
 _EVERY_SECONDS = 0.015
+_AFTER_ERROR_SECONDS = 1.0
 _LONGEST_TOPIC_BYTES = 200
 # PostgreSQL takes 7,999.
 _LONGEST_PAYLOAD_BYTES = 7_000
+# A forked child keeps the parent's loops here: collecting them would close them.
+_inherited: list[object] = []
 _CONNECTING = Retry(attempts=None, backoff_seconds=0.1, longest_seconds=10.0)
 
 
@@ -91,6 +94,7 @@ class Notifier(ProcessBound):
 
     def after_fork(self) -> None:
         """In a forked child: connection, waits and locks are the parent's."""
+        _inherited.append(getattr(self, "_waiting", None))
         self._lock = threading.Lock()
         self._waiting: dict[asyncio.AbstractEventLoop, Waiting] = {}
         self._unsent: set[str] = set()
@@ -109,6 +113,7 @@ class Notifier(ProcessBound):
     # Sending
 
     async def _send(self) -> None:
+        is_told = False
         while topics := self._take_unsent():
             db = self._db()
             if db is None:
@@ -117,7 +122,10 @@ class Notifier(ProcessBound):
                 bound = _NOTIFY.bind(channel=_CHANNEL, payloads=_payloads(topics))
                 await db.fetch(bound, repeat=False)
             except PgSagaError as error:
-                _log.warning("news weren't sent, polling finds them: %s", error)
+                if not is_told:
+                    _log.warning("news weren't sent, polling finds them: %s", error)
+                is_told = True
+                await asyncio.sleep(_AFTER_ERROR_SECONDS)
             del db
             await asyncio.sleep(_EVERY_SECONDS)
 

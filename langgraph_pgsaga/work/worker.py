@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from uuid import UUID
 
+from langgraph_pgsaga import _fork
 from langgraph_pgsaga._arguments import (
     checked_instance,
     checked_integer,
@@ -88,6 +89,7 @@ class Worker(ProcessBound):
         self.lease_seconds = checked_seconds("lease_seconds", lease_seconds, least=0.1)
         self._life: _Life | None = None
         self._is_stopped = False
+        _fork.watch(self)
 
     async def __aenter__(self) -> Worker:
         """Begins, once the server has its name.
@@ -134,6 +136,10 @@ class Worker(ProcessBound):
         if life is not None:
             with suppress(RuntimeError):  # the loop is closed, so it has ended
                 life.loop.call_soon_threadsafe(life.stop)
+
+    def after_fork(self) -> None:
+        """In a forked child: it is the parent that works."""
+        self._life, self._is_stopped = None, False
 
     @property
     def status(self) -> WorkerStatus | None:
