@@ -14,7 +14,7 @@ AGAIN := -m 'not alone' --deselect tests/db/test_conformance.py::test_conforms_w
 # and other savers. SQL, pools and the tables see nothing of its version, and the oldest driver
 # is the newest.
 ON_LANGGRAPH := tests/unit $(call files,apis branches changed_classes compare conformance contract \
-  delta export forks graph leases messages read_through states status takeover tenants \
+  delta event_nodes export forks graph leases messages read_through states status takeover tenants \
   timetravel unkeepable)
 # With another Python: what lives in loops, threads, processes and forks, and classes.
 ON_PYTHON := tests/unit $(call files,changed_classes conformance errors graph interrupted \
@@ -23,7 +23,7 @@ ON_PYTHON := tests/unit $(call files,changed_classes conformance errors graph in
 # search and what a lost connection says, under the saver, its queue, leases, sessions and messages.
 # What graphs, values, blocks of leases and the command line do above that is the same on each.
 # (Recovery ends and starts embedded servers.)
-ON_POSTGRES := $(call files,conformance contract conversation doctor errors interrupted lease_model \
+ON_POSTGRES := $(call files,conformance contract conversation doctor errors event interrupted lease_model \
   lease_races leases message migrate plans queue retention schema search sessions statements sweep \
   takeover_lock tenant)
 # What the machine's packages have (Debian: 15), and npm's.

@@ -19,6 +19,7 @@ from langgraph_pgsaga.cli.commands import (
     branches,
     doctor,
     embedded,
+    events,
     history,
     importing,
     messages,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(events.app, name="events")
 app.command()(history.history)
 app.command()(states.show)
 app.command(context_settings=states.DIFF_SETTINGS)(states.diff)

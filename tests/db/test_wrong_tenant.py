@@ -160,6 +160,8 @@ class World:
         shops.shop(saver).invoke(said, of("a"))
         timetravel.name_checkpoint(saver, of("a"), NAME)
         put(saver, of("a", "of a run"), {"c": SECRET}, {"run_id": "run of a"})
+        event = AgentEvent(event_type="said", event_data={"said": SECRET})
+        sync.EventStore(saver.db, tenant="a").append("t", [event], aggregate_type="desk")
         old = InMemorySaver()
         made: Any = shops.shop
         made(old).invoke(said, config_of("old"))
@@ -424,6 +426,8 @@ COMMANDS: dict[str, list[str]] = {
     "sessions show": ["t"],
     "sessions expire": ["t", "--at", _A_TIME],
     "sessions delete": ["t", "--yes"],
+    "events show": ["t"],
+    "events tail": ["--since", "1h"],
 }
 NO_THREADS = {
     "migrate up",

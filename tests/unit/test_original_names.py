@@ -11,6 +11,7 @@ import pytest
 import langgraph_pgsaga
 from langgraph_pgsaga import PostgresSaver, sessions, takeover, timetravel
 from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.events import EventStore, EventType
 from langgraph_pgsaga.messages import Messages
 from tests._original_names import ORIGINAL
 
@@ -24,6 +25,8 @@ OWNERS = {
     "PostgresSaver": PostgresSaver,
     "SessionStatus": sessions.SessionStatus,
     "Sessions": sessions.Sessions,
+    "EventStore": EventStore,
+    "EventType": EventType,
     "takeover": takeover,
     "timetravel": timetravel,
 }
@@ -107,6 +110,6 @@ def test_every_column_of_a_table_is_told() -> None:
 def test_every_index_and_constraint_of_the_tables_is_told() -> None:
     """Each index and constraint has its place on the page of its table."""
     told = "".join((DOCS / page).read_text("utf-8") for page in ORIGINAL)
-    tables = ("agent_sessions_", "agent_states_", "agent_messages_")
+    tables = ("agent_sessions_", "agent_states_", "agent_messages_", "agent_events_")
     named = {name for name in catalogue_names() if name.startswith(tables) and "." not in name}
     assert [name for name in sorted(named) if f"`{name}`" not in told] == []
