@@ -14,6 +14,8 @@
 --
 -- Keys. No row and no lock is shared by aggregates: who appends a version second finds it by the
 -- primary key. The tenant is first in all of them, and would be what they are distributed by.
+-- Three indexes have a condition that each row fulfils, and are for such statements only as say it:
+-- on an empty table all that begin with the tenant cost the same, and a plan is kept.
 -- The index of the tags writes through (fastupdate = off): a condition is looked up at each append,
 -- and would go through what is pending each time.
 --
@@ -60,10 +62,12 @@ create table {schema}.agent_events (
   constraint agent_events_version_check check (version > 0)
 );
 
-create unique index agent_events_order_idx on {schema}.agent_events
-  (tenant_id, era, tx, position);
-create index agent_events_type_idx on {schema}.agent_events (tenant_id, event_type, timestamp);
-create index agent_events_time_idx on {schema}.agent_events (tenant_id, timestamp);
+create index agent_events_order_idx on {schema}.agent_events (tenant_id, era, tx, position)
+  where position > 0;
+create index agent_events_type_idx on {schema}.agent_events (tenant_id, event_type, timestamp)
+  where timestamp > '-infinity';
+create index agent_events_time_idx on {schema}.agent_events (tenant_id, timestamp)
+  where version > 0;
 create index agent_events_correlation_idx on {schema}.agent_events (tenant_id, correlation_id)
   where correlation_id is not null;
 create index agent_events_causation_idx on {schema}.agent_events (tenant_id, causation_id)

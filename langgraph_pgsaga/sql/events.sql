@@ -3,6 +3,9 @@
 -- Lock order: what guarded events and conditions lock, in the order of the keys; then keys of
 -- rows, an aggregate's next version first.
 --
+-- `position > 0`, `version > 0` and `timestamp > '-infinity'` are so of each row; they say which index
+-- is meant.
+--
 -- All of a tenant's events are on one server: their order is that of its transactions. So no
 -- statement is for a shard.
 
@@ -265,7 +268,7 @@ scanned as materialized (
     e.schema_version, e.event_data, e.metadata, e.tags, e.correlation_id, e.causation_id,
     e.session_id, e.checkpoint_id, e.timestamp, e.recorded_at
   from {schema}.agent_events e
-  where e.tenant_id = $1
+  where e.tenant_id = $1 and e.position > 0
     and (e.era, e.tx, e.position) > ($2, $3, $4)
     and (e.era, e.tx, e.position) < ((select h.era from horizon h), (select h.tx from horizon h), 0)
   order by e.era, e.tx, e.position
@@ -306,7 +309,7 @@ select
   r.era as reached_era, r.tx as reached_tx, r.position as reached_position, r.is_end,
   exists (
     select from {schema}.agent_events e
-    where e.tenant_id = $1
+    where e.tenant_id = $1 and e.position > 0
       and (e.era, e.tx, e.position)
         >= ((select h.era from horizon h), (select h.tx from horizon h), 0)
   ) as is_withheld,
@@ -355,14 +358,14 @@ candidates as materialized (
   select e.era, e.tx, e.position
   from {schema}.agent_events e
   where coalesce($8, $9) is null and $6::text[] is null and $5::text[] is not null
-    and e.tenant_id = $1 and e.event_type = any($5)
+    and e.tenant_id = $1 and e.event_type = any($5) and e.timestamp > '-infinity'::timestamptz
     and e.timestamp >= coalesce($10, '-infinity'::timestamptz)
     and e.timestamp < coalesce($11, 'infinity'::timestamptz)
   union all
   select e.era, e.tx, e.position
   from {schema}.agent_events e
   where coalesce($8, $9) is null and $6::text[] is null and $5::text[] is null
-    and e.tenant_id = $1
+    and e.tenant_id = $1 and e.version > 0
     and e.timestamp >= coalesce($10, '-infinity'::timestamptz)
     and e.timestamp < coalesce($11, 'infinity'::timestamptz)
 ),
@@ -372,6 +375,7 @@ found as materialized (
   cross join lateral (
     select a.* from {schema}.agent_events a
     where a.tenant_id = $1 and a.era = c.era and a.tx = c.tx and a.position = c.position
+      and a.position > 0
     limit 1
   ) e
   where (c.era, c.tx, c.position) > ($2, $3, $4)
@@ -429,6 +433,7 @@ from {schema}.pgsaga_event_matches($1, $2, $3, $4) m
 cross join lateral (
   select a.* from {schema}.agent_events a
   where a.tenant_id = $1 and a.era = m.era and a.tx = m.tx and a.position = m.position
+    and a.position > 0
   limit 1
 ) e
 order by e.position;
@@ -482,14 +487,14 @@ with horizon as materialized (
 behind as materialized (
   select e.recorded_at
   from {schema}.agent_events e
-  where e.tenant_id = $1 and (e.era, e.tx, e.position) > ($2, $3, $4)
+  where e.tenant_id = $1 and e.position > 0 and (e.era, e.tx, e.position) > ($2, $3, $4)
   order by e.era, e.tx, e.position
   limit $5
 ),
 withheld as materialized (
   select e.position
   from {schema}.agent_events e
-  where e.tenant_id = $1
+  where e.tenant_id = $1 and e.position > 0
     and (e.era, e.tx, e.position)
       >= ((select h.era from horizon h), (select h.tx from horizon h), 0)
     and (e.era, e.tx, e.position) > ($2, $3, $4)
