@@ -6,14 +6,15 @@ from LangGraph where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.checkpoint.serde import _msgpack
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.checkpoint.serde.types import ERROR, TASKS, _DeltaSnapshot
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, TASKS, _DeltaSnapshot
 from langgraph.types import Send
 
 # The value of a delta channel that was stored as a whole.
@@ -43,6 +44,14 @@ _BRANCH_TO, _JOIN = "branch:to:", "join:"
 # others, which share its `control`. What is called in a node has the config of its task.
 _RUNTIME = "__pregel_runtime"
 _TASK_ID = "__pregel_task_id"
+# How a task sends its writes, and reads the state: the latter by a `partial` that has them last.
+_SEND, _READ = "__pregel_send", "__pregel_read"
+_CHECKPOINTER, _DURABILITY = "__pregel_checkpointer", "__pregel_durability"
+# What a task writes that has nothing to write: it is applied to no channel.
+NO_WRITES = "__no_writes__"
+# What happened to a task, rather than what it gives; RESUME are answers that it has been given.
+_RESUME = "__resume__"
+_CONTROL = frozenset((ERROR, ERROR_SOURCE, INTERRUPT, _RESUME))
 # Between the levels of a namespace.
 _LEVEL = "|"
 
@@ -105,6 +114,55 @@ def running_task() -> RunningTask | None:
         run_id=info.run_id,
         config=config,
     )
+
+
+class TaskWrites(NamedTuple):
+    """The writes of the attempt that a task's config is of.
+
+    `send` adds some, or nothing where a time-out has ended the attempt. The next attempt
+    clears them, what finishes the task is stored from them.
+    """
+
+    send: Callable[[list[tuple[str, Any]]], None]
+    found: deque[tuple[str, Any]]
+
+
+def task_writes(config: RunnableConfig) -> TaskWrites | None:
+    """Those of a task's config; None where this LangGraph keeps them elsewhere."""
+    configurable = config.get("configurable") or {}
+    send, arguments = configurable.get(_SEND), getattr(configurable.get(_READ), "args", ())
+    found = getattr(arguments[-1], "writes", None) if arguments else None
+    return TaskWrites(send, found) if callable(send) and isinstance(found, deque) else None
+
+
+def saver_of(config: RunnableConfig) -> object:
+    """The saver of a task's run; None, or False, where there is none."""
+    return (config.get("configurable") or {}).get(_CHECKPOINTER)
+
+
+def is_stored_at_exit(config: RunnableConfig) -> bool:
+    """Whether a task's run stores nothing before it ends."""
+    return (config.get("configurable") or {}).get(_DURABILITY) == "exit"
+
+
+def control_of(config: RunnableConfig) -> object:
+    """What a task has in common with the calls of its run; see RunKey."""
+    return getattr((config.get("configurable") or {}).get(_RUNTIME), "control", None)
+
+
+def is_control(channel: str) -> bool:
+    """Whether a write says what happened to its task, and nothing that the task gives."""
+    return channel in _CONTROL
+
+
+def is_answer(channel: str) -> bool:
+    """Whether a write is an answer that its task was given, while it goes on."""
+    return channel == _RESUME
+
+
+def is_failure(channel: str) -> bool:
+    """Whether a task that writes this hasn't finished."""
+    return channel in (ERROR, INTERRUPT)
 
 
 def _calls(path: Any) -> int:

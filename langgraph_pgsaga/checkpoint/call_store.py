@@ -13,7 +13,7 @@ from langgraph_pgsaga.checkpoint.counters import check_counters, of_taken_number
 from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedPut, EncodedWrites
 from langgraph_pgsaga.checkpoint.lease import refusal
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, joined
-from langgraph_pgsaga.checkpoint.session_cache import SessionCache, is_same_session
+from langgraph_pgsaga.checkpoint.session_cache import SessionCache, StateKey, is_same_session
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.database import Connection, Database, Limits, load_statements
 from langgraph_pgsaga.errors import (
@@ -23,6 +23,7 @@ from langgraph_pgsaga.errors import (
     ServerError,
     ThreadDeletedError,
 )
+from langgraph_pgsaga.work import Rider
 
 _log = logging.getLogger("langgraph_pgsaga.checkpoint")
 _STATEMENTS = load_statements("checkpoint")
@@ -110,6 +111,39 @@ class CallStore:
                 return
         raise self._never_still(call)
 
+    async def store_with(
+        self, call: EncodedCall, riders: Sequence[Rider], *, place: StateKey | None
+    ) -> None:
+        """Stores one call and what the riders do, in one transaction that holds the session.
+
+        With `place`, only while that checkpoint is there.
+
+        Raises: as store_alone, and what a rider raises: then nothing is stored.
+        """
+
+        async def work(conn: Connection) -> tuple[Batch, dict[UUID, int]]:
+            lock = _RETENTION["lock_session"].bind(session_id=call.session_id)
+            await self._db.fetch(lock, conn=conn)
+            has_parent = await self._look(call, self._cache, conn=conn, place=place)
+            if place is not None and not has_parent:
+                raise CheckpointDeletedError(thread_id=call.thread_id, checkpoint_id=place[1])
+            batch = self._batch([call], self._cache)
+            try:
+                live = await self._execute(batch, conn=conn)
+            except ServerError as error:
+                if _is_of_taken_number(error):
+                    raise self._miscounted(call, self._cache) from error
+                raise
+            if not batch.sessions.keys() - live.keys():
+                for rider in riders:
+                    await rider(conn)
+            return batch, live
+
+        for _ in range(_MOST_TRIES):
+            if not self._remember(*await self._db.run(work, once=True)):
+                return
+        raise self._never_still(call)
+
     def _never_still(self, call: EncodedCall) -> ServerError:
         return ServerError(
             dsn=self._db.dsn,
@@ -152,9 +186,16 @@ class CallStore:
         return of_taken_number(call.thread_id, None if known is None else known.message_count)
 
     async def _look(
-        self, call: EncodedCall, cache: SessionCache, *, conn: Connection | None = None
-    ) -> None:
+        self,
+        call: EncodedCall,
+        cache: SessionCache,
+        *,
+        conn: Connection | None = None,
+        place: StateKey | None = None,
+    ) -> bool:
         """Has the cache learn what numbering the call's messages takes.
+
+        Returns whether the checkpoint of `place`, or the one that it is put below, is there.
 
         Raises:
             ThreadDeletedError, CheckpointDeletedError, ThreadLeasedError, LeaseLostError:
@@ -163,7 +204,7 @@ class CallStore:
         """
         session_id = call.session_id
         digests = list({message.digest for message in call.messages})
-        parent = call.parent_key
+        parent = place or call.parent_key
         namespace, parent_id = parent or (None, None)
         find = _STATEMENTS["find_session"].bind(
             session_id=session_id, digests=digests, checkpoint_ns=namespace, parent_id=parent_id
@@ -175,7 +216,7 @@ class CallStore:
             check_counters(call.thread_id, row, numbers_messages=numbers_messages)
         if row is None:
             cache.forget(session_id)
-            return
+            return False
         known = cache.known(session_id)
         if conn is not None and known and known.message_count > row["message_count"]:
             # Another epoch, or damaged: the session is locked, so its row is what counts.
@@ -189,6 +230,7 @@ class CallStore:
             states=[parent] if parent and row["has_parent"] else (),
             deletion_count=row["deletion_count"],
         )
+        return bool(row["has_parent"])
 
     def _check_may_write(self, call: EncodedCall, row: asyncpg.Record | None) -> None:
         """Raises where the call may not write to the session as find_session found it."""

@@ -60,7 +60,8 @@ from langgraph_pgsaga.checkpoint.options import (
     SaverOptions,
     split_options,
 )
-from langgraph_pgsaga.checkpoint.run_tracker import RunTracker
+from langgraph_pgsaga.checkpoint.riders import Riders, RidingQueue
+from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, SessionChange
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.checkpoint.small_values import SmallValueCache
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
@@ -77,6 +78,7 @@ from langgraph_pgsaga.threads import (
     checkpoint_config,
     optional_checkpoint_id,
 )
+from langgraph_pgsaga.work import StepKeeper, enter_subgraph
 
 _STATEMENTS = load_statements("checkpoint")
 _ON_A_DATABASE = (
@@ -154,6 +156,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         self._tracker = RunTracker(leases)
         self.codec = MessageCodec(codec)
         self._cache = SessionCache()
+        self._riders = Riders(self.db, self._cache, self.tenants)
         self._small_values = SmallValueCache()
         self._queues: dict[asyncio.AbstractEventLoop, WriteQueue] = {}
 
@@ -279,6 +282,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         found = fetched.found if fetched else None
         base = Base(fetched.lease_id, fetched.last_position or 0) if fetched else NO_BASE
         self._tracker.begin(address, config, found, base)
+        if address.checkpoint_ns:
+            enter_subgraph(self._riders, address.checkpoint_ns)
 
     def _remember(self, address: Address, fetched: FetchedCheckpoint | None) -> None:
         if fetched is None or fetched.found is None or fetched.session is None:
@@ -390,9 +395,35 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         address = Address.of(config, self.tenants)
         check_put(checkpoint, metadata, new_versions)
         change = self._tracker.of_put(address, config, checkpoint, metadata)
+        given = address, config, checkpoint, metadata, new_versions, change
+        try:
+            riding = None
+            if self._riders.is_used and conn is None:
+                riding = await self._riders.of_put(address, config, checkpoint, metadata)
+            if riding is None:
+                await self._put(self._queue_of(conn), *given, conn=conn)
+            else:
+                async with self._riders.ride(riding, self._call_store(), address, config) as queue:
+                    await self._put(queue, *given)
+        except BaseException as error:
+            self._riders.note_failed(address, config, error)
+            raise
+        return address.config(checkpoint["id"])
+
+    async def _put(
+        self,
+        queue: WriteQueue | JoinedTransaction | RidingQueue,
+        address: Address,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+        change: SessionChange,
+        *,
+        conn: Connection | None = None,
+    ) -> None:
         if self._small_values.lacks_parent(address, checkpoint, new_versions):
             await self._ask_parent(address, conn)
-        queue = self._queue() if conn is None else JoinedTransaction(self._call_store(), conn)
         await queue.turn()
         known = self._cache.known(address.session_id)
         call = encode_put(
@@ -407,7 +438,6 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             self._small_values.of_put(address, checkpoint, new_versions),
         )
         await queue.store(call)
-        return address.config(checkpoint["id"])
 
     async def _ask_parent(self, address: Address, conn: Connection | None) -> None:
         """Learns which small values stand in the row of the checkpoint that a put is below."""
@@ -450,13 +480,41 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         check_writes(writes, task_id, task_path)
         if not writes:
             return
+        riding = None
+        if self._riders.is_used and conn is None:
+            writes, riding = self._riders.of_writes(address, writes, task_id)
         change = self._tracker.of_writes(address, config, checkpoint_id, writes, task_path)
-        queue = self._queue() if conn is None else JoinedTransaction(self._call_store(), conn)
+        given = address, config, checkpoint_id, writes, task_id, task_path, change
+        if riding is None:
+            await self._put_writes(self._queue_of(conn), *given)
+        else:
+            async with self._riders.ride(riding, self._call_store(), address, config) as queue:
+                await self._put_writes(queue, *given)
+
+    async def _put_writes(
+        self,
+        queue: WriteQueue | JoinedTransaction | RidingQueue,
+        address: Address,
+        config: RunnableConfig,
+        checkpoint_id: str,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+        change: SessionChange,
+    ) -> None:
         await queue.turn()
         call = encode_writes(
             self.codec, address, config, checkpoint_id, writes, task_id, task_path, change
         )
         await queue.store(call)
+
+    @property
+    def steps(self) -> StepKeeper:
+        """That by which `this_step()` and `step_is_stored()` find this saver."""
+        return self._riders
+
+    def _queue_of(self, conn: Connection | None) -> WriteQueue | JoinedTransaction:
+        return self._queue() if conn is None else JoinedTransaction(self._call_store(), conn)
 
     def _queue(self) -> WriteQueue:
         """That of the running loop."""

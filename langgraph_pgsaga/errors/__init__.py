@@ -59,6 +59,10 @@
     ├── ClaimLostError                a row is somebody else's to work at now
     ├── UnfinishedClaimError          a job returned and left its row claimed
     ├── WorkerRunningError            a worker is begun a second time
+    ├── StepError                     what belongs to a step of a run can't be done
+    │   ├── NoStepError               no node is running, or its saver stores no such steps
+    │   ├── StepEndedError            the node's attempt has ended
+    │   └── StepNotStoredError        its checkpoint isn't stored
     └── EmbeddedServerError           the development server can't be used
 
 Messages name what was wrong, with the value (of a long one a part), and what to do. They
@@ -107,6 +111,12 @@ from langgraph_pgsaga.errors.server import (
     StatementTimeoutError,
 )
 from langgraph_pgsaga.errors.statements import BindingError, TooManyRowsError
+from langgraph_pgsaga.errors.steps import (
+    NoStepError,
+    StepEndedError,
+    StepError,
+    StepNotStoredError,
+)
 from langgraph_pgsaga.errors.takeover import (
     TakeoverError,
     TakeoverMismatchError,
@@ -179,6 +189,7 @@ __all__ = [
     "MissingTypeError",
     "NameTakenError",
     "NoAnswerError",
+    "NoStepError",
     "OtherTablesError",
     "PgSagaError",
     "PoolTimeoutError",
@@ -188,6 +199,9 @@ __all__ = [
     "ServerError",
     "SessionExistsError",
     "StatementTimeoutError",
+    "StepEndedError",
+    "StepError",
+    "StepNotStoredError",
     "TakeoverError",
     "TakeoverMismatchError",
     "ThreadDeletedError",

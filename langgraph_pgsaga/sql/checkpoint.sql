@@ -477,6 +477,14 @@ cross join lateral (
 ) h
 where s.session_id = $1;
 
+-- name: exists_state
+-- Whether a checkpoint is stored: a row where it is.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text
+-- columns: checkpoint_id text
+-- shard: session_id
+select s.checkpoint_id from {schema}.agent_states s
+where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
+
 -- name: find_state_data
 -- What stands in a checkpoint's own row: a put below it may go on with its values.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text

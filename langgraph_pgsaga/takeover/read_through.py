@@ -41,6 +41,7 @@ from langgraph_pgsaga.threads import (
     thread_id_text,
     told,
 )
+from langgraph_pgsaga.work import StepKeeper
 
 T = TypeVar("T")
 _PAGE = 50
@@ -285,6 +286,11 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         """As PostgresSaver's, once the thread is there."""
         await self._move_at(Address.of(config, self.tenants))
         await self.new.aput_writes(config, writes, task_id, task_path, conn=conn)
+
+    @property
+    def steps(self) -> StepKeeper:
+        """As PostgresSaver's: steps are stored in `new`."""
+        return self.new.steps
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
         """As PostgresSaver's: it sorts after `current`, whichever saver made that."""

@@ -7,6 +7,9 @@ from langgraph_pgsaga.work.members import WorkerInfo, list_workers
 from langgraph_pgsaga.work.notifier import Notifier
 from langgraph_pgsaga.work.retry import Retry
 from langgraph_pgsaga.work.run_context import RunContext
+from langgraph_pgsaga.work.step import Step, this_step, written
+from langgraph_pgsaga.work.step_mark import Level, Rider, StepKeeper, StepMark, enter_subgraph
+from langgraph_pgsaga.work.stored_step import step_is_stored, stored_step
 from langgraph_pgsaga.work.waiting import Watch
 from langgraph_pgsaga.work.worker import JobStatus, Worker, WorkerStatus
 
@@ -16,14 +19,24 @@ __all__ = [
     "Claims",
     "Job",
     "JobStatus",
+    "Level",
     "Notifier",
     "Periodic",
     "Retry",
+    "Rider",
     "RunContext",
+    "Step",
+    "StepKeeper",
+    "StepMark",
     "Watch",
     "Worker",
     "WorkerInfo",
     "WorkerStatus",
+    "enter_subgraph",
     "list_workers",
     "serve_health",
+    "step_is_stored",
+    "stored_step",
+    "this_step",
+    "written",
 ]

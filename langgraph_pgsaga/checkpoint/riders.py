@@ -1,0 +1,425 @@
+"""What is stored with the steps of a saver's runs: which call it goes with, and in which order.
+
+A step's riders come with the writes of its task (`StepMark`). They go with the call that stores
+the task's result, in a transaction of its own:
+
+- `put_writes` of the task; of a subgraph's node that left by `Command(graph=PARENT)`, of the
+  task that it is in. The checkpoints below which that stands are stored before: without them
+  nobody would find it.
+- Under durability "exit" the last `put`, which has the results of all steps before it. Where it
+  is a subgraph's, that is stopped in the middle, they wait for what makes it found.
+
+A later checkpoint has the result in it: its `put` waits for that call, and fails if it failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+from uuid import UUID
+from weakref import WeakSet
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
+
+from langgraph_pgsaga import _fork, _langgraph
+from langgraph_pgsaga.checkpoint.call_store import CallStore
+from langgraph_pgsaga.checkpoint.encode import EncodedCall
+from langgraph_pgsaga.checkpoint.run import Remembered
+from langgraph_pgsaga.checkpoint.session_cache import SessionCache
+from langgraph_pgsaga.database import Database, load_statements
+from langgraph_pgsaga.errors import StepNotStoredError, copy_of
+from langgraph_pgsaga.tenants import Tenants
+from langgraph_pgsaga.threads import Address, stored_namespace
+from langgraph_pgsaga.work import Level, StepMark
+
+_STATEMENTS = load_statements("checkpoint")
+_LONGEST_WAIT_SECONDS = 30.0
+# From here on the server is asked, too: a checkpoint on its way is there sooner.
+_OWN_PAUSE_SECONDS = 0.03
+_LONGEST_PAUSE_SECONDS = 0.25
+_REMEMBERED_SECONDS = 3600.0
+_LONGEST_RUN_SECONDS = 86_400.0
+
+Writes = Sequence[tuple[str, Any]]
+
+
+class _Failure:
+    """A call that failed: what counts on it must fail, too. `control` keeps its place in memory."""
+
+    __slots__ = ("control", "error", "noted_at")
+
+    def __init__(self, control: object, error: BaseException) -> None:
+        self.control = control
+        self.error = error
+        self.noted_at = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self.noted_at + _REMEMBERED_SECONDS
+
+
+class _ExitingRun:
+    """The steps of a run that stores nothing before it ends."""
+
+    __slots__ = ("control", "marks", "noted_at")
+
+    def __init__(self, control: object) -> None:
+        self.control = control
+        self.marks: list[StepMark] = []
+        self.noted_at = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        is_silent = time.monotonic() > self.noted_at + _LONGEST_RUN_SECONDS
+        return is_silent or all(mark.is_closed for mark in self.marks)
+
+
+class Riding(NamedTuple):
+    """The steps whose riders go with a call.
+
+    `awaited` are the tasks whose checkpoints must be stored before. `held` are steps whose
+    result is stored by the call, at this level, and can't be reached yet.
+    """
+
+    marks: Sequence[StepMark]
+    awaited: Sequence[Level] = ()
+    held: Sequence[tuple[StepMark, int]] = ()
+
+
+class Riders:
+    """Those of one saver's runs."""
+
+    def __init__(self, db: Database, cache: SessionCache, tenants: Tenants) -> None:
+        self._db = db
+        self._cache = cache
+        self._tenants = tenants
+        self.after_fork()
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        """Begins anew: the parent's runs aren't the child's."""
+        # Until a step asks, calls aren't looked at.
+        self.is_used = False
+        self._open: WeakSet[StepMark] = WeakSet()
+        self._exiting: Remembered[_ExitingRun] = Remembered()
+        self._failures: Remembered[_Failure] = Remembered()
+        self._lost: Remembered[_Failure] = Remembered()
+        self._lock = threading.Lock()
+
+    # What work.StepKeeper asks for
+
+    @property
+    def db(self) -> Database:
+        """Where steps are stored."""
+        return self._db
+
+    def session_of(self, config: RunnableConfig) -> UUID:
+        """The session of a task's config."""
+        return Address.of(config, self._tenants).session_id
+
+    def open(self, mark: StepMark) -> None:
+        """A step may get riders from here on."""
+        with self._lock:
+            self.is_used = True
+            self._open.add(mark)
+            if not mark.is_stored_at_exit:
+                return
+            key = id(mark.control)
+            run = self._exiting.get(key)
+            if run is None or run.control is not mark.control:
+                run = _ExitingRun(mark.control)
+                self._exiting.set(key, run)
+            if not any(mark is known for known in run.marks):
+                run.marks.append(mark)
+                run.noted_at = time.monotonic()
+
+    async def wait_until_stored(self, levels: Sequence[Level], control: object) -> None:
+        """Returns when the checkpoints at which these tasks were planned are stored.
+
+        Raises:
+            StepNotStoredError: one couldn't be, or isn't after 30 s.
+        """
+        for level in reversed(levels):
+            await self._wait(level, control)
+
+    async def _wait(self, level: Level, control: object) -> None:
+        if self._is_known(level):
+            return
+        deadline, pause = time.monotonic() + _LONGEST_WAIT_SECONDS, 0.001
+        while not (pause > _OWN_PAUSE_SECONDS and await self._is_found(level)):
+            failure = self._failure(self._failures, level.checkpoint_ns, control)
+            if failure is not None or time.monotonic() > deadline:
+                raise _not_stored(level) from failure
+            await asyncio.sleep(pause)
+            if self._is_known(level):
+                return
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _is_stored(self, level: Level) -> bool:
+        return self._is_known(level) or await self._is_found(level)
+
+    def _is_known(self, level: Level) -> bool:
+        known = self._cache.known(level.session_id)
+        key = stored_namespace(level.checkpoint_ns), level.checkpoint_id
+        return known is not None and key in known.states
+
+    async def _is_found(self, level: Level) -> bool:
+        statement = _STATEMENTS["exists_state"].bind(
+            session_id=level.session_id,
+            checkpoint_ns=stored_namespace(level.checkpoint_ns),
+            checkpoint_id=level.checkpoint_id,
+        )
+        return await self._db.fetch_one(statement) is not None
+
+    # What goes with a call
+
+    def of_writes(
+        self, address: Address, writes: Writes, task_id: str
+    ) -> tuple[Writes, Riding | None]:
+        """What `put_writes` stores, without marks; and what goes with it."""
+        has_failed = any(_langgraph.is_failure(channel) for channel, _ in writes)
+        marks = [value for _, value in writes if type(value) is StepMark]
+        if has_failed:
+            self._drop_of(address, task_id)
+        if not marks:
+            return writes, None
+        plain = [write for write in writes if type(write[1]) is not StepMark]
+        if has_failed:
+            for mark in marks:
+                if mark.held_at is None and not mark.is_closed:
+                    mark.drop()
+            return plain, None
+        if all(_langgraph.is_control(channel) for channel, _ in plain):
+            plain.append((_langgraph.NO_WRITES, None))
+        return plain, self._finishing(address, marks, task_id)
+
+    def _drop_of(self, address: Address, task_id: str) -> None:
+        """What a task wrote that failed, or asked."""
+        for mark in self._all_open():
+            if not mark.is_closed and _is_of_task(mark.levels[0], address, task_id):
+                mark.drop()
+
+    def _finishing(
+        self, address: Address, marks: Iterable[StepMark], task_id: str
+    ) -> Riding | None:
+        going: list[StepMark] = []
+        awaited: tuple[Level, ...] = ()
+        for mark in marks:
+            index = _index_of_task(mark, address, task_id)
+            if mark.is_closed or index is None:
+                continue
+            if mark.is_empty or not mark.has_finished_below(index):
+                mark.drop()
+                continue
+            going.append(mark)
+            awaited = mark.levels[index:]
+        return Riding(going, awaited) if going else None
+
+    async def of_put(
+        self,
+        address: Address,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+    ) -> Riding | None:
+        """What goes with a `put`, once what its checkpoint holds is stored.
+
+        Raises: as the call failed that had something of it.
+        """
+        run = _langgraph.run_key(config)
+        if run is None or metadata.get("step") == _langgraph.STEP_BEFORE_FIRST:
+            return None
+        if (lost := self._failure(self._lost, address.checkpoint_ns, run.control)) is not None:
+            raise _of_another(lost)
+        marks = [mark for mark in self._all_open() if mark.control is run.control]
+        for mark in marks:
+            if not mark.is_stored_at_exit:
+                await self._settled(mark, address, checkpoint["id"])
+        exiting = self._exiting.get(id(run.control))
+        if exiting is None or exiting.control is not run.control:
+            return None
+        if not address.checkpoint_ns:  # the run's last
+            self._exiting.drop(id(run.control))
+        return await self._exiting_with(exiting.marks, address, checkpoint["id"])
+
+    async def _settled(self, mark: StepMark, address: Address, checkpoint_id: str) -> None:
+        """Waits for a step that a checkpoint has in it."""
+        index = _index_before(mark, address, checkpoint_id)
+        if index is None or mark.settled.done():
+            if index is not None and (error := mark.settled.exception()) is not None:
+                raise _of_another(error)
+            return
+        if not mark.is_closed and not mark.has_finished_below(index + 1):
+            return  # of an attempt that failed
+        waiting = asyncio.wrap_future(mark.settled)
+        try:
+            await asyncio.wait_for(asyncio.shield(waiting), _LONGEST_WAIT_SECONDS)
+        except TimeoutError:
+            raise _not_stored(mark.levels[index]) from None
+        except Exception as error:
+            raise _of_another(error) from error.__cause__
+
+    async def _exiting_with(
+        self, marks: Sequence[StepMark], address: Address, checkpoint_id: str
+    ) -> Riding | None:
+        going: list[StepMark] = []
+        held: list[tuple[StepMark, int]] = []
+        for mark in marks:
+            if mark.is_closed or mark.is_empty:
+                continue
+            if await self._is_made_found(mark, address, checkpoint_id):
+                going.append(mark)
+                continue
+            index = _index_before(mark, address, checkpoint_id)
+            if index is None or not mark.has_finished_below(index + 1):
+                continue
+            if await self.are_stored(mark.levels[index + 1 :]):
+                going.append(mark)
+            else:
+                held.append((mark, index))
+        return Riding(going, held=held) if going or held else None
+
+    async def _is_made_found(self, mark: StepMark, address: Address, checkpoint_id: str) -> bool:
+        """Whether this checkpoint is the last that was missing above a result that is stored."""
+        if mark.held_at is None:
+            return False
+        above = mark.levels[mark.held_at + 1 :]
+        missing = [level for level in above if not await self._is_stored(level)]
+        return len(missing) == 1 and _is_at(missing[0], address, checkpoint_id)
+
+    async def are_stored(self, levels: Sequence[Level]) -> bool:
+        """Whether the checkpoints at which these tasks were planned are stored."""
+        return all([await self._is_stored(level) for level in levels])
+
+    # A call that something goes with
+
+    @asynccontextmanager
+    async def ride(
+        self, riding: Riding, store: CallStore, address: Address, config: RunnableConfig
+    ) -> AsyncIterator[RidingQueue]:
+        """A queue that stores the block's call with the steps' riders; tells how that went."""
+        run = _langgraph.run_key(config)
+        control = None if run is None else run.control
+        queue = RidingQueue(self, riding, store, control)
+        try:
+            yield queue
+        except BaseException as error:
+            self._lose(riding, address, control, error)
+            raise
+        for mark in queue.going:
+            mark.settle(None)
+        for mark, index in queue.held:
+            mark.held_at = index
+
+    def _lose(
+        self, riding: Riding, address: Address, control: object, error: BaseException
+    ) -> None:
+        """A call with riders failed: no checkpoint may have its result."""
+        told = error if isinstance(error, Exception) else _cancelled(riding)
+        for mark in riding.marks:
+            mark.close()
+            mark.settle(copy_of(told))
+        if riding.marks:
+            self._lost.set((address.checkpoint_ns, id(control)), _Failure(control, told))
+
+    def note_failed(self, address: Address, config: RunnableConfig, error: BaseException) -> None:
+        """A `put` failed: nobody needs to wait for its checkpoint."""
+        if (run := _langgraph.run_key(config)) is not None:
+            key = address.checkpoint_ns, id(run.control)
+            self._failures.set(key, _Failure(run.control, error))
+
+    def _failure(
+        self, among: Remembered[_Failure], checkpoint_ns: str, control: object
+    ) -> BaseException | None:
+        found = among.get((checkpoint_ns, id(control)))
+        return found.error if found is not None and found.control is control else None
+
+    def _all_open(self) -> list[StepMark]:
+        with self._lock:
+            return list(self._open)
+
+
+class RidingQueue:
+    """Stores a call and the riders of steps in one transaction, by the methods of a WriteQueue."""
+
+    def __init__(self, riders: Riders, riding: Riding, store: CallStore, control: object) -> None:
+        self._riders = riders
+        self._store = store
+        self._awaited = riding.awaited
+        self._control = control
+        self.going = list(riding.marks)
+        self.held = list(riding.held)
+
+    async def turn(self) -> None:
+        """Returns when the call will be found by what is stored."""
+        if not self._awaited:
+            return
+        own, *above = self._awaited
+        is_stored_at_exit = any(mark.is_stored_at_exit for mark in self.going)
+        if is_stored_at_exit and above and not await self._riders.are_stored(above):
+            self.held += [(mark, mark.levels.index(own)) for mark in self.going]
+            self.going = []
+            return
+        await self._riders.wait_until_stored(self._awaited, self._control)
+
+    async def store(self, call: EncodedCall) -> None:
+        """Returns when the call and the riders are committed."""
+        riders = [rider for mark in self.going for rider in mark.close()]
+        place = (call.stored_ns, call.checkpoint_id) if self._awaited and self.going else None
+        await self._store.store_with(call, riders, place=place)
+
+
+def _is_of_task(level: Level, address: Address, task_id: str) -> bool:
+    return (
+        level.task_id == task_id
+        and level.checkpoint_ns == address.checkpoint_ns
+        and level.session_id == address.session_id
+    )
+
+
+def _index_of_task(mark: StepMark, address: Address, task_id: str) -> int | None:
+    """Where the task is among those that a step is part of."""
+    found = (i for i, level in enumerate(mark.levels) if _is_of_task(level, address, task_id))
+    return next(found, None)
+
+
+def _is_of_graph(level: Level, address: Address) -> bool:
+    return level.checkpoint_ns == address.checkpoint_ns and level.session_id == address.session_id
+
+
+def _index_before(mark: StepMark, address: Address, checkpoint_id: str) -> int | None:
+    """Where the task is whose result a checkpoint of its graph has: one planned before it.
+
+    Ids sort in the order in which they were made, as LangGraph has it.
+    """
+    for index, level in enumerate(mark.levels):
+        if _is_of_graph(level, address) and level.checkpoint_id < checkpoint_id:
+            return index
+    return None
+
+
+def _is_at(level: Level, address: Address, checkpoint_id: str) -> bool:
+    return _is_of_graph(level, address) and level.checkpoint_id == checkpoint_id
+
+
+def _not_stored(level: Level) -> StepNotStoredError:
+    problem = (
+        "isn't stored, so that nobody would find what a step of it wrote; nothing of the step "
+        "was stored. Run the thread again from what is"
+    )
+    return StepNotStoredError(checkpoint_id=level.checkpoint_id, problem=problem)
+
+
+def _cancelled(riding: Riding) -> StepNotStoredError:
+    problem = "was cancelled while a step of it was stored. Run the thread again from what is"
+    found = next((mark.levels[0].checkpoint_id for mark in riding.marks), "")
+    return StepNotStoredError(checkpoint_id=found, problem=problem)
+
+
+def _of_another(error: BaseException) -> BaseException:
+    return copy_of(error) if isinstance(error, Exception) else error
