@@ -33,7 +33,7 @@ from langgraph_pgsaga.events.row import EventPage, Lag, Matching, Scan, event_of
 from langgraph_pgsaga.events.subscription import follow
 from langgraph_pgsaga.events.upcasting import Upcaster, Upcasters
 from langgraph_pgsaga.tenants import Tenants, checked_tenant
-from langgraph_pgsaga.work import RunContext
+from langgraph_pgsaga.work import RunContext, Step, written
 
 _STATEMENTS = load_statements("events")
 _MOST_PER_PAGE = 10_000
@@ -93,7 +93,7 @@ class EventStore:
         aggregate_type: str,
         expected_version: Expected = ANY,
         condition: Condition | None = None,
-        conn: Connection | None = None,
+        conn: Connection | Step | None = None,
     ) -> tuple[AgentEvent, ...]:
         """Appends events to an aggregate, all or none, and returns them as they are stored.
 
@@ -107,7 +107,9 @@ class EventStore:
                 for none; or ANY, NONE or EXISTS. With ANY it is appended after whatever is there,
                 for up to 30 s.
             condition: no event that matches it may have come after its position.
-            conn: of a transaction that it joins, and leaves usable where it is refused.
+            conn: of a transaction that it joins, and leaves usable where it is refused. With
+                this_step() it is done with the node's result; the events are returned at once,
+                with no version, and what refuses them then ends the run.
 
         Raises:
             VersionConflictError: the aggregate has another version.
@@ -121,10 +123,14 @@ class EventStore:
                 "condition", condition, Condition, "Pass Condition(types=..., tags=...)"
             )
         batch = Batch.of(self._tenant_id(), aggregate_id, aggregate_type, events, expected_version)
-        return await Append(self.db, batch, expected_version, condition, conn).run()
+
+        async def append(conn: Connection | None) -> tuple[AgentEvent, ...]:
+            return await Append(self.db, batch, expected_version, condition, conn).run()
+
+        return await written(conn, self.db, append, known=tuple(batch.events))
 
     async def append_event(
-        self, event: AgentEvent, *, conn: Connection | None = None
+        self, event: AgentEvent, *, conn: Connection | Step | None = None
     ) -> AgentEvent:
         """Appends one event to the aggregate that it names, and returns it as it is stored.
 

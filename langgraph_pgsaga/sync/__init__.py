@@ -1,4 +1,4 @@
-"""The systems for sync callers: the same classes, without await and without `conn`.
+"""The systems for sync callers: the same classes, without await and connections.
 
 Each call goes through the database's own thread, as the saver's sync methods do. It may be made
 anywhere but on that thread: a function that is passed in, such as `on_progress`, is called there,
@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.sync.events import EventStore
     from langgraph_pgsaga.sync.messages import Messages
     from langgraph_pgsaga.sync.sessions import Sessions
+    from langgraph_pgsaga.sync.steps import step_is_stored
 
-__all__ = ["EventStore", "Messages", "Sessions"]
+__all__ = ["EventStore", "Messages", "Sessions", "step_is_stored"]
 
 if not TYPE_CHECKING:
     # Who wants one system doesn't load the others.
-    _MODULES = {"EventStore": "events", "Messages": "messages", "Sessions": "sessions"}
+    _MODULES = {
+        "EventStore": "events",
+        "Messages": "messages",
+        "Sessions": "sessions",
+        "step_is_stored": "steps",
+    }
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

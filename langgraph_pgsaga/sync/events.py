@@ -22,6 +22,7 @@ from langgraph_pgsaga.events import (
     Upcaster,
 )
 from langgraph_pgsaga.events import EventStore as AsyncEventStore
+from langgraph_pgsaga.work import Step
 
 
 class EventStore:
@@ -57,6 +58,7 @@ class EventStore:
         aggregate_type: str,
         expected_version: Expected = ANY,
         condition: Condition | None = None,
+        conn: Step | None = None,
     ) -> tuple[AgentEvent, ...]:
         """Appends events to an aggregate, all or none, and returns them as they are stored.
 
@@ -70,6 +72,7 @@ class EventStore:
                 for none; or ANY, NONE or EXISTS. With ANY it is appended after whatever is there,
                 for up to 30 s.
             condition: no event that matches it may have come after its position.
+            conn: this_step(), in a node: it is done with the node's result.
 
         Raises:
             VersionConflictError: the aggregate has another version.
@@ -84,14 +87,15 @@ class EventStore:
             aggregate_type=aggregate_type,
             expected_version=expected_version,
             condition=condition,
+            conn=conn,
         )
 
-    def append_event(self, event: AgentEvent) -> AgentEvent:
+    def append_event(self, event: AgentEvent, *, conn: Step | None = None) -> AgentEvent:
         """Appends one event to the aggregate that it names, and returns it as it is stored.
 
         With a `version` of n it is refused where the aggregate isn't at n - 1. Else as `append`.
         """
-        return self.db.portal.call(self._async.append_event, event)
+        return self.db.portal.call(self._async.append_event, event, conn=conn)
 
     def guard(self, types: Iterable[EventType | str]) -> None:
         """Declares types of events that conditions may ask for; for good, and for every process.

@@ -23,10 +23,12 @@ CLASSES = {
     "langgraph_pgsaga.messages": ["Messages"],
     "langgraph_pgsaga.sessions": ["Sessions"],
 }
+# Functions that are written by hand, by module.
+FUNCTIONS = {"step_is_stored": "steps"}
 
 _HERE = Path(__file__).resolve().parent
 _FRONT = '''\
-"""The systems for sync callers: the same classes, without await and without `conn`.
+"""The systems for sync callers: the same classes, without await and connections.
 
 Each call goes through the database's own thread, as the saver's sync methods do. It may be made
 anywhere but on that thread: a function that is passed in, such as `on_progress`, is called there,
@@ -59,6 +61,7 @@ if not TYPE_CHECKING:
 _ITERATORS = {"AsyncIterator", "AsyncIterable", "AsyncGenerator"}
 # `conn: ...` of a docstring's Args, with the lines that belong to it.
 _CONN_ENTRY = re.compile(r"\n( +)conn: .*(?:\n\1 +.*)*")
+_STEP_ENTRY = r"\n\1conn: this_step(), in a node: it is done with the node's result."
 
 Method = ast.AsyncFunctionDef | ast.FunctionDef
 Import = tuple[str, str, str | None]
@@ -88,6 +91,7 @@ def module(room: str, names: Sequence[str]) -> str:
 
 def _front() -> str:
     homes = {name: room.rpartition(".")[2] for room, names in CLASSES.items() for name in names}
+    homes |= FUNCTIONS
     lines = [f"    from langgraph_pgsaga.sync.{home} import {name}" for name, home in homes.items()]
     return _formatted(
         _FRONT.format(
@@ -137,7 +141,9 @@ def _method(method: Method, cls: str) -> ast.FunctionDef:
         returns=method.returns,
     )
     if (told := ast.get_docstring(method, clean=False)) is not None:
-        made.body.append(_text(_CONN_ENTRY.sub("", told)))
+        takes_step = any(arg.arg == "conn" for arg in made.args.kwonlyargs)
+        told = _CONN_ENTRY.sub(_STEP_ENTRY if takes_step else "", told)
+        made.body.append(_text(told))
     if method.name == "__init__":
         made.body += _constructor(method, made.args, cls)
         return made
@@ -204,10 +210,11 @@ def _items_of(method: Method) -> ast.expr | None:
 
 
 def _without_conn(args: ast.arguments) -> ast.arguments:
+    """Without a connection, which belongs to a loop; a Step may come from a sync node, too."""
     kept = [
-        (arg, default)
+        (_of_step(arg), default)
         for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)
-        if arg.arg != "conn"
+        if arg.arg != "conn" or _takes_step(arg)
     ]
     return ast.arguments(
         posonlyargs=args.posonlyargs,
@@ -218,6 +225,16 @@ def _without_conn(args: ast.arguments) -> ast.arguments:
         kwarg=args.kwarg,
         defaults=args.defaults,
     )
+
+
+def _takes_step(arg: ast.arg) -> bool:
+    return arg.annotation is not None and "Step" in ast.unparse(arg.annotation).split(" | ")
+
+
+def _of_step(arg: ast.arg) -> ast.arg:
+    if arg.arg != "conn":
+        return arg
+    return ast.arg("conn", ast.parse("Step | None", mode="eval").body)
 
 
 def _call(function: ast.expr, args: ast.arguments, *first: ast.expr) -> ast.Call:

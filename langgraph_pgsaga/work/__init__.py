@@ -9,8 +9,8 @@ from langgraph_pgsaga.work.retry import Retry
 from langgraph_pgsaga.work.run_context import RunContext
 from langgraph_pgsaga.work.step import Step, this_step, written
 from langgraph_pgsaga.work.step_mark import Level, Rider, StepKeeper, StepMark, enter_subgraph
-from langgraph_pgsaga.work.stored_step import step_is_stored, stored_step
 from langgraph_pgsaga.work.waiting import Watch
+from langgraph_pgsaga.work.when_stored import step_is_stored, stored_step
 from langgraph_pgsaga.work.worker import JobStatus, Worker, WorkerStatus
 
 __all__ = [

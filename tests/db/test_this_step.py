@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,13 +17,15 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 
-from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga import Database, PostgresSaver, sync
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     NoStepError,
     ServerError,
     StepEndedError,
+    VersionConflictError,
 )
+from langgraph_pgsaga.events import AgentEvent, EventStore
 from langgraph_pgsaga.sessions import Sessions
 from langgraph_pgsaga.work import Step, this_step, written
 from tests._limits import HANG_SECONDS
@@ -149,7 +151,7 @@ async def test_parallel_tasks_and_sends(
         act("spread")
         return Command(goto=[Send("one", n) for n in range(5)])
 
-    async def one(n: int) -> Any:
+    async def one(n: Any) -> Any:
         act(f"one {n}")
         return {"items": [n]}
 
@@ -448,7 +450,7 @@ async def test_cancellation_drops(saver: PostgresSaver, effects: Effects, durabi
         await run
     found = await effects.found()
     assert "node" not in found
-    given = None if found else {"items": []}
+    given: Any = None if found else {"items": []}
     await graph.ainvoke(given, CONFIG, durability=durability)
     assert await effects.found() == once("before", "node")
 
@@ -491,9 +493,9 @@ async def test_an_effect_that_fails_ends_its_run_and_no_other(
 
     graph = graph_of(saver, node=node, after=acts("after"))
 
-    def run(name: str) -> Awaitable[Any]:
+    async def run(name: str) -> Any:
         config: Any = {"configurable": {"thread_id": name}}
-        return graph.ainvoke({"items": [name]}, config, durability=durability)
+        return await graph.ainvoke({"items": [name]}, config, durability=durability)
 
     names = ["bad", "good", "better", "best"]
     answers = await asyncio.gather(*map(run, names), return_exceptions=True)
@@ -633,3 +635,49 @@ async def test_values_are_taken_as_they_are(saver: PostgresSaver, effects: Effec
 
     await graph_of(saver, node=node).ainvoke({"items": []}, CONFIG)
     assert await effects.found() == once("a", "b")
+
+
+async def test_events_are_appended_with_the_step(saver: PostgresSaver, durability: Any) -> None:
+    """An event is returned at once, without a version, and is there with the result."""
+    store = EventStore(saver.db)
+    data = {"n": [1]}
+
+    async def node(state: Any) -> Any:
+        event = AgentEvent(event_type="done", event_data=data)
+        [told] = await store.append("order", [event], aggregate_type="o", conn=this_step())
+        data["n"].append(2)
+        assert (told.event_id, told.version) == (event.event_id, None)
+        assert await store.get_events("order", aggregate_type="o") == []
+        return {"items": ["node"]}
+
+    def in_a_thread(state: Any) -> Any:
+        own = sync.EventStore(saver.db)
+        event = AgentEvent(
+            event_type="more", event_data={}, aggregate_id="order", aggregate_type="o"
+        )
+        assert own.append_event(event, conn=this_step()).correlation_id == "t"
+        return {"items": ["sync"]}
+
+    graph = graph_of(saver, node=node, sync=in_a_thread)
+    await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    found = await store.get_events("order", aggregate_type="o")
+    assert [(e.version, str(e.event_type), e.event_data) for e in found] == [
+        (1, "done", {"n": [1]}),
+        (2, "more", {}),
+    ]
+
+
+async def test_an_event_that_is_refused_ends_the_run(saver: PostgresSaver) -> None:
+    """Its typed error is the run's, and nothing of the step is there."""
+    store = EventStore(saver.db)
+
+    async def node(state: Any) -> Any:
+        event = AgentEvent(event_type="done", event_data={})
+        await store.append(
+            "order", [event], aggregate_type="o", expected_version=3, conn=this_step()
+        )
+        return {"items": ["node"]}
+
+    with pytest.raises(VersionConflictError):
+        await graph_of(saver, node=node, after=acts("after")).ainvoke({"items": []}, CONFIG)
+    assert await stored_items(saver) == []

@@ -121,7 +121,8 @@ def test_what_is_generated_is_current() -> None:
     pages = generate.pages()
     folder = Path(generate.__file__).parent
     assert {path: path.read_text("utf-8") for path in pages} == pages
-    assert set(folder.glob("*.py")) == {*pages, folder / "generate.py"}
+    by_hand = {folder / f"{module}.py" for module in generate.FUNCTIONS.values()}
+    assert set(folder.glob("*.py")) == {*pages, *by_hand, folder / "generate.py"}
 
 
 @pytest.mark.parametrize("room", generate.CLASSES)
@@ -155,13 +156,21 @@ def test_no_docstring_speaks_of_what_sync_callers_lack() -> None:
 
 def test_the_front_gives_its_classes_and_no_more() -> None:
     """The README names them. A name that isn't there is an AttributeError, as with any module."""
-    assert sync.__all__ == sorted(name for every in generate.CLASSES.values() for name in every)
+    classes = sorted(name for every in generate.CLASSES.values() for name in every)
+    assert sync.__all__ == sorted([*classes, *generate.FUNCTIONS])
     readme = (Path(generate.__file__).parents[2] / "README.md").read_text("utf-8")
-    *names, last = [f"`{name}`" for name in sync.__all__]
+    *names, last = [f"`{name}`" for name in classes]
     told = f"{', '.join(names)} and {last}"
     assert f"All else is async; {told} are in `langgraph_pgsaga.sync`, too." in readme
     with pytest.raises(AttributeError, match="Nothing"):
         sync.Nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_step_is_taken_from_sync_nodes() -> None:
+    """A method that takes `this_step()` takes it of sync callers, too, and nothing else as conn."""
+    append = inspect.signature(sync.EventStore.append).parameters
+    assert append["conn"].annotation == "Step | None"
+    assert "conn" not in inspect.signature(sync.EventStore.save_snapshot).parameters
 
 
 def test_a_class_is_generated(sample: Any, portal: Portal) -> None:
