@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypedDict
 
@@ -25,6 +26,8 @@ from tests._limits import HANG_SECONDS
 FULL = os.environ.get("PGSAGA_FULL") == "1"
 RUNS = 20
 NODES = 6
+# By so many puts a chain may be ahead of the slowest.
+AHEAD = 50
 BACKENDS = (
     "select {} from pg_stat_activity where datname = current_database()"
     " and pid <> pg_backend_pid() and application_name = 'langgraph_pgsaga'"
@@ -72,15 +75,24 @@ class Ledger:
         self.saver = saver
         self.acknowledged: list[tuple[str, str, str | None]] = []
         self._numbers = itertools.count(1)
+        self._puts: Counter[str] = Counter()  # of the chains that haven't ended
 
     async def chain(self, thread: str, ended: Callable[[], bool]) -> None:
         """Checkpoint after checkpoint, each with messages and a write, until it has ended.
 
         Where the last one was pruned, it goes on from the thread's latest.
         """
+        self._puts[thread] += 0
+        try:
+            await self._chain(thread, ended)
+        finally:
+            self._puts.pop(thread, None)
+
+    async def _chain(self, thread: str, ended: Callable[[], bool]) -> None:
         config, version = config_of(thread), None
         said: list[HumanMessage] = []
         while not ended():
+            await self._in_step(thread)
             number, version = next(self._numbers), self.saver.get_next_version(version, None)
             said = [*said[-5:], HumanMessage(f"{number} of {id(self)}")]
             checkpoint = {
@@ -104,6 +116,12 @@ class Ledger:
             self._acknowledge(thread, config, None)
             await self.saver.aput_writes(config, [("value", number)], f"task {number}")
             self._acknowledge(thread, config, f"task {number}")
+
+    async def _in_step(self, thread: str) -> None:
+        """Waits for the others: while one's session is locked, this one would write thousands."""
+        self._puts[thread] += 1
+        while self._puts[thread] > min(self._puts.values(), default=0) + AHEAD:
+            await asyncio.sleep(0.01)
 
     def _acknowledge(self, thread: str, config: RunnableConfig, task: str | None) -> None:
         self.acknowledged.append((thread, config["configurable"]["checkpoint_id"], task))
