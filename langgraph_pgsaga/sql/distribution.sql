@@ -17,7 +17,8 @@ select
 -- name: distribute_tables
 -- Distributes the tables of the first schema on the search_path, those that aren't yet: by
 -- session, so that a session is on one server with all that it has. The record of migrations
--- is on every server; workers and their jobs, a few rows, are where they were, on the coordinator.
+-- is on every server; workers and their jobs, a few rows, and the events, which have one order,
+-- are where they were, on the coordinator.
 -- What was made before Citus was there is made on the other servers first: types of rows come
 -- there only as those of a function's parameters.
 -- shard: all, the tables themselves

@@ -36,8 +36,10 @@ async def test_without_tables_there_is_nothing_to_distribute(empty_dsn: str) -> 
                 await attempt(db)
 
 
-# A few rows that are claimed over all of them, which goes on one server only.
-_ON_COORDINATOR = {"agent_workers", "agent_jobs"}
+# Rows that are claimed over all of them, and events, which have one order for all: one server.
+_WORK = {"agent_workers", "agent_jobs"}
+_EVENTS = {"agent_events", "event_eras", "event_guards", "event_snapshots"}
+_ON_COORDINATOR = _WORK | _EVENTS
 
 
 async def test_each_table_is_distributed_by_session_or_is_everywhere(dsn: str) -> None:
