@@ -163,7 +163,9 @@ def test_terminated_backends_lose_nothing_for_sync_callers(dsn: str) -> None:
                 await comes_true(_grown(steps, 4, ended))
         return killed
 
-    with PostgresSaver.from_conn_string(dsn) as saver, ThreadPoolExecutor(8) as pool:
+    # The steps, and so the terminations, are limited; on a slow server one statement may meet all.
+    options: dict[str, Any] = {"retry_seconds": HANG_SECONDS}
+    with PostgresSaver.from_conn_string(dsn, **options) as saver, ThreadPoolExecutor(8) as pool:
         threads, graph = new_threads(8), chat_graph(saver, lambda: steps.append(None))
         runs = [pool.submit(graph.invoke, QUESTION, config_of(thread)) for thread in threads]
         killed = asyncio.run(terminate_until(lambda: all(run.done() for run in runs)))
