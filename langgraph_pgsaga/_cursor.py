@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langgraph_pgsaga import _json
-from langgraph_pgsaga.errors import InvalidCursorError
+from langgraph_pgsaga.errors import CorruptValueError, InvalidCursorError
 
 
 def cursor_of(listing: str, place: Sequence[str | int | None]) -> str:
@@ -28,7 +28,7 @@ def place_of_cursor(cursor: str, listing: str, told: str) -> list[Any]:
         found = _json.load(base64.b64decode(cursor.encode(), b"-_", validate=True).decode())
         of_listing, *place = found
         is_cursor = isinstance(of_listing, str) and cursor_of(of_listing, place) == cursor
-    except (AttributeError, TypeError, ValueError):  # binascii's and orjson's are ValueErrors
+    except (AttributeError, CorruptValueError, TypeError, ValueError):  # binascii's, too
         is_cursor = False
     if not is_cursor:
         # Not from the error, which may quote all of what was given.

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import orjson
+
+from langgraph_pgsaga.errors import CorruptValueError
 
 JSON_INT_LIMIT = 2**53
 # Containers in one another: below what orjson and the server's stack allow.
@@ -28,13 +31,25 @@ def dump(value: Any) -> str:
 
 
 def load(text: str) -> Any:
-    """The value of JSON text that came out of a jsonb column."""
-    return orjson.loads(text)
+    """The value of JSON text that came out of a jsonb column.
+
+    Raises:
+        CorruptValueError: it is none that was written here. jsonb nests deeper, and has larger
+            numbers, than any reader takes.
+    """
+    # Raised outside of the handler: the parser's error holds the whole text.
+    with suppress(orjson.JSONDecodeError):
+        return orjson.loads(text)
+    problem = "it nests too deeply, or has a number that is too large"
+    raise CorruptValueError(what="stored JSON", problem=problem)
 
 
 def load_object(text: str) -> dict[str, Any]:
     """The object of JSON text; an empty one where somebody stored something else."""
-    found = load(text)
+    try:
+        found = load(text)
+    except CorruptValueError:
+        return {}
     return found if isinstance(found, dict) else {}
 
 

@@ -101,8 +101,10 @@ def translated(error: BaseException, dsn: str) -> PgSagaError:
         return CorruptValueError(what="a stored time", problem=problem)
     if isinstance(error, asyncpg.PostgresError):
         return _of_server(error, dsn)
-    if isinstance(error, asyncpg.InterfaceError) and is_connection_loss(error):
-        # The driver's words are about its own methods.
+    # Of its subclasses one says that no server is what the DSN asks for.
+    is_of_driver = type(error) is asyncpg.InternalClientError
+    if is_of_driver or (isinstance(error, asyncpg.InterfaceError) and is_connection_loss(error)):
+        # The driver's words are about its own methods and states.
         detail = "the connection was lost"
         return ServerConnectionError(dsn=dsn, detail=detail, sqlstate=_NOT_CONNECTED)
     if is_connection_loss(error):

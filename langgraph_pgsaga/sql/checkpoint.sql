@@ -592,7 +592,7 @@ cross join lateral (
   ) b
   where u.i % 2::bigint = 1 and u.last_no > e.held
   -- A value that has more was forged: see MOST_REPEATED.
-  limit greatest(e.message_count, 0) + 5000
+  limit greatest(e.message_count, 0)::bigint + 5000
 ) m
 where a.message_runs is not null;
 

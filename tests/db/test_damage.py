@@ -147,6 +147,12 @@ JSON = {
     "a list": "[1, [2]]",
     "an object": '{"a": [1], "messages": {"b": 1}}',
 }
+UNREADABLE = {
+    "a number beyond doubles": """'{"x": 1e400}'::jsonb""",
+    "lists in one another": (
+        "jsonb_build_object('x', (repeat('[', 1500) || repeat(']', 1500))::jsonb)"
+    ),
+}
 PARTS = ("channel_versions", "channel_values", "versions_seen", "v", "ts", "id")
 CONTENTS = {
     "of an unknown type": "type = 'x'",
@@ -183,6 +189,8 @@ STATE_COLUMNS = {
 }
 SESSION_COLUMNS = {
     "message_count": "-5",
+    "deletion_count": "2147483647",
+    "last_position": "9223372036854775807",
     "message_epoch": "-9223372036854775808",
     "priority": "-2147483648",
     "thread_id": "'other'",
@@ -219,6 +227,15 @@ def of_shapes() -> Damages:
         yield f"v is {v}", of_part("v", v)
 
 
+def of_unreadable_json() -> Damages:
+    """What jsonb holds, and no reader takes."""
+    for name, value in UNREADABLE.items():
+        yield f"state_data has {name}", of_state("state_data", f"state_data || {value}")
+        yield f"metadata has {name}", of_state("metadata", f"metadata || {value}")
+        yield f"session metadata has {name}", of_session("metadata", value)
+        yield f"message metadata has {name}", of_message("metadata", value)
+
+
 def of_times() -> Damages:
     for ts in ("infinity", "2026-01-01T00:00:00", "99999-01-01T00:00:00+00:00"):
         yield f"ts is {ts}", of_part("ts", f'"{ts}"')
@@ -249,13 +266,14 @@ def of_columns() -> Damages:
         yield f"a state's {column}", of_state(column, value)
     for column, value in SESSION_COLUMNS.items():
         yield f"the session's {column}", of_session(column, value)
+    yield "the session's message_count at its end", of_session("message_count", "2147483647")
     for column, value in WRITE_COLUMNS.items():
         yield f"a write's {column}", (f"update agent_state_writes set {column} = {value} {ONE}",)
     ring = f"update agent_messages set parent_message_no = 3 - message_no where {T}"
     yield "parents in a ring", (ring,)
 
 
-DAMAGES = dict(chain(of_shapes(), of_times(), of_contents(), of_columns()))
+DAMAGES = dict(chain(of_shapes(), of_unreadable_json(), of_times(), of_contents(), of_columns()))
 
 
 def readings(d: Damaged) -> dict[str, Callable[[], Any]]:
@@ -352,6 +370,8 @@ SHOWN = (
     *("agent_state_writes torn", "hashes unknown", "hashes repeated", "agent_sessions gone"),
     *("agent_states gone", "agent_messages gone", "a message's payload", "a message's content"),
     *("a state's exact", "a state's checkpoint_ns", "the session's message_count"),
+    *("session metadata has a number beyond doubles", "message metadata has lists in one another"),
+    *("state_data has lists in one another", "metadata has a number beyond doubles"),
     *("the session's thread_id", "the session's user_id", "a write's channel", "parents in a ring"),
 )
 
@@ -465,6 +485,7 @@ def test_a_counter_that_was_forged_is_told_and_can_be_put_right(
     column, forged = COUNTERS[name]
     saver = damaged.saver if knows else PostgresSaver(damaged.saver.db)
     damage(damaged.dsn, *of_session(column, forged))
+    assert PostgresSaver(saver.db).get_tuple(config_of("t")) is not None
     at = config_of("t", checkpoint_id=damaged.last_id)
     human = HumanMessage("anew", id="3")
 

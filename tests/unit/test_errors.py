@@ -196,3 +196,13 @@ def test_what_the_server_said_last_counts() -> None:
     assert isinstance(told, errors.ServerError)
     assert (told.sqlstate, told.detail) == ("25P04", "its words")
     assert not is_repeatable(closed)
+
+
+def test_a_lost_connection_is_told_without_the_drivers_words() -> None:
+    """A call between the server's goodbye and the end of its stream fails with the driver's
+    states; that no server is what the DSN asks for is said in its words."""
+    told = str(translated(asyncpg.InternalClientError("cannot switch to state 11"), "postgresql:"))
+    assert "the connection was lost" in told
+    assert "idle_in_transaction_session_timeout" in told
+    unfit = asyncpg.TargetServerAttributeNotMatched("none of the hosts match primary")
+    assert "none of the hosts match primary" in str(translated(unfit, "postgresql:"))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langgraph_pgsaga import _json
+from langgraph_pgsaga.errors import CorruptValueError
 
 TEXT = st.text()  # with NUL and lone surrogates
 KEYS = TEXT | st.integers() | st.floats() | st.booleans() | st.none() | st.tuples(st.integers())
@@ -200,3 +201,13 @@ def test_clean_text_is_changed_only_where_it_must_be(text: str) -> None:
         a == b or (b == "\ufffd" and not _json.is_clean(a))
         for a, b in zip(text, clean, strict=True)
     )
+
+
+@pytest.mark.parametrize("inner", ["1e400", "1" + "0" * 400, "[" * 1500 + "]" * 1500, "{"])
+def test_what_no_reader_takes_is_a_typed_error(inner: str) -> None:
+    """jsonb holds some of it. The error keeps nothing of the text; an object is an empty one."""
+    text = '{"x": ' + inner + ', "secret": 1}'
+    with pytest.raises(CorruptValueError) as caught:
+        _json.load(text)
+    assert caught.value.__context__ is None
+    assert _json.load_object(text) == {}
