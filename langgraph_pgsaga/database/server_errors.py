@@ -139,8 +139,9 @@ def chainable(error: BaseException) -> BaseException | None:
 
 
 def _quotes_a_parameter(error: BaseException) -> bool:
-    # The driver itself raises DataError, the server only its subclasses.
-    return type(error) is asyncpg.DataError or isinstance(error, UnicodeEncodeError)
+    # The driver's own is of the class that stands for the server's 22000, but has no severity.
+    is_of_driver = type(error) is asyncpg.DataError and error.severity is None
+    return is_of_driver or isinstance(error, UnicodeEncodeError)
 
 
 def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:

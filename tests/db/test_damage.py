@@ -25,6 +25,7 @@ from langgraph_pgsaga.errors import (
     CorruptSessionError,
     CorruptValueError,
     PgSagaError,
+    ServerError,
 )
 from langgraph_pgsaga.sessions import RetentionPolicy
 from langgraph_pgsaga.sync import Messages, Sessions
@@ -448,11 +449,19 @@ def test_parts_that_are_too_large_together_are_corrupt(dsn: str) -> None:
                 calls[name]()
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [of_part("channel_versions", "5"), of_runs("'{2,1}'"), of_runs("'{1,2147483647}'")],
+    ids=["versions", "runs backwards", "runs to the end"],
+)
 def test_a_damaged_session_is_counted_and_named(
-    damaged: Damaged, caplog: pytest.LogCaptureFixture
+    damaged: Damaged, caplog: pytest.LogCaptureFixture, statements: tuple[str, ...]
 ) -> None:
-    """By the sweep's result, and by a warning with its id."""
-    damage(damaged.dsn, *of_part("channel_versions", "5"))
+    """By the sweep's result, and by a warning with its id. Pruned by itself, it says that its rows
+    are to blame, and no argument."""
+    damage(damaged.dsn, *statements)
+    with pytest.raises(ServerError):
+        damaged.saver.prune(["t"])
     result = Sessions(damaged.saver.db).sweep([RetentionPolicy(keep_last=1)])
     assert (result.damaged_sessions, result.pruned_sessions) == (1, 1)
     (record,) = [r for r in caplog.records if r.name == "langgraph_pgsaga.sessions"]
