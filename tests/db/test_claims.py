@@ -178,13 +178,14 @@ async def test_a_row_that_its_own_work_has_locked_is_not_lost(chores: str) -> No
 async def test_the_work_of_a_lost_claim_is_cancelled(chores: str) -> None:
     """When renewing finds somebody else in the row, or no row; the others' goes on."""
     await _chores.add(chores, 2, 3)
-    async with claims_of(chores, lease_seconds=0.6) as claims:
+    async with claims_of(chores) as claims:
         held = await claims.claim(TABLE, 3)
         tasks = [asyncio.create_task(asyncio.sleep(HANG_SECONDS)) for _ in held]
         for claim, task in zip(held, tasks, strict=True):
             claim.cancels(task)
         await _chores.rows(chores, "update chores set fence = fence + 1 where chore_id = 1")
         await _chores.rows(chores, "delete from chores where chore_id = 2")
+        await claims._renew_all()
         await ended(lambda: tasks[0].cancelled() and tasks[1].cancelled())
         assert [claim.is_lost for claim in held] == [True, True, False]
         assert claims.held == 1
