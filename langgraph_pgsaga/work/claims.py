@@ -22,8 +22,9 @@ from langgraph_pgsaga import _fork
 from langgraph_pgsaga._arguments import checked_integer, checked_seconds
 from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database import Connection, Database, Statement
-from langgraph_pgsaga.errors import ClaimLostError, InvalidArgumentError, PgSagaError
+from langgraph_pgsaga.errors import ClaimLostError, InvalidArgumentError
 from langgraph_pgsaga.work.own_connection import OwnConnection
+from langgraph_pgsaga.work.telling import described
 
 _log = logging.getLogger("langgraph_pgsaga.work")
 _MOST_AT_ONCE = 1000
@@ -32,6 +33,8 @@ _MOST_AT_ONCE = 1000
 _RENEWALS = 3
 _LEFT_TO_STOP = 1 / 6
 _LOOKS = 12
+# Of a short lease a third may be less than it takes to connect.
+_LEAST_ANSWER_SECONDS = 1.0
 # A forked child keeps the parent's connections here: collecting them would close them.
 _inherited: list[object] = []
 
@@ -202,7 +205,7 @@ class Claims(ProcessBound):
         _fork.watch(self)
 
     def _connect(self) -> None:
-        seconds = self.lease_seconds / _RENEWALS
+        seconds = max(self.lease_seconds / _RENEWALS, _LEAST_ANSWER_SECONDS)
         self.line = OwnConnection(self.db, seconds)
         self._renewals = OwnConnection(self.db, seconds)
 
@@ -302,9 +305,9 @@ class Claims(ProcessBound):
             for table, these in _by_table(self._held):
                 for part in self._routed(these):
                     await self._renew(table, part)
-        except PgSagaError as error:
+        except Exception as error:
             self._renewed_at = 0.0
-            _log.warning("claims couldn't be renewed: %s", error)
+            _log.warning("claims couldn't be renewed: %s", described(error))
 
     async def _renew(self, table: ClaimTable, claims: Sequence[Claim]) -> None:
         bound = table.renew.bind(lease_seconds=self.lease_seconds, **self._named(table, claims))

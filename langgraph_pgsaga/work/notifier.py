@@ -14,8 +14,9 @@ from langgraph_pgsaga import _fork
 from langgraph_pgsaga._arguments import checked_instance, checked_seconds, required_text
 from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database import Database, load_statements
-from langgraph_pgsaga.errors import ClosedError, InvalidArgumentError, PgSagaError
+from langgraph_pgsaga.errors import ClosedError, InvalidArgumentError
 from langgraph_pgsaga.work.retry import Retry
+from langgraph_pgsaga.work.telling import described
 from langgraph_pgsaga.work.waiting import LEAST_SECONDS, Waiting, Watch
 
 _log = logging.getLogger("langgraph_pgsaga.work")
@@ -121,9 +122,9 @@ class Notifier(ProcessBound):
             try:
                 bound = _NOTIFY.bind(channel=_CHANNEL, payloads=_payloads(topics))
                 await db.fetch(bound, repeat=False)
-            except PgSagaError as error:
+            except Exception as error:
                 if not is_told:
-                    _log.warning("news weren't sent, polling finds them: %s", error)
+                    _log.warning("news weren't sent, polling finds them: %s", described(error))
                 is_told = True
                 await asyncio.sleep(_AFTER_ERROR_SECONDS)
             del db
@@ -165,8 +166,8 @@ class Notifier(ProcessBound):
                 try:
                     await self._listen_once(changed)
                     attempt = 0
-                except PgSagaError as error:
-                    _log.warning("news don't come, polling goes on: %s", error)
+                except Exception as error:
+                    _log.warning("news don't come, polling goes on: %s", described(error))
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_CONNECTING.delay(attempt)):
                             await self._wait_unwatched(changed)

@@ -17,6 +17,7 @@ from langgraph_pgsaga.work.claims import Claim, Claims
 from langgraph_pgsaga.work.job import Job
 from langgraph_pgsaga.work.notifier import Notifier
 from langgraph_pgsaga.work.retry import Retry
+from langgraph_pgsaga.work.telling import described
 
 T = TypeVar("T")
 Outcome = Literal["done", "failed", "lost", "given_back"]
@@ -150,13 +151,3 @@ class Serving:
                 "%s", self.job.name, lost,
             )  # fmt: skip
         return "failed"
-
-
-def described(error: BaseException) -> str:
-    """An error for logs and tables: its class and place; of ours, whose texts have no payload, its
-    message, too."""
-    frames = traceback.extract_tb(error.__traceback__)
-    at = f" at {frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
-    if isinstance(error, PgSagaError):
-        return f"{type(error).__name__}: {error}"
-    return f"{type(error).__name__}{at}"

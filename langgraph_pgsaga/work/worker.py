@@ -20,12 +20,13 @@ from langgraph_pgsaga._arguments import (
 )
 from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database import BoundStatement, Database
-from langgraph_pgsaga.errors import InvalidArgumentError, PgSagaError, WorkerRunningError
+from langgraph_pgsaga.errors import InvalidArgumentError, WorkerRunningError
 from langgraph_pgsaga.work.claims import Claims
 from langgraph_pgsaga.work.job import Job
 from langgraph_pgsaga.work.members import HEARTBEAT_SECONDS, burial, farewell, heartbeat
 from langgraph_pgsaga.work.notifier import Notifier, checked_topic
 from langgraph_pgsaga.work.serving import Serving
+from langgraph_pgsaga.work.telling import described
 
 _log = logging.getLogger("langgraph_pgsaga.work")
 # For what is cancelled to stop, and for the server to answer a worker that ends.
@@ -205,9 +206,8 @@ class _Life:
                 await self._claims.release(given_back)
                 await _cancel(self._tasks[:1])
                 await self._db.fetch(farewell(self._claims.owner))
-        except (PgSagaError, TimeoutError) as error:
-            told = str(error) if isinstance(error, PgSagaError) else "no answer in time"
-            _log.warning("a worker ends unheard, its leases with their time: %s", told)
+        except Exception as error:
+            _log.warning("a worker ends unheard, its leases by their time: %s", described(error))
         await self._claims.aclose()
         _log.info("worker %s has ended; given back: %d", self._claims.owner, len(given_back))
 
@@ -226,9 +226,9 @@ class _Life:
                 for statement in (self._heartbeat(), burial()):
                     await self._claims.line.fetch(statement)
                 self._heard_at, is_told = time.monotonic(), False
-            except PgSagaError as error:
+            except Exception as error:
                 if not is_told:
-                    _log.warning("a worker can't say that it is alive: %s", error)
+                    _log.warning("a worker can't say that it is alive: %s", described(error))
                 is_told = True
 
     def _heartbeat(self) -> BoundStatement:

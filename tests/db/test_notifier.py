@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -232,6 +233,38 @@ async def test_a_lost_connection_is_made_anew(dsn: str, db: Database) -> None:
         await asyncio.wait_for(called.wait(), HANG_SECONDS)
         await listening(db)
     watch.close()
+
+
+async def test_an_unforeseen_error_ends_neither_sending_nor_listening(
+    dsn: str, db: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, and tried again; nobody would hear of a thread's task that ended."""
+    connect, fetch, failed = db.connect_to_listen, db.fetch, set()
+
+    async def fails_once(what: str, call: Any, *args: Any, **options: Any) -> Any:
+        if what not in failed:
+            failed.add(what)
+            raise AttributeError("of the driver")
+        return await call(*args, **options)
+
+    monkeypatch.setattr(db, "connect_to_listen", partial(fails_once, "connect", connect))
+    monkeypatch.setattr(db, "fetch", partial(fails_once, "fetch", fetch))
+    monkeypatch.setattr("langgraph_pgsaga.work.notifier._AFTER_ERROR_SECONDS", 0.01)
+    called = asyncio.Event()
+    watch = Notifier.of(db).watch("topic", called.set, longest_seconds=600)
+    await listening(db)
+    for number in range(2):
+        for _ in range(20):
+            watch.again(found=False)
+        await asyncio.sleep(0)
+        called.clear()
+        Notifier.of(db).notify("topic")
+        if number == 0:
+            await true(lambda: "news weren't sent" in caplog.text)
+            continue
+        await asyncio.wait_for(called.wait(), HANG_SECONDS)
+    watch.close()
+    assert "news don't come" in caplog.text
 
 
 async def test_loops_of_one_process_share_the_connection(dsn: str, db: Database) -> None:

@@ -26,6 +26,17 @@ from langgraph_pgsaga.sessions import (
     SweepResult,
 )
 from langgraph_pgsaga.takeover import ImportReport, ReadThroughSaver, ThreadReport, import_threads
+from langgraph_pgsaga.work import (
+    Job,
+    Notifier,
+    Periodic,
+    Retry,
+    Watch,
+    Worker,
+    WorkerInfo,
+    WorkerStatus,
+    list_workers,
+)
 
 
 def test_the_front_door_is_this_and_no_more() -> None:
@@ -110,3 +121,17 @@ if TYPE_CHECKING:
 
     def compiles(saver: PostgresSaver, graph: StateGraph[MessagesState]) -> None:
         graph.compile(checkpointer=saver)
+
+    async def working(db: Database) -> None:
+        job = Sessions(db).job([RetentionPolicy(keep_last=5)], every_seconds=60)
+        assert_type(job, Job)
+        again = Periodic(name="tidy", every_seconds=60, work=db.asetup)
+        async with Worker(db, job, again, grace_seconds=5) as worker:
+            assert_type(worker, Worker)
+        assert_type(await worker.run(), None)
+        assert_type(worker.status, WorkerStatus | None)
+        assert_type(await list_workers(db), list[WorkerInfo])
+        assert_type(Retry(attempts=3, on=(OSError,)).delay(1), float | None)
+        assert_type(Notifier.of(db).watch("topic", worker.stop), Watch)
+        Worker(db, "sweep")  # type: ignore[arg-type]
+        Retry(atempts=3)  # type: ignore[call-arg]
