@@ -16,9 +16,12 @@ refuses what was once valid, taken as it is.
 from __future__ import annotations
 
 import dataclasses
+import dis
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, RootModel
@@ -27,6 +30,7 @@ from pydantic_core import PydanticUndefined
 
 from langgraph_pgsaga.errors import ChangedClassError
 from langgraph_pgsaga.serde.type_rules import is_named_tuple, key_of
+from langgraph_pgsaga.serde.unchanged import unchanged
 
 _logger = logging.getLogger("langgraph_pgsaga.serde")
 
@@ -122,7 +126,7 @@ class Builder:
     def _whole(self, fields: Fields, about: About) -> Any:
         if about.has_more or self.hides:
             try:
-                return self.with_fields(self.construct(fields), fields)
+                return self._made_and_filled(fields)
             except Exception:  # noqa: S110 - a check that is new: the fields stand all the same
                 pass
         return self.raw(fields)
@@ -145,11 +149,19 @@ class Builder:
         return self._whole(known | added, about)
 
     def _migrated(self, fields: Fields, *, takes: bool) -> Any:
-        try:
-            made = self.construct(fields)
-        except Exception:
+        if takes or self.migrates:
+            with suppress(Exception):
+                return self.construct(fields)
             return None
-        return made if takes or self.migrates else self.with_fields(made, fields)
+        with suppress(Exception):
+            return self._made_and_filled(fields)
+        return None
+
+    def _made_and_filled(self, fields: Fields) -> Any:
+        """Made by the class's own code, but the fields are as they were stored."""
+        with unchanged(fields):
+            made = self.construct(fields)
+        return self.with_fields(made, fields)
 
     def changed(self, problem: str) -> ChangedClassError:
         """The error for an object of the class that can't be built."""
@@ -324,6 +336,7 @@ class _DataclassBuilder(Builder):
         self.names = frozenset(self._fields)
         self._late = frozenset(name for name, field in self._fields.items() if not field.init)
         self._in_dict = keeps_in_dict(cls, self._fields)
+        self.hides = _sets_more(cls, self.names)
         config: Mapping[str, Any] = getattr(cls, "__pydantic_config__", None) or {}
         self.is_open = config.get("extra") == "allow"
         self.ignores_unknown = config.get("extra") == "ignore"
@@ -401,6 +414,33 @@ def keeps_in_dict(cls: Any, names: Iterable[str]) -> bool:
         return False
     kinds = (type(inspect.getattr_static(cls, name, None)) for name in names)
     return not any(hasattr(kind, "__set__") for kind in kinds)
+
+
+def _sets_more(cls: type, names: Collection[str]) -> bool:
+    """Whether a `__post_init__` sets attributes beside the fields, as far as its code shows.
+
+    Objects that were stored before the class had it say nothing of such attributes.
+    """
+    found = (vars(base).get("__post_init__") for base in cls.__mro__)
+    return any(
+        name not in names
+        for method in found
+        if inspect.isfunction(method)
+        for name in _set_in(method)
+    )
+
+
+def _set_in(method: FunctionType) -> Iterator[str]:
+    """The attributes that a method sets, whatever of."""
+    is_named_next = False
+    for instruction in dis.get_instructions(method):
+        if instruction.opname == "STORE_ATTR":
+            yield instruction.argval
+        elif instruction.argval == "__setattr__":  # object's, as frozen classes need it
+            is_named_next = True
+        elif is_named_next and type(instruction.argval) is str and "CONST" in instruction.opname:
+            yield instruction.argval
+            is_named_next = False
 
 
 def _has_before_validators(cls: type) -> bool:

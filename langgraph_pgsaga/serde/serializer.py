@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
 from langgraph.checkpoint.serde.base import CipherProtocol, SerializerProtocol
@@ -66,7 +67,8 @@ class SafeSerializer(JsonPlusSerializer):
         """
         if obj is None:
             return "null", b""
-        if isinstance(obj, bytes) and not is_numpy_scalar(type(obj)):
+        is_own = isinstance(obj, Enum) or is_numpy_scalar(type(obj))
+        if isinstance(obj, bytes) and not is_own:
             return "bytes", bytes(obj)
         if isinstance(obj, bytearray):
             return "bytearray", bytes(obj)

@@ -48,6 +48,39 @@ def test_a_new_field_gets_its_default(monkeypatch: pytest.MonkeyPatch, kind: int
     assert (found.a, found.b) == (1, 5)
 
 
+@dataclasses.dataclass
+class Plain:
+    a: int
+
+
+@dataclasses.dataclass
+class Locked(Plain):
+    def __post_init__(self) -> None:
+        self.made = [self.a]
+        self.a += 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenLocked:
+    a: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "made", [self.a])
+
+
+class LockedByBase(Locked):
+    pass
+
+
+@pytest.mark.parametrize("after", [Locked, FrozenLocked, LockedByBase])
+def test_a_new_attribute_beside_the_fields_is_made(
+    monkeypatch: pytest.MonkeyPatch, after: Any
+) -> None:
+    """Values of before the class made it say nothing of it, but its methods count on it."""
+    found = loaded(deployed(monkeypatch, Plain, after, lambda cls: cls(a=1)))
+    assert (found.a, found.made) == (1, [1])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_field_without_default_is_an_error(
     monkeypatch: pytest.MonkeyPatch, kind: int

@@ -8,6 +8,7 @@ import enum
 import functools
 import operator
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple
 
@@ -28,6 +29,7 @@ from pydantic import (
 )
 from pydantic import dataclasses as pydantic_dataclasses
 
+from langgraph_pgsaga._same import is_same
 from langgraph_pgsaga.errors import (
     UnstorableValueError,
 )
@@ -139,6 +141,55 @@ class GenericBox(Generic[T]):
 
     def __post_init__(self) -> None:
         CALLS.append("GenericBox")
+
+
+@dataclasses.dataclass
+class Meddler:
+    """Changes whatever it was given, in place, and keeps an index of it."""
+
+    parts: Any
+
+    def __post_init__(self) -> None:
+        self.index = dict(self.parts)
+        meddle_with(self.parts)
+
+
+class MeddlingModel(BaseModel):
+    parts: Any
+    _index: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, context: Any, /) -> None:
+        self._index = dict(self.parts)
+        meddle_with(self.parts)
+        if len(self.parts) > 100:
+            raise ValueError("parts")
+
+
+@dataclasses.dataclass
+class Leaf:
+    n: int
+
+
+@dataclasses.dataclass(slots=True)
+class SlottedLeaf:
+    n: int
+
+
+class ModelLeaf(BaseModel):
+    n: int
+
+
+def meddle_with(parts: dict[str, Any]) -> None:
+    parts["list"].append("more")
+    parts["list"][0].clear()
+    parts["set"].add("more")
+    parts["deque"].rotate()
+    parts["tuple"][0].append("more")
+    for leaf in parts["leaves"]:
+        leaf.n += 1
+    if "array" in parts:
+        parts["array"] *= 2
+    parts["more"] = 1
 
 
 class Celsius:
@@ -547,6 +598,39 @@ def test_each_member_of_an_enum_is_checked() -> None:
     assert again(Odd.FUNCTION, serde) is Odd.FUNCTION
     with pytest.raises(UnstorableValueError, match="Odd"):
         serde.dumps_typed(Odd.FAILS)
+
+
+@pytest.mark.parametrize("cls", [Meddler, MeddlingModel])
+def test_what_own_code_changes_in_place_is_put_back(cls: Callable[..., Any]) -> None:
+    """The stored fields stand at any depth; an index of them still leads to the same objects."""
+    made = cls(parts=_meddled())
+    made.parts = _meddled()
+
+    found = again(again(made))
+
+    assert is_same(found.parts, made.parts)
+    index = found.index if cls is Meddler else found._index
+    assert index["leaves"] is found.parts["leaves"]
+
+
+def test_what_own_code_changes_before_it_refuses_is_put_back() -> None:
+    """A check that is new: the object is made of the stored fields."""
+    made = MeddlingModel(parts=_meddled())
+    made.parts = _meddled() | {str(n): n for n in range(100)}
+
+    assert is_same(again(made).parts, made.parts)
+
+
+def _meddled() -> dict[str, Any]:
+    np = pytest.importorskip("numpy")
+    return {
+        "list": [{"a": 1}, 2],
+        "set": {"a"},
+        "deque": deque([1, 2, 3]),
+        "tuple": ([1],),
+        "leaves": [Leaf(1), SlottedLeaf(1), ModelLeaf(n=1)],
+        "array": np.arange(3.0),
+    }
 
 
 def test_messages_are_built_without_validation() -> None:

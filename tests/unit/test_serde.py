@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import decimal
+import enum
 import math
 import sys
 import threading
@@ -327,6 +328,16 @@ def test_numpy_bytes_come_back_alone_and_within(data: bytes) -> None:
     for found in (again(value), again([value])[0], again({"a": (value,)})["a"][0]):
         assert type(found) is np.bytes_
         assert bytes(found) == data
+
+
+class Bits(bytes, enum.Enum):
+    ON = b"1"
+
+
+def test_members_that_are_bytes_come_back_alone_and_within() -> None:
+    """The value of a channel is one that stands alone."""
+    for found in (again(Bits.ON), again([Bits.ON])[0]):
+        assert found is Bits.ON
 
 
 def test_numpy_text_comes_back_as_text() -> None:
