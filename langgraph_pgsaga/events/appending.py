@@ -76,7 +76,8 @@ class Append:
     async def _try(self) -> asyncpg.Record | None:
         """The answer of the statement; None where an id was stored by somebody meanwhile."""
         condition = self._condition
-        statement = _STATEMENTS["append_events"].bind(
+        name = "append_one" if len(self._batch.events) == 1 else "append_events"
+        statement = _STATEMENTS[name].bind(
             **self._batch.named(),
             **self._batch.content(),
             **self._batch.circumstances(),

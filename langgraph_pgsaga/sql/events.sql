@@ -33,9 +33,14 @@ with era as materialized (
   join pg_catalog.pg_control_system() c on c.system_identifier = l.system_identifier
 ),
 known as materialized (
-  select exists (
-    select from {schema}.agent_events e where e.tenant_id = $1 and e.event_id = any($5)
-  ) as is_known
+  -- One by one: for several at once the planner might go through all of the tenant's.
+  select count(*) > 0 as is_known
+  from pg_catalog.unnest($5::text[]) k (event_id)
+  cross join lateral (
+    select e.version from {schema}.agent_events e
+    where e.tenant_id = $1 and e.event_id = k.event_id
+    limit 1
+  ) e
 ),
 guarded as materialized (
   select $16::bigint[] is null and exists (
@@ -131,6 +136,92 @@ select
       array[f.position], array(select r.position from rest r order by r.version)
     )
   end as positions,
+  f.recorded_at
+from known k
+cross join guarded g
+cross join allowed a
+cross join place p
+left join first f on true;
+
+-- name: append_one
+-- append_events for one event: a plan that has no second insert begins twice as fast.
+-- params: tenant_id text, aggregate_id text, aggregate_type text, expected integer,
+--   event_ids text[], event_types text[], schema_versions integer[], event_data jsonb[],
+--   metadata jsonb[], tags jsonb[], correlation_ids text[], causation_ids text[],
+--   session_ids uuid[], checkpoint_ids text[], timestamps timestamp with time zone[],
+--   keys bigint[], condition_types text[], condition_tags text[], after_position bigint
+-- columns: era integer, is_known boolean, is_guarded boolean, is_allowed boolean,
+--   version integer, first_version integer, tx xid8, positions bigint[],
+--   recorded_at timestamp with time zone
+-- shard: all, events are on one server
+with era as materialized (
+  select l.era
+  from (
+    select e.era, e.system_identifier from {schema}.event_eras e order by e.era desc limit 1
+  ) l
+  join pg_catalog.pg_control_system() c on c.system_identifier = l.system_identifier
+),
+known as materialized (
+  select count(*) > 0 as is_known
+  from {schema}.agent_events e
+  where e.tenant_id = $1 and e.event_id = ($5::text[])[1]
+),
+guarded as materialized (
+  select $16::bigint[] is null and exists (
+    select from {schema}.event_guards g where g.tenant_id = $1 and g.event_type = ($6::text[])[1]
+  ) as is_guarded
+),
+allowed as materialized (
+  select case when $16::bigint[] is null then true
+    else {schema}.pgsaga_append_is_allowed($1, $16, $17, $18, $19) end as is_allowed
+),
+stream as materialized (
+  select e.version, e.era, e.tx
+  from {schema}.agent_events e
+  where e.tenant_id = $1 and e.aggregate_id = $2 and e.aggregate_type = $3
+  order by e.version desc
+  limit 1
+),
+place as materialized (
+  select coalesce((select s.version from stream s), 0) as version
+),
+due as materialized (
+  select p.version, r.era,
+    (select s.tx from stream s where s.era = r.era) as least_tx
+  from place p
+  cross join era r
+  cross join known k
+  cross join guarded g
+  cross join allowed a
+  where not k.is_known and not g.is_guarded and a.is_allowed
+    and ($4::integer is null or p.version = $4 or ($4 = -1 and p.version > 0))
+),
+first as (
+  insert into {schema}.agent_events (
+    tenant_id, aggregate_id, aggregate_type, version, era, tx, event_id, event_type,
+    schema_version, event_data, metadata, tags, correlation_id, causation_id, session_id,
+    checkpoint_id, timestamp
+  )
+  select
+    $1, $2, $3, d.version + 1, d.era,
+    greatest(pg_catalog.pg_current_xact_id(), d.least_tx), ($5::text[])[1], ($6::text[])[1],
+    ($7::integer[])[1], ($8::jsonb[])[1], ($9::jsonb[])[1],
+    case when ($10::jsonb[])[1] is null then '{}'::text[]
+      else array(select pg_catalog.jsonb_array_elements_text(($10::jsonb[])[1])) end,
+    ($11::text[])[1], ($12::text[])[1], ($13::uuid[])[1], ($14::text[])[1], ($15::timestamptz[])[1]
+  from due d
+  on conflict do nothing
+  returning version, era, tx, position, recorded_at
+)
+select
+  (select r.era from era r) as era,
+  k.is_known,
+  g.is_guarded,
+  a.is_allowed,
+  p.version,
+  f.version as first_version,
+  f.tx,
+  case when f.version is not null then array[f.position] end as positions,
   f.recorded_at
 from known k
 cross join guarded g
@@ -356,11 +447,17 @@ candidates as materialized (
   where coalesce($8, $9) is null and $6::text[] is not null
   union all
   select e.era, e.tx, e.position
-  from {schema}.agent_events e
-  where coalesce($8, $9) is null and $6::text[] is null and $5::text[] is not null
-    and e.tenant_id = $1 and e.event_type = any($5) and e.timestamp > '-infinity'::timestamptz
-    and e.timestamp >= coalesce($10, '-infinity'::timestamptz)
-    and e.timestamp < coalesce($11, 'infinity'::timestamptz)
+  from (select distinct t.event_type from pg_catalog.unnest($5::text[]) t (event_type)) k
+  cross join lateral (
+    select a.era, a.tx, a.position
+    from {schema}.agent_events a
+    where a.tenant_id = $1 and a.event_type = k.event_type
+      and a.timestamp > '-infinity'::timestamptz
+      and a.timestamp >= coalesce($10, '-infinity'::timestamptz)
+      and a.timestamp < coalesce($11, 'infinity'::timestamptz)
+    offset 0
+  ) e
+  where coalesce($8, $9) is null and $6::text[] is null
   union all
   select e.era, e.tx, e.position
   from {schema}.agent_events e

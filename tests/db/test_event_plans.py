@@ -35,6 +35,12 @@ EXPECTED: dict[str, dict[str, str]] = {
         "event_guards_pkey": "event_type",
         "event_eras_pkey": "",
     },
+    "append_one": {
+        _KEY: "aggregate_id",
+        "agent_events_event_id_key": "event_id",
+        "event_guards_pkey": "event_type",
+        "event_eras_pkey": "",
+    },
     "find_resent": {"agent_events_event_id_key": "event_id"},
     "list_types_of": {_KEY: "aggregate_id"},
     "select_stream": {_KEY: "version"},
@@ -65,7 +71,7 @@ async def test_a_statement_looks_where_it_should(
             await store.append(f"{part}", batch, aggregate_type="desk")
     statement = load_statements("events")[name]
     async with store.db.transaction() as conn:
-        if filled:
+        if filled == "analyzed":
             await conn.execute("analyze agent_events")
         types = ", ".join(sql_type for _, sql_type in statement.params)
         nothing = ", ".join("null" for _ in statement.params)
