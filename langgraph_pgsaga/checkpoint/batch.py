@@ -18,7 +18,12 @@ from langgraph_pgsaga.checkpoint.encode import (
 )
 from langgraph_pgsaga.checkpoint.lease import ANY_LEASE, NO_LEASE, Lease, LeaseColumns
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, SessionChange
-from langgraph_pgsaga.checkpoint.session_cache import KnownSession, SessionCache, StateKey
+from langgraph_pgsaga.checkpoint.session_cache import (
+    KnownSession,
+    SessionCache,
+    StateKey,
+    is_same_session,
+)
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.serde import Encoded, cut_out
 from langgraph_pgsaga.threads import SessionStatus
@@ -67,6 +72,11 @@ class SessionPart:
             known_states=known.states if known else {},
             lease=call.change.lease,
         )
+
+    def expect(self, epoch: int | None) -> None:
+        """A call is for the session of this epoch: nothing is stored where it is another's."""
+        if epoch is not None and (self.is_new or not is_same_session(self.epoch, epoch)):
+            self.epoch, self.is_new = epoch, False
 
     def stand(self, change: SessionChange) -> None:
         """The run stands as the latest call says."""
@@ -185,6 +195,7 @@ class Batch:
         if part is None:
             part = SessionPart.of(call, cache.known(call.session_id))
             self.sessions[call.session_id] = part
+        part.expect(call.change.epoch)
         return part
 
     def _part_of_writes(self, call: EncodedWrites, cache: SessionCache) -> SessionPart | None:
@@ -195,6 +206,8 @@ class Batch:
         """
         part = self.sessions.get(call.session_id)
         known = cache.known(call.session_id)
+        if part is not None:
+            part.expect(call.change.epoch)
         if part is not None or (known is None and call.change.lease is None):
             return part
         return self._part(call, cache) if known is None or _needs_row(call, known) else None

@@ -235,9 +235,12 @@ class CallStore:
     def _check_may_write(self, call: EncodedCall, row: asyncpg.Record | None) -> None:
         """Raises where the call may not write to the session as find_session found it."""
         known, change = self._cache.known(call.session_id), call.change
-        was_there = known is not None or (change.lease is not None and change.lease.is_claimed)
-        is_another = known is not None and (
-            row is None or not is_same_session(known.epoch, row["message_epoch"])
+        epoch = change.epoch
+        if epoch is None and known is not None:
+            epoch = known.epoch
+        was_there = epoch is not None or (change.lease is not None and change.lease.is_claimed)
+        is_another = epoch is not None and (
+            row is None or not is_same_session(epoch, row["message_epoch"])
         )
         if was_there and (row is None or is_another) and not change.may_begin_thread:
             raise ThreadDeletedError(thread_id=call.thread_id)
@@ -270,7 +273,8 @@ class CallStore:
         stale = batch.sessions.keys() - live.keys()
         for session_id, change in batch.changes:
             if session_id not in stale:
-                self._tracker.note_stored(change)
+                stored = batch.sessions.get(session_id)
+                self._tracker.note_stored(change, stored.epoch if stored else None)
         for part in batch.sessions.values():
             if part.session_id not in stale:
                 count = part.message_count + len(part.fresh)

@@ -38,7 +38,8 @@ class SessionChange(NamedTuple):
     that is stored, if also the run `below` which it is made has stored nothing. `ends_run` is
     whether the run under the lease ends with it, where the call tells. `puts` is the root
     graph's checkpoint that it stores, `stops_at` the one at which it says that its run stopped.
-    `run` makes the put, and with it begins to be `limited_to` a step.
+    `run` makes the put, and with it begins to be `limited_to` a step. `root` is the root graph's
+    run that it belongs to, `seen` the session's epoch as the process knew it when it was called.
     """
 
     status: SessionStatus | None = None
@@ -50,6 +51,15 @@ class SessionChange(NamedTuple):
     stops_at: _Place | None = None
     run: _Run | None = None
     limited_to: int | None = None
+    root: _Run | None = None
+    seen: int | None = None
+
+    @property
+    def epoch(self) -> int | None:
+        """That of the session that it is for; None where it can be the first of any."""
+        if self.may_begin_thread:
+            return None
+        return self.seen if self.root is None or self.root.epoch is None else self.root.epoch
 
     @property
     def may_begin_thread(self) -> bool:
@@ -75,9 +85,10 @@ class _Run:
 
     `loaded` are the steps of the checkpoints that it can begin at, until it has begun; `idle`
     is the one of them that starts no node. `has_put`: one of its own checkpoints is stored.
+    `epoch` is that of the session that it found, or made: one that was begun anew isn't its own.
     """
 
-    __slots__ = ("control", "course", "has_put", "idle", "last_step", "loaded")
+    __slots__ = ("control", "course", "epoch", "has_put", "idle", "last_step", "loaded")
 
     def __init__(self, control: object) -> None:
         # Kept, so that no other one gets its place in memory.
@@ -87,6 +98,7 @@ class _Run:
         self.idle: str | None = None
         self.last_step: int | None = None
         self.has_put = False
+        self.epoch: int | None = None
 
     @property
     def is_over(self) -> bool:
@@ -140,12 +152,19 @@ class RunTracker:
         self._runs: Remembered[_Run] = Remembered()
         # Those that found nothing in their thread, by what they share with their subgraphs.
         self._first_runs: Remembered[_Run] = Remembered()
+        # All of them, by the same.
+        self._roots: Remembered[_Run] = Remembered()
         self._stops: Remembered[_Stop] = Remembered()
 
     def begin(
-        self, address: Address, config: RunnableConfig, found: CheckpointTuple | None, base: Base
+        self,
+        address: Address,
+        config: RunnableConfig,
+        found: CheckpointTuple | None,
+        base: Base,
+        epoch: int | None = None,
     ) -> None:
-        """A thread's state was loaded: a run begins, or somebody looks.
+        """A thread's state was loaded, of a session of this epoch: a run begins, or somebody looks.
 
         It has to be called where the caller is: in its task or thread, and in its context.
         """
@@ -169,6 +188,8 @@ class RunTracker:
                 run.loaded[found_id] = step
                 is_idle = self._leases.is_automatic and found is not None and _is_idle(found)
                 run.idle = found_id if is_idle else None
+                run.epoch = epoch if run.epoch is None else run.epoch
+                self._roots.set((address.session_id, id(key.control)), run)
                 if found is None:
                     self._first_runs.set((address.session_id, id(key.control)), run)
 
@@ -200,6 +221,7 @@ class RunTracker:
             puts=(address.session_id, checkpoint["id"]),
             run=run,
             limited_to=limited_to,
+            root=self._root(address, config),
         )
 
     def _of_subgraph(
@@ -217,6 +239,7 @@ class RunTracker:
             begins_thread=address.checkpoint_id is None and is_of_first,
             below=below,
             ends_run=True if lease is not None and lease.is_of_update else None,
+            root=self._root(address, config),
         )
 
     def of_writes(
@@ -233,13 +256,15 @@ class RunTracker:
         lease = self._lease(address, config)
         if lease is not None and self._starts_nothing(address, config, checkpoint_id, writes):
             has_ended = True
+        root = self._root(address, config)
         if lease is None and not has_ended:
-            return NO_CHANGE
+            return NO_CHANGE if root is None else SessionChange(root=root)
         return SessionChange(
             status=status,
             lease=lease,
             ends_run=True if has_ended else None,
             stops_at=None if status is None else (address.session_id, checkpoint_id),
+            root=root,
         )
 
     def in_order(self, changes: Iterable[SessionChange]) -> list[SessionChange]:
@@ -260,8 +285,10 @@ class RunTracker:
             said.append(change)
         return said
 
-    def note_stored(self, change: SessionChange) -> None:
-        """A call is stored: what it says counts, as `in_order` gave it."""
+    def note_stored(self, change: SessionChange, epoch: int | None = None) -> None:
+        """A call is stored, in a session of this epoch: what `in_order` gave of it counts."""
+        if change.root is not None and epoch is not None:
+            change.root.epoch = epoch
         puts, stops_at = change.puts, change.stops_at
         if change.lease is not None:
             checkpoint_id = None if puts is None else puts[1]
@@ -295,6 +322,12 @@ class RunTracker:
             namespace=address.stored_ns,
             parent_id=address.checkpoint_id,
         )
+
+    def _root(self, address: Address, config: RunnableConfig) -> _Run | None:
+        """The root graph's run that makes a call, or of one of whose subgraphs it is."""
+        key = run_key(config)
+        found = key and self._roots.get((address.session_id, id(key.control)))
+        return found if key is not None and found and found.control is key.control else None
 
     def _run(self, address: Address, config: RunnableConfig) -> _Run:
         """That which makes a call; those that none makes count as one."""

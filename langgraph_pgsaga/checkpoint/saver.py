@@ -281,7 +281,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
     ) -> None:
         found = fetched.found if fetched else None
         base = Base(fetched.lease_id, fetched.last_position or 0) if fetched else NO_BASE
-        self._tracker.begin(address, config, found, base)
+        session = fetched.session if fetched else None
+        self._tracker.begin(address, config, found, base, session.epoch if session else None)
         if address.checkpoint_ns:
             enter_subgraph(self._riders, address.checkpoint_ns)
 
@@ -395,6 +396,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         address = Address.of(config, self.tenants)
         check_put(checkpoint, metadata, new_versions)
         change = self._tracker.of_put(address, config, checkpoint, metadata)
+        if change.root is None and (seen := self._cache.known(address.session_id)) is not None:
+            change = change._replace(seen=seen.epoch)
         given = address, config, checkpoint, metadata, new_versions, change
         try:
             riding = None

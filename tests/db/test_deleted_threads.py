@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import asyncpg
 import pytest
-from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
@@ -57,6 +57,55 @@ async def test_a_deleted_thread_stays_deleted(
     assert set((await rows(dsn)).values()) == {0}
     answer = await graph_of(used, one=adds(1)).ainvoke({"items": ["anew"]}, CONFIG)
     assert answer["items"] == ["anew", 1]
+
+
+@pytest.mark.parametrize("kind", ["plain", "single writer"])
+@pytest.mark.parametrize("anew_by", ["itself", "another"])
+@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize("where", ["node", "inner"])
+async def test_a_run_stores_nothing_in_a_thread_that_was_begun_anew(
+    saver: PostgresSaver,
+    single: PostgresSaver,
+    dsn: str,
+    kind: str,
+    anew_by: str,
+    durability: Any,
+    where: str,
+) -> None:
+    """Also where its own process did that, and so knows the thread that is there now."""
+    used = single if kind == "single writer" else saver
+    gate = Gate()
+    nodes = {"gate": gate, "end": adds("end")}
+    graph = graph_of(used, **(nodes if where == "node" else {"inner": graph_of(True, **nodes)}))
+    plain = graph_of(used, one=adds(1))
+    await plain.ainvoke({"items": ["before"]}, CONFIG)
+    run = asyncio.create_task(graph.ainvoke({"items": ["begun"]}, CONFIG, durability=durability))
+    await asyncio.wait_for(gate.reached.wait(), HANG_SECONDS)
+    await used.adelete_thread("t")
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        anew = plain if anew_by == "itself" else graph_of(other, one=adds(1))
+        await anew.ainvoke({"items": ["anew"]}, CONFIG)
+    there = await rows(dsn)
+    with pytest.raises(ThreadDeletedError):
+        await finish(run, gate)
+    assert (await plain.aget_state(CONFIG)).values == {"items": ["anew", 1]}
+    assert {**await rows(dsn), "agent_state_writes": 0} == {**there, "agent_state_writes": 0}
+
+
+async def test_a_put_below_a_deleted_checkpoint_joins_no_thread_begun_anew(
+    saver: PostgresSaver, dsn: str
+) -> None:
+    """Where both are on their way at once, and no run makes them."""
+    first = await saver.aput(config_of("t"), {**empty_checkpoint(), "id": "1"}, {"step": 1}, {})
+    async with PostgresSaver.from_conn_string(dsn) as other:
+        await other.adelete_thread("t")
+    two: Checkpoint = {**empty_checkpoint(), "id": "2"}
+    three: Checkpoint = {**empty_checkpoint(), "id": "3"}
+    anew = asyncio.create_task(saver.aput(config_of("t"), two, {"step": 1}, {}))
+    below = asyncio.create_task(saver.aput(first, three, {"step": 2}, {}))
+    await asyncio.wait([anew, below])
+    assert anew.exception() is None
+    assert isinstance(below.exception(), ThreadDeletedError)
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
