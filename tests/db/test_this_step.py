@@ -157,7 +157,8 @@ async def test_parallel_tasks_and_sends(
 
     builder: StateGraph[Any] = StateGraph(Log)
     builder.add_node("spread", spread)
-    builder.add_node("one", one)
+    of_one: Any = one
+    builder.add_node("one", of_one)
     builder.add_edge(START, "spread")
     graph = builder.compile(checkpointer=saver)
     await graph.ainvoke({"items": []}, CONFIG, durability=durability)
