@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from langgraph_pgsaga import PostgresSaver
 from tests.conftest import execute
 from tests.db._effects import Effects, once
 
+FULL = bool(os.environ.get("PGSAGA_FULL"))
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = ["plain", "parallel", "subgraphs", "functional"]
 DONE = {
@@ -98,6 +100,7 @@ def kill_often(dsn: str, what: str, how: str, rounds: int, seed: int) -> None:
         kill_and_resume(effects, what, how, points)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "how"),
     [("plain", "sync"), ("parallel", "async"), ("subgraphs", "async"), ("functional", "exit")],
@@ -108,6 +111,7 @@ def test_a_killed_run_has_effects_where_it_has_results(dsn: str, what: str, how:
 
 
 @pytest.mark.full
+@pytest.mark.skipif(not FULL, reason="takes an hour: make test-full")
 @pytest.mark.parametrize("how", ["sync", "async", "exit"])
 @pytest.mark.parametrize("what", GRAPHS)
 def test_killed_three_hundred_times(dsn: str, what: str, how: str) -> None:
