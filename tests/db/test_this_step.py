@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphInterrupt
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
@@ -368,6 +370,51 @@ async def test_a_handoff_whose_parent_is_tried_again(
     builder.add_edge(START, "calls")
     await builder.compile(checkpointer=saver).ainvoke({"items": []}, CONFIG, durability=durability)
     assert await effects.found() == {}
+
+
+async def test_a_handoff_after_a_retry(
+    saver: PostgresSaver, effects: Effects, durability: Any
+) -> None:
+    """What the attempt before did isn't done, though the parent's task finishes."""
+    attempts: list[int] = []
+
+    async def leaves(state: Any) -> Command[Any]:
+        attempts.append(len(attempts))
+        if len(attempts) == 1:
+            act("of the first attempt")
+            raise ValueError
+        return Command(goto="other", graph=Command.PARENT)
+
+    builder: StateGraph[Any] = StateGraph(Log)
+    builder.add_node("leaves", leaves, retry_policy=FAST)
+    builder.add_edge(START, "leaves")
+    outer: StateGraph[Any] = StateGraph(Log)
+    outer.add_node("sub", builder.compile(), destinations=("other",))
+    outer.add_node("other", acts("other"))
+    outer.add_edge(START, "sub")
+    await outer.compile(checkpointer=saver).ainvoke({"items": []}, CONFIG, durability=durability)
+    assert await effects.found() == once("other")
+
+
+async def test_a_parent_that_swallows_a_question(
+    saver: PostgresSaver, effects: Effects, durability: Any
+) -> None:
+    """What a node did before it asked isn't done, though the node that called it goes on."""
+
+    async def asks(state: Any) -> Any:
+        act("asks")
+        return {"items": [interrupt("?")]}
+
+    inner = graph_of(None, asks=asks)
+
+    async def calls(state: Any) -> Any:
+        with contextlib.suppress(GraphInterrupt):
+            await inner.ainvoke(state)
+        return {"items": ["swallowed"]}
+
+    graph = graph_of(saver, calls=calls, end=acts("end"))
+    await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    assert await effects.found() == once("end")
 
 
 async def test_a_parent_that_swallows_its_subgraphs_end(
