@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.database import migrate
@@ -26,6 +27,10 @@ from tests._citus import emptied_cluster
 from tests._environment import forget_the_machine
 from tests._folders import public_folder
 from tests._servers import postgres_server
+
+# How fast examples are made and tried is the machine's: another test may have the processor.
+settings.register_profile("any-pace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-pace")
 
 _counter = itertools.count(1)
 

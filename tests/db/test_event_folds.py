@@ -48,7 +48,9 @@ _ids = count()
 
 @given(steps=_steps)
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_snapshot_and_tail_are_the_whole(dsn: str, steps: list[Any]) -> None:
     """However appends and folds with any pace of snapshots follow each other."""

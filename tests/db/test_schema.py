@@ -77,7 +77,7 @@ def test_the_catalogue_sees_a_change(dsn: str) -> None:
 @settings(
     max_examples=100 if FULL else 15,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_python_and_sql_give_a_thread_the_same_session(dsn: str, thread_ids: list[str]) -> None:
     """pgsaga_session_id and session_id_of are one rule, so either side finds the rows."""

@@ -43,7 +43,9 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=3
 
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=20, max_size=60))
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_python_and_sql_give_a_tenants_thread_the_same_session(
     dsn: str, pairs: list[tuple[str, str]]
