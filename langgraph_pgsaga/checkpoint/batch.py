@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from langgraph_pgsaga.checkpoint.encode import (
@@ -275,9 +275,9 @@ class Batch:
 
     def _row(self, part: SessionPart | None, value: EncodedValue) -> _Row:
         numbers = [] if part is None else part.numbers(value.messages)
+        if value.list_type is not None and part and None not in numbers:
+            return _Row(value.list_type, None, None, _runs(cast("list[int]", numbers)))
         found = [number for number in numbers if number is not None]
-        if value.list_type is not None and part and len(found) == len(value.messages):
-            return _Row(value.list_type, None, None, _runs(found))
         type_, data, runs = value.type, value.data, None
         if value.list_type is not None:
             type_, data = _list_of(value.messages)
@@ -326,8 +326,10 @@ def _random_epoch() -> int:
     return int.from_bytes(os.urandom(8), "big") >> (64 - _EPOCH_BITS)
 
 
-def _runs(numbers: Sequence[int]) -> list[int]:
+def _runs(numbers: list[int]) -> list[int]:
     """The numbers as runs: 1, 2, 3, 4, 6 is [1, 4, 6, 6]."""
+    if numbers == list(range(numbers[0], numbers[0] + len(numbers))):  # nearly always
+        return [numbers[0], numbers[-1]]
     runs: list[int] = []
     last = -1
     for number in numbers:

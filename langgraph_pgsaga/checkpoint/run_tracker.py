@@ -199,11 +199,13 @@ class RunTracker:
         config: RunnableConfig,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
+        seen: int | None = None,
     ) -> SessionChange:
-        """What a `put` says."""
-        lease = self._lease(address, config)
+        """What a `put` says, of a session `seen` by this process under that epoch."""
+        lease, root = self._lease(address, config), self._root(address, config)
+        seen = seen if root is None else None
         if address.checkpoint_ns:
-            return self._of_subgraph(address, config, lease)
+            return self._of_subgraph(address, config, lease, root, seen)
         status = status_of(checkpoint["channel_versions"], checkpoint["channel_values"], metadata)
         run = self._runs.get(_key(address, config))
         limited_to = None
@@ -221,11 +223,17 @@ class RunTracker:
             puts=(address.session_id, checkpoint["id"]),
             run=run,
             limited_to=limited_to,
-            root=self._root(address, config),
+            root=root,
+            seen=seen,
         )
 
     def _of_subgraph(
-        self, address: Address, config: RunnableConfig, lease: Lease | None
+        self,
+        address: Address,
+        config: RunnableConfig,
+        lease: Lease | None,
+        root: _Run | None,
+        seen: int | None,
     ) -> SessionChange:
         """What a put of a subgraph says: it can be stored before any of the graph's own.
 
@@ -239,7 +247,8 @@ class RunTracker:
             begins_thread=address.checkpoint_id is None and is_of_first,
             below=below,
             ends_run=True if lease is not None and lease.is_of_update else None,
-            root=self._root(address, config),
+            root=root,
+            seen=seen,
         )
 
     def of_writes(

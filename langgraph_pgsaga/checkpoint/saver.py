@@ -395,9 +395,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         """
         address = Address.of(config, self.tenants)
         check_put(checkpoint, metadata, new_versions)
-        change = self._tracker.of_put(address, config, checkpoint, metadata)
-        if change.root is None and (seen := self._cache.known(address.session_id)) is not None:
-            change = change._replace(seen=seen.epoch)
+        seen = self._cache.epoch(address.session_id)
+        change = self._tracker.of_put(address, config, checkpoint, metadata, seen)
         given = address, config, checkpoint, metadata, new_versions, change
         try:
             riding = None

@@ -112,6 +112,11 @@ class SessionCache:
                 states=session.states,
             )
 
+    def epoch(self, session_id: UUID) -> int | None:
+        """The epoch under which the session is remembered."""
+        session = self._sessions.get(session_id)
+        return None if session is None else session.epoch
+
     def learn(
         self,
         session_id: UUID,
