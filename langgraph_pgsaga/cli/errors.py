@@ -19,6 +19,7 @@ _OPTIONS = {
     "dsn": "--dsn (or PGSAGA_DSN)",
     "checkpoint_ns": "--ns",
     "user_id": "--user",
+    "aggregate_id": "AGGREGATE",
     "types": "--type",
     "roles": "--role",
     "query": "--search",

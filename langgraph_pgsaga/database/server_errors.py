@@ -32,6 +32,8 @@ CALL_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, OSError, EOFError, *
 _LOGIN_REFUSED = {"28000", "28P01"}
 _DATABASE_MISSING = {"3D000"}
 _SCHEMA_OUTDATED = {"3F000", "42P01", "42703", "42883"}
+# A type that isn't there; also a setting, at a connection's start, which is fatal then.
+_TYPE_MISSING = "42704"
 _TEXT_REFUSED = {"22021", "22P05"}
 _NO_SUCH_CHARACTER = (
     "the database hasn't one of its characters. In encoding UTF8 it has all but NUL; "
@@ -150,7 +152,8 @@ def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
         return AuthenticationError(dsn=dsn, detail=detail, sqlstate=state)
     if state in _DATABASE_MISSING:
         return MissingDatabaseError(dsn=dsn, detail=detail, sqlstate=state)
-    if state in _SCHEMA_OUTDATED:
+    is_type = state == _TYPE_MISSING and error.severity_en == "ERROR"
+    if state in _SCHEMA_OUTDATED or is_type:
         return MissingMigrationsError(dsn=dsn, detail=detail)
     if state in _TEXT_REFUSED:
         return UnstorableValueError(where="a text", problem=_NO_SUCH_CHARACTER)

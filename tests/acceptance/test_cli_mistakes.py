@@ -34,13 +34,22 @@ UNUSABLE: dict[str, list[str]] = {
     "after": ["x", NOT_UTF8],
     "imports": ["no_such_module"],
     "export": ["/no/such/folder/file"],
-    **{name: [NOT_UTF8] for name in ("ns", "user", "agent_type", "text")},
+    **{name: [NOT_UTF8] for name in ("ns", "user", "agent_type", "text", "tag")},
+    "aggregate": ["", NOT_UTF8],
+    "aggregate_type": ["", NOT_UTF8],
 }
 # What finds or makes something, or doesn't find it, which is no mistake in the command.
-USABLE = {"checkpoint", "name", "node", "at", "branch", "path", "search", "type_", "role"}
+USABLE = {"checkpoint", "name", "node", "at", "branch", "path", "search", "type_", "role", "host"}
 # A text that no message has.
 FILTERS = [(["messages"], "text"), (["messages"], "ns")]
-REQUIRED = {"THREAD": "t", "BEFORE": "1", "--at": "1", "--from": "sqlite:/no/such/file"}
+REQUIRED = {
+    "THREAD": "t",
+    "BEFORE": "1",
+    "--at": "1",
+    "--from": "sqlite:/no/such/file",
+    "AGGREGATE": "a",
+    "MODULE:ATTRIBUTE|list": "list",
+}
 # What a value needs beside it to mean something.
 BESIDE = {"user": ["--search", "x"]}
 PYTHONS_WORDS = re.compile(

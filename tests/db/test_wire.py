@@ -77,6 +77,7 @@ async def _warm_up(saver: PostgresSaver) -> None:
     await thread.put_writes("small")
     await thread.put_writes(LARGE)
     await thread.put()
+    await thread.put(messages=[HumanMessage("hi", id="0"), AIMessage("hi", id="1")])
     await saver.aget_tuple(thread.config)
 
 

@@ -54,7 +54,12 @@ def show(
     tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """Show an aggregate's events, by version."""
+    """Show an aggregate's events, by version.
+
+    \b
+    Example:
+      pgsaga events show order-1
+    """
     from langgraph_pgsaga.sync import EventStore
 
     with opened(dsn, schema, tenant) as db:
@@ -83,6 +88,11 @@ def tail(
 
     It begins an hour ago, or where --since or --after says, and ends with what is there; --follow
     goes on until Ctrl-C.
+
+    \b
+    Examples:
+      pgsaga events tail --follow
+      pgsaga events tail --type error_occurred --since 1d
     """
     from langgraph_pgsaga.sync import EventStore
 

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 _COLUMNS = ("worker", "host", "pid", "version", "state", "since (UTC)", "heard (UTC)", "jobs")
 _PYTHONS_OWN = (AttributeError, ImportError, NameError, SyntaxError)
 _HINT = "MODULE:ATTRIBUTE"
+_METAVAR = f"{_HINT}|list"
 
 _Target = Annotated[
     str,
     typer.Argument(
-        metavar=f"{_HINT}|list",
+        metavar=_METAVAR,
         help="Where the Worker is, or a function that makes one; or the word list.",
     ),
 ]
@@ -104,7 +105,7 @@ def _imported(target: str) -> Any:
     module, _, attribute = target.partition(":")
     if not module or not attribute:
         problem = f"{target!r} is neither {_HINT}, such as app.work:worker, nor list"
-        raise typer.BadParameter(problem, param_hint=_HINT)
+        raise typer.BadParameter(problem, param_hint=_METAVAR)
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -115,7 +116,7 @@ def _imported(target: str) -> Any:
         # Others than Python's own may quote anything, as a connection string.
         told = f": {error}" if isinstance(error, _PYTHONS_OWN) else ""
         problem = f"{target} can't be imported: {type(error).__name__}{told}"
-        raise typer.BadParameter(problem, param_hint=_HINT) from error
+        raise typer.BadParameter(problem, param_hint=_METAVAR) from error
     return found
 
 
@@ -129,7 +130,7 @@ async def _made(target: str, found: Any) -> Worker:
     if not isinstance(found, Worker):
         kind = type(found).__name__
         problem = f"{target} is no Worker, and no function that makes one, but a {kind}"
-        raise typer.BadParameter(problem, param_hint=_HINT)
+        raise typer.BadParameter(problem, param_hint=_METAVAR)
     return found
 
 
