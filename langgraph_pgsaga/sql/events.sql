@@ -296,13 +296,18 @@ where g.tenant_id = $1 and g.event_type = any($2);
 -- columns: aggregate_type text
 -- shard: all, events are on one server
 with recursive types as (
-  select min(e.aggregate_type) as aggregate_type
-  from {schema}.agent_events e
-  where e.tenant_id = $1 and e.aggregate_id = $2
+  (
+    select e.aggregate_type from {schema}.agent_events e
+    where e.tenant_id = $1 and e.aggregate_id = $2
+    order by e.aggregate_type
+    limit 1
+  )
   union all
   select (
-    select min(e.aggregate_type) from {schema}.agent_events e
+    select e.aggregate_type from {schema}.agent_events e
     where e.tenant_id = $1 and e.aggregate_id = $2 and e.aggregate_type > t.aggregate_type
+    order by e.aggregate_type
+    limit 1
   )
   from types t
   where t.aggregate_type is not null

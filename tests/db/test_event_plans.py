@@ -79,7 +79,8 @@ async def test_a_statement_looks_where_it_should(store: EventStore, name: str, f
     assert [n for n in found if n["Node Type"] == "Seq Scan"] == []
     looked: dict[str, list[str]] = defaultdict(list)
     for node in found:
-        if "Index Name" in node:
+        # Which indexes of its own catalogue the server takes is its release's.
+        if not node.get("Index Name", "pg_").startswith("pg_"):
             looked[node["Index Name"]].append(node.get("Index Cond", ""))
     assert set(looked) == set(EXPECTED[name])
     for index, column in EXPECTED[name].items():
