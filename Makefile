@@ -24,7 +24,8 @@ ON_PYTHON := tests/unit $(call files,changed_classes claims conformance errors g
 # search and what a lost connection says, under the saver, its queue, leases, sessions and messages.
 # What graphs, values, blocks of leases and the command line do above that is the same on each.
 # (Recovery ends and starts embedded servers.)
-ON_POSTGRES := $(call files,claim clock conformance contract conversation doctor errors event interrupted lease_model \
+ON_POSTGRES := $(call files,claim_contract clock conformance contract conversation doctor errors \
+  event_conditions event_order event_plans events interrupted lease_model \
   lease_races leases message migrate plans queue retention schema search sessions statements sweep \
   takeover_lock tenant)
 # What the machine's packages have (Debian: 15), and npm's.
