@@ -17,15 +17,14 @@ ON_LANGGRAPH := tests/unit $(call files,apis branches changed_classes compare co
   delta event_nodes export forks graph leases messages read_through states status takeover tenants \
   timetravel unkeepable)
 # With another Python: what lives in loops, threads, processes and forks, and classes.
-ON_PYTHON := tests/unit $(call files,changed_classes claims conformance errors graph interrupted \
-  lease_blocks lease_races leases loops message_races notifier queue recovery status timetravel \
-  worker)
+ON_PYTHON := tests/unit $(call files,changed_classes conformance errors graph interrupted \
+  lease_blocks lease_races leases loops message_races notifier queue recovery status timetravel)
 # With another PostgreSQL: every statement and its plan, the catalogue, migrations, locks, full-text
 # search and what a lost connection says, under the saver, its queue, leases, sessions and messages.
 # What graphs, values, blocks of leases and the command line do above that is the same on each.
 # (Recovery ends and starts embedded servers.)
 ON_POSTGRES := $(call files,claim_contract clock conformance contract conversation doctor errors \
-  event_conditions event_order event_plans events interrupted lease_model \
+  event_conditions event_plans events interrupted lease_model \
   lease_races leases message migrate plans queue retention schema search sessions statements sweep \
   takeover_lock tenant)
 # What the machine's packages have (Debian: 15), and npm's.
