@@ -10,6 +10,7 @@ from langgraph_pgsaga.database import load_statements
 
 _STATEMENTS = load_statements("checkpoint")
 _WHOLE = _STATEMENTS["write_batch"]
+_EVENTS = load_statements("events")
 
 
 def parts(text: str) -> dict[str, str]:
@@ -28,3 +29,15 @@ def test_a_smaller_statement_has_the_parts_of_the_whole_one(name: str) -> None:
     assert own.pop("live") == whole["kept"]
     for part, body in own.items():
         assert body == whole[part], part
+
+
+def test_one_event_is_appended_where_several_are() -> None:
+    """Who may append, behind which version and transaction, is asked in the same words."""
+    whole, one = (parts(_EVENTS[name].text) for name in ("append_events", "append_one"))
+    for part in ("era", "allowed", "stream", "place", "due"):
+        assert one[part] == whole[part], part
+    ended = [_EVENTS[name].text.rpartition("\n)\n")[2] for name in ("append_events", "append_one")]
+    assert [text.partition("case when")[0] for text in ended] == [
+        ended[0].partition("case when")[0]
+    ] * 2
+    assert ended[0].rpartition("positions,")[2] == ended[1].rpartition("positions,")[2]
