@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 from uuid import UUID
@@ -19,7 +19,9 @@ from langgraph_pgsaga.checkpoint.encode import (
 from langgraph_pgsaga.checkpoint.lease import ANY_LEASE, NO_LEASE, Lease, LeaseColumns
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, SessionChange
 from langgraph_pgsaga.checkpoint.session_cache import (
+    NOTHING_KNOWN,
     KnownSession,
+    LastKnown,
     SessionCache,
     StateKey,
     is_same_session,
@@ -29,6 +31,8 @@ from langgraph_pgsaga.serde import Encoded, cut_out
 from langgraph_pgsaga.threads import SessionStatus
 
 _EPOCH_BITS = 53
+# The deletion_count of a checkpoint that may not be there: no session has it, so it's looked at.
+_NEVER = -1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,9 +46,8 @@ class SessionPart:
     epoch: int
     message_count: int
     is_new: bool
-    known: Mapping[bytes, int]
-    known_hashes: Set[bytes]
-    known_states: Mapping[StateKey, int]
+    known: KnownSession | None
+    numbers: Mapping[bytes, int]
     lease: Lease | None
     new_states: int = 0
     stored_states: list[StateKey] = field(default_factory=list)
@@ -67,9 +70,8 @@ class SessionPart:
             epoch=known.epoch if known else _random_epoch(),
             message_count=known.message_count if known else 0,
             is_new=known is None,
-            known=known.numbers if known else {},
-            known_hashes=known.hashes if known else frozenset(),
-            known_states=known.states if known else {},
+            known=known,
+            numbers=known.numbers if known else {},
             lease=call.change.lease,
         )
 
@@ -88,10 +90,22 @@ class SessionPart:
     def add_state(self, put: EncodedPut) -> None:
         """The put is stored below its parent only while that is known to be there."""
         self.stored_states.append((put.stored_ns, put.checkpoint_id))
-        seen = self.known_states.get(put.parent_key) if put.parent_key else None
-        if seen is not None:
-            known = self.deletion_count
-            self.deletion_count = seen if known is None else min(seen, known)
+        known, key = self.known, put.parent_key
+        if known is None or key is None or key not in known.states:
+            return
+        seen = _NEVER if key in known.doubtful else known.states[key]
+        so_far = self.deletion_count
+        self.deletion_count = seen if so_far is None else min(seen, so_far)
+
+    def has_blob(self, digest: bytes) -> bool:
+        """Whether a blob is stored, or going to be by a call before."""
+        is_known = self.known is not None and digest in self.known.hashes
+        return is_known or digest in self.fresh_hashes
+
+    @property
+    def last_known(self) -> LastKnown:
+        """What has to be there still."""
+        return NOTHING_KNOWN if self.known is None or self.is_new else self.known.last
 
     def lease_columns(self) -> LeaseColumns:
         """What it is going to be written under."""
@@ -99,9 +113,9 @@ class SessionPart:
             return NO_LEASE if self.new_states else ANY_LEASE
         return self.lease.columns(ends_run=self.ends_run)
 
-    def numbers(self, messages: Sequence[StoredMessage]) -> list[int | None]:
+    def numbers_of(self, messages: Sequence[StoredMessage]) -> list[int | None]:
         """The messages' numbers; None of those that have none."""
-        known, fresh = self.known.get, self.fresh.get
+        known, fresh = self.numbers.get, self.fresh.get
         return [known(message.digest) or fresh(message.digest) for message in messages]
 
 
@@ -175,15 +189,16 @@ class Batch:
             return [self.writes]
         # Locked in this order: no two statements may wait for each other.
         ids = sorted(self.sessions)
-        known = [ids, [self._session_row(self.sessions[session_id]) for session_id in ids]]
+        parts = [self.sessions[session_id] for session_id in ids]
+        expected = [ids, [self._session_row(part) for part in parts], [p.last_known for p in parts]]
         if name == "write_dependent":
-            return [*known, self.writes]
-        known += [self.states, self.values]
+            return [*expected, self.writes]
+        expected += [self.states, self.values]
         if name == "write_states":
-            return known
+            return expected
         if name == "write_turns":
-            return [*known, self.messages]
-        return [*known, self.blobs, self.messages, self.writes, self._tenants(ids)]
+            return [*expected, self.messages]
+        return [*expected, self.blobs, self.messages, self.writes, self._tenants(ids)]
 
     def _tenants(self, ids: Sequence[UUID]) -> list[str]:
         """The sessions' tenants in that order; none where there are none."""
@@ -229,7 +244,7 @@ class Batch:
         part.new_states += 1
         number = part.message_count + len(part.fresh)
         # Their methods: this is done for each message of each list that is put.
-        known, fresh = part.known.get, part.fresh.get
+        known, fresh = part.numbers.get, part.fresh.get
         for _, _, value in put.values:
             previous: int | None = None
             for message in value.messages if value.list_type is not None else ():
@@ -274,7 +289,7 @@ class Batch:
             self.writes.append((*key, idx, call.task_path, channel, *row, depends))
 
     def _row(self, part: SessionPart | None, value: EncodedValue) -> _Row:
-        numbers = [] if part is None else part.numbers(value.messages)
+        numbers = [] if part is None else part.numbers_of(value.messages)
         if value.list_type is not None and part and None not in numbers:
             return _Row(value.list_type, None, None, _runs(cast("list[int]", numbers)))
         found = [number for number in numbers if number is not None]
@@ -306,7 +321,7 @@ class Batch:
             encoded = Encoded(type_, chunk)
             sealed, digest = codec.seal(encoded), codec.digest(encoded)
             hashes.append(digest)
-            if digest not in part.known_hashes and digest not in part.fresh_hashes:
+            if not part.has_blob(digest):
                 part.fresh_hashes.add(digest)
                 self.blobs.append((part.session_id, digest, sealed.data))
         return _Row(sealed.type, None, hashes, runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence, Set
+from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -13,7 +14,12 @@ from langgraph_pgsaga.checkpoint.counters import check_counters, of_taken_number
 from langgraph_pgsaga.checkpoint.encode import EncodedCall, EncodedPut, EncodedWrites
 from langgraph_pgsaga.checkpoint.lease import refusal
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, joined
-from langgraph_pgsaga.checkpoint.session_cache import SessionCache, StateKey, is_same_session
+from langgraph_pgsaga.checkpoint.session_cache import (
+    NOTHING_KNOWN,
+    SessionCache,
+    StateKey,
+    is_same_session,
+)
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.database import Connection, Database, Limits, load_statements
 from langgraph_pgsaga.errors import (
@@ -31,6 +37,8 @@ _RETENTION = load_statements("retention")
 # Each means that the session was deleted and made anew meanwhile.
 _MOST_TRIES = 20
 _UNIQUE_VIOLATION = "23505"
+# By session its deletion_count and last_position.
+_Live: TypeAlias = Mapping[UUID, tuple[int, int]]
 _OUT_OF_RANGE = "22003"
 
 
@@ -121,7 +129,7 @@ class CallStore:
         Raises: as store_alone, and what a rider raises: then nothing is stored.
         """
 
-        async def work(conn: Connection) -> tuple[Batch, dict[UUID, int]]:
+        async def work(conn: Connection) -> tuple[Batch, _Live]:
             lock = _RETENTION["lock_session"].bind(session_id=call.session_id)
             await self._db.fetch(lock, conn=conn)
             has_parent = await self._look(call, self._cache, conn=conn, place=place)
@@ -165,7 +173,7 @@ class CallStore:
     async def _store_under_lock(self, call: EncodedCall, limits: Limits | None) -> bool:
         """The same in one transaction that holds the session, where it is there."""
 
-        async def work(conn: Connection) -> tuple[Batch, dict[UUID, int]]:
+        async def work(conn: Connection) -> tuple[Batch, _Live]:
             # By a statement of its own: the next one sees all that those before it stored.
             lock = _RETENTION["lock_session"].bind(session_id=call.session_id)
             await self._db.fetch(lock, conn=conn)
@@ -206,8 +214,13 @@ class CallStore:
         digests = list({message.digest for message in call.messages})
         parent = place or call.parent_key
         namespace, parent_id = parent or (None, None)
+        known = cache.known(session_id)
         find = _STATEMENTS["find_session"].bind(
-            session_id=session_id, digests=digests, checkpoint_ns=namespace, parent_id=parent_id
+            session_id=session_id,
+            digests=digests,
+            checkpoint_ns=namespace,
+            parent_id=parent_id,
+            **(known.last if known else NOTHING_KNOWN).by_name(),
         )
         row = await self._db.fetch_one(find, conn=conn)
         self._check_may_write(call, row)
@@ -217,20 +230,25 @@ class CallStore:
         if row is None:
             cache.forget(session_id)
             return False
-        known = cache.known(session_id)
+        if known is not None and not row["is_last_known"]:
+            cache.doubt(session_id, known)
+            known = cache.known(session_id)
         if conn is not None and known and known.message_count > row["message_count"]:
             # Another epoch, or damaged: the session is locked, so its row is what counts.
             cache.forget(session_id)
-        found = zip(row["digests"] or (), row["message_nos"] or (), strict=True)
+            known = None
+        has_parent = row["parent_position"] is not None
         cache.learn(
             session_id,
             row["message_epoch"],
             row["message_count"],
-            found,
-            states=[parent] if parent and row["has_parent"] else (),
+            zip(row["digests"] or (), row["message_nos"] or (), strict=True),
+            states=[parent] if parent and has_parent else (),
             deletion_count=row["deletion_count"],
+            position=row["parent_position"],
+            since=known,
         )
-        return bool(row["has_parent"])
+        return has_parent
 
     def _check_may_write(self, call: EncodedCall, row: asyncpg.Record | None) -> None:
         """Raises where the call may not write to the session as find_session found it."""
@@ -253,22 +271,22 @@ class CallStore:
                 raise refused
             # Begun anew, the thread has none of the checkpoints of before.
             parent = None if known is None or is_another else call.parent_key
-            if parent and known and parent in known.states and not row["has_parent"]:
+            if parent and known and parent in known.states and row["parent_position"] is None:
                 raise CheckpointDeletedError(thread_id=call.thread_id, checkpoint_id=parent[1])
 
     def _batch(self, calls: Sequence[EncodedCall], cache: SessionCache) -> Batch:
         return Batch.of(self._codec, calls, cache, self._tracker)
 
-    async def _execute(self, batch: Batch, *, conn: Connection | None = None) -> dict[UUID, int]:
-        """The sessions that were as expected, with their deletion_count."""
+    async def _execute(self, batch: Batch, *, conn: Connection | None = None) -> _Live:
+        """The sessions that were as expected, and how they stand."""
         arguments = batch.arguments()
         for part in batch.sessions.values():
             if part.lease is not None:
                 part.lease.note_sent()
         rows = await self._db.fetch(_STATEMENTS[batch.statement], *arguments, conn=conn)
-        return {row["session_id"]: row["deletion_count"] for row in rows}
+        return {row["session_id"]: (row["deletion_count"], row["last_position"]) for row in rows}
 
-    def _remember(self, batch: Batch, live: Mapping[UUID, int]) -> Set[UUID]:
+    def _remember(self, batch: Batch, live: _Live) -> Set[UUID]:
         """What is committed, of the sessions that are `live`; the result are the others."""
         stale = batch.sessions.keys() - live.keys()
         for session_id, change in batch.changes:
@@ -277,17 +295,19 @@ class CallStore:
                 self._tracker.note_stored(change, stored.epoch if stored else None)
         for part in batch.sessions.values():
             if part.session_id not in stale:
-                count = part.message_count + len(part.fresh)
+                deletion_count, position = live[part.session_id]
                 self._cache.learn(
                     part.session_id,
                     part.epoch,
-                    count,
+                    part.message_count + len(part.fresh),
                     part.fresh.items(),
-                    part.fresh_hashes,
-                    part.stored_states,
-                    live[part.session_id],
+                    hashes=part.fresh_hashes,
+                    states=part.stored_states,
+                    deletion_count=deletion_count,
+                    position=position,
+                    contents=part.stored,
+                    since=part.known,
                 )
-                self._cache.hold(part.session_id, part.epoch, part.stored)
                 for _, message in part.stored:
                     message.readable = None  # it has been needed
         return stale

@@ -374,11 +374,24 @@ def checkpoint_tuple(
 
 
 class FetchedSession(NamedTuple):
-    """How a session stood when its checkpoint was read."""
+    """How a session stood when its checkpoint, at `position`, was read."""
 
     epoch: int
     message_count: int
     deletion_count: int
+    position: int
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> FetchedSession | None:
+        """The session of a row of kind 'state'; None where it isn't there."""
+        if row["message_epoch"] is None:
+            return None
+        return cls(
+            row["message_epoch"],
+            row["message_count"],
+            row["deletion_count"],
+            row["position"],
+        )
 
 
 class FetchedCheckpoint(NamedTuple):
@@ -387,7 +400,8 @@ class FetchedCheckpoint(NamedTuple):
 
     The others are the session's, None where its row is gone: `lease_id` is the lease that it
     was written under last, `last_position` the highest position that one of its checkpoints
-    got; `session` isn't there without a checkpoint either.
+    got; `session` isn't there without a checkpoint either. `known` is what was known of
+    it, and is there still.
     """
 
     found: CheckpointTuple | None
@@ -396,6 +410,12 @@ class FetchedCheckpoint(NamedTuple):
     session: FetchedSession | None = None
     messages: Mapping[int, StoredMessage] = MappingProxyType({})
     inline: Mapping[str, Any] = MappingProxyType({})
+    known: KnownSession | None = None
+
+
+def is_last_known(rows: Sequence[asyncpg.Record]) -> bool:
+    """Whether the last of what get_checkpoint was told to be known is there."""
+    return any(row["kind"] == "state" and row["is_last_known"] for row in rows)
 
 
 async def decode_fetched(
@@ -406,7 +426,7 @@ async def decode_fetched(
 ) -> FetchedCheckpoint | None:
     """The rows of get_checkpoint; None where there is no such checkpoint, and no lease.
 
-    `known` is what the statement was told that needn't be sent. While there is much to
+    `known` is what the statement was told that needn't be sent, and found. While there is much to
     decode the event loop goes on.
     """
     by_kind: dict[str, list[asyncpg.Record]] = {}
@@ -433,9 +453,10 @@ async def _decode_fetched(
         if place:
             await asyncio.sleep(0)
         sent.update((row["message_no"], codec.of_row(row["type"], row["payload"])) for row in some)
-    epoch = state_row["message_epoch"]
-    is_known = known is not None and known.epoch == epoch
-    stored = {**known.contents, **sent} if known is not None and is_known else sent
+    session = FetchedSession.from_row(state_row)
+    stored: Mapping[int, StoredMessage] = sent
+    if known and session and known.epoch == session.epoch:
+        stored = {**known.contents, **sent}
     messages = Messages(codec, stored)
     blobs = {row["hash"]: row["payload"] for row in by_kind.get("blob", ())}
     held = [(row["channel"], _held(row, blobs)) for row in by_kind.get("value", ())]
@@ -462,10 +483,8 @@ async def _decode_fetched(
         values=values,
         pending_writes=decode_writes(codec.values, writes, messages),
     )
-    counts = state_row["message_count"], state_row["deletion_count"]
-    session = None if epoch is None else FetchedSession(epoch, *counts)
     base = state_row["lease_id"], state_row["last_position"]
-    return FetchedCheckpoint(found, *base, session, sent, state.inline)
+    return FetchedCheckpoint(found, *base, session, sent, state.inline, known)
 
 
 def value_of(row: asyncpg.Record) -> StoredValue:

@@ -118,7 +118,7 @@ class EncodedPut(NamedTuple):
 
     @property
     def parent_key(self) -> StateKey | None:
-        """The checkpoint that it is put below."""
+        """The checkpoint that it is put below; once it was there, it has to be there still."""
         parent_id = self.state.parent_checkpoint_id
         return None if parent_id is None else (self.stored_ns, parent_id)
 
@@ -152,8 +152,8 @@ class EncodedWrites(NamedTuple):
 
     @property
     def parent_key(self) -> StateKey | None:
-        """None: writes may come before their checkpoint, and are seen with it only."""
-        return None
+        """The checkpoint that they are of, which may come after them."""
+        return self.stored_ns, self.checkpoint_id
 
     @property
     def messages(self) -> Iterable[StoredMessage]:

@@ -16,7 +16,7 @@ import asyncpg
 from langgraph_pgsaga import _fork
 from langgraph_pgsaga._arguments import checked_seconds
 from langgraph_pgsaga.checkpoint.lease import Lease, Leases, holder, leased_error
-from langgraph_pgsaga.checkpoint.session_cache import SessionCache
+from langgraph_pgsaga.checkpoint.session_cache import NOTHING_KNOWN, SessionCache
 from langgraph_pgsaga.database import Connection, Database, Limits, load_statements
 from langgraph_pgsaga.errors import (
     ClosedError,
@@ -131,11 +131,15 @@ class LeaseBlock:
                 _log.warning(told, self._session_id, now - begun)
             await asyncio.sleep(_PAUSE_SECONDS if refused else 0)
         lease.is_claimed, lease.is_session_new = True, row["is_new"]
-        self._cache.learn(self._session_id, row["message_epoch"], row["message_count"], ())
+        self._cache.learn(self._session_id, row["message_epoch"], row["message_count"])
 
     async def _refusal(self) -> ThreadLeasedError | None:
         find = _STATEMENTS["find_session"].bind(
-            session_id=self._session_id, digests=[], checkpoint_ns=None, parent_id=None
+            session_id=self._session_id,
+            digests=[],
+            checkpoint_ns=None,
+            parent_id=None,
+            **NOTHING_KNOWN.by_name(),
         )
         row = await self._db.fetch_one(find)
         is_leased = row is not None and row["is_leased"]

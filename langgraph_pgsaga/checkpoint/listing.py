@@ -192,7 +192,6 @@ class CheckpointListing:
                 self._address.session_id,
                 rows[0]["message_epoch"],
                 rows[0]["message_count"],
-                (),
                 states=[(row["checkpoint_ns"], row["checkpoint_id"]) for row in rows],
                 deletion_count=rows[0]["deletion_count"],
             )

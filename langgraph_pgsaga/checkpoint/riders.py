@@ -166,7 +166,7 @@ class Riders:
     def _is_known(self, level: Level) -> bool:
         known = self._cache.known(level.session_id)
         key = stored_namespace(level.checkpoint_ns), level.checkpoint_id
-        return known is not None and key in known.states
+        return known is not None and key in known.states and key not in known.doubtful
 
     async def _is_found(self, level: Level) -> bool:
         statement = _STATEMENTS["exists_state"].bind(

@@ -45,6 +45,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     FetchedCheckpoint,
     add_pending_sends,
     decode_fetched,
+    is_last_known,
     needs_pending_sends,
     placed,
     reading,
@@ -62,7 +63,7 @@ from langgraph_pgsaga.checkpoint.options import (
 )
 from langgraph_pgsaga.checkpoint.riders import Riders, RidingQueue
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, SessionChange
-from langgraph_pgsaga.checkpoint.session_cache import SessionCache
+from langgraph_pgsaga.checkpoint.session_cache import NOTHING_KNOWN, SessionCache
 from langgraph_pgsaga.checkpoint.small_values import SmallValueCache
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
 from langgraph_pgsaga.checkpoint.versions import next_version
@@ -261,8 +262,12 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
                 address.checkpoint_id,
                 known.epoch if known else None,
                 known.held if known else None,
+                *(known.last if known else NOTHING_KNOWN),
                 conn=conn,
             )
+        if known is not None and not is_last_known(rows):
+            self._cache.doubt(address.session_id, known)
+            known = None
         return await decode_fetched(self.codec, address, rows, known)
 
     async def _fetch_old(self, address: Address, conn: Connection) -> FetchedCheckpoint | None:
@@ -298,8 +303,10 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             ((message.digest, number) for number, message in sent),
             states=[(address.stored_ns, fetched.found.config["configurable"]["checkpoint_id"])],
             deletion_count=session.deletion_count,
+            position=session.position,
+            contents=sent,
+            since=fetched.known,
         )
-        self._cache.hold(address.session_id, session.epoch, sent)
 
     async def aget_iter(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]:
         """The checkpoint of `aget_tuple`, or nothing."""
@@ -509,6 +516,11 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             self.codec, address, config, checkpoint_id, writes, task_id, task_path, change
         )
         await queue.store(call)
+
+    @property
+    def memory(self) -> SessionCache:
+        """What this process remembers of sessions."""
+        return self._cache
 
     @property
     def steps(self) -> StepKeeper:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
@@ -30,27 +31,61 @@ def is_same_session(epoch: int, other: int) -> bool:
     return epoch >> _CHANGING_BITS == other >> _CHANGING_BITS
 
 
+class LastKnown(NamedTuple):
+    """The latest of each kind that is known of a session; None of a kind that isn't.
+
+    A server can lose what it had acknowledged: a standby takes over that was behind, or an older
+    copy is put in its place. It loses the latest, never what came before something that is still
+    there. So while these are there, all that is known is; and no statement counts on anything
+    that is known without asking for them. The columns of pgsaga_known_session.
+    """
+
+    known_ns: str | None = None
+    known_id: str | None = None
+    known_no: int | None = None
+    known_digest: bytes | None = None
+    known_hash: bytes | None = None
+
+    def by_name(self) -> dict[str, str | int | bytes | None]:
+        """As parameters of a statement."""
+        return {
+            "known_ns": self.known_ns,
+            "known_id": self.known_id,
+            "known_no": self.known_no,
+            "known_digest": self.known_digest,
+            "known_hash": self.known_hash,
+        }
+
+
+NOTHING_KNOWN = LastKnown()
+
+
 class KnownSession(NamedTuple):
-    """A session as this process knows it, good under `epoch` only.
+    """A session as this process knows it, good under `epoch` and while `last` is there.
 
     `message_count` is the highest number given out as far as known. `contents` are the
     messages themselves, from 1 to `held` without a gap. `states` are the checkpoints that
     this process read or wrote: each with the session's deletion_count of when it was there.
-    They are good for as long as it is the same session.
+    They are good for as long as it is the same session, but for the `doubtful` ones, for which
+    `last` says nothing. `generation` is another one when what was known turned out to be lost.
     """
 
     epoch: int
+    generation: int
     message_count: int
     numbers: Mapping[bytes, int]
     hashes: Set[bytes]
     contents: Mapping[int, StoredMessage]
     held: int
     states: Mapping[StateKey, int]
+    doubtful: Set[StateKey]
+    last: LastKnown
 
 
 @dataclass(slots=True)
 class _Session:
     epoch: int
+    generation: int
     message_count: int = 0
     numbers: dict[bytes, int] = field(default_factory=dict)
     hashes: set[bytes] = field(default_factory=set)
@@ -58,17 +93,61 @@ class _Session:
     held: int = 0
     content_bytes: int = 0
     states: dict[StateKey, int] = field(default_factory=dict)
+    doubtful: set[StateKey] = field(default_factory=set)
+    last: LastKnown = NOTHING_KNOWN
+    # That of the last checkpoint: positions rise in the order of writing.
+    position: int | None = None
 
     @property
     def weight(self) -> int:
         return _SESSION_NUMBERS + len(self.numbers) + len(self.hashes) + len(self.states)
 
+    def add_states(
+        self, states: Sequence[StateKey], deletion_count: int, position: int | None
+    ) -> None:
+        """Adds checkpoints in the order of writing, the last one at `position`."""
+        if position is None:
+            self.doubtful.update(key for key in states if key not in self.states)
+        elif states:
+            key = states[-1]
+            is_later = self.position is None or position > self.position
+            # One that is put again was there before what was stored with it.
+            if is_later and (key not in self.states or key in self.doubtful):
+                self.last = self.last._replace(known_ns=key[0], known_id=key[1])
+                self.position = position
+            self.doubtful.difference_update(states)
+        self.states.update(dict.fromkeys(states, deletion_count))
+
+    def add_numbers(self, found: Mapping[bytes, int]) -> None:
+        """Adds messages by digest."""
+        if not found:
+            return
+        self.numbers.update(found)
+        digest = max(found, key=found.__getitem__)
+        if self.last.known_no is None or found[digest] > self.last.known_no:
+            self.last = self.last._replace(known_no=found[digest], known_digest=digest)
+
+    def add_hashes(self, hashes: Sequence[bytes]) -> None:
+        """Adds blobs that were stored at once."""
+        if hashes:
+            self.hashes.update(hashes)
+            self.last = self.last._replace(known_hash=hashes[-1])
+
+    def add_contents(self, messages: Iterable[tuple[int, StoredMessage]]) -> None:
+        """Keeps messages by number."""
+        for number, message in messages:
+            if number not in self.contents:
+                self.contents[number] = message
+                self.content_bytes += message.size
+        while self.held + 1 in self.contents:
+            self.held += 1
+
 
 class SessionCache:
     """Remembers sessions; the least recently used give up their messages, then all.
 
-    What is stale can do no harm: the server checks the epoch. Safe to use from
-    several threads.
+    What is stale can do no harm: the server checks the epoch, and that the last of each kind is
+    there. Safe to use from several threads.
 
     Args:
         most_numbers: how many message numbers, hashes of blobs and checkpoints are
@@ -93,6 +172,7 @@ class SessionCache:
         self._sessions: OrderedDict[UUID, _Session] = OrderedDict()
         # Those of the sessions that have contents, in the same order.
         self._with_contents: OrderedDict[UUID, None] = OrderedDict()
+        self._generations = itertools.count(1)
         self._lock = threading.Lock()
 
     def known(self, session_id: UUID) -> KnownSession | None:
@@ -104,12 +184,15 @@ class SessionCache:
             self._use(session_id)
             return KnownSession(
                 epoch=session.epoch,
+                generation=session.generation,
                 message_count=session.message_count,
                 numbers=session.numbers,
                 hashes=session.hashes,
                 contents=session.contents,
                 held=session.held,
                 states=session.states,
+                doubtful=session.doubtful,
+                last=session.last,
             )
 
     def epoch(self, session_id: UUID) -> int | None:
@@ -117,56 +200,72 @@ class SessionCache:
         session = self._sessions.get(session_id)
         return None if session is None else session.epoch
 
+    def generation(self, session_id: UUID) -> int | None:
+        """Another one when what was remembered of the session is no longer; None without any."""
+        session = self._sessions.get(session_id)
+        return None if session is None else session.generation
+
     def learn(
         self,
         session_id: UUID,
         epoch: int,
         message_count: int,
-        found: Iterable[tuple[bytes, int]],
+        found: Iterable[tuple[bytes, int]] = (),
+        *,
         hashes: Iterable[bytes] = (),
         states: Iterable[StateKey] = (),
         deletion_count: int = 0,
+        position: int | None = None,
+        contents: Iterable[tuple[int, StoredMessage]] = (),
+        since: KnownSession | None = None,
     ) -> None:
-        """Adds numbers by digest, hashes of stored blobs, and checkpoints that are there.
+        """Adds numbers by digest, hashes of stored blobs, checkpoints that are there, messages.
 
         What was learned under another epoch is forgotten first; of the same session not the
         checkpoints: that they were there is what tells a deleted one from one that never was.
+
+        `position` is that of the last of `states`. Whoever gives it asked for what was known
+        `since`; where that turned out to be lost meanwhile, nothing is learned. Without it, the
+        states are doubtful.
         """
         with self._lock:
             if message_count > MOST_MESSAGES:
                 self._drop(session_id)  # each call then asks, and is told
                 return
-            session = self._entered(session_id, epoch)
+            session = self._sessions.get(session_id)
+            if since and session and session.generation != since.generation:
+                return
+            if session is None or session.epoch != epoch:
+                session = self._entered(session_id, epoch)
             session.message_count = max(session.message_count, message_count)
             self._numbers -= session.weight
-            session.numbers.update(found)
-            session.hashes.update(hashes)
-            session.states.update(dict.fromkeys(states, deletion_count))
+            session.add_numbers(dict(found))
+            session.add_hashes(list(hashes))
+            session.add_states(list(states), deletion_count, position)
             self._numbers += session.weight
-            self._use(session_id)
-            while self._numbers > self._most_numbers:
-                self._drop(next(iter(self._sessions)))
-
-    def hold(
-        self, session_id: UUID, epoch: int, messages: Iterable[tuple[int, StoredMessage]]
-    ) -> None:
-        """Keeps messages by number, of a session that was learned under this epoch."""
-        with self._lock:
-            session = self._sessions.get(session_id)
-            if session is None or session.epoch != epoch:
-                return
-            before = session.content_bytes
-            for number, message in messages:
-                if number not in session.contents:
-                    session.contents[number] = message
-                    session.content_bytes += message.size
-            while session.held + 1 in session.contents:
-                session.held += 1
-            self._content_bytes += session.content_bytes - before
-            self._with_contents[session_id] = None
+            self._content_bytes -= session.content_bytes
+            session.add_contents(contents)
+            self._content_bytes += session.content_bytes
+            if session.contents:
+                self._with_contents[session_id] = None
             self._use(session_id)
             while self._content_bytes > self._most_content_bytes:
                 self._drop_contents(next(iter(self._with_contents)))
+            while self._numbers > self._most_numbers:
+                self._drop(next(iter(self._sessions)))
+
+    def doubt(self, session_id: UUID, known: KnownSession) -> None:
+        """Forgets what was `known`, since the last of it isn't there any more.
+
+        Its checkpoints are doubtful from here on: who counts on one asks for it first.
+        """
+        with self._lock:
+            session = self._sessions.get(session_id)
+            if session is None or session.generation != known.generation:
+                return
+            self._drop(session_id)
+            states = session.states
+            self._enter(session_id, session.epoch, states=states, doubtful=set(states))
 
     def forget(self, session_id: UUID) -> None:
         """Nothing of the session is known any more."""
@@ -184,13 +283,29 @@ class SessionCache:
         return self._content_bytes
 
     def _entered(self, session_id: UUID, epoch: int) -> _Session:
-        session = self._sessions.get(session_id)
-        if session is None or session.epoch != epoch:
-            is_same = session is not None and is_same_session(session.epoch, epoch)
-            states = session.states if session is not None and is_same else {}
-            self._drop(session_id)
-            session = self._sessions[session_id] = _Session(epoch, states=states)
-            self._numbers += session.weight
+        """The session anew, under another epoch."""
+        old = self._sessions.get(session_id)
+        self._drop(session_id)
+        if old is None or not is_same_session(old.epoch, epoch):
+            return self._enter(session_id, epoch)
+        session = self._enter(session_id, epoch, states=old.states, doubtful=old.doubtful)
+        session.generation, session.position = old.generation, old.position
+        session.last = LastKnown(*old.last[:2])
+        return session
+
+    def _enter(
+        self,
+        session_id: UUID,
+        epoch: int,
+        *,
+        states: dict[StateKey, int] | None = None,
+        doubtful: set[StateKey] | None = None,
+    ) -> _Session:
+        session = _Session(
+            epoch, next(self._generations), states=states or {}, doubtful=doubtful or set()
+        )
+        self._sessions[session_id] = session
+        self._numbers += session.weight
         return session
 
     def _use(self, session_id: UUID) -> None:

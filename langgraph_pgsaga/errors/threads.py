@@ -108,14 +108,19 @@ class MissingCheckpointError(PgSagaError):
 
 @dataclass(kw_only=True, eq=False)
 class CheckpointDeletedError(MissingCheckpointError):
-    """A checkpoint that this process read, or wrote, was deleted since, or what it is built on."""
+    """A checkpoint that this process read, or wrote, isn't there any more, or what it is built on.
+
+    It was deleted, or the server lost it: a standby took over that was behind, or an older copy
+    of the database was put in its place.
+    """
 
     checkpoint_id: str
 
     def __str__(self) -> str:
         return (
             f"checkpoint {self.checkpoint_id!r} of thread {self.thread_id!r}, or what it is built "
-            "on, was deleted since it was read here (by prune, sweep or delete_for_runs): nothing "
+            "on, isn't there any more: it was deleted since it was read here (by prune, sweep or "
+            "delete_for_runs), or lost with a server whose standby or copy was behind. Nothing "
             "can be read or stored below it. Begin with the thread's latest state"
         )
 

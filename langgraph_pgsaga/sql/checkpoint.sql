@@ -10,23 +10,29 @@
 -- A session's numbers were given by the caller, who counted on its epoch and (where new
 -- messages are numbered) on its message_count. Where these are others by now, or a
 -- session taken for new is there, nothing that hangs on the session's row is stored and
--- the session isn't returned. Pending writes that refer to no message or blob don't:
--- they are stored in any case. Regular ones (idx >= 0) are written once; special ones
--- (errors, interrupts, ...) replace what stands at their place.
+-- the session isn't returned. Neither where the last of what the caller knows of it, in
+-- last_known, isn't there any more: a server that lost commits has the epoch of before.
+-- Pending writes that refer to no message or blob are stored in any case. Regular ones
+-- (idx >= 0) are written once; special ones (errors, interrupts, ...) replace what stands at
+-- their place.
 -- The same goes for leases: whoever may not write stores nothing. Pending writes of which
 -- the lease isn't known are no concern of it: nobody sees them before a checkpoint
 -- follows, and the first ones of a task count.
 -- tenant_ids are those of session_ids, in that order; {} where all of them are ''.
 -- The clock stands in the items: Citus takes no now() where a column is set, and a CTE of its
 -- own takes longer to start.
--- params: session_ids uuid[], sessions pgsaga_new_session[], states pgsaga_new_state[],
+-- params: session_ids uuid[], sessions pgsaga_new_session[],
+--   last_known pgsaga_known_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
 --   writes pgsaga_new_write[], tenant_ids text[]
--- columns: session_id uuid, deletion_count integer
+-- columns: session_id uuid, deletion_count integer, last_position bigint
 -- shard: session_ids
 with items as materialized (
   select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
-  from pg_catalog.unnest($2::{schema}.pgsaga_new_session[]) u
+  from rows from (
+    pg_catalog.unnest($2::{schema}.pgsaga_new_session[]),
+    pg_catalog.unnest($3::{schema}.pgsaga_known_session[])
+  ) u
 ),
 made as (
   insert into {schema}.agent_sessions as s
@@ -37,7 +43,7 @@ made as (
     coalesce(i.priority, 0), coalesce(i.metadata, '{}'), i.message_epoch, i.new_messages,
     i.micros + i.new_states, i.lease_id, i.lease_holder,
     {schema}.pgsaga_after(i.at, i.lease_seconds),
-    coalesce(($8::text[])[pg_catalog.array_position($1::uuid[], i.session_id)], '')
+    coalesce(($9::text[])[pg_catalog.array_position($1::uuid[], i.session_id)], '')
   from items i
   where i.is_new
   on conflict (session_id) do nothing
@@ -69,6 +75,20 @@ kept as (
     and s.message_epoch = i.message_epoch
     and s.message_count = coalesce(i.message_count, s.message_count)
     and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
+    and (i.known_id is null or (
+      select true from {schema}.agent_states p
+      where p.session_id = s.session_id
+        and p.checkpoint_ns = i.known_ns and p.checkpoint_id = i.known_id
+    ))
+    and (i.known_no is null or (
+      select true from {schema}.agent_messages p
+      where p.session_id = s.session_id
+        and p.message_no = i.known_no and p.digest = i.known_digest
+    ))
+    and (i.known_hash is null or (
+      select true from {schema}.agent_state_blobs p
+      where p.session_id = s.session_id and p.hash = i.known_hash
+    ))
     and (
       s.lease_id is not distinct from i.lease_id
       or i.is_claim is null
@@ -103,7 +123,7 @@ new_states as (
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
-  join pg_catalog.unnest($3::{schema}.pgsaga_new_state[]) i using (session_id)
+  join pg_catalog.unnest($4::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -118,14 +138,14 @@ new_values as (
     i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join pg_catalog.unnest($4::{schema}.pgsaga_new_value[]) i using (session_id)
+  join pg_catalog.unnest($5::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_blobs as (
   insert into {schema}.agent_state_blobs (session_id, hash, payload)
   select i.session_id, i.hash, i.payload
   from live l
-  join pg_catalog.unnest($5::{schema}.pgsaga_new_blob[]) i using (session_id)
+  join pg_catalog.unnest($6::{schema}.pgsaga_new_blob[]) i using (session_id)
   on conflict (session_id, hash) do nothing
 ),
 -- A digest that is there already, unknown to the caller, fails the statement.
@@ -137,7 +157,7 @@ new_messages as (
     i.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
     i.content, i.metadata, i.digest, i.payload_type, i.payload
   from live l
-  join pg_catalog.unnest($6::{schema}.pgsaga_new_message[]) i using (session_id)
+  join pg_catalog.unnest($7::{schema}.pgsaga_new_message[]) i using (session_id)
 ),
 new_writes as (
   insert into {schema}.agent_state_writes as w
@@ -146,7 +166,7 @@ new_writes as (
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
     i.type, i.payload, i.blob_hashes, i.message_runs
-  from pg_catalog.unnest($7::{schema}.pgsaga_new_write[]) i
+  from pg_catalog.unnest($8::{schema}.pgsaga_new_write[]) i
   where not i.is_dependent or i.session_id in (select l.session_id from live l)
   on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
     channel = excluded.channel,
@@ -157,18 +177,22 @@ new_writes as (
     message_runs = excluded.message_runs
   where w.idx < 0
 )
-select l.session_id, l.deletion_count from live l;
+select l.session_id, l.deletion_count, l.last_position from live l;
 
 -- name: write_states
 -- write_batch for checkpoints without new messages and blobs, of sessions that are
 -- there: each part costs its share also where it has nothing to do.
--- params: session_ids uuid[], sessions pgsaga_new_session[], states pgsaga_new_state[],
+-- params: session_ids uuid[], sessions pgsaga_new_session[],
+--   last_known pgsaga_known_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[]
--- columns: session_id uuid, deletion_count integer
+-- columns: session_id uuid, deletion_count integer, last_position bigint
 -- shard: session_ids
 with items as materialized (
   select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
-  from pg_catalog.unnest($2::{schema}.pgsaga_new_session[]) u
+  from rows from (
+    pg_catalog.unnest($2::{schema}.pgsaga_new_session[]),
+    pg_catalog.unnest($3::{schema}.pgsaga_known_session[])
+  ) u
 ),
 live as (
   update {schema}.agent_sessions s set
@@ -196,6 +220,20 @@ live as (
     and s.message_epoch = i.message_epoch
     and s.message_count = coalesce(i.message_count, s.message_count)
     and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
+    and (i.known_id is null or (
+      select true from {schema}.agent_states p
+      where p.session_id = s.session_id
+        and p.checkpoint_ns = i.known_ns and p.checkpoint_id = i.known_id
+    ))
+    and (i.known_no is null or (
+      select true from {schema}.agent_messages p
+      where p.session_id = s.session_id
+        and p.message_no = i.known_no and p.digest = i.known_digest
+    ))
+    and (i.known_hash is null or (
+      select true from {schema}.agent_state_blobs p
+      where p.session_id = s.session_id and p.hash = i.known_hash
+    ))
     and (
       s.lease_id is not distinct from i.lease_id
       or i.is_claim is null
@@ -225,7 +263,7 @@ new_states as (
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
-  join pg_catalog.unnest($3::{schema}.pgsaga_new_state[]) i using (session_id)
+  join pg_catalog.unnest($4::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -240,20 +278,24 @@ new_values as (
     i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join pg_catalog.unnest($4::{schema}.pgsaga_new_value[]) i using (session_id)
+  join pg_catalog.unnest($5::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 )
-select l.session_id, l.deletion_count from live l;
+select l.session_id, l.deletion_count, l.last_position from live l;
 
 -- name: write_turns
 -- write_states for checkpoints with new messages.
--- params: session_ids uuid[], sessions pgsaga_new_session[], states pgsaga_new_state[],
+-- params: session_ids uuid[], sessions pgsaga_new_session[],
+--   last_known pgsaga_known_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], messages pgsaga_new_message[]
--- columns: session_id uuid, deletion_count integer
+-- columns: session_id uuid, deletion_count integer, last_position bigint
 -- shard: session_ids
 with items as materialized (
   select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
-  from pg_catalog.unnest($2::{schema}.pgsaga_new_session[]) u
+  from rows from (
+    pg_catalog.unnest($2::{schema}.pgsaga_new_session[]),
+    pg_catalog.unnest($3::{schema}.pgsaga_known_session[])
+  ) u
 ),
 live as (
   update {schema}.agent_sessions s set
@@ -281,6 +323,20 @@ live as (
     and s.message_epoch = i.message_epoch
     and s.message_count = coalesce(i.message_count, s.message_count)
     and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
+    and (i.known_id is null or (
+      select true from {schema}.agent_states p
+      where p.session_id = s.session_id
+        and p.checkpoint_ns = i.known_ns and p.checkpoint_id = i.known_id
+    ))
+    and (i.known_no is null or (
+      select true from {schema}.agent_messages p
+      where p.session_id = s.session_id
+        and p.message_no = i.known_no and p.digest = i.known_digest
+    ))
+    and (i.known_hash is null or (
+      select true from {schema}.agent_state_blobs p
+      where p.session_id = s.session_id and p.hash = i.known_hash
+    ))
     and (
       s.lease_id is not distinct from i.lease_id
       or i.is_claim is null
@@ -310,7 +366,7 @@ new_states as (
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
-  join pg_catalog.unnest($3::{schema}.pgsaga_new_state[]) i using (session_id)
+  join pg_catalog.unnest($4::{schema}.pgsaga_new_state[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -325,7 +381,7 @@ new_values as (
     i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join pg_catalog.unnest($4::{schema}.pgsaga_new_value[]) i using (session_id)
+  join pg_catalog.unnest($5::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_messages as (
@@ -336,18 +392,22 @@ new_messages as (
     i.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
     i.content, i.metadata, i.digest, i.payload_type, i.payload
   from live l
-  join pg_catalog.unnest($5::{schema}.pgsaga_new_message[]) i using (session_id)
+  join pg_catalog.unnest($6::{schema}.pgsaga_new_message[]) i using (session_id)
 )
-select l.session_id, l.deletion_count from live l;
+select l.session_id, l.deletion_count, l.last_position from live l;
 
 -- name: write_dependent
 -- write_batch for pending writes alone, without new blobs, of sessions that are there.
--- params: session_ids uuid[], sessions pgsaga_new_session[], writes pgsaga_new_write[]
--- columns: session_id uuid, deletion_count integer
+-- params: session_ids uuid[], sessions pgsaga_new_session[],
+--   last_known pgsaga_known_session[], writes pgsaga_new_write[]
+-- columns: session_id uuid, deletion_count integer, last_position bigint
 -- shard: session_ids
 with items as materialized (
   select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
-  from pg_catalog.unnest($2::{schema}.pgsaga_new_session[]) u
+  from rows from (
+    pg_catalog.unnest($2::{schema}.pgsaga_new_session[]),
+    pg_catalog.unnest($3::{schema}.pgsaga_known_session[])
+  ) u
 ),
 live as (
   update {schema}.agent_sessions s set
@@ -375,6 +435,20 @@ live as (
     and s.message_epoch = i.message_epoch
     and s.message_count = coalesce(i.message_count, s.message_count)
     and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
+    and (i.known_id is null or (
+      select true from {schema}.agent_states p
+      where p.session_id = s.session_id
+        and p.checkpoint_ns = i.known_ns and p.checkpoint_id = i.known_id
+    ))
+    and (i.known_no is null or (
+      select true from {schema}.agent_messages p
+      where p.session_id = s.session_id
+        and p.message_no = i.known_no and p.digest = i.known_digest
+    ))
+    and (i.known_hash is null or (
+      select true from {schema}.agent_state_blobs p
+      where p.session_id = s.session_id and p.hash = i.known_hash
+    ))
     and (
       s.lease_id is not distinct from i.lease_id
       or i.is_claim is null
@@ -403,7 +477,7 @@ new_writes as (
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
     i.type, i.payload, i.blob_hashes, i.message_runs
-  from pg_catalog.unnest($3::{schema}.pgsaga_new_write[]) i
+  from pg_catalog.unnest($4::{schema}.pgsaga_new_write[]) i
   where not i.is_dependent or i.session_id in (select l.session_id from live l)
   on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
     channel = excluded.channel,
@@ -414,7 +488,7 @@ new_writes as (
     message_runs = excluded.message_runs
   where w.idx < 0
 )
-select l.session_id, l.deletion_count from live l;
+select l.session_id, l.deletion_count, l.last_position from live l;
 
 -- name: write_pending
 -- write_batch for pending writes that refer to no message and no blob, and are written
@@ -447,19 +521,23 @@ where w.session_id = $1
 -- name: find_session
 -- What numbering a session's messages takes: its epoch, its message_count, and which of
 -- the digests it has; and what may keep a call from it: its lease, and that the checkpoint
--- it is put below isn't there any more. One row; none where the session isn't there.
--- params: session_id uuid, digests bytea[], checkpoint_ns text, parent_id text
+-- it is put below isn't there any more, and whether the last of what is known of it is there.
+-- One row; none where the session isn't there.
+-- params: session_id uuid, digests bytea[], checkpoint_ns text, parent_id text,
+--   known_ns text, known_id text, known_no integer, known_digest bytea,
+--   known_hash bytea
 -- columns: message_epoch bigint, message_count integer, digests bytea[], message_nos integer[],
---   deletion_count integer, has_parent boolean,
+--   deletion_count integer, parent_position bigint, is_last_known boolean,
 --   lease_id uuid, lease_holder text, lease_expires_at text,
 --   is_leased boolean, last_position bigint
 -- shard: session_id
 select
   s.message_epoch, s.message_count, h.digests, h.message_nos, s.deletion_count,
-  exists (
-    select from {schema}.agent_states p
+  (
+    select p.position from {schema}.agent_states p
     where p.session_id = $1 and p.checkpoint_ns = $3 and p.checkpoint_id = $4
-  ) as has_parent,
+  ) as parent_position,
+  k.is_last_known,
   s.lease_id, s.lease_holder,
   pg_catalog.to_jsonb(s.lease_expires_at) #>> '{}'::text[] as lease_expires_at,
   coalesce(s.lease_expires_at > now(), false) as is_leased, s.last_position
@@ -475,6 +553,23 @@ cross join lateral (
     limit 1
   ) m
 ) h
+cross join lateral (
+  select (
+    ($6::text is null or (
+      select true from {schema}.agent_states p
+      where p.session_id = $1 and p.checkpoint_ns = $5 and p.checkpoint_id = $6
+    ))
+    and ($7::integer is null or (
+      select true from {schema}.agent_messages p
+      where p.session_id = $1 and p.message_no = $7 and p.digest = $8
+    ))
+    and ($9::bytea is null or (
+      select true from {schema}.agent_state_blobs p
+      where p.session_id = $1 and p.hash = $9
+    ))
+  ) is true as is_last_known
+  offset 0
+) k
 where s.session_id = $1;
 
 -- name: exists_state
@@ -497,19 +592,23 @@ where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
 -- One checkpoint (the latest of the namespace where checkpoint_id is null) with its
 -- values, pending writes, and the blobs and messages that these refer to: one row of kind
 -- 'state', then the others. The first held_messages of the session are left out if held_epoch
--- is still its epoch. A column that a kind doesn't have is null. type and payload are what the
--- kind's row holds, a state's its exact_type and exact; the state's row also has what counts
--- of the session. There is a state's row, without a checkpoint, where only the session is.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text, held_epoch bigint, held_messages integer
+-- is still its epoch, and the last that is known of it (known_...) is there. A column that a
+-- kind doesn't have is null. type and payload are what the kind's row holds, a state's its
+-- exact_type and exact; the state's row also has what counts of the session. There is a
+-- state's row, without a checkpoint, where only the session is.
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text, held_epoch bigint,
+--   held_messages integer, known_ns text, known_id text, known_no integer, known_digest bytea,
+--   known_hash bytea
 -- columns: kind text, type text, payload bytea, message_runs integer[], channel text,
 --   task_id text, task_path text, idx integer, message_no integer, checkpoint_id text,
 --   parent_checkpoint_id text, state_data jsonb, metadata jsonb, message_epoch bigint,
 --   message_count integer, deletion_count integer, last_position bigint, lease_id uuid,
---   blob_hashes bytea[], hash bytea
+--   position bigint, is_last_known boolean, blob_hashes bytea[], hash bytea
 -- shard: session_id
 with wanted as materialized (
   select
-    s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact
+    s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact,
+    s.position
   from {schema}.agent_states s
   where s.session_id = $1 and s.checkpoint_ns = $2
     and s.checkpoint_id = coalesce($3, (
@@ -522,8 +621,26 @@ with wanted as materialized (
 session as materialized (
   select
     e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
-    case when e.message_epoch = $4 then $5 else 0 end as held
-  from {schema}.agent_sessions e where e.session_id = $1
+    k.is_last_known, case when k.is_last_known and e.message_epoch = $4 then $5 else 0 end as held
+  from {schema}.agent_sessions e
+  cross join lateral (
+    select (
+      ($7::text is null or (
+        select true from {schema}.agent_states p
+        where p.session_id = $1 and p.checkpoint_ns = $6 and p.checkpoint_id = $7
+      ))
+      and ($8::integer is null or (
+        select true from {schema}.agent_messages p
+        where p.session_id = $1 and p.message_no = $8 and p.digest = $9
+      ))
+      and ($10::bytea is null or (
+        select true from {schema}.agent_state_blobs p
+        where p.session_id = $1 and p.hash = $10
+      ))
+    ) is true as is_last_known
+    offset 0
+  ) k
+  where e.session_id = $1
 ),
 held as materialized (
   select
@@ -558,7 +675,7 @@ select
   null as channel, null as task_id, null as task_path, null::integer as idx,
   null::integer as message_no, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata,
   e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
-  null::bytea[] as blob_hashes, null::bytea as hash
+  s.position, e.is_last_known, null::bytea[] as blob_hashes, null::bytea as hash
 from (select) one
 left join wanted s on true
 left join session e on true
@@ -566,19 +683,19 @@ where s.checkpoint_id is not null or e.message_epoch is not null
 union all
 select
   h.kind, h.type, h.payload, h.message_runs, h.channel, h.task_id, h.task_path, h.idx, null, null,
-  null, null, null, null, null, null, null, null, h.blob_hashes, null
+  null, null, null, null, null, null, null, null, null, null, h.blob_hashes, null
 from held h
 union all
 select
   'blob', null, b.payload, null, null, null, null, null, null, null, null, null, null, null, null,
-  null, null, null, null, b.hash
+  null, null, null, null, null, null, b.hash
 from held h
 join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = any(h.blob_hashes)
 where h.payload is null
 union all
 select
   'message', m.payload_type, m.payload, null, null, null, null, null, m.message_no, null, null,
-  null, null, null, null, null, null, null, null, null
+  null, null, null, null, null, null, null, null, null, null, null
 from held a
 cross join session e
 cross join lateral (

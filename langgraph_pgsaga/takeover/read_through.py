@@ -91,9 +91,9 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         self._reader = SourceReader("old", old)
         self.tenants = new.tenants
         self._tenant_id = new.tenants.of_call(tenant)
-        # Of its threads those whose home is known to be `new`; the ones used least recently go
-        # first.
-        self._moved: dict[str, None] = {}
+        # Of its threads those whose home is known to be `new`, with a number for what that
+        # remembered of them; the ones that were noted first go first.
+        self._moved: dict[str, int] = {}
         self._locks: WeakKeyDictionary[
             asyncio.AbstractEventLoop, WeakValueDictionary[str, asyncio.Lock]
         ] = WeakKeyDictionary()
@@ -109,7 +109,7 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
 
     async def _is_new(self, thread_id: str) -> bool:
         """Whether `new` is the home of a thread of the tenant whose threads `old` has."""
-        if thread_id in self._moved:
+        if self._is_known(thread_id):
             return True
         came = await TakenOver.of(self.new.db, session_id_of(thread_id, self._tenant_id))
         if came is not None and came.went_on:
@@ -120,8 +120,19 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
             return True
         return came is not None and not self._reader.is_after(newest, came.checkpoint_id)
 
+    def _is_known(self, thread_id: str) -> bool:
+        """Whether `new` is known to be its home, and hasn't lost what was known of it since."""
+        noted = self._moved.get(thread_id)
+        return noted is not None and noted == self._memory_of(thread_id)
+
+    def _memory_of(self, thread_id: str) -> int | None:
+        return self.new.memory.generation(session_id_of(thread_id, self._tenant_id))
+
     def _remember(self, thread_id: str) -> None:
-        self._moved[thread_id] = None
+        memory = self._memory_of(thread_id)
+        if memory is None:
+            return
+        self._moved[thread_id] = memory
         if len(self._moved) > _REMEMBERED_THREADS:
             self._moved.pop(next(iter(self._moved)), None)
 
@@ -142,11 +153,13 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
             await self._move(address.thread_id)
 
     async def _move(self, thread_id: str) -> None:
-        if thread_id in self._moved:
+        if self._is_known(thread_id):
             return
         async with self._lock(thread_id):
             if not await self._is_new(thread_id):
                 await take_active(self._reader, self.new, thread_id, self._tenant_id)
+                # It may have been here before, and been lost.
+                self.new.memory.forget(session_id_of(thread_id, self._tenant_id))
             self._remember(thread_id)
 
     def _lock(self, thread_id: str) -> asyncio.Lock:
@@ -159,10 +172,13 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As PostgresSaver's, from the thread's home."""
         address = Address.of(config, self.tenants)
+        was_known = self._is_known(address.thread_id)
         if not await self._is_at_new(address):
             found: CheckpointTuple | None = await self._reader.call("get_tuple", _untold(config))
             return None if found is None else self._told(found)
         here = await self.new.aget_tuple(config)
+        if was_known and not self._is_known(address.thread_id):
+            return await self.aget_tuple(config)  # it isn't known any more where the thread is
         if here is not None and self._may_be_old(address.tenant_id):
             self._remember(address.thread_id)
         return here
@@ -195,7 +211,9 @@ class ReadThroughSaver(BaseCheckpointSaver[str]):
         options: dict[str, Any] = {"filter": filter, "before": before}
         if config is not None:
             check_no_scope(tenant)
-            is_new = await self._is_at_new(Address.of(config, self.tenants))
+            address = Address.of(config, self.tenants)
+            self._moved.pop(address.thread_id, None)  # a listing doesn't tell what was lost
+            is_new = await self._is_at_new(address)
             found = (
                 self.new.alist(config, limit=limit, **options)
                 if is_new

@@ -1,0 +1,331 @@
+"""Processes that go on after their server lost what it had acknowledged.
+
+That is what an asynchronous standby does that takes over, a server without synchronous_commit that
+crashes, and an older copy that is put in place of the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypedDict
+from urllib.parse import urlsplit
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import interrupt
+
+from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.errors import CheckpointDeletedError
+from langgraph_pgsaga.takeover import ReadThroughSaver
+from langgraph_pgsaga.threads import session_id_of
+from tests.conftest import execute, with_database
+
+pytestmark = pytest.mark.anyio
+
+Graph = CompiledStateGraph[Any, Any, Any, Any]
+
+
+class Rewound:
+    """A database that can be put back to how it was, beneath those who use it."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self._name = urlsplit(dsn).path[1:]
+        self._copy = f"{self._name}_copy"
+
+    async def keep(self) -> None:
+        """How it is now is what will be left of it."""
+        await self._alone(f'create database "{self._copy}" template "{self._name}"')
+
+    async def lose(self) -> None:
+        """What came since `keep` is gone."""
+        await self._alone(
+            f'drop database "{self._name}" with (force)',
+            f'alter database "{self._copy}" rename to "{self._name}"',
+        )
+
+    async def _alone(self, *statements: str) -> None:
+        away = (
+            "select pg_catalog.pg_terminate_backend(pid, 10000) "
+            f"from pg_catalog.pg_stat_activity where datname = '{self._name}'"
+        )
+        await execute(with_database(self.dsn, "postgres"), away, *statements)
+
+
+class Chat(MessagesState):
+    document: str
+
+
+def document_of(text: str) -> str:
+    """A value that is stored as a blob."""
+    return f"{text} " * 1_000
+
+
+def answer(state: Chat) -> dict[str, Any]:
+    asked = state["messages"][-1].content
+    return {
+        "messages": [AIMessage(f"re {asked}", id=f"re-{asked}")],
+        "document": document_of(str(asked)),
+    }
+
+
+def chat(saver: BaseCheckpointSaver[str]) -> Graph:
+    builder = StateGraph(Chat)
+    builder.add_node("answer", answer)
+    builder.add_edge(START, "answer")
+    return builder.compile(checkpointer=saver)
+
+
+def asking(text: str) -> dict[str, Any]:
+    return {"messages": [HumanMessage(text, id=text)]}
+
+
+def texts(values: dict[str, Any]) -> list[Any]:
+    return [message.content for message in values["messages"]]
+
+
+THREAD: RunnableConfig = {"configurable": {"thread_id": "t"}}
+
+
+@pytest.fixture
+async def savers(dsn: str) -> AsyncIterator[Callable[..., PostgresSaver]]:
+    """Makes savers, each with what a process of its own remembers."""
+    made: list[PostgresSaver] = []
+
+    def make(**options: Any) -> PostgresSaver:
+        made.append(PostgresSaver.from_conn_string(dsn, **options))
+        return made[-1]
+
+    yield make
+    for saver in made:
+        await saver.aclose()
+
+
+@pytest.fixture
+def server(dsn: str) -> Rewound:
+    return Rewound(dsn)
+
+
+async def test_messages_that_were_lost_are_shown_no_more(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    """Also where others went on, under the numbers that the lost ones had."""
+    one, other = chat(savers()), chat(savers())
+    await one.ainvoke(asking("a"), THREAD)
+    await server.keep()
+    await one.ainvoke(asking("lost"), THREAD)
+    await server.lose()
+    await other.ainvoke(asking("b"), THREAD)
+
+    stands = ["a", "re a", "b", "re b"]
+    assert texts((await one.aget_state(THREAD)).values) == stands
+    assert texts(await one.ainvoke(asking("c"), THREAD)) == [*stands, "c", "re c"]
+    assert texts((await chat(savers()).aget_state(THREAD)).values) == [*stands, "c", "re c"]
+
+
+async def test_a_thread_goes_on_from_what_is_left(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    """What it says again, and every value that went with it, is stored again."""
+    one = chat(savers())
+    await one.ainvoke(asking("a"), THREAD)
+    await server.keep()
+    await one.ainvoke(asking("lost"), THREAD)
+    await server.lose()
+    await one.ainvoke(asking("lost"), THREAD)
+
+    found = (await chat(savers()).aget_state(THREAD)).values
+    assert texts(found) == ["a", "re a", "lost", "re lost"]
+    assert found["document"] == document_of("lost")
+
+
+async def test_values_are_sent_again_by_whoever_loads_nothing(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    """The put itself finds that what it counts on isn't there."""
+    saver = savers()
+    one = chat(saver)
+    await one.ainvoke(asking("a"), THREAD)
+    kept = await saver.aget_tuple(THREAD)
+    assert kept is not None
+    await server.keep()
+    lost = await one.aupdate_state(kept.config, {"document": document_of("same")})
+    await server.lose()
+    # Below what is left, with the blob that this process knows to be stored.
+    put: Any = {**kept.checkpoint, "id": lost["configurable"]["checkpoint_id"][:-1] + "0"}
+    version = saver.get_next_version(str(kept.checkpoint["channel_versions"]["document"]), None)
+    put["channel_values"] = {**kept.checkpoint["channel_values"], "document": document_of("same")}
+    put["channel_versions"] = {**kept.checkpoint["channel_versions"], "document": version}
+    await saver.aput(kept.config, put, {"step": 9}, {"document": version})
+
+    found = await savers().aget_tuple(THREAD)
+    assert found is not None
+    assert found.checkpoint["channel_values"]["document"] == document_of("same")
+
+
+class Stop(TypedDict):
+    before: str
+    after: str
+
+
+def stopping(saver: PostgresSaver, arrived: asyncio.Event, go: asyncio.Event) -> Graph:
+    """A run that waits in its second node."""
+
+    def first(state: Stop) -> dict[str, Any]:
+        return {"before": document_of("before")}
+
+    async def second(state: Stop) -> dict[str, Any]:
+        arrived.set()
+        await go.wait()
+        return {"after": "done"}
+
+    builder = StateGraph(Stop)
+    builder.add_node("first", first)
+    builder.add_node("second", second)
+    builder.add_edge(START, "first")
+    builder.add_edge("first", "second")
+    builder.add_edge("second", END)
+    return builder.compile(checkpointer=saver)
+
+
+@pytest.mark.parametrize("is_looked_at", [False, True])
+async def test_a_run_whose_steps_were_lost_ends(
+    server: Rewound, savers: Callable[..., PostgresSaver], *, is_looked_at: bool
+) -> None:
+    """It can't go on from a checkpoint that isn't there; nothing of it is stored.
+
+    Also where the process read the thread meanwhile, and so knows what is left.
+    """
+    saver = savers()
+    arrived, go = asyncio.Event(), asyncio.Event()
+    graph = stopping(saver, arrived, go)
+    await graph.aupdate_state(THREAD, {"before": "kept"}, as_node="second")
+    kept = await graph.aget_state(THREAD)
+    await server.keep()
+    run = asyncio.create_task(
+        graph.ainvoke({"before": "x", "after": ""}, THREAD, durability="sync")
+    )
+    await arrived.wait()
+    await server.lose()
+    if is_looked_at:
+        assert (await graph.aget_state(THREAD)).values == kept.values
+    go.set()
+    with pytest.raises(CheckpointDeletedError):
+        await run
+    left = await stopping(savers(), arrived, go).aget_state(THREAD)
+    assert left.values == kept.values == {"before": "kept"}
+
+
+class Asked(TypedDict):
+    note: str
+
+
+def asks(saver: PostgresSaver, arrived: asyncio.Event, go: asyncio.Event) -> Graph:
+    async def ask(state: Asked) -> dict[str, Any]:
+        arrived.set()
+        await go.wait()
+        return {"note": interrupt("really?")}
+
+    builder = StateGraph(Asked)
+    builder.add_node("ask", ask)
+    builder.add_edge(START, "ask")
+    return builder.compile(checkpointer=saver)
+
+
+async def test_a_question_at_a_lost_checkpoint_is_not_taken_for_asked(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    """Nobody could answer it."""
+    arrived, go = asyncio.Event(), asyncio.Event()
+    graph = asks(savers(), arrived, go)
+    await graph.aupdate_state(THREAD, {"note": "kept"}, as_node="ask")
+    await server.keep()
+    run = asyncio.create_task(graph.ainvoke({"note": "x"}, THREAD, durability="sync"))
+    await arrived.wait()
+    await server.lose()
+    go.set()
+    with pytest.raises(CheckpointDeletedError):
+        await run
+
+
+async def test_what_a_task_wrote_is_stored_again_with_the_next_checkpoint(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    """Where a checkpoint stayed, and only the pending writes after it were lost."""
+    saver = savers()
+    graph = chat(saver)
+    await graph.ainvoke(asking("a"), THREAD)
+    kept = await saver.aget_tuple(THREAD)
+    assert kept is not None
+    config = kept.config
+    await server.keep()
+    await saver.aput_writes(config, [("document", document_of("lost"))], "task")
+    await server.lose()
+    version = saver.get_next_version(str(kept.checkpoint["channel_versions"]["document"]), None)
+    put: Any = {
+        **kept.checkpoint,
+        "id": "1fffffff-ffff-6fff-bfff-ffffffffffff",
+        "channel_values": {**kept.checkpoint["channel_values"], "document": document_of("lost")},
+        "channel_versions": {**kept.checkpoint["channel_versions"], "document": version},
+    }
+    await saver.aput(config, put, {"step": 9}, {"document": version})
+    found = await savers().aget_tuple(THREAD)
+    assert found is not None
+    assert found.checkpoint["channel_values"]["document"] == document_of("lost")
+
+
+async def test_a_thread_that_was_lost_whole_begins_anew(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    saver = savers()
+    graph = chat(saver)
+    await graph.ainvoke(asking("another"), {"configurable": {"thread_id": "other"}})
+    await server.keep()
+    await graph.ainvoke(asking("lost"), THREAD)
+    await server.lose()
+    assert (await graph.aget_state(THREAD)).values == {}
+    assert texts(await graph.ainvoke(asking("b"), THREAD)) == ["b", "re b"]
+    assert texts((await chat(savers()).aget_state(THREAD)).values) == ["b", "re b"]
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+async def test_a_move_that_was_lost_is_noticed_by_whoever_loads(
+    server: Rewound, savers: Callable[..., PostgresSaver], *, is_listed: bool
+) -> None:
+    old = InMemorySaver()
+    await chat(old).ainvoke(asking("a"), THREAD)
+    graph = chat(ReadThroughSaver(savers(), old))
+    await server.keep()
+    await graph.ainvoke(asking("lost"), THREAD)
+    await server.lose()
+    if is_listed:
+        states = [state async for state in graph.aget_state_history(THREAD)]
+    else:
+        states = [await graph.aget_state(THREAD)]
+    assert texts(states[0].values) == ["a", "re a"]
+    assert texts(await graph.ainvoke(asking("b"), THREAD)) == ["a", "re a", "b", "re b"]
+    assert texts((await chat(savers()).aget_state(THREAD)).values) == ["a", "re a", "b", "re b"]
+
+
+async def test_nothing_is_asked_twice_while_nothing_is_lost(
+    savers: Callable[..., PostgresSaver],
+) -> None:
+    """What is known is known under the same generation: no loss is suspected."""
+    saver = savers()
+    graph = chat(saver)
+    session_id = session_id_of("t", "")
+    await graph.ainvoke(asking("a"), THREAD)
+    generation = saver._cache.generation(session_id)
+    assert generation is not None
+    for text in ("b", "c"):
+        await graph.ainvoke(asking(text), THREAD)
+        async for _ in graph.aget_state_history(THREAD):
+            pass
+        await chat(savers()).ainvoke(asking(f"other {text}"), THREAD)
+    assert saver._cache.generation(session_id) == generation
