@@ -346,6 +346,10 @@ class Database(ProcessBound):
             parts.setdefault(row[0], []).append(row)
         return list(parts.values())
 
+    def has_tables_of(self, other: Database) -> bool:
+        """Whether one transaction can write to both: they are one database and schema."""
+        return self is other or (self.dsn, self.schema) == (other.dsn, other.schema)
+
     def text(self, statement: Statement) -> str:
         """The statement's text with this database's schema."""
         if type(statement) is not Statement:

@@ -24,6 +24,7 @@
     │   ├── VersionConflictError      the aggregate has another version than expected
     │   ├── EventIdConflictError      another event, or other content, has the id
     │   ├── ConditionFailedError      an event came that the condition speaks of
+    │   ├── EventsNotAppendedError    those of callbacks wait, for too long
     │   └── AmbiguousAggregateError   an id without a type, and several types have it
     ├── BindingError                  a statement got other values than its header names
     ├── TooManyRowsError              a statement for one row gave several
@@ -76,6 +77,7 @@ from langgraph_pgsaga.errors.events import (
     ConditionFailedError,
     EventError,
     EventIdConflictError,
+    EventsNotAppendedError,
     VersionConflictError,
 )
 from langgraph_pgsaga.errors.migrations import (
@@ -172,6 +174,7 @@ __all__ = [
     "EncryptedValueError",
     "EventError",
     "EventIdConflictError",
+    "EventsNotAppendedError",
     "InvalidArgumentError",
     "InvalidCursorError",
     "LeaseError",

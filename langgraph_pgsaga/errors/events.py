@@ -47,6 +47,21 @@ class EventIdConflictError(EventError):
 
 
 @dataclass(kw_only=True, eq=False)
+class EventsNotAppendedError(EventError):
+    """Events of callbacks wait to be appended, for too long; they are tried on."""
+
+    count: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} events wait to be appended, and weren't for {self.seconds} s; they "
+            "are tried on while the process lives. The log has the reason; see to the server, or "
+            "raise most_waiting and longest_seconds"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
 class ConditionFailedError(EventError):
     """An event that the condition speaks of came after the position that was decided at."""
 

@@ -1,6 +1,7 @@
 """Events: a complete record of what agents did, that others can follow."""
 
 from langgraph_pgsaga.events.batch import ANY, EXISTS, NONE, Expected, ExpectedVersion
+from langgraph_pgsaga.events.callbacks import EventCallbackHandler
 from langgraph_pgsaga.events.condition import Condition
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.events import EventStore
@@ -17,6 +18,7 @@ __all__ = [
     "AgentEvent",
     "Aggregate",
     "Condition",
+    "EventCallbackHandler",
     "EventPage",
     "EventPlace",
     "EventStore",

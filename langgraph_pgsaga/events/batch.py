@@ -219,7 +219,7 @@ def _checked(
         version=None,
         place=None,
         recorded_at=None,
-        **_of_run(event, run, tenant_id),
+        **of_run(event, run, tenant_id),
     )
 
 
@@ -231,7 +231,7 @@ def _time(given: datetime) -> datetime:
     return time
 
 
-def _of_run(event: AgentEvent, run: RunContext | None, tenant_id: str) -> dict[str, Any]:
+def of_run(event: AgentEvent, run: RunContext | None, tenant_id: str) -> dict[str, Any]:
     """Correlation, causation, session and checkpoint: the event's own, else the run's."""
     correlation_id, causation_id = event.correlation_id, event.causation_id
     session_id, checkpoint_id = event.session_id, event.checkpoint_id

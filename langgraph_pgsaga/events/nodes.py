@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -14,12 +14,16 @@ from langgraph.errors import GraphBubbleUp
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_instance, shown
+from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import EventIdConflictError, InvalidArgumentError
-from langgraph_pgsaga.events.batch import thread_of
+from langgraph_pgsaga.events.appending import Append
+from langgraph_pgsaga.events.batch import ANY, Batch, thread_of
 from langgraph_pgsaga.events.condition import checked_name, checked_type
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.events import EventStore
-from langgraph_pgsaga.work import RunContext
+from langgraph_pgsaga.work import RunContext, Step, has_step, this_step
+
+T = TypeVar("T")
 
 _log = logging.getLogger("langgraph_pgsaga.events")
 NODE_STARTED = EventType("node_started")
@@ -39,8 +43,10 @@ def event_node(
 ) -> Runnable[Any, dict[str, Any]]:
     """A node that appends one event, and changes nothing of the state.
 
-    Its event's id comes from the task's: when the node is executed again from a stored checkpoint,
-    after a crash or by a retry, the event stays the one that is stored.
+    The event is committed with the node's result, by `this_step()`, where the graph's saver is a
+    PostgresSaver of the store's database; else by itself, before. Its id comes from the task's:
+    when the node is executed again from a stored checkpoint, as after a crash or where a past
+    checkpoint is run on from, the event stays the one that is stored.
 
     Args:
         data: a function of the state, whose result is `event_data`; without, that is empty.
@@ -63,10 +69,13 @@ def event_node(
 
     async def append_async(state: Any) -> dict[str, Any]:
         made = event(state)
+        if has_step(store.db):
+            _append_with_step(store, made)
+            return {}
         try:
             await store.append_event(made)
         except EventIdConflictError:
-            _log.info("event %s of this task is stored, with other data: it stays", made.event_id)
+            _log_kept(made)
         return {}
 
     def append(state: Any) -> dict[str, Any]:
@@ -86,9 +95,11 @@ def recorded(
     """The node, each execution of which appends events: node_started, then state_updated or
     error_occurred.
 
-    A node that is executed again starts again, and says so. Each event is committed by itself: the
-    start before the node runs, its result before LangGraph stores it. An interrupt is no error,
-    and has none.
+    Start and result are committed with the node's result, by `this_step()`, where the graph's
+    saver is a PostgresSaver of the store's database: once, if and only if the result is stored, so
+    that a node which asks (`interrupt`) has none yet. Start and error are committed by themselves
+    as the node fails. Elsewhere each is, the start before the node runs; a node that is
+    executed again then starts again, and says so.
 
     Args:
         node: a function, sync or async.
@@ -126,51 +137,71 @@ class _Record:
         self._aggregate_id = aggregate_id
         self._aggregate_type = aggregate_type
 
-    async def start(self, state: Any) -> None:
+    async def start(self, state: Any) -> _Execution:
+        """An execution begins."""
         run = _running()
-        await self._append(NODE_STARTED, state, run, attempt=run.attempt)
+        aggregate = _aggregate_id(self._aggregate_id, state, run), self._aggregate_type
+        execution = _Execution(self._store, aggregate, run)
+        execution.add(NODE_STARTED, attempt=run.attempt)
+        if not execution.has_step:
+            await execution.append()
+        return execution
 
-    async def result(self, state: Any, found: Any) -> None:
+    async def result(self, execution: _Execution, found: Any) -> None:
+        """It gave a result."""
         output = _json.project(found) if self._data is None else self._data(found)
-        event_type = EventType.STATE_UPDATED
-        await self._append(event_type, state, _running(), status="completed", output=output)
+        execution.add(EventType.STATE_UPDATED, status="completed", output=output)
+        await execution.append(this_step() if execution.has_step else None)
 
-    async def error(self, state: Any, error: Exception) -> None:
+    async def error(self, execution: _Execution, error: Exception) -> None:
+        """It failed."""
         said = f"{type(error).__name__}: {_json.clean_text(str(error))[:2000]}"
         try:
-            await self._append(EventType.ERROR_OCCURRED, state, _running(), error=said)
+            execution.add(EventType.ERROR_OCCURRED, error=said)
+            await execution.append()
         except Exception:
             # The node's own error is what its caller has to hear of.
             _log.exception("the error of a node couldn't be recorded")
 
-    async def _append(
-        self, event_type: EventType, state: Any, run: RunContext, **more: Any
-    ) -> None:
-        event = AgentEvent(
-            event_type=event_type,
-            aggregate_id=_aggregate_id(self._aggregate_id, state, run),
-            aggregate_type=self._aggregate_type,
-            event_data={"step_id": run.task_id, "step_name": run.node, **more},
-        )
-        await self._store.append_event(event)
-
-    def call(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """One of these, for a sync node."""
-        self._store.db.portal.call(function, *args)
+        return self._store.db.portal.call(function, *args)
+
+
+class _Execution:
+    """One execution of a node, and its events that aren't appended yet."""
+
+    def __init__(self, store: EventStore, aggregate: tuple[str, str], run: RunContext) -> None:
+        self._store = store
+        self._aggregate_id, self._aggregate_type = aggregate
+        self._run = run
+        self._events: list[AgentEvent] = []
+        self.has_step = has_step(store.db)
+
+    def add(self, event_type: EventType, **more: Any) -> None:
+        """An event of now."""
+        data = {"step_id": self._run.task_id, "step_name": self._run.node, **more}
+        self._events.append(AgentEvent(event_type=event_type, event_data=data))
+
+    async def append(self, conn: Step | None = None) -> None:
+        """Appends what isn't yet."""
+        events, self._events = self._events, []
+        kind = self._aggregate_type
+        await self._store.append(self._aggregate_id, events, aggregate_type=kind, conn=conn)
 
 
 def _recorded_async(node: Callable[..., Any], record: _Record) -> Callable[..., Any]:
     @functools.wraps(node)
     async def run(state: Any, *args: Any, **kwargs: Any) -> Any:
-        await record.start(state)
+        execution = await record.start(state)
         try:
             found = await node(state, *args, **kwargs)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            await record.error(state, error)
+            await record.error(execution, error)
             raise
-        await record.result(state, found)
+        await record.result(execution, found)
         return found
 
     return run
@@ -179,18 +210,36 @@ def _recorded_async(node: Callable[..., Any], record: _Record) -> Callable[..., 
 def _recorded_sync(node: Callable[..., Any], record: _Record) -> Callable[..., Any]:
     @functools.wraps(node)
     def run(state: Any, *args: Any, **kwargs: Any) -> Any:
-        record.call(record.start, state)
+        execution = record.call(record.start, state)
         try:
             found = node(state, *args, **kwargs)
         except GraphBubbleUp:
             raise
         except Exception as error:
-            record.call(record.error, state, error)
+            record.call(record.error, execution, error)
             raise
-        record.call(record.result, state, found)
+        record.call(record.result, execution, found)
         return found
 
     return run
+
+
+def _append_with_step(store: EventStore, event: AgentEvent) -> None:
+    """Has the event stored with the node's result, unless one of its id is there."""
+    named = store._tenant_id(), event.aggregate_id, event.aggregate_type
+    batch = Batch.of(*named, [event], ANY)
+
+    async def append(conn: Connection) -> None:
+        try:
+            await Append(store.db, batch, ANY, None, conn).run()
+        except EventIdConflictError:  # which leaves the transaction as it was
+            _log_kept(event)
+
+    this_step().at_commit(append, db=store.db)
+
+
+def _log_kept(event: AgentEvent) -> None:
+    _log.info("event %s of this task is stored, with other data: it stays", event.event_id)
 
 
 def _is_callable(node: object) -> bool:

@@ -7,7 +7,7 @@ from langgraph_pgsaga.work.members import WorkerInfo, list_workers
 from langgraph_pgsaga.work.notifier import Notifier
 from langgraph_pgsaga.work.retry import Retry
 from langgraph_pgsaga.work.run_context import RunContext
-from langgraph_pgsaga.work.step import Step, this_step, written
+from langgraph_pgsaga.work.step import Step, has_step, this_step, written
 from langgraph_pgsaga.work.step_mark import Level, Rider, StepKeeper, StepMark, enter_subgraph
 from langgraph_pgsaga.work.waiting import Watch
 from langgraph_pgsaga.work.when_stored import step_is_stored, stored_step
@@ -33,6 +33,7 @@ __all__ = [
     "WorkerInfo",
     "WorkerStatus",
     "enter_subgraph",
+    "has_step",
     "list_workers",
     "serve_health",
     "step_is_stored",

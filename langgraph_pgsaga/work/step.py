@@ -59,7 +59,7 @@ class Step:
             NoStepError: the step is stored in another database.
             StepEndedError: the node's attempt has ended.
         """
-        if db is not self._db and (db.dsn, db.schema) != (self._db.dsn, self._db.schema):
+        if not db.has_tables_of(self._db):
             problem = (
                 f"this step is stored in {self._db!r}, which can't commit what is in {db!r}. Make "
                 "both of one Database, as by saver.db; or write before, by a key that makes the "
@@ -105,6 +105,15 @@ def this_step() -> Step:
         raise StepEndedError(node=found.node)
     found.keeper.open(mark)
     return Step(found.keeper.db, mark)
+
+
+def has_step(db: Database) -> bool:
+    """Whether `this_step()` can be called here, and commits what is in that database."""
+    try:
+        found = find_step("this_step")
+    except NoStepError:
+        return False
+    return db.has_tables_of(found.keeper.db)
 
 
 def _mark_of(found: FoundStep) -> StepMark | None:

@@ -6,14 +6,16 @@ from typing import Any, TypedDict
 
 import pytest
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, RetryPolicy, interrupt
 
 from langgraph_pgsaga import PostgresSaver
-from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.errors import InvalidArgumentError, ServerError
 from langgraph_pgsaga.events import AgentEvent, EventStore, EventType, event_node, recorded
 from langgraph_pgsaga.threads import session_id_of
 from tests._connections import connected
+from tests.conftest import execute
 
 pytestmark = pytest.mark.anyio
 
@@ -39,12 +41,12 @@ def config_of(thread_id: str = "t", **more: Any) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id, **more}}
 
 
-async def run(graph: Any, mode: str, value: Any, config: Any = None) -> Any:
+async def run(graph: Any, mode: str, value: Any, config: Any = None, **more: Any) -> Any:
     """By invoke, which has the loop stand still, or by ainvoke."""
     config = config_of() if config is None else config
     if mode == "invoke":
-        return graph.invoke(value, config)
-    return await graph.ainvoke(value, config)
+        return graph.invoke(value, config, **more)
+    return await graph.ainvoke(value, config, **more)
 
 
 both = pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
@@ -172,7 +174,7 @@ def nodes_of(kind: str) -> dict[str, Any]:
 async def test_a_recorded_node_tells_start_result_and_error(
     saver: PostgresSaver, kind: str, mode: str
 ) -> None:
-    """Each execution its own; an interrupt is no error, and what runs again starts again."""
+    """Each execution its own; one that asks has none yet."""
     store = EventStore(saver.db)
     builder: StateGraph[Any] = StateGraph(Desk)
     for name, node in nodes_of(kind).items():
@@ -180,7 +182,8 @@ async def test_a_recorded_node_tells_start_result_and_error(
         builder.add_node(name, recorded(node, store), retry_policy=policy)
     builder.add_edge(START, "works").add_edge("works", "fails").add_edge("fails", "asks")
     graph = builder.compile(checkpointer=saver)
-    await run(graph, mode, {"cents": 1})
+    # So that each step is stored before the next one begins, and fails.
+    await run(graph, mode, {"cents": 1}, durability="sync")
     assert (await run(graph, mode, Command(resume=9)))["cents"] == 9
 
     def start(name: str, attempt: int = 1) -> tuple[str, Any]:
@@ -198,9 +201,51 @@ async def test_a_recorded_node_tells_start_result_and_error(
         start("fails", 2),
         done("fails", 3),
         start("asks"),
-        start("asks"),
         done("asks", 9),
     ]
+
+
+@pytest.mark.parametrize("wrap", ["event_node", "recorded"])
+@both
+async def test_events_are_there_once_if_and_only_if_the_result_is(
+    dsn: str, wrap: str, mode: str
+) -> None:
+    """A result that is refused has none; the node is executed again, and has them."""
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        store = EventStore(saver.db)
+        tells = event_node(store, "refunded")
+        node: Any = recorded(lambda state: {"cents": 2}, store) if wrap == "recorded" else tells
+        graph = graph_of(saver, tell=node, work=lambda state: {"cents": 3})
+        await execute(dsn, "alter table agent_state_writes add constraint no check (idx < 0)")
+        with pytest.raises(ServerError):
+            await run(graph, mode, {"cents": 1})
+        assert await store.get_events("t") == []
+        await execute(dsn, "alter table agent_state_writes drop constraint no")
+        assert await run(graph, mode, None) == {"cents": 3}
+        told = ["node_started", "state_updated"] if wrap == "recorded" else ["refunded"]
+        assert [str(e.event_type) for e in await store.get_events("t")] == told
+
+
+async def test_without_a_saver_of_its_database_events_commit_by_themselves(dsn: str) -> None:
+    """In a graph with another checkpointer, or none in this part of it."""
+    async with PostgresSaver.from_conn_string(dsn) as saver:
+        store = EventStore(saver.db)
+
+        def graph(checkpointer: Any) -> Any:
+            builder: StateGraph[Any] = StateGraph(Desk)
+            builder.add_node("tell", event_node(store, "refunded"))
+            builder.add_node("asks", recorded(nodes_of("sync")["asks"], store))
+            builder.add_edge(START, "tell").add_edge("tell", "asks")
+            return builder.compile(checkpointer=checkpointer)
+
+        elsewhere = graph(InMemorySaver())
+        await elsewhere.ainvoke({"cents": 1}, config_of("elsewhere"))
+        told = [str(e.event_type) for e in await store.get_events("elsewhere")]
+        assert told == ["refunded", "node_started"], "which has asked"
+        inner = graph_of(None, tell=event_node(store, "refunded"))
+        inner.checkpointer = False
+        await graph_of(saver, inner=inner).ainvoke({"cents": 1}, config_of("inner"))
+        assert len(await store.get_events("inner")) == 1
 
 
 async def test_what_a_node_returns_may_be_chosen(saver: PostgresSaver) -> None:
