@@ -31,6 +31,8 @@ ERROR_SOURCE = "__error_source_node__"
 # How the path of a task begins that a node or entrypoint calls (`@task`): it tells its caller
 # how it ended.
 CALLED_PATH = "~__pregel_push, ~"
+# That of a task that the graph plans itself: the node's name comes behind it.
+_PLANNED_PATH = "~__pregel_pull, "
 # The step that is counted from where a thread has no checkpoint.
 STEP_BEFORE_FIRST = -2
 # The namespace under which `update_state` copies a checkpoint.
@@ -163,6 +165,13 @@ def is_answer(channel: str) -> bool:
 def is_failure(channel: str) -> bool:
     """Whether a task that writes this hasn't finished."""
     return channel in (ERROR, INTERRUPT)
+
+
+def node_of_path(task_path: str) -> str | None:
+    """The node of a task, by its path as text; None where that has only a number."""
+    if not task_path.startswith(_PLANNED_PATH):
+        return None
+    return task_path.removeprefix(_PLANNED_PATH) or None
 
 
 def _calls(path: Any) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 from uuid import UUID
@@ -17,6 +18,10 @@ from langgraph_pgsaga.checkpoint.encode import (
     SessionColumns,
 )
 from langgraph_pgsaga.checkpoint.lease import ANY_LEASE, NO_LEASE, Lease, LeaseColumns
+from langgraph_pgsaga.checkpoint.recording import (
+    MESSAGES_CHANNEL,
+    sorted_rows,
+)
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, SessionChange
 from langgraph_pgsaga.checkpoint.session_cache import (
     NOTHING_KNOWN,
@@ -25,10 +30,12 @@ from langgraph_pgsaga.checkpoint.session_cache import (
     SessionCache,
     StateKey,
     is_same_session,
+    lasting,
 )
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
 from langgraph_pgsaga.serde import Encoded, cut_out
 from langgraph_pgsaga.threads import SessionStatus
+from langgraph_pgsaga.work import NewEvent, StepRecorder, ToldMessage
 
 _EPOCH_BITS = 53
 # The deletion_count of a checkpoint that may not be there: no session has it, so it's looked at.
@@ -143,6 +150,7 @@ class Batch:
     blobs: list[tuple[Any, ...]] = field(default_factory=list)
     messages: list[tuple[Any, ...]] = field(default_factory=list)
     writes: list[tuple[Any, ...]] = field(default_factory=list)
+    events: list[tuple[Any, ...]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -151,6 +159,7 @@ class Batch:
         calls: Sequence[EncodedCall],
         cache: SessionCache,
         tracker: RunTracker,
+        recorder: StepRecorder | None = None,
     ) -> Batch:
         """The calls' rows, their messages numbered by what `cache` knows."""
         batch = cls(codec)
@@ -169,11 +178,15 @@ class Batch:
             batch.changes.append((call.session_id, change))
             if part := batch.sessions.get(call.session_id):
                 part.stand(change)
+        if recorder is not None:
+            batch.events = sorted_rows(batch._told(recorder, ordered, changes))
         return batch
 
     @property
     def statement(self) -> str:
         """The smallest statement that stores all of it."""
+        if self.events:
+            return "write_batch_with_events"
         if not self.sessions:
             return "write_pending"
         if self.blobs or any(part.is_new for part in self.sessions.values()):
@@ -198,7 +211,8 @@ class Batch:
             return expected
         if name == "write_turns":
             return [*expected, self.messages]
-        return [*expected, self.blobs, self.messages, self.writes, self._tenants(ids)]
+        expected += [self.blobs, self.messages, self.writes, self._tenants(ids)]
+        return [*expected, self.events] if name == "write_batch_with_events" else expected
 
     def _tenants(self, ids: Sequence[UUID]) -> list[str]:
         """The sessions' tenants in that order; none where there are none."""
@@ -288,6 +302,42 @@ class Batch:
             row = self._row(part, value)
             self.writes.append((*key, idx, call.task_path, channel, *row, depends))
 
+    def _told(
+        self,
+        recorder: StepRecorder,
+        calls: Sequence[EncodedCall],
+        changes: Sequence[SessionChange],
+    ) -> Iterator[tuple[UUID, bool, Sequence[NewEvent]]]:
+        """The calls' events: their session, whether it has to be as expected, and they."""
+        known: dict[UUID, set[bytes]] = defaultdict(set)
+        for call, change in zip(calls, changes, strict=True):
+            part = self.sessions.get(call.session_id)
+            if call.told is None:
+                continue
+            if isinstance(call, EncodedWrites):
+                yield call.session_id, part is not None, recorder.of_error(call.told)
+            elif part is not None:
+                messages = self._told_messages(part, call, known[call.session_id])
+                session_no = lasting(part.epoch)
+                found = recorder.of_put(call.told, change.status, session_no, messages)
+                yield call.session_id, True, found
+
+    def _told_messages(
+        self, part: SessionPart, put: EncodedPut, known: set[bytes]
+    ) -> list[ToldMessage]:
+        """The messages that the put brings, but those of calls before, which are `known`."""
+        told: list[ToldMessage] = []
+        for channel, _, value in put.values:
+            if channel != MESSAGES_CHANNEL or value.list_type is None or not part.fresh:
+                continue
+            for message in value.messages:
+                number = part.fresh.get(message.digest)
+                if number is not None and message.digest not in known:
+                    known.add(message.digest)
+                    readable = self.codec.readable_columns(message)
+                    told.append(ToldMessage(number, message.digest, *readable[:3]))
+        return told
+
     def _row(self, part: SessionPart | None, value: EncodedValue) -> _Row:
         numbers = [] if part is None else part.numbers_of(value.messages)
         if value.list_type is not None and part and None not in numbers:
@@ -329,7 +379,7 @@ class Batch:
 
 def _needs_row(call: EncodedWrites, known: KnownSession) -> bool:
     """Whether writes say something of their session, or refer to what a deletion could take."""
-    if call.change.lease is not None or call.change.status is not None:
+    if call.change.lease is not None or call.change.status is not None or call.told is not None:
         return True
     return any(
         value.is_large or any(message.digest in known.numbers for message in value.messages)

@@ -29,7 +29,7 @@ from langgraph_pgsaga.errors import (
     ServerError,
     ThreadDeletedError,
 )
-from langgraph_pgsaga.work import Rider
+from langgraph_pgsaga.work import Rider, StepRecorder
 
 _log = logging.getLogger("langgraph_pgsaga.checkpoint")
 _STATEMENTS = load_statements("checkpoint")
@@ -46,12 +46,18 @@ class CallStore:
     """Stores the calls of one saver. What is committed, and nothing else, is remembered."""
 
     def __init__(
-        self, db: Database, codec: MessageCodec, cache: SessionCache, tracker: RunTracker
+        self,
+        db: Database,
+        codec: MessageCodec,
+        cache: SessionCache,
+        tracker: RunTracker,
+        recorder: StepRecorder | None = None,
     ) -> None:
         self._db = db
         self._codec = codec
         self._cache = cache
         self._tracker = tracker
+        self._recorder = recorder
 
     @property
     def is_distributed(self) -> bool:
@@ -275,7 +281,7 @@ class CallStore:
                 raise CheckpointDeletedError(thread_id=call.thread_id, checkpoint_id=parent[1])
 
     def _batch(self, calls: Sequence[EncodedCall], cache: SessionCache) -> Batch:
-        return Batch.of(self._codec, calls, cache, self._tracker)
+        return Batch.of(self._codec, calls, cache, self._tracker, self._recorder)
 
     async def _execute(self, batch: Batch, *, conn: Connection | None = None) -> _Live:
         """The sessions that were as expected, and how they stand."""
@@ -284,7 +290,9 @@ class CallStore:
             if part.lease is not None:
                 part.lease.note_sent()
         rows = await self._db.fetch(_STATEMENTS[batch.statement], *arguments, conn=conn)
-        return {row["session_id"]: (row["deletion_count"], row["last_position"]) for row in rows}
+        live = {row["session_id"]: (row["deletion_count"], row["last_position"]) for row in rows}
+        live.pop(None, None)  # of events alone
+        return live
 
     def _remember(self, batch: Batch, live: _Live) -> Set[UUID]:
         """What is committed, of the sessions that are `live`; the result are the others."""

@@ -26,6 +26,7 @@ from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessa
 from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.serde import LARGEST_PAYLOAD_BYTES, MOST_LOOKED_AT, Codec, messages_in
 from langgraph_pgsaga.threads import Address, configurable_of
+from langgraph_pgsaga.work import ToldError, ToldPut
 
 # What agent_state_values.type says of a value that is message runs.
 MESSAGES = "messages"
@@ -110,6 +111,7 @@ class EncodedPut(NamedTuple):
     state: StateColumns
     values: Sequence[tuple[str, str, EncodedValue]]
     size: int
+    told: ToldPut | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -144,6 +146,7 @@ class EncodedWrites(NamedTuple):
     task_path: str
     rows: Sequence[tuple[int, str, EncodedValue]]
     size: int
+    told: ToldError | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_pgsaga._arguments import check_options
 from langgraph_pgsaga.database import DatabaseOptions
+from langgraph_pgsaga.work import RecordsSteps
 
 
 class SaverOptions(TypedDict, total=False):
@@ -20,6 +21,7 @@ class SaverOptions(TypedDict, total=False):
     lenient: bool
     single_writer: bool
     lease_seconds: float
+    events: RecordsSteps | None
 
 
 class PostgresSaverOptions(SaverOptions, DatabaseOptions):

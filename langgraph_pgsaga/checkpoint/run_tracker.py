@@ -23,7 +23,7 @@ from langgraph_pgsaga.threads import Address, SessionStatus
 # How long a checkpoint can be behind the writes that say that its run stopped there: both were
 # on their way at once.
 _STOP_SECONDS = 60.0
-_CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
 # A checkpoint of a session's root graph.
@@ -373,5 +373,5 @@ def _end_of_writes(writes: Sequence[tuple[str, Any]]) -> tuple[bool, SessionStat
         if _langgraph.ERROR_SOURCE in values:  # an error handler goes on
             return False, None
         # Cancelling a run is no failure of its nodes.
-        return True, None if isinstance(values[ERROR], _CANCELLED) else SessionStatus.FAILED
+        return True, None if isinstance(values[ERROR], CANCELLED) else SessionStatus.FAILED
     return (True, SessionStatus.PAUSED) if INTERRUPT in values else (False, None)

@@ -61,6 +61,11 @@ from langgraph_pgsaga.checkpoint.options import (
     SaverOptions,
     split_options,
 )
+from langgraph_pgsaga.checkpoint.recording import (
+    checked_log,
+    told_error,
+    told_put,
+)
 from langgraph_pgsaga.checkpoint.riders import Riders, RidingQueue
 from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, SessionChange
 from langgraph_pgsaga.checkpoint.session_cache import NOTHING_KNOWN, SessionCache
@@ -79,7 +84,7 @@ from langgraph_pgsaga.threads import (
     checkpoint_config,
     optional_checkpoint_id,
 )
-from langgraph_pgsaga.work import StepKeeper, enter_subgraph
+from langgraph_pgsaga.work import RecordsSteps, StepKeeper, enter_subgraph
 
 _STATEMENTS = load_statements("checkpoint")
 _ON_A_DATABASE = (
@@ -116,6 +121,9 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             overtaken, gets a LeaseError. See `lease`.
         lease_seconds: for how long after its latest checkpoint a run keeps the lease when
             it ends unseen: killed, cancelled, or at a breakpoint.
+        events: an EventStore of the same database, in which checkpoints, new messages and errors
+            are told of as events of the aggregate `session` that has the thread's id, in the
+            statement that stores them.
 
     A thread is its tenant's: that of `configurable["tenant_id"]`, else the Database's, else ''.
     Methods without a config take `tenant`; where configs here have named tenants, they refuse to
@@ -132,6 +140,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         lenient: bool = False,
         single_writer: bool = False,
         lease_seconds: float = 60.0,
+        events: RecordsSteps | None = None,
     ) -> None:
         checked_instance("db", db, Database, _ON_A_DATABASE)
         allow = checked_items("allow", allow)
@@ -147,6 +156,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         self.serde = maybe_add_typed_methods(safe)
         checked_seconds("lease_seconds", lease_seconds, least=1)
         self.db = db
+        self._recorder = checked_log(events, db)
         self.tenants = Tenants(db.tenant, is_required=db.require_tenant)
         self._owns_db = False
         self._renewals = Renewals(db)
@@ -446,6 +456,9 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             change,
             self._small_values.of_put(address, checkpoint, new_versions),
         )
+        if self._recorder is not None:
+            told = told_put(address, config, checkpoint["id"], metadata, new_versions, call.session)
+            call = call._replace(told=told)
         await queue.store(call)
 
     async def _ask_parent(self, address: Address, conn: Connection | None) -> None:
@@ -515,6 +528,12 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         call = encode_writes(
             self.codec, address, config, checkpoint_id, writes, task_id, task_path, change
         )
+        if self._recorder is not None:
+            readable = self.codec.values.readable
+            told = told_error(
+                address, config, checkpoint_id, writes, task_id, task_path, readable=readable
+            )
+            call = call._replace(told=told)
         await queue.store(call)
 
     @property
@@ -541,7 +560,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         return queue
 
     def _call_store(self) -> CallStore:
-        return CallStore(self.db, self.codec, self._cache, self._tracker)
+        return CallStore(self.db, self.codec, self._cache, self._tracker, self._recorder)
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
         """The version after `current`: see `versions.next_version`."""

@@ -28,7 +28,12 @@ _CHANGING_BITS = 21
 
 def is_same_session(epoch: int, other: int) -> bool:
     """Whether these are epochs of one session, and not of one that was made after it."""
-    return epoch >> _CHANGING_BITS == other >> _CHANGING_BITS
+    return lasting(epoch) == lasting(other)
+
+
+def lasting(epoch: int) -> int:
+    """What of an epoch stays for as long as it is the same session."""
+    return epoch >> _CHANGING_BITS
 
 
 class LastKnown(NamedTuple):

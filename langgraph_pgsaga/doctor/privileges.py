@@ -26,6 +26,7 @@ NEEDED = {
     ("table", "event_snapshots"): ("select", "insert", "update"),
     ("table", "pgsaga_migrations"): ("select",),
     ("function", "pgsaga_after"): ("execute",),
+    ("function", "pgsaga_append_each"): ("execute",),
     ("function", "pgsaga_append_is_allowed"): ("execute",),
     ("function", "pgsaga_event_matches"): ("execute",),
     ("function", "pgsaga_guard_events"): ("execute",),

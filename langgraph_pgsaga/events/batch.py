@@ -20,14 +20,10 @@ from langgraph_pgsaga._arguments import (
     shown,
 )
 from langgraph_pgsaga.errors import InvalidArgumentError, UnstorableValueError
-from langgraph_pgsaga.events.condition import (
-    LONGEST_NAME_BYTES,
-    checked_name,
-    checked_tags,
-    checked_type,
-)
+from langgraph_pgsaga.events.condition import checked_name, checked_tags, checked_type
 from langgraph_pgsaga.events.data import encode_data, encode_tags
 from langgraph_pgsaga.events.event import AgentEvent
+from langgraph_pgsaga.events.of_steps import aggregate_id_of
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.work import RunContext
@@ -255,10 +251,7 @@ def of_run(event: AgentEvent, run: RunContext | None, tenant_id: str) -> dict[st
 
 def thread_of(run: RunContext) -> str | None:
     """The id of the run's thread; where that is longer than an index takes, its session's."""
-    thread_id = run.thread_id or None
-    if thread_id is None or len(thread_id.encode()) <= LONGEST_NAME_BYTES:
-        return thread_id
-    return str(session_id_of(thread_id, run.tenant_id))
+    return aggregate_id_of(run.thread_id, run.tenant_id) if run.thread_id else None
 
 
 def _optional_name(argument: str, given: str | None) -> str | None:

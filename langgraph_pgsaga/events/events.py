@@ -28,12 +28,13 @@ from langgraph_pgsaga.events.condition import (
 from langgraph_pgsaga.events.data import encode_data
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
+from langgraph_pgsaga.events.of_steps import StepEvents
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.row import EventPage, Lag, Matching, Scan, event_of
 from langgraph_pgsaga.events.subscription import follow
 from langgraph_pgsaga.events.upcasting import Upcaster, Upcasters
 from langgraph_pgsaga.tenants import Tenants, checked_tenant
-from langgraph_pgsaga.work import RunContext, Step, written
+from langgraph_pgsaga.work import RunContext, Step, StepRecorder, written
 
 _STATEMENTS = load_statements("events")
 _MOST_PER_PAGE = 10_000
@@ -82,6 +83,14 @@ class EventStore:
     async def initialize(self) -> None:
         """Makes or updates the tables, as `Database.setup` does."""
         await self.db.asetup()
+
+    @property
+    def step_recorder(self) -> StepRecorder:
+        """What makes the events of a saver's calls: `PostgresSaver(db, events=store)` asks for it.
+
+        They are of each thread's own tenant, whosever this store is.
+        """
+        return StepEvents()
 
     # Appending
 

@@ -1,8 +1,9 @@
 -- The saver's hot statements, each one round trip: writing what is queued, and get_tuple.
 --
--- Lock order: the agent_sessions rows by session_id, then the rows of those sessions, in
--- the order of the CTEs. Arrays of a call come sorted by session, so two processes that
--- write for the same sessions can't wait for each other.
+-- Lock order: the agent_sessions rows by session_id, then the next versions of aggregates of
+-- events, then the rows of those sessions, in the order of the CTEs. Arrays of a call come sorted
+-- by session, events by aggregate, so two processes that write for the same sessions can't wait
+-- for each other.
 
 -- name: write_batch
 -- Stores the checkpoints, with all that is new in them, and the pending writes of any
@@ -178,6 +179,175 @@ new_writes as (
   where w.idx < 0
 )
 select l.session_id, l.deletion_count, l.last_position from live l;
+
+-- name: write_batch_with_events
+-- write_batch, and what is told of the calls: events of the sessions that are as expected, and
+-- those that depend on none. Rows without a session say nothing.
+-- params: session_ids uuid[], sessions pgsaga_new_session[],
+--   last_known pgsaga_known_session[], states pgsaga_new_state[],
+--   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
+--   writes pgsaga_new_write[], tenant_ids text[], events pgsaga_new_event[]
+-- columns: session_id uuid, deletion_count integer, last_position bigint
+-- shard: all, events are on one server
+with items as materialized (
+  select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
+  from rows from (
+    pg_catalog.unnest($2::{schema}.pgsaga_new_session[]),
+    pg_catalog.unnest($3::{schema}.pgsaga_known_session[])
+  ) u
+),
+made as (
+  insert into {schema}.agent_sessions as s
+    (session_id, thread_id, user_id, agent_type, status, priority, metadata, message_epoch,
+     message_count, last_position, lease_id, lease_holder, lease_expires_at, tenant_id)
+  select
+    i.session_id, i.thread_id, i.user_id, i.agent_type, coalesce(i.status, 'active'),
+    coalesce(i.priority, 0), coalesce(i.metadata, '{}'), i.message_epoch, i.new_messages,
+    i.micros + i.new_states, i.lease_id, i.lease_holder,
+    {schema}.pgsaga_after(i.at, i.lease_seconds),
+    coalesce(($9::text[])[pg_catalog.array_position($1::uuid[], i.session_id)], '')
+  from items i
+  where i.is_new
+  on conflict (session_id) do nothing
+  returning s.session_id, s.last_position, s.deletion_count
+),
+kept as (
+  update {schema}.agent_sessions s set
+    last_activity_at = i.at,
+    message_count = s.message_count + i.new_messages,
+    last_position = case
+      when i.new_states = 0 then s.last_position
+      else greatest(s.last_position, i.micros) + i.new_states
+    end,
+    user_id = case when s.user_id = '' then i.user_id else s.user_id end,
+    agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
+    status = coalesce(i.status, s.status),
+    priority = coalesce(i.priority, s.priority),
+    metadata = coalesce(i.metadata, s.metadata),
+    lease_id = case when i.is_claim is null then s.lease_id else i.lease_id end,
+    lease_holder = case when i.is_claim is null then s.lease_holder else i.lease_holder end,
+    lease_expires_at = case
+      when i.is_claim is null then s.lease_expires_at
+      else {schema}.pgsaga_after(i.at, i.lease_seconds)
+    end
+  from items i
+  where s.session_id = i.session_id
+    and s.session_id = any($1::uuid[])
+    and not i.is_new
+    and s.message_epoch = i.message_epoch
+    and s.message_count = coalesce(i.message_count, s.message_count)
+    and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
+    and (i.known_id is null or (
+      select true from {schema}.agent_states p
+      where p.session_id = s.session_id
+        and p.checkpoint_ns = i.known_ns and p.checkpoint_id = i.known_id
+    ))
+    and (i.known_no is null or (
+      select true from {schema}.agent_messages p
+      where p.session_id = s.session_id
+        and p.message_no = i.known_no and p.digest = i.known_digest
+    ))
+    and (i.known_hash is null or (
+      select true from {schema}.agent_state_blobs p
+      where p.session_id = s.session_id and p.hash = i.known_hash
+    ))
+    and (
+      s.lease_id is not distinct from i.lease_id
+      or i.is_claim is null
+      or (
+        i.is_claim
+        and (
+          s.lease_expires_at is null
+          or s.lease_expires_at <= i.at
+          or (i.is_superseding and s.lease_id = i.base_lease_id)
+        )
+        and (
+          i.lease_id is null
+          or (
+            s.lease_id is not distinct from i.base_lease_id
+            and s.last_position = i.base_position
+          )
+        )
+      )
+    )
+  returning s.session_id, s.last_position, s.deletion_count
+),
+live as materialized (
+  select session_id, last_position, deletion_count from made
+  union all
+  select session_id, last_position, deletion_count from kept
+),
+new_states as (
+  insert into {schema}.agent_states as s
+    (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
+     exact_type, exact, position)
+  select
+    i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
+    i.metadata, i.exact_type, i.exact, l.last_position - i.followers
+  from live l
+  join pg_catalog.unnest($4::{schema}.pgsaga_new_state[]) i using (session_id)
+  on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
+    parent_checkpoint_id = excluded.parent_checkpoint_id,
+    state_data = excluded.state_data,
+    metadata = excluded.metadata,
+    exact_type = excluded.exact_type,
+    exact = excluded.exact
+),
+new_values as (
+  insert into {schema}.agent_state_values
+    (session_id, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs)
+  select
+    i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
+    i.message_runs
+  from live l
+  join pg_catalog.unnest($5::{schema}.pgsaga_new_value[]) i using (session_id)
+  on conflict (session_id, checkpoint_ns, channel, version) do nothing
+),
+new_blobs as (
+  insert into {schema}.agent_state_blobs (session_id, hash, payload)
+  select i.session_id, i.hash, i.payload
+  from live l
+  join pg_catalog.unnest($6::{schema}.pgsaga_new_blob[]) i using (session_id)
+  on conflict (session_id, hash) do nothing
+),
+-- A digest that is there already, unknown to the caller, fails the statement.
+new_messages as (
+  insert into {schema}.agent_messages
+    (session_id, message_no, message_id, parent_message_no, message_type, role, content,
+     metadata, digest, payload_type, payload)
+  select
+    i.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
+    i.content, i.metadata, i.digest, i.payload_type, i.payload
+  from live l
+  join pg_catalog.unnest($7::{schema}.pgsaga_new_message[]) i using (session_id)
+),
+new_writes as (
+  insert into {schema}.agent_state_writes as w
+    (session_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
+     blob_hashes, message_runs)
+  select
+    i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
+    i.type, i.payload, i.blob_hashes, i.message_runs
+  from pg_catalog.unnest($8::{schema}.pgsaga_new_write[]) i
+  where not i.is_dependent or i.session_id in (select l.session_id from live l)
+  on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
+    channel = excluded.channel,
+    task_path = excluded.task_path,
+    type = excluded.type,
+    payload = excluded.payload,
+    blob_hashes = excluded.blob_hashes,
+    message_runs = excluded.message_runs
+  where w.idx < 0
+),
+told as materialized (
+  select {schema}.pgsaga_append_each(array(
+    select i from pg_catalog.unnest($10::{schema}.pgsaga_new_event[]) i
+    where not i.is_dependent or i.session_id in (select l.session_id from live l)
+  )) as appended
+)
+select l.session_id, l.deletion_count, l.last_position
+from told t
+left join live l on t.appended >= 0;
 
 -- name: write_states
 -- write_batch for checkpoints without new messages and blobs, of sessions that are

@@ -22,7 +22,7 @@ from langgraph_pgsaga.events import (
     Upcaster,
 )
 from langgraph_pgsaga.events import EventStore as AsyncEventStore
-from langgraph_pgsaga.work import Step
+from langgraph_pgsaga.work import Step, StepRecorder
 
 
 class EventStore:
@@ -49,6 +49,14 @@ class EventStore:
     def initialize(self) -> None:
         """Makes or updates the tables, as `Database.setup` does."""
         self.db.portal.call(self._async.initialize)
+
+    @property
+    def step_recorder(self) -> StepRecorder:
+        """What makes the events of a saver's calls: `PostgresSaver(db, events=store)` asks for it.
+
+        They are of each thread's own tenant, whosever this store is.
+        """
+        return self._async.step_recorder
 
     def append(
         self,

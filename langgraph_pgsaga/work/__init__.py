@@ -9,6 +9,15 @@ from langgraph_pgsaga.work.retry import Retry
 from langgraph_pgsaga.work.run_context import RunContext
 from langgraph_pgsaga.work.step import Step, has_step, this_step, written
 from langgraph_pgsaga.work.step_mark import Level, Rider, StepKeeper, StepMark, enter_subgraph
+from langgraph_pgsaga.work.told import (
+    NewEvent,
+    RecordsSteps,
+    StepRecorder,
+    ToldCall,
+    ToldError,
+    ToldMessage,
+    ToldPut,
+)
 from langgraph_pgsaga.work.waiting import Watch
 from langgraph_pgsaga.work.when_stored import step_is_stored, stored_step
 from langgraph_pgsaga.work.worker import JobStatus, Worker, WorkerStatus
@@ -20,14 +29,21 @@ __all__ = [
     "Job",
     "JobStatus",
     "Level",
+    "NewEvent",
     "Notifier",
     "Periodic",
+    "RecordsSteps",
     "Retry",
     "Rider",
     "RunContext",
     "Step",
     "StepKeeper",
     "StepMark",
+    "StepRecorder",
+    "ToldCall",
+    "ToldError",
+    "ToldMessage",
+    "ToldPut",
     "Watch",
     "Worker",
     "WorkerInfo",

@@ -38,7 +38,7 @@ def weigh(what: str) -> str:
 
 
 def graph_of(saver: PostgresSaver | None, *weighed: str) -> Any:
-    answer = AIMessage("a secret answer", usage_metadata=USAGE)  # type: ignore[arg-type]
+    answer = AIMessage("a secret answer", usage_metadata=USAGE)
     model = FakeMessagesListChatModel(responses=[answer])
 
     async def asks_async(state: MessagesState) -> Any:
@@ -212,7 +212,8 @@ async def test_what_fails_is_tried_again_and_waits(
 async def test_an_answer_that_is_lost_adds_nothing(saver: PostgresSaver) -> None:
     """What is tried again has its ids."""
     store = EventStore(saver.db)
-    real, failed = saver.db.fetch_one, []
+    real = saver.db.fetch_one
+    failed: list[int] = []
 
     async def lost(statement: Any, *args: Any, **options: Any) -> Any:
         row = await real(statement, *args, **options)

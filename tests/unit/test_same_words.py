@@ -31,6 +31,13 @@ def test_a_smaller_statement_has_the_parts_of_the_whole_one(name: str) -> None:
         assert body == whole[part], part
 
 
+def test_what_is_stored_with_events_is_what_is_stored_without() -> None:
+    """The statement with events has the whole one's parts, and one more."""
+    whole, told = parts(_WHOLE.text), parts(_STATEMENTS["write_batch_with_events"].text)
+    assert told.keys() - whole.keys() == {"told"}
+    assert {name: told[name] for name in whole} == whole
+
+
 def test_one_event_is_appended_where_several_are() -> None:
     """Who may append, behind which version and transaction, is asked in the same words."""
     whole, one = (parts(_EVENTS[name].text) for name in ("append_events", "append_one"))
