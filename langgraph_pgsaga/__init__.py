@@ -1,4 +1,7 @@
-"""PostgreSQL state for LangGraph: pass a PostgresSaver to `workflow.compile(checkpointer=...)`."""
+"""PostgreSQL state for LangGraph: pass a PostgresSaver to `workflow.compile(checkpointer=...)`.
+
+The main class of each system is here; what goes with it is in the system's own package.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,37 @@ from langgraph_pgsaga.errors import PgSagaError
 if TYPE_CHECKING:
     from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.database import Database
+    from langgraph_pgsaga.events import EventStore
+    from langgraph_pgsaga.messages import Messages
+    from langgraph_pgsaga.sessions import Sessions
+    from langgraph_pgsaga.takeover import ReadThroughSaver
+    from langgraph_pgsaga.work import Worker
 
 __version__ = "0.1.0"
 
-__all__ = ["Database", "PgSagaError", "PostgresSaver", "__version__"]
+__all__ = [
+    "Database",
+    "EventStore",
+    "Messages",
+    "PgSagaError",
+    "PostgresSaver",
+    "ReadThroughSaver",
+    "Sessions",
+    "Worker",
+    "__version__",
+]
 
 if not TYPE_CHECKING:
     # LangGraph takes most of a second to import, which `pgsaga --help` doesn't need.
-    _MODULES = {"Database": "database", "PostgresSaver": "checkpoint"}
+    _MODULES = {
+        "Database": "database",
+        "EventStore": "events",
+        "Messages": "messages",
+        "PostgresSaver": "checkpoint",
+        "ReadThroughSaver": "takeover",
+        "Sessions": "sessions",
+        "Worker": "work",
+    }
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

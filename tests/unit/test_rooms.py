@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import langgraph_pgsaga
+from langgraph_pgsaga import events, work
 
 PACKAGE = "langgraph_pgsaga"
 ROOT = Path(langgraph_pgsaga.__file__).parent
@@ -212,3 +215,16 @@ def test_private_names_in_a_docstring_are_there() -> None:
         made |= {room_of(path), path.stem} | private_names(tree)
         told |= set(re.findall(r"`(_[a-z]\w*[a-z])`", path.read_text("utf-8")))
     assert told - made == set()
+
+
+def test_the_front_has_the_main_class_of_each_system() -> None:
+    """By the name of its own package, and without loading LangGraph before it is asked for."""
+    asked = "import sys, langgraph_pgsaga; print('langgraph' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    for name in langgraph_pgsaga.__all__:
+        assert getattr(langgraph_pgsaga, name) is not None
+    assert langgraph_pgsaga.EventStore is events.EventStore
+    assert langgraph_pgsaga.Worker is work.Worker
+    with pytest.raises(AttributeError, match="has no attribute 'EventStor'"):
+        _ = langgraph_pgsaga.EventStor  # type: ignore[attr-defined]
