@@ -23,6 +23,8 @@ NEEDED = {
     ("table", "agent_events"): ("select", "insert"),
     ("table", "event_eras"): ("select", "insert"),
     ("table", "event_guards"): ("select",),
+    ("table", "event_seal_heads"): ("select", "insert", "update"),
+    ("table", "event_seals"): ("select", "insert"),
     ("table", "event_snapshots"): ("select", "insert", "update"),
     ("table", "pgsaga_migrations"): ("select",),
     ("function", "pgsaga_after"): ("execute",),

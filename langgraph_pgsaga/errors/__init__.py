@@ -25,7 +25,8 @@
     │   ├── EventIdConflictError      another event, or other content, has the id
     │   ├── ConditionFailedError      an event came that the condition speaks of
     │   ├── EventsNotAppendedError    those of callbacks wait, for too long
-    │   └── AmbiguousAggregateError   an id without a type, and several types have it
+    │   ├── AmbiguousAggregateError   an id without a type, and several types have it
+    │   └── BrokenSealError           the log isn't as it was sealed
     ├── BindingError                  a statement got other values than its header names
     ├── TooManyRowsError              a statement for one row gave several
     ├── ClosedError                   the database object was closed
@@ -74,6 +75,7 @@ from langgraph_pgsaga.errors.copies import copy_of
 from langgraph_pgsaga.errors.embedded import EmbeddedServerError
 from langgraph_pgsaga.errors.events import (
     AmbiguousAggregateError,
+    BrokenSealError,
     ConditionFailedError,
     EventError,
     EventIdConflictError,
@@ -160,6 +162,7 @@ __all__ = [
     "BindingError",
     "BlockedTypeError",
     "BlockingCallError",
+    "BrokenSealError",
     "ChangedClassError",
     "ChangedMigrationError",
     "CheckpointDeletedError",

@@ -88,3 +88,22 @@ class AmbiguousAggregateError(EventError):
             f"{self.aggregate_id!r} is the id of aggregates of several types: "
             f"{self.aggregate_types}. Pass aggregate_type="
         )
+
+
+@dataclass(kw_only=True, eq=False)
+class BrokenSealError(EventError):
+    """A seal of the log, or an event that it has, isn't as it was sealed.
+
+    `number` is the seal's; None where it isn't known.
+    """
+
+    tenant_id: str
+    number: int | None
+    problem: str
+
+    def __str__(self) -> str:
+        of = f" of tenant {self.tenant_id!r}" if self.tenant_id else ""
+        return (
+            f"seal {self.number}{of} is broken: {self.problem}. Somebody changed the log, or its "
+            "seals: find what with EventStore.verify() or pgsaga events verify"
+        )

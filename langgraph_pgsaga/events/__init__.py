@@ -8,8 +8,11 @@ from langgraph_pgsaga.events.events import EventStore
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
 from langgraph_pgsaga.events.nodes import event_node, recorded
 from langgraph_pgsaga.events.place import EventPlace
+from langgraph_pgsaga.events.proving import InclusionProof, check_proof
 from langgraph_pgsaga.events.row import EventPage, Lag, Matching
+from langgraph_pgsaga.events.seal import Seal, SealedRoot
 from langgraph_pgsaga.events.upcasting import Upcaster
+from langgraph_pgsaga.events.verifying import Finding, Tampering, Verification, VerifyProgress
 
 __all__ = [
     "ANY",
@@ -25,11 +28,19 @@ __all__ = [
     "EventType",
     "Expected",
     "ExpectedVersion",
+    "Finding",
     "Folded",
+    "InclusionProof",
     "Lag",
     "Matching",
+    "Seal",
+    "SealedRoot",
     "StateT",
+    "Tampering",
     "Upcaster",
+    "Verification",
+    "VerifyProgress",
+    "check_proof",
     "event_node",
     "recorded",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 from uuid import uuid4
@@ -10,6 +10,7 @@ from uuid import uuid4
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import (
     LARGEST_INTEGER,
+    checked_flag,
     checked_instance,
     checked_integer,
     checked_text,
@@ -30,11 +31,15 @@ from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
 from langgraph_pgsaga.events.of_steps import StepEvents
 from langgraph_pgsaga.events.place import EventPlace
+from langgraph_pgsaga.events.proving import InclusionProof
 from langgraph_pgsaga.events.row import EventPage, Lag, Matching, Scan, event_of
+from langgraph_pgsaga.events.seal import SealedRoot
+from langgraph_pgsaga.events.sealing import prove, seal_job, seal_log, sealed_root
 from langgraph_pgsaga.events.subscription import follow
 from langgraph_pgsaga.events.upcasting import Upcaster, Upcasters
+from langgraph_pgsaga.events.verifying import Verification, Verifier, VerifyProgress
 from langgraph_pgsaga.tenants import Tenants, checked_tenant
-from langgraph_pgsaga.work import RunContext, Step, StepRecorder, written
+from langgraph_pgsaga.work import Job, RunContext, Step, StepRecorder, written
 
 _STATEMENTS = load_statements("events")
 _MOST_PER_PAGE = 10_000
@@ -393,6 +398,76 @@ class EventStore:
             data = aggregate.dump(state)
             await self.save_snapshot(aggregate_id, kind, data, version, schema_version=form)
         return Folded(state=state, version=version)
+
+    # Seals
+
+    async def seal(self) -> int:
+        """Seals what `read_all` shows and isn't sealed yet; how many seals that took.
+
+        A seal is a hash of up to 1,000 events and of the seal before. Any number of processes may
+        seal at once. `seal_job` does it again and again.
+
+        Raises:
+            BrokenSealError: the last seal isn't as it was stored. Nothing is sealed behind it.
+        """
+        return await seal_log(self.db, self._tenant_id())
+
+    def seal_job(
+        self, *, every_seconds: float = 10.0, all_tenants: bool = False, name: str | None = None
+    ) -> Job:
+        """A job for a Worker: `seal()` again and again, in one process at a time.
+
+        Args:
+            every_seconds: how long after one time the next one comes.
+            all_tenants: the logs of all tenants, instead of this store's.
+            name: in the log and in `agent_jobs`; None is "seal events", with the tenant's name if
+                there is one.
+        """
+        scope = None if checked_flag("all_tenants", all_tenants) else self._tenant_id()
+        return seal_job(self.db, scope, every_seconds=every_seconds, name=name)
+
+    async def sealed_root(self) -> SealedRoot | None:
+        """One hash of all that is sealed; None where nothing is. Keep its text elsewhere.
+
+        Raises:
+            BrokenSealError: the seals aren't as they were stored.
+        """
+        return await sealed_root(self.db, self._tenant_id())
+
+    async def prove(
+        self, event_id: str, *, root: SealedRoot | None = None
+    ) -> InclusionProof | None:
+        """A proof that an event is in the log that a root is of (None: of the log of now).
+
+        None where there is no such event, or it isn't sealed, or was sealed later than that root.
+        `check_proof` checks it without a database.
+
+        Raises:
+            BrokenSealError: the event isn't as it was sealed.
+        """
+        checked_name("event_id", event_id)
+        if root is not None:
+            checked_instance("root", root, SealedRoot, "Pass SealedRoot.parse(text)")
+        return await prove(self.db, self._tenant_id(), event_id, root)
+
+    async def verify(
+        self,
+        *,
+        root: SealedRoot | None = None,
+        on_progress: Callable[[VerifyProgress], None] | None = None,
+    ) -> Verification:
+        """Compares every sealed event with its seal, and every seal with the one before.
+
+        It reads the whole log, a page at a time. That somebody has sealed another log anew, from
+        the first event or from some event on, shows only by a root that was kept elsewhere.
+
+        Args:
+            root: as `sealed_root` once gave it.
+            on_progress: called after each seal.
+        """
+        if root is not None:
+            checked_instance("root", root, SealedRoot, "Pass SealedRoot.parse(text)")
+        return await Verifier(self.db, self._tenant_id(), root, on_progress).run()
 
     # Inside
 

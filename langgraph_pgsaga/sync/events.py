@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
@@ -16,13 +16,17 @@ from langgraph_pgsaga.events import (
     EventType,
     Expected,
     Folded,
+    InclusionProof,
     Lag,
     Matching,
+    SealedRoot,
     StateT,
     Upcaster,
+    Verification,
+    VerifyProgress,
 )
 from langgraph_pgsaga.events import EventStore as AsyncEventStore
-from langgraph_pgsaga.work import Step, StepRecorder
+from langgraph_pgsaga.work import Job, Step, StepRecorder
 
 
 class EventStore:
@@ -262,3 +266,63 @@ class EventStore:
     ) -> Folded[StateT]:
         """What an aggregate's events add up to, from the latest snapshot on; stores one as due."""
         return self.db.portal.call(self._async.fold, aggregate, aggregate_id, to_version=to_version)
+
+    def seal(self) -> int:
+        """Seals what `read_all` shows and isn't sealed yet; how many seals that took.
+
+        A seal is a hash of up to 1,000 events and of the seal before. Any number of processes may
+        seal at once. `seal_job` does it again and again.
+
+        Raises:
+            BrokenSealError: the last seal isn't as it was stored. Nothing is sealed behind it.
+        """
+        return self.db.portal.call(self._async.seal)
+
+    def seal_job(
+        self, *, every_seconds: float = 10.0, all_tenants: bool = False, name: str | None = None
+    ) -> Job:
+        """A job for a Worker: `seal()` again and again, in one process at a time.
+
+        Args:
+            every_seconds: how long after one time the next one comes.
+            all_tenants: the logs of all tenants, instead of this store's.
+            name: in the log and in `agent_jobs`; None is "seal events", with the tenant's name if
+                there is one.
+        """
+        return self._async.seal_job(every_seconds=every_seconds, all_tenants=all_tenants, name=name)
+
+    def sealed_root(self) -> SealedRoot | None:
+        """One hash of all that is sealed; None where nothing is. Keep its text elsewhere.
+
+        Raises:
+            BrokenSealError: the seals aren't as they were stored.
+        """
+        return self.db.portal.call(self._async.sealed_root)
+
+    def prove(self, event_id: str, *, root: SealedRoot | None = None) -> InclusionProof | None:
+        """A proof that an event is in the log that a root is of (None: of the log of now).
+
+        None where there is no such event, or it isn't sealed, or was sealed later than that root.
+        `check_proof` checks it without a database.
+
+        Raises:
+            BrokenSealError: the event isn't as it was sealed.
+        """
+        return self.db.portal.call(self._async.prove, event_id, root=root)
+
+    def verify(
+        self,
+        *,
+        root: SealedRoot | None = None,
+        on_progress: Callable[[VerifyProgress], None] | None = None,
+    ) -> Verification:
+        """Compares every sealed event with its seal, and every seal with the one before.
+
+        It reads the whole log, a page at a time. That somebody has sealed another log anew, from
+        the first event or from some event on, shows only by a root that was kept elsewhere.
+
+        Args:
+            root: as `sealed_root` once gave it.
+            on_progress: called after each seal.
+        """
+        return self.db.portal.call(self._async.verify, root=root, on_progress=on_progress)

@@ -39,6 +39,7 @@ async def test_without_tables_there_is_nothing_to_distribute(empty_dsn: str) -> 
 # Rows that are claimed over all of them, and events, which have one order for all: one server.
 _WORK = {"agent_workers", "agent_jobs"}
 _EVENTS = {"agent_events", "event_eras", "event_guards", "event_snapshots"}
+_EVENTS |= {"event_seal_heads", "event_seals", "event_subjects"}
 _ON_COORDINATOR = _WORK | _EVENTS
 
 

@@ -407,8 +407,8 @@ _ALL_TABLES = (
     "table agent_workers"
 )
 _OTHERS = "table agent_state_values, table agent_state_blobs"
-_JOBS = "table agent_jobs, table event_snapshots"
-_LOG = "table agent_events, table event_eras"
+_JOBS = "table agent_jobs, table event_seal_heads, table event_snapshots"
+_LOG = "table agent_events, table event_eras, table event_seals"
 
 
 async def test_a_role_that_may_only_read_fails(dsn: str) -> None:

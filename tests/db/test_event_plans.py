@@ -50,7 +50,13 @@ EXPECTED: dict[str, dict[str, str]] = {
     "read_matching": {_ORDER: "position"},
     "measure_lag": {_ORDER: "ROW(era, tx, ", "event_eras_pkey": ""},
     "get_latest_snapshot": {"event_snapshots_pkey": "aggregate_id"},
+    "read_leaves": {_ORDER: "ROW(era, tx, ", "event_eras_pkey": ""},
+    "read_leaf": {"agent_events_event_id_key": "event_id"},
+    "list_seals": {"event_seals_pkey": "number"},
+    "list_seal_hashes": {"event_seals_pkey": "number"},
+    "find_seal": {"event_seals_last_idx": "ROW(last_era, last_tx, "},
 }
+_STATEMENTS = {**load_statements("events"), **load_statements("seals")}
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ async def test_a_statement_looks_where_it_should(store: EventStore, name: str, f
         for part in range(20):
             batch = [noted(n, correlation_id=f"{n}", tags=[f"{n}"]) for n in range(100)]
             await store.append(f"{part}", batch, aggregate_type="desk")
-    statement = load_statements("events")[name]
+    statement = _STATEMENTS[name]
     async with store.db.transaction() as conn:
         if filled == "analyzed":
             await conn.execute("analyze agent_events")

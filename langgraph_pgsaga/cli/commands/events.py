@@ -13,11 +13,20 @@ from langgraph_pgsaga._text import shown
 from langgraph_pgsaga.cli import values
 from langgraph_pgsaga.cli.connection import Dsn, Schema, Tenant, opened
 from langgraph_pgsaga.cli.options import After, Json
-from langgraph_pgsaga.cli.output import json_lines_out, note, shown_time, write_json, write_line
+from langgraph_pgsaga.cli.output import (
+    ExitCode,
+    counted,
+    json_lines_out,
+    note,
+    progress,
+    shown_time,
+    write_json,
+    write_line,
+)
 from langgraph_pgsaga.cli.table import write_table
 
 if TYPE_CHECKING:
-    from langgraph_pgsaga.events import AgentEvent
+    from langgraph_pgsaga.events import AgentEvent, Verification
     from langgraph_pgsaga.sync import EventStore
 
 app = typer.Typer(help="Show events, by aggregate or as they come.", no_args_is_help=True)
@@ -43,6 +52,10 @@ _Since = Annotated[
 ]
 _Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")]
 _JsonLines = Annotated[bool, typer.Option("--json", help="JSON Lines instead of text.")]
+_Root = Annotated[
+    str | None,
+    typer.Option(metavar="ROOT", help="What an earlier verify printed, and you kept."),
+]
 
 
 @app.command()
@@ -106,6 +119,85 @@ def tail(
                 _, time, kind, data = _cells(event)
                 aggregate = f"{event.aggregate_type} {event.aggregate_id} {event.version}"
                 write_line(shown(f"{time}  {kind}  {aggregate}  {data}"))
+
+
+@app.command()
+def verify(
+    root: _Root = None,
+    dsn: Dsn = None,
+    schema: Schema = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the log with its seals: what was changed, taken out or put in.
+
+    Exit code 0 where everything is as it was sealed, 3 where something isn't, or nothing is sealed.
+    The root that it prints is one hash of all that is sealed. Keep it where nobody who can change
+    the database can change it, and pass it next time: who seals another log anew is found by it.
+
+    \b
+    Examples:
+      pgsaga events verify
+      pgsaga events verify --root "$(cat kept-root)"
+    """
+    from langgraph_pgsaga.events import SealedRoot
+    from langgraph_pgsaga.sync import EventStore
+
+    kept = None if root is None else SealedRoot.parse(root)
+    with opened(dsn, schema, tenant) as db, progress() as tell:
+        found = EventStore(db).verify(
+            root=kept,
+            on_progress=lambda state: tell(
+                counted(state.events, "event"), state.seals, state.of_seals
+            ),
+        )
+    if as_json:
+        write_json(_plain_verification(found))
+    else:
+        _write_verification(found)
+    is_missing = found.seals == 0 and found.unsealed > 0
+    if is_missing or not found.is_intact:
+        raise typer.Exit(ExitCode.ATTENTION)
+
+
+def _write_verification(found: Verification) -> None:
+    if found.findings:
+        rows = [
+            (str(one.seal), one.kind.value, one.event_id or "", one.problem)
+            for one in found.findings
+        ]
+        write_table(("seal", "what", "event", "how it shows"), rows)
+    if (more := found.finding_count - len(found.findings)) > 0:
+        note(f"and {more:,} more")
+    if found.seals == 0 and found.unsealed:
+        events = counted(found.unsealed, "event")
+        write_line(f"nothing is sealed: {events}, of which nobody can tell whether it was changed")
+        return
+    what = "intact" if found.is_intact else counted(found.finding_count, "finding")
+    sealed = f"{counted(found.events, 'event')} in {counted(found.seals, 'seal')}"
+    write_line(f"{what}: {sealed}, {found.unsealed:,} not sealed yet")
+    if found.root is not None:
+        write_line(f"root {found.root}")
+
+
+def _plain_verification(found: Verification) -> dict[str, Any]:
+    return {
+        "is_intact": found.is_intact,
+        "seals": found.seals,
+        "events": found.events,
+        "unsealed": found.unsealed,
+        "finding_count": found.finding_count,
+        "findings": [
+            {
+                "kind": one.kind.value,
+                "seal": one.seal,
+                "event_id": one.event_id,
+                "problem": one.problem,
+            }
+            for one in found.findings
+        ],
+        "root": None if found.root is None else str(found.root),
+    }
 
 
 def _found(
