@@ -43,6 +43,8 @@ override Q := $(value Q)
 export Q
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where nothing compiled is kept, each of hundreds of processes compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

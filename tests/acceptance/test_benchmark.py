@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 
 from tests._limits import HANG_SECONDS
+from tests._prepared import run_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -163,7 +164,7 @@ def test_without_a_dsn_it_starts_a_server_and_removes_it(
     contenders, in this run as in any other, hold the same conversation in the same round."""
     folder = public_tmp / "benchmark"
     folder.mkdir()
-    own = run(tmp_path, "--rounds", "1", TMPDIR=str(folder))
+    own = run(tmp_path, "--rounds", "1", "--only", "chat", TMPDIR=str(folder))
     assert "fsync: on" in own.printed
     assert "synchronous_commit: on" in own.printed
     assert list(folder.iterdir()) == []
@@ -178,7 +179,7 @@ def test_without_a_dsn_it_starts_a_server_and_removes_it(
 )
 def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...], problem: str) -> None:
     """A count of nothing, or work that isn't there, is a usage error, not an empty table."""
-    done = start(*arguments)
+    done = run_prepared("-m", "benchmarks", *arguments, env=dict(os.environ), cwd=ROOT)
     assert done.returncode == 2
     assert problem in done.stderr
 
