@@ -10,23 +10,28 @@ WORKERS ?= -n logical --maxprocesses 4 --dist worksteal
 files = $(patsubst %,tests/db/test_%*.py,$(1))
 # What measures time, and conformance once more with each option, is the same on all.
 AGAIN := -m 'not alone' --deselect tests/db/test_conformance.py::test_conforms_with_each_option
+# Of the unit tests, what reads this checkout's own source, SQL and pages, or draws: no version of
+# anything changes that.
+UNIT := $(filter-out $(patsubst %,tests/unit/test_%.py,address cli_table dependencies lanes page \
+  rooms same_words shards snippet sql),$(wildcard tests/unit/test_*.py))
 # With the oldest LangGraph: graphs and their state, runs and their leases, messages, serializers
 # and other savers. SQL, pools and the tables see nothing of its version, and the oldest driver
 # is the newest.
-ON_LANGGRAPH := tests/unit $(call files,apis branches changed_classes compare conformance contract \
-  delta event_nodes export forks graph leases messages read_through states status takeover tenants \
+ON_LANGGRAPH := $(UNIT) $(call files,apis branches changed_classes compare conformance contract \
+  delta event_nodes export forks graph leases messages read_through states status takeover \
   timetravel unkeepable)
 # With another Python: what lives in loops, threads, processes and forks, and classes.
-ON_PYTHON := tests/unit $(call files,changed_classes conformance errors graph interrupted \
-  lease_blocks lease_races leases loops message_races notifier queue recovery status timetravel)
+ON_PYTHON := $(UNIT) $(call files,changed_classes conformance graph interrupted \
+  lease_blocks lease_races leases loops message_races notifier queue recovery status)
 # With another PostgreSQL: every statement and its plan, the catalogue, migrations, locks, full-text
-# search and what a lost connection says, under the saver, its queue, leases, sessions and messages.
-# What graphs, values, blocks of leases and the command line do above that is the same on each.
-# (Recovery ends and starts embedded servers.)
-ON_POSTGRES := $(call files,claim_contract clock conformance contract conversation doctor errors \
-  event_conditions event_plans events interrupted lease_model \
-  lease_races leases message migrate plans queue retention schema search sessions statements sweep \
-  takeover_lock tenant)
+# search and what a lost connection says. What graphs, values, blocks of leases and the command
+# line do above that is the same on each. (Recovery ends and starts embedded servers.)
+ON_POSTGRES := $(call files,claim_contract clock conformance contract doctor event_plans \
+  interrupted lease_races migrate plans schema search statements takeover_lock tenant_plans)
+# What runs statements more than once, under the saver, its queue, leases, sessions and messages:
+# with the oldest alone. What that does as the newest does, those between them do.
+ON_OLDEST := $(ON_POSTGRES) $(call files,conversation errors event_conditions events lease_model \
+  leases message queue retention sessions sweep tenants)
 # What the machine's packages have (Debian: 15), and npm's.
 PACKAGED := $(patsubst /usr/lib/postgresql/%/bin/initdb,%,$(wildcard /usr/lib/postgresql/*/bin/initdb))
 VERSIONS ?= $(sort $(PACKAGED) 16 17)
@@ -74,10 +79,11 @@ test-newest: $(NEWEST)/.newest ## Run what depends on Python with 3.13, and coun
 	  --cov --cov-report=term:skip-covered $(AGAIN) $(ON_PYTHON) $(ARGS)
 
 test-servers: $(VENV)/.dev $(SERVERS)/.made ## Run what depends on PostgreSQL with the packages' version (15), 16 and 17
-	@for version in $(VERSIONS); do \
+	@tests='$(ON_OLDEST)'; for version in $(VERSIONS); do \
 	  echo "PostgreSQL $$version:"; \
 	  PGSAGA_TEST_POSTGRES=$$version \
-	    $(VENV)/bin/python -m pytest $(WORKERS) $(AGAIN) $(ON_POSTGRES) $(ARGS) || exit; \
+	    $(VENV)/bin/python -m pytest $(WORKERS) $(AGAIN) $$tests $(ARGS) || exit; \
+	  tests='$(ON_POSTGRES)'; \
 	done
 
 # One after the other: they share the cluster's one database.

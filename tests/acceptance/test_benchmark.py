@@ -164,7 +164,7 @@ def test_without_a_dsn_it_starts_a_server_and_removes_it(
     contenders, in this run as in any other, hold the same conversation in the same round."""
     folder = public_tmp / "benchmark"
     folder.mkdir()
-    own = run(tmp_path, "--rounds", "1", "--only", "chat", TMPDIR=str(folder))
+    own = run(tmp_path, "--rounds", "1", "--only", "chat 2", TMPDIR=str(folder))
     assert "fsync: on" in own.printed
     assert "synchronous_commit: on" in own.printed
     assert list(folder.iterdir()) == []
