@@ -26,6 +26,10 @@
     │   ├── ConditionFailedError      an event came that the condition speaks of
     │   ├── EventsNotAppendedError    those of callbacks wait, for too long
     │   ├── AmbiguousAggregateError   an id without a type, and several types have it
+    │   ├── MissingConsumerError      there is no consumer of this name
+    │   ├── ConsumerConflictError     there is one, and it is another
+    │   ├── ProjectionBehindError     it can't take another's place yet
+    │   ├── MissingDeadLetterError    no aggregate waits for this event
     │   └── BrokenSealError           the log isn't as it was sealed
     ├── BindingError                  a statement got other values than its header names
     ├── TooManyRowsError              a statement for one row gave several
@@ -71,6 +75,12 @@ Messages name what was wrong, with the value (of a long one a part), and what to
 never hold a password or a payload. Every error can be pickled.
 """
 
+from langgraph_pgsaga.errors.consumers import (
+    ConsumerConflictError,
+    MissingConsumerError,
+    MissingDeadLetterError,
+    ProjectionBehindError,
+)
 from langgraph_pgsaga.errors.copies import copy_of
 from langgraph_pgsaga.errors.embedded import EmbeddedServerError
 from langgraph_pgsaga.errors.events import (
@@ -170,6 +180,7 @@ __all__ = [
     "ClosedError",
     "ConditionFailedError",
     "ConnectionSetupError",
+    "ConsumerConflictError",
     "CopyError",
     "CorruptSessionError",
     "CorruptValueError",
@@ -187,7 +198,9 @@ __all__ = [
     "MigrationError",
     "MissingCheckpointError",
     "MissingCitusError",
+    "MissingConsumerError",
     "MissingDatabaseError",
+    "MissingDeadLetterError",
     "MissingMigrationsError",
     "MissingTenantError",
     "MissingThreadError",
@@ -199,6 +212,7 @@ __all__ = [
     "OtherTablesError",
     "PgSagaError",
     "PoolTimeoutError",
+    "ProjectionBehindError",
     "ReadOnlyServerError",
     "SerializationError",
     "ServerConnectionError",

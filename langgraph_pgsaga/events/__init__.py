@@ -3,6 +3,9 @@
 from langgraph_pgsaga.events.batch import ANY, EXISTS, NONE, Expected, ExpectedVersion
 from langgraph_pgsaga.events.callbacks import EventCallbackHandler
 from langgraph_pgsaga.events.condition import Condition
+from langgraph_pgsaga.events.consumer import Consumer, Projection
+from langgraph_pgsaga.events.consumer_info import ConsumerInfo, Swap
+from langgraph_pgsaga.events.dead_letters import DeadLetter, DeadLetterPage, DeadLetters
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.events import EventStore
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
@@ -21,6 +24,11 @@ __all__ = [
     "AgentEvent",
     "Aggregate",
     "Condition",
+    "Consumer",
+    "ConsumerInfo",
+    "DeadLetter",
+    "DeadLetterPage",
+    "DeadLetters",
     "EventCallbackHandler",
     "EventPage",
     "EventPlace",
@@ -33,9 +41,11 @@ __all__ = [
     "InclusionProof",
     "Lag",
     "Matching",
+    "Projection",
     "Seal",
     "SealedRoot",
     "StateT",
+    "Swap",
     "Tampering",
     "Upcaster",
     "Verification",

@@ -15,6 +15,7 @@ from langgraph_pgsaga._arguments import (
     checked_integer,
     checked_text,
     checked_time,
+    checked_work,
 )
 from langgraph_pgsaga.database import Connection, Database, DatabaseOptions, load_statements
 from langgraph_pgsaga.errors import AmbiguousAggregateError
@@ -26,9 +27,19 @@ from langgraph_pgsaga.events.condition import (
     checked_tags,
     checked_types,
 )
+from langgraph_pgsaga.events.consumer import Consumer
+from langgraph_pgsaga.events.consumer_info import (
+    ConsumerInfo,
+    Swap,
+    forget,
+    list_consumers,
+    replace,
+)
+from langgraph_pgsaga.events.consumer_job import TOPIC, ConsumerJob, checked_consumers
 from langgraph_pgsaga.events.data import encode_data
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
+from langgraph_pgsaga.events.handlers import Handlers
 from langgraph_pgsaga.events.of_steps import StepEvents
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.proving import InclusionProof
@@ -39,7 +50,7 @@ from langgraph_pgsaga.events.subscription import follow
 from langgraph_pgsaga.events.upcasting import Upcaster, Upcasters
 from langgraph_pgsaga.events.verifying import Verification, Verifier, VerifyProgress
 from langgraph_pgsaga.tenants import Tenants, checked_tenant
-from langgraph_pgsaga.work import Job, RunContext, Step, StepRecorder, written
+from langgraph_pgsaga.work import Job, Notifier, Retry, RunContext, Step, StepRecorder, written
 
 _STATEMENTS = load_statements("events")
 _MOST_PER_PAGE = 10_000
@@ -77,6 +88,7 @@ class EventStore:
         self._tenant = None if tenant is None else checked_tenant("tenant", tenant)
         self._tenants = Tenants(db.tenant, is_required=db.require_tenant)
         self._upcasters = Upcasters(upcasters)
+        self._handlers = Handlers(db, self._upcasters)
         self._tenant_id()  # a store of no tenant is refused at once, where one is required
 
     @classmethod
@@ -136,10 +148,17 @@ class EventStore:
             checked_instance(
                 "condition", condition, Condition, "Pass Condition(types=..., tags=...)"
             )
-        batch = Batch.of(self._tenant_id(), aggregate_id, aggregate_type, events, expected_version)
+        tenant_id = self._tenant_id()
+        batch = Batch.of(tenant_id, aggregate_id, aggregate_type, events, expected_version)
+        await self._handlers.prepare(tenant_id)
 
         async def append(conn: Connection | None) -> tuple[AgentEvent, ...]:
-            return await Append(self.db, batch, expected_version, condition, conn).run()
+            appended = await Append(self.db, batch, expected_version, condition, conn).run()
+            # On a connection of its own. Of a transaction of the caller's it may come too early:
+            # then polling finds the events.
+            Notifier.of(self.db).notify(TOPIC)
+            self._handlers.wake(tenant_id)
+            return appended
 
         return await written(conn, self.db, append, known=tuple(batch.events))
 
@@ -335,6 +354,89 @@ class EventStore:
     async def lag(self, after: str | None = None) -> Lag:
         """How far a reader is behind who has read up to a cursor, and who holds it up."""
         return await self._lag(EventPlace.of_cursor(after), self._tenant_id())
+
+    # Consumers
+
+    def register_event_handler(
+        self,
+        event_type: EventType | str,
+        handler: Callable[..., Any],
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        """Has `handler(event)` called with each event of a type that is appended from now on.
+
+        After the commit, for an event in the order in which they were registered: in the
+        background of the event loop that appended, or else, by a process that has registered
+        it, too, in a worker with `job()` or at its next append. A sync one runs in a thread.
+        An error fails no append: the event is tried again as `retry` says, then it is a dead
+        letter.
+
+        Args:
+            name: what its place in the log is kept by; None is the type and the function's name.
+        """
+        self._handlers.register(event_type, handler, name, retry)
+
+    def job(
+        self, *consumers: Consumer, concurrency: int | None = None, name: str = "consumers"
+    ) -> Job:
+        """A job for a Worker: runs consumers and projections of this tenant's events.
+
+        Without any it runs the handlers that are registered by now. Workers that have a consumer
+        share it, partition by partition.
+
+        Args:
+            concurrency: how many partitions a worker has at once; None is all of them.
+            name: for people, and the log; a Worker has each once.
+
+        Raises:
+            InvalidArgumentError: two of one name, or no handler.
+        """
+        tenant_id = self._tenant_id()
+        if not consumers and self._handlers.consumers:
+            return self._handlers.job(tenant_id)
+        found = checked_consumers(consumers)
+        count = sum(consumer.partitions for consumer in found)
+        if concurrency is not None:
+            count = checked_integer("concurrency", concurrency, least=1)
+        return ConsumerJob(
+            name=checked_name("name", name),
+            db=self.db,
+            tenant_id=tenant_id,
+            consumers=found,
+            upcasters=self._upcasters,
+            concurrency=count,
+        )
+
+    async def list_consumers(self) -> list[ConsumerInfo]:
+        """The consumers that there are, by name and partition, and how far behind each is."""
+        return await list_consumers(self.db, self._tenant_id())
+
+    async def forget_consumer(self, name: str) -> None:
+        """Deletes a consumer's place and dead letters. A worker that has it must have ended.
+
+        Raises:
+            MissingConsumerError: there is none.
+        """
+        await forget(self.db, self._tenant_id(), checked_name("name", name))
+
+    async def replace_consumer(self, old: str, new: str, *, swap: Swap | None = None) -> None:
+        """Has one consumer take the place of another, which gets no more events.
+
+        The new one must have come as far, while a worker ran both. `swap(conn)` is done in the
+        same transaction, in which neither goes on: rename tables there, or change a view. It
+        may be called again where the connection is lost.
+
+        Raises:
+            MissingConsumerError: there is no such consumer.
+            ConsumerConflictError: one of them is retired.
+            ProjectionBehindError: the new one hasn't come as far, or aggregates of it wait.
+        """
+        names = checked_name("old", old), checked_name("new", new)
+        if swap is not None:
+            checked_work("swap", swap)
+        await replace(self.db, self._tenant_id(), *names, swap)
 
     # Snapshots
 

@@ -25,6 +25,14 @@ class EventPlace(NamedTuple):
         # Text, since JSON readers don't all have 64 bits.
         return cursor_of(_LISTING, [self.era, str(self.tx), str(self.position)])
 
+    def named(self) -> dict[str, int]:
+        """As statements take a place that is reached."""
+        return {"era": self.era, "tx": self.tx, "position": self.position}
+
+    def after(self) -> dict[str, int]:
+        """As statements take a place behind which they read."""
+        return {"after_era": self.era, "after_tx": self.tx, "after_position": self.position}
+
     @classmethod
     def of_cursor(cls, cursor: str | None) -> EventPlace:
         """The inverse; None is the beginning.

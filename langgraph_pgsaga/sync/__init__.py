@@ -13,16 +13,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from langgraph_pgsaga.sync.events import EventStore
+    from langgraph_pgsaga.sync.events import DeadLetters, EventStore
     from langgraph_pgsaga.sync.messages import Messages
     from langgraph_pgsaga.sync.sessions import Sessions
     from langgraph_pgsaga.sync.steps import step_is_stored
 
-__all__ = ["EventStore", "Messages", "Sessions", "step_is_stored"]
+__all__ = ["DeadLetters", "EventStore", "Messages", "Sessions", "step_is_stored"]
 
 if not TYPE_CHECKING:
     # Who wants one system doesn't load the others.
     _MODULES = {
+        "DeadLetters": "events",
         "EventStore": "events",
         "Messages": "messages",
         "Sessions": "sessions",

@@ -1,4 +1,4 @@
-"""EventStore for sync callers, made from `langgraph_pgsaga.events` by `make docs`."""
+"""DeadLetters, EventStore for sync callers, made from `langgraph_pgsaga.events` by `make docs`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from langgraph_pgsaga.events import (
     AgentEvent,
     Aggregate,
     Condition,
+    Consumer,
+    ConsumerInfo,
+    DeadLetterPage,
     EventPage,
     EventType,
     Expected,
@@ -21,12 +24,58 @@ from langgraph_pgsaga.events import (
     Matching,
     SealedRoot,
     StateT,
+    Swap,
     Upcaster,
     Verification,
     VerifyProgress,
 )
+from langgraph_pgsaga.events import DeadLetters as AsyncDeadLetters
 from langgraph_pgsaga.events import EventStore as AsyncEventStore
-from langgraph_pgsaga.work import Job, Step, StepRecorder
+from langgraph_pgsaga.work import Job, Retry, Step, StepRecorder
+
+
+class DeadLetters:
+    """What a tenant's consumers couldn't handle: listed, tried again, or skipped.
+
+    `langgraph_pgsaga.events.DeadLetters` for sync callers.
+    """
+
+    def __init__(self, db: Database, *, tenant: str | None = None) -> None:
+        self._async = AsyncDeadLetters(db, tenant=tenant)
+        self.db = self._async.db
+
+    def list(
+        self, consumer: str | None = None, *, after: str | None = None, limit: int = 100
+    ) -> DeadLetterPage:
+        """Those of a consumer, or of all, dead and still tried, a page of them.
+
+        Args:
+            after: the `next_cursor` of the page before.
+            limit: at most 10,000.
+
+        Raises:
+            InvalidCursorError: `after` isn't a cursor of dead letters.
+        """
+        return self.db.portal.call(self._async.list, consumer, after=after, limit=limit)
+
+    def retry(self, consumer: str, event_id: str | None = None) -> int:
+        """Has an event tried again at once, with all attempts; without an id all of the
+        consumer's. How many aggregates that are.
+
+        Raises:
+            MissingConsumerError: there is no such consumer.
+            MissingDeadLetterError: no aggregate waits for this event.
+        """
+        return self.db.portal.call(self._async.retry, consumer, event_id)
+
+    def skip(self, consumer: str, event_id: str) -> None:
+        """Has the consumer never get an event; those of the aggregate that wait follow at once.
+
+        Raises:
+            MissingConsumerError: there is no such consumer.
+            MissingDeadLetterError: no aggregate waits for this event.
+        """
+        self.db.portal.call(self._async.skip, consumer, event_id)
 
 
 class EventStore:
@@ -219,6 +268,70 @@ class EventStore:
     def lag(self, after: str | None = None) -> Lag:
         """How far a reader is behind who has read up to a cursor, and who holds it up."""
         return self.db.portal.call(self._async.lag, after)
+
+    def register_event_handler(
+        self,
+        event_type: EventType | str,
+        handler: Callable[..., Any],
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        """Has `handler(event)` called with each event of a type that is appended from now on.
+
+        After the commit, for an event in the order in which they were registered: in the
+        background of the event loop that appended, or else, by a process that has registered
+        it, too, in a worker with `job()` or at its next append. A sync one runs in a thread.
+        An error fails no append: the event is tried again as `retry` says, then it is a dead
+        letter.
+
+        Args:
+            name: what its place in the log is kept by; None is the type and the function's name.
+        """
+        self._async.register_event_handler(event_type, handler, name=name, retry=retry)
+
+    def job(
+        self, *consumers: Consumer, concurrency: int | None = None, name: str = "consumers"
+    ) -> Job:
+        """A job for a Worker: runs consumers and projections of this tenant's events.
+
+        Without any it runs the handlers that are registered by now. Workers that have a consumer
+        share it, partition by partition.
+
+        Args:
+            concurrency: how many partitions a worker has at once; None is all of them.
+            name: for people, and the log; a Worker has each once.
+
+        Raises:
+            InvalidArgumentError: two of one name, or no handler.
+        """
+        return self._async.job(*consumers, concurrency=concurrency, name=name)
+
+    def list_consumers(self) -> list[ConsumerInfo]:
+        """The consumers that there are, by name and partition, and how far behind each is."""
+        return self.db.portal.call(self._async.list_consumers)
+
+    def forget_consumer(self, name: str) -> None:
+        """Deletes a consumer's place and dead letters. A worker that has it must have ended.
+
+        Raises:
+            MissingConsumerError: there is none.
+        """
+        self.db.portal.call(self._async.forget_consumer, name)
+
+    def replace_consumer(self, old: str, new: str, *, swap: Swap | None = None) -> None:
+        """Has one consumer take the place of another, which gets no more events.
+
+        The new one must have come as far, while a worker ran both. `swap(conn)` is done in the
+        same transaction, in which neither goes on: rename tables there, or change a view. It
+        may be called again where the connection is lost.
+
+        Raises:
+            MissingConsumerError: there is no such consumer.
+            ConsumerConflictError: one of them is retired.
+            ProjectionBehindError: the new one hasn't come as far, or aggregates of it wait.
+        """
+        self.db.portal.call(self._async.replace_consumer, old, new, swap=swap)
 
     def save_snapshot(
         self,

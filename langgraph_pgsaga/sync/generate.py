@@ -19,7 +19,7 @@ from pathlib import Path
 
 # A line for each room: its classes that sync callers have, too.
 CLASSES = {
-    "langgraph_pgsaga.events": ["EventStore"],
+    "langgraph_pgsaga.events": ["DeadLetters", "EventStore"],
     "langgraph_pgsaga.messages": ["Messages"],
     "langgraph_pgsaga.sessions": ["Sessions"],
 }

@@ -9,6 +9,7 @@ from langgraph_pgsaga.work.retry import Retry
 from langgraph_pgsaga.work.run_context import RunContext
 from langgraph_pgsaga.work.step import Step, has_step, this_step, written
 from langgraph_pgsaga.work.step_mark import Level, Rider, StepKeeper, StepMark, enter_subgraph
+from langgraph_pgsaga.work.telling import described
 from langgraph_pgsaga.work.told import (
     NewEvent,
     RecordsSteps,
@@ -48,6 +49,7 @@ __all__ = [
     "Worker",
     "WorkerInfo",
     "WorkerStatus",
+    "described",
     "enter_subgraph",
     "has_step",
     "list_workers",

@@ -25,7 +25,10 @@ from langgraph_pgsaga.events import (
     AgentEvent,
     Aggregate,
     Condition,
+    Consumer,
+    DeadLetters,
     EventStore,
+    Projection,
     Upcaster,
     event_node,
     recorded,
@@ -100,11 +103,15 @@ def methods_of(owner: object, prefix: str) -> Iterator[tuple[str, Callable[..., 
     has no end.
     """
     left_out = {"close", "aclose", "setup", "asetup", "embedded", "from_conn_string", "call"}
-    left_out |= {"initialize", "subscribe"}
+    left_out |= {"initialize", "subscribe", "job", "register_event_handler"}
     for name in list(vars(type(owner))):  # a class that is copied gets a name more
         found = getattr(owner, name)
         if not name.startswith("_") and inspect.isroutine(found) and name not in left_out:
             yield f"{prefix}.{name}", found
+
+
+async def handle(event: Any, conn: Any = None) -> None:
+    """A consumer's handler."""
 
 
 class World:
@@ -143,6 +150,8 @@ class World:
             (self.steps, "History"),
             (EventStore(db), "EventStore"),
             (sync.EventStore(db), "sync.EventStore"),
+            (DeadLetters(db), "DeadLetters"),
+            (sync.DeadLetters(db), "sync.DeadLetters"),
         ):
             yield from (self._target(*found) for found in methods_of(owner, prefix))
         for name in timetravel.__all__:
@@ -152,8 +161,12 @@ class World:
         yield self._target("import_threads", import_threads)
         for kind in (PostgresSaver, Sessions, sync.Sessions, Messages, sync.Messages):
             yield self._target(kind.__name__, kind)
-        for made in (EventStore, Condition, Aggregate, Upcaster):
+        kinds: tuple[Any, ...] = (EventStore, Condition, Aggregate, Upcaster)
+        kinds += (Consumer, Projection, DeadLetters, sync.DeadLetters)
+        for made in kinds:
             yield self._target(made.__name__, made)
+        # Of a store that appends nothing, so that nobody is called.
+        yield self._target("register_event_handler", EventStore(db).register_event_handler)
         yield self._target("event_node", event_node)
         yield self._target("recorded", recorded)
         yield self._target("ReadThroughSaver", ReadThroughSaver)
@@ -194,7 +207,7 @@ class World:
             "step": self.steps[0] if name in ("History.values", "History.avalues") else 0,
             "steps": self.steps,
             "predicate": bool,
-            "name": None,
+            "name": "c" if name in ("Consumer", "Projection") else None,
             "variants": {"as it is": None},
             "values": None,
             "source": self.old,
@@ -225,6 +238,8 @@ class World:
             "apply": lambda state, event: state,
             "upcast": lambda data: data,
             "node": lambda state: {},
+            "handler": handle,
+            "consumer": "c",
         }
 
 
@@ -263,7 +278,7 @@ def test_no_argument_fails_in_a_way_of_its_own(
 
 
 _SEQUENCES = {"channels", "types", "roles", "run_ids", "thread_ids", "policies", "allow", "writes"}
-_SEQUENCES |= {"extra_allowlist", "events", "tags", "upcasters"}
+_SEQUENCES |= {"extra_allowlist", "events", "tags", "upcasters", "aggregate_types"}
 
 
 def test_a_lone_text_is_no_list(world: World) -> None:

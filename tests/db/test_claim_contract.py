@@ -15,9 +15,11 @@ import pytest
 from langgraph_pgsaga import Database
 from langgraph_pgsaga.database import Statement, load_statements
 from langgraph_pgsaga.errors import ClaimLostError
+from langgraph_pgsaga.events import Consumer, EventStore
 from langgraph_pgsaga.work import Claims, ClaimTable, Periodic
 from tests import _chores
 from tests._connections import connected
+from tests.db import _events
 
 pytestmark = pytest.mark.anyio
 
@@ -37,6 +39,22 @@ async def _nothing() -> None:
     """No work."""
 
 
+async def _at_once(_: object) -> None:
+    """Nothing to do with an event."""
+
+
+_CONSUMER = Consumer(name="consumer", handler=_at_once)
+_CONSUMERS: Any = EventStore(Database("postgresql://nobody@/nowhere")).job(_CONSUMER)
+
+
+async def _consumer_and_event(db: Database, _: str) -> None:
+    """A consumer, and an event that it can read."""
+    await _CONSUMERS.prepare(db)
+    store = EventStore(db)
+    await store.append("a", [_events.noted()], aggregate_type="desk")
+    await _events.settled(store)
+
+
 _JOB = Periodic(name="job", every_seconds=60, work=_nothing)
 TABLES = {
     "chores": Case(
@@ -52,6 +70,13 @@ TABLES = {
         make=lambda db, _: _JOB.prepare(db),
         end=load_statements("work")["finish_job"],
         values={"every_seconds": 60.0},
+    ),
+    "event_consumers": Case(
+        name="event_consumers",
+        table=_CONSUMERS.table,
+        make=_consumer_and_event,
+        end=load_statements("consumers")["end_consumer"],
+        values={"era": 100, "tx": 1, "position": 1},
     ),
 }
 

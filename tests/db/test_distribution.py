@@ -40,6 +40,7 @@ async def test_without_tables_there_is_nothing_to_distribute(empty_dsn: str) -> 
 _WORK = {"agent_workers", "agent_jobs"}
 _EVENTS = {"agent_events", "event_eras", "event_guards", "event_snapshots"}
 _EVENTS |= {"event_seal_heads", "event_seals", "event_subjects"}
+_EVENTS |= {"event_consumers", "event_dead_letters"}
 _ON_COORDINATOR = _WORK | _EVENTS
 
 

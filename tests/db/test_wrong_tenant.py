@@ -26,11 +26,19 @@ from typer.testing import CliRunner
 
 from langgraph_pgsaga import Database, PgSagaError, PostgresSaver, cli, sync, takeover, timetravel
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock
-from langgraph_pgsaga.events import AgentEvent, Aggregate, Condition, EventStore
+from langgraph_pgsaga.errors import MissingConsumerError
+from langgraph_pgsaga.events import (
+    AgentEvent,
+    Aggregate,
+    Condition,
+    Consumer,
+    DeadLetters,
+    EventStore,
+)
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, SessionStatus
 from langgraph_pgsaga.takeover import ReadThroughSaver
-from langgraph_pgsaga.work import Periodic
+from langgraph_pgsaga.work import Periodic, Worker
 from tests import _cli as shops
 from tests.conftest import execute
 from tests.db._puts import checkpoint_of, config_of, put
@@ -55,7 +63,8 @@ NOT_OF_THREADS = {
     "ReadThroughSaver.with_allowlist",
     "ReadThroughSaver.call",
     *(f"{room}EventStore.{name}" for room in ("", "sync.")
-      for name in ("from_conn_string", "initialize", "latest")),  # "latest" tells no event
+      for name in ("from_conn_string", "initialize", "latest",  # "latest" tells no event
+                   "register_event_handler")),
     "timetravel.diff",  # of two dicts that the caller has
     "timetravel.aopen_errors",  # of a tuple that the caller has
 }  # fmt: skip
@@ -91,9 +100,10 @@ OF_THREADS = {
 _OF_EVENTS = {
     "append", "append_event", "fold", "get_event", "get_events", "get_latest_snapshot", "guard",
     "lag", "prove", "read_all", "read_matching", "save_snapshot", "seal", "seal_job", "sealed_root",
-    "subscribe", "verify",
+    "subscribe", "verify", "forget_consumer", "job", "list_consumers", "replace_consumer",
 }  # fmt: skip
 OF_EVENTS = {f"{room}EventStore.{name}" for room in ("", "sync.") for name in _OF_EVENTS}
+OF_EVENTS |= {f"{room}DeadLetters.{n}" for room in ("", "sync.") for n in ("list", "retry", "skip")}
 OF_EVENTS |= {"events.event_node", "events.recorded"}
 _OF_SEALED = {"prove", "sealed_root", "verify"}
 # They give nothing of a thread, and change nothing of one, also to whose it is.
@@ -117,6 +127,8 @@ def public_names() -> set[str]:
         ("History", timetravel.History),
         ("EventStore", EventStore),
         ("sync.EventStore", sync.EventStore),
+        ("DeadLetters", DeadLetters),
+        ("sync.DeadLetters", sync.DeadLetters),
     ]
     found = {
         f"{prefix}.{name}"
@@ -336,9 +348,11 @@ def test_the_wrong_tenant_gets_and_changes_no_event(dsn: str, name: str) -> None
         of_a.save_snapshot("t", "desk", {"said": SECRET}, 1)
         while name.rpartition(".")[2] in _OF_SEALED and not of_a.seal():
             pass  # another transaction of the server is open
+        asyncio.run(execute(dsn, *_A_DEAD_LETTER))
 
         def rows() -> list[Any]:
-            tables = ("agent_events", "event_snapshots", "event_guards", "event_seals")
+            tables = ["agent_events", "event_snapshots", "event_guards", "event_seals"]
+            tables += ["event_consumers", "event_dead_letters"]
             asked = "select r::text from {} r where tenant_id = 'a' order by 1"
             return [tuple(map(tuple, fetch(dsn, asked.format(table)))) for table in tables]
 
@@ -350,11 +364,25 @@ def test_the_wrong_tenant_gets_and_changes_no_event(dsn: str, name: str) -> None
         assert SECRET in shown or re.search("(events|seals)=1", shown) or rows() != before
 
 
+_A_DEAD_LETTER = (
+    f"""
+    insert into event_consumers (tenant_id, name, partition, partition_count, era, tx, position)
+    select 'a', name, 0, 1, 0, '0', 0 from unnest(array['{SECRET}', 'new of a']) k (name)
+    """,
+    f"""
+    insert into event_dead_letters
+      (tenant_id, consumer, partition, aggregate_type, aggregate_id, version, event_id)
+    values ('a', '{SECRET}', 0, 'desk', 'of a', 1, 'event of a')
+    """,
+)
+
+
 def _event_call(db: Database, name: str, tenant: str, event: AgentEvent) -> str:
     """What a tenant gets of it."""
     prefix, _, method = name.rpartition(".")
-    kind: Any = sync.EventStore if prefix == "sync.EventStore" else EventStore
-    store = kind(db, tenant=tenant)
+    owner, _, cls = prefix.rpartition(".")
+    here: Any = {"EventStore": EventStore, "DeadLetters": DeadLetters}[cls]
+    store = (getattr(sync, cls) if owner == "sync" else here)(db, tenant=tenant)
     is_own = tenant == "a"
     more = AgentEvent(
         event_id="more",
@@ -377,18 +405,44 @@ def _event_call(db: Database, name: str, tenant: str, event: AgentEvent) -> str:
         "read_matching": (Condition(types=["said"], tags=["t"]),),
         "save_snapshot": ("t", "desk", {}, 1),
         "prove": (event.event_id,),
+        "forget_consumer": (SECRET,),
+        "replace_consumer": (SECRET, "new of a"),
+        "retry": (SECRET, "event of a"),
+        "skip": (SECRET, "event of a"),
     }
     if method == "seal_job":
         return repr(db.portal.call(store.seal_job().work))
+    if method == "job":
+        return asyncio.run(_consumed(db, store, tenant))
     named = {"aggregate_type": "desk"} if method == "append" else {}
-    answer = getattr(store, method)(*arguments.get(method, ()), **named)
-    if method != "subscribe":
-        return repr(finished(answer))
+    try:
+        answer = getattr(store, method)(*arguments.get(method, ()), **named)
+        if method != "subscribe":
+            return repr(finished(answer))
+    except MissingConsumerError:  # it says what was asked for
+        return ""
     ended = EventStore(db, tenant=tenant)
     finished(ended.append("end", [AgentEvent(event_type="end")], aggregate_type="desk"))
     if isinstance(answer, AsyncIterator):
         return repr(asyncio.run(_first(answer)))
     return repr(next(answer))
+
+
+async def _consumed(db: Database, store: Any, tenant: str) -> str:
+    """What a consumer of the tenant's is given, up to an event of its own."""
+    found: list[str] = []
+    is_over = asyncio.Event()
+
+    async def handle(event: AgentEvent) -> None:
+        found.append(repr(event.event_data))
+        if event.aggregate_id == "end":
+            is_over.set()
+
+    end = AgentEvent(event_type="end")
+    await EventStore(db, tenant=tenant).append("end", [end], aggregate_type="desk")
+    async with Worker(db, store.job(Consumer(name=f"of {tenant}", handler=handle))):
+        await is_over.wait()
+    return "".join(found)
 
 
 async def _first(answer: Any) -> Any:
