@@ -27,6 +27,7 @@ NEEDED = {
     ("table", "event_guards"): ("select",),
     ("table", "event_seal_heads"): ("select", "insert", "update"),
     ("table", "event_seals"): ("select", "insert"),
+    ("table", "event_subjects"): _ALL,
     ("table", "event_snapshots"): ("select", "insert", "update"),
     ("table", "pgsaga_migrations"): ("select",),
     ("function", "pgsaga_after"): ("execute",),

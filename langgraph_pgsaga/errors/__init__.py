@@ -30,6 +30,7 @@
     │   ├── ConsumerConflictError     there is one, and it is another
     │   ├── ProjectionBehindError     it can't take another's place yet
     │   ├── MissingDeadLetterError    no aggregate waits for this event
+    │   ├── MasterKeyError            personal data needs another master key
     │   └── BrokenSealError           the log isn't as it was sealed
     ├── BindingError                  a statement got other values than its header names
     ├── TooManyRowsError              a statement for one row gave several
@@ -90,6 +91,7 @@ from langgraph_pgsaga.errors.events import (
     EventError,
     EventIdConflictError,
     EventsNotAppendedError,
+    MasterKeyError,
     VersionConflictError,
 )
 from langgraph_pgsaga.errors.migrations import (
@@ -195,6 +197,7 @@ __all__ = [
     "LeaseLostError",
     "LockLostError",
     "LockTimeoutError",
+    "MasterKeyError",
     "MigrationError",
     "MissingCheckpointError",
     "MissingCitusError",

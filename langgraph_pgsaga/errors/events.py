@@ -91,6 +91,24 @@ class AmbiguousAggregateError(EventError):
 
 
 @dataclass(kw_only=True, eq=False)
+class MasterKeyError(EventError):
+    """A subject's key is wrapped by a master key that the store hasn't got.
+
+    `master_id` is that one's, `known` are those of the store's. They tell nothing of the keys.
+    """
+
+    master_id: str
+    known: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"personal data needs the master key {self.master_id!r}, and the store has "
+            f"{self.known}. Pass that key as SubjectKeys(master_key=...), or "
+            "among its former_master_keys; nothing was erased"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
 class BrokenSealError(EventError):
     """A seal of the log, or an event that it has, isn't as it was sealed.
 

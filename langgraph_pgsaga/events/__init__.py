@@ -14,6 +14,7 @@ from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.proving import InclusionProof, check_proof
 from langgraph_pgsaga.events.row import EventPage, Lag, Matching
 from langgraph_pgsaga.events.seal import Seal, SealedRoot
+from langgraph_pgsaga.events.subjects import SubjectKeys
 from langgraph_pgsaga.events.upcasting import Upcaster
 from langgraph_pgsaga.events.verifying import Finding, Tampering, Verification, VerifyProgress
 
@@ -45,6 +46,7 @@ __all__ = [
     "Seal",
     "SealedRoot",
     "StateT",
+    "SubjectKeys",
     "Swap",
     "Tampering",
     "Upcaster",

@@ -25,6 +25,7 @@ from langgraph_pgsaga.events.batch import (
     told_expected,
 )
 from langgraph_pgsaga.events.condition import Condition, locked_keys
+from langgraph_pgsaga.events.erasure import Protection
 from langgraph_pgsaga.events.event import AgentEvent
 
 _STATEMENTS = load_statements("events")
@@ -45,9 +46,11 @@ class Append:
         expected: Expected,
         condition: Condition | None,
         conn: Connection | None,
+        protection: Protection | None = None,
     ) -> None:
         self._db = db
         self._batch = batch
+        self._protection = protection
         self._expected = expected
         self._condition = condition
         self._conn = conn
@@ -58,6 +61,8 @@ class Append:
 
     async def run(self) -> tuple[AgentEvent, ...]:
         """The events as they are stored, now or by an append before."""
+        if self._protection is not None:
+            self._batch = await self._protection.encrypted(self._db, self._conn)
         if self._condition is not None:
             await self._find_keys()
         deadline = time.monotonic() + _LONGEST_SECONDS
@@ -142,6 +147,8 @@ class Append:
     async def _resent(self) -> tuple[AgentEvent, ...] | None:
         """The events of the ids as they are stored; None where they aren't after all."""
         batch = self._batch
+        if self._protection is not None:
+            batch = await self._protection.as_stored(self._db, self._conn)
         rows = await self._db.fetch(
             _STATEMENTS["find_resent"].bind(**batch.named(), **batch.content()), conn=self._conn
         )

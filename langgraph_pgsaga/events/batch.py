@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import (
     checked_integer,
     checked_items,
@@ -25,6 +26,7 @@ from langgraph_pgsaga.events.data import encode_data, encode_tags
 from langgraph_pgsaga.events.event import AgentEvent
 from langgraph_pgsaga.events.of_steps import aggregate_id_of
 from langgraph_pgsaga.events.place import EventPlace
+from langgraph_pgsaga.events.subjects import MARK, check_unmarked
 from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.work import RunContext
 
@@ -107,7 +109,7 @@ class Batch:
             aggregate_id=aggregate[0],
             aggregate_type=aggregate[1],
             events=checked,
-            event_data=[encode_data(e.event_data, _where(e, "event_data")) for e in checked],
+            event_data=[_encoded(e) for e in checked],
             metadata=[encode_data(e.metadata, _where(e, "metadata")) for e in checked],
             tags=[encode_tags(e.tags) for e in checked],
         )
@@ -212,6 +214,8 @@ def _checked(
         tags=tuple(checked_tags("tags", event.tags)),
         schema_version=checked_integer("schema_version", event.schema_version, least=1),
         timestamp=_time(event.timestamp),
+        subject=_optional_name("subject", event.subject),
+        erased=(),
         version=None,
         place=None,
         recorded_at=None,
@@ -269,6 +273,14 @@ def _stored(
     event: AgentEvent, version: int, place: EventPlace, recorded_at: datetime
 ) -> AgentEvent:
     return replace(event, version=version, place=place, recorded_at=recorded_at)
+
+
+def _encoded(event: AgentEvent) -> str:
+    where = _where(event, "event_data")
+    text = encode_data(event.event_data, where)
+    if MARK in text:
+        check_unmarked(_json.load(text), where)
+    return text
 
 
 def _where(event: AgentEvent, field: str) -> str:

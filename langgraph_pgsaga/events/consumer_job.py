@@ -10,6 +10,7 @@ from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import ConsumerConflictError, InvalidArgumentError
 from langgraph_pgsaga.events.consumer import Consumer
 from langgraph_pgsaga.events.following import Following
+from langgraph_pgsaga.events.subjects import SubjectKeys
 from langgraph_pgsaga.events.turn import Turn
 from langgraph_pgsaga.events.upcasting import Upcasters
 from langgraph_pgsaga.work import Claim, ClaimTable, Retry
@@ -31,6 +32,7 @@ class ConsumerJob:
     tenant_id: str
     consumers: Sequence[Consumer]
     upcasters: Upcasters = field(repr=False)
+    subjects: SubjectKeys | None = field(repr=False)
     concurrency: int
     predecessors: Mapping[str, str] = field(default_factory=dict)
     topic: str = field(default=TOPIC, init=False)
@@ -68,6 +70,7 @@ class ConsumerJob:
         turn = Turn(
             db=self.db,
             upcasters=self.upcasters,
+            subjects=self.subjects,
             consumer=consumer,
             predecessor=self.predecessors.get(consumer.name),
             claim=claim,

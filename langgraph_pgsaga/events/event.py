@@ -72,6 +72,9 @@ class AgentEvent:
         correlation_id, causation_id: what it belongs to, and what brought it about. Within a run
             of a graph, None becomes the thread's id, and the run's (without one the checkpoint's).
         session_id, checkpoint_id: of the step that appended it.
+        subject: whom its personal fields are about, such as "user-7": they are encrypted by that
+            one's key. Of an event that was read None, where none of them can be read.
+        erased: of an event that was read, the fields that were erased, whose values are None.
         timestamp: when it happened.
     """
 
@@ -89,6 +92,8 @@ class AgentEvent:
     schema_version: int = 1
     session_id: UUID | None = None
     checkpoint_id: str | None = None
+    subject: str | None = None
+    erased: Sequence[str] = ()
     place: EventPlace | None = None
     recorded_at: datetime | None = None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
-from uuid import uuid4
+from uuid import UUID, uuid4
+
+import asyncpg
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import (
@@ -13,12 +15,14 @@ from langgraph_pgsaga._arguments import (
     checked_flag,
     checked_instance,
     checked_integer,
+    checked_items,
     checked_text,
     checked_time,
     checked_work,
+    shown,
 )
 from langgraph_pgsaga.database import Connection, Database, DatabaseOptions, load_statements
-from langgraph_pgsaga.errors import AmbiguousAggregateError
+from langgraph_pgsaga.errors import AmbiguousAggregateError, InvalidArgumentError
 from langgraph_pgsaga.events.appending import Append
 from langgraph_pgsaga.events.batch import ANY, Batch, Expected, stored_expected
 from langgraph_pgsaga.events.condition import (
@@ -37,6 +41,17 @@ from langgraph_pgsaga.events.consumer_info import (
 )
 from langgraph_pgsaga.events.consumer_job import TOPIC, ConsumerJob, checked_consumers
 from langgraph_pgsaga.events.data import encode_data
+from langgraph_pgsaga.events.erasure import (
+    KeyRing,
+    Protection,
+    current_keys,
+    erase_subject,
+    opened_snapshot,
+    rewrap,
+    ring_for,
+    rotate_subject_key,
+    sealed_snapshot,
+)
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
 from langgraph_pgsaga.events.handlers import Handlers
@@ -46,6 +61,7 @@ from langgraph_pgsaga.events.proving import InclusionProof
 from langgraph_pgsaga.events.row import EventPage, Lag, Matching, Scan, event_of
 from langgraph_pgsaga.events.seal import SealedRoot
 from langgraph_pgsaga.events.sealing import prove, seal_job, seal_log, sealed_root
+from langgraph_pgsaga.events.subjects import MARK, SubjectKey, SubjectKeys, check_unmarked
 from langgraph_pgsaga.events.subscription import follow
 from langgraph_pgsaga.events.upcasting import Upcaster, Upcasters
 from langgraph_pgsaga.events.verifying import Verification, Verifier, VerifyProgress
@@ -72,6 +88,8 @@ class EventStore:
         tenant: whose events they are. None is the tenant of the run that a call is part of, else
             the Database's.
         upcasters: bring event data of older forms up to date as it is read.
+        subjects: which fields are personal data, and the master key of their encryption. A store
+            without shows such fields as they are stored.
 
     Raises:
         MissingTenantError: from calls, where the Database requires a tenant and there is none.
@@ -83,12 +101,16 @@ class EventStore:
         *,
         tenant: str | None = None,
         upcasters: Iterable[Upcaster] = (),
+        subjects: SubjectKeys | None = None,
     ) -> None:
         self.db = checked_instance("db", db, Database, "Pass a Database, such as saver.db")
         self._tenant = None if tenant is None else checked_tenant("tenant", tenant)
         self._tenants = Tenants(db.tenant, is_required=db.require_tenant)
         self._upcasters = Upcasters(upcasters)
-        self._handlers = Handlers(db, self._upcasters)
+        if subjects is not None:
+            checked_instance("subjects", subjects, SubjectKeys, "Pass SubjectKeys(master_key=...)")
+        self.subjects = subjects
+        self._handlers = Handlers(db, self._upcasters, subjects)
         self._tenant_id()  # a store of no tenant is refused at once, where one is required
 
     @classmethod
@@ -152,8 +174,11 @@ class EventStore:
         batch = Batch.of(tenant_id, aggregate_id, aggregate_type, events, expected_version)
         await self._handlers.prepare(tenant_id)
 
+        protection = Protection.of(self.subjects, batch)
+
         async def append(conn: Connection | None) -> tuple[AgentEvent, ...]:
-            appended = await Append(self.db, batch, expected_version, condition, conn).run()
+            given = (self.db, batch, expected_version, condition, conn, protection)
+            appended = await Append(*given).run()
             # On a connection of its own. Of a transaction of the caller's it may come too early:
             # then polling finds the events.
             Notifier.of(self.db).notify(TOPIC)
@@ -220,22 +245,9 @@ class EventStore:
             aggregate_type = await self._type_of(aggregate_id, conn)
         else:
             checked_name("aggregate_type", aggregate_type)
-        found: list[AgentEvent] = []
-        while aggregate_type is not None:
-            statement = _STATEMENTS["select_stream"].bind(
-                tenant_id=self._tenant_id(),
-                aggregate_id=aggregate_id,
-                aggregate_type=aggregate_type,
-                from_version=version,
-                to_version=last,
-                page=_STREAM_PAGE,
-            )
-            rows = await self.db.fetch(statement, conn=conn)
-            found += [event_of(row, self._upcasters) for row in rows]
-            if len(rows) < _STREAM_PAGE:
-                break
-            version = rows[-1]["version"]
-        return found
+        if aggregate_type is None:
+            return []
+        return (await self._stream(aggregate_id, aggregate_type, version, last, conn))[0]
 
     async def get_event(self, event_id: str) -> AgentEvent | None:
         """The event of an id, or None where there is none."""
@@ -243,7 +255,10 @@ class EventStore:
             tenant_id=self._tenant_id(), event_id=checked_name("event_id", event_id)
         )
         row = await self.db.fetch_one(statement)
-        return None if row is None else event_of(row, self._upcasters)
+        if row is None:
+            return None
+        ring = await self._ring([row])
+        return event_of(row, self._upcasters, ring)
 
     async def read_all(
         self,
@@ -310,7 +325,8 @@ class EventStore:
             after_position=condition.after,
         )
         rows = await self.db.fetch(statement, conn=conn)
-        events = tuple(event_of(row, self._upcasters) for row in rows)
+        ring = await self._ring(rows, conn=conn)
+        events = tuple(event_of(row, self._upcasters, ring) for row in rows)
         position = rows[-1]["position"] if rows else condition.after
         return Matching(events=events, position=position)
 
@@ -406,6 +422,7 @@ class EventStore:
             tenant_id=tenant_id,
             consumers=found,
             upcasters=self._upcasters,
+            subjects=self.subjects,
             concurrency=count,
         )
 
@@ -448,22 +465,25 @@ class EventStore:
         version: int,
         *,
         schema_version: int = 1,
+        subjects: Iterable[str] = (),
         conn: Connection | None = None,
     ) -> None:
         """Stores what an aggregate's events up to a version add up to; again replaces it.
 
-        `snapshot_data` is a dict, a dataclass or a pydantic model.
+        Args:
+            snapshot_data: a dict, a dataclass or a pydantic model.
+            subjects: whose personal data is in it. It is encrypted, and passed over once one of
+                them is forgotten.
         """
-        statement = _STATEMENTS["save_snapshot"].bind(
-            tenant_id=self._tenant_id(),
-            aggregate_id=checked_name("aggregate_id", aggregate_id),
-            aggregate_type=checked_name("aggregate_type", aggregate_type),
-            version=checked_integer("version", version, least=1),
-            snapshot_id=uuid4(),
-            schema_version=checked_integer("schema_version", schema_version, least=1),
-            snapshot_data=encode_data(snapshot_data, "snapshot_data"),
+        checked_name("aggregate_id", aggregate_id)
+        checked_name("aggregate_type", aggregate_type)
+        keys = await self._keys_of(
+            [checked_name("subjects", s) for s in checked_items("subjects", subjects)], conn
         )
-        await self.db.fetch(statement, conn=conn)
+        data = encode_data(snapshot_data, "snapshot_data")
+        check_unmarked(_json.load(data) if MARK in data else {}, "snapshot_data")
+        named = (aggregate_type, aggregate_id, checked_integer("version", version, least=1))
+        await self._store_snapshot(named, data, schema_version, keys, conn)
 
     async def get_latest_snapshot(
         self,
@@ -477,7 +497,8 @@ class EventStore:
         Raises:
             AmbiguousAggregateError: without `aggregate_type`, there are some of several types.
         """
-        return await self._snapshot(aggregate_id, aggregate_type, schema_version, LARGEST_INTEGER)
+        given = (aggregate_id, aggregate_type, schema_version, LARGEST_INTEGER)
+        return (await self._snapshot(*given))[0]
 
     async def fold(
         self, aggregate: Aggregate[StateT], aggregate_id: str, *, to_version: int | None = None
@@ -486,19 +507,19 @@ class EventStore:
         checked_instance("aggregate", aggregate, Aggregate, "Pass Aggregate(aggregate_type=...)")
         last = LARGEST_INTEGER if to_version is None else checked_integer("to_version", to_version)
         kind, form = aggregate.aggregate_type, aggregate.schema_version
-        snapshot = await self._snapshot(aggregate_id, kind, form, last)
+        snapshot, keys = await self._snapshot(aggregate_id, kind, form, last)
         state, version = aggregate.initial(), 0
         if snapshot is not None:
             state, version = aggregate.load(snapshot["snapshot_data"]), snapshot["version"]
-        events = await self.get_events(
-            aggregate_id, version, aggregate_type=kind, to_version=to_version
-        )
+        events, more_keys = await self._stream(aggregate_id, kind, version, last)
         for event in events:
             state = aggregate.apply(state, event)
         version += len(events)
         if aggregate.snapshot_every is not None and len(events) >= aggregate.snapshot_every:
-            data = aggregate.dump(state)
-            await self.save_snapshot(aggregate_id, kind, data, version, schema_version=form)
+            # By the keys that it was made with: forgotten since, it is unreadable at once.
+            data = encode_data(aggregate.dump(state), "snapshot_data")
+            needed = list({**keys, **more_keys}.values())
+            await self._store_snapshot((kind, aggregate_id, version), data, form, needed)
         return Folded(state=state, version=version)
 
     # Seals
@@ -571,6 +592,37 @@ class EventStore:
             checked_instance("root", root, SealedRoot, "Pass SealedRoot.parse(text)")
         return await Verifier(self.db, self._tenant_id(), root, on_progress).run()
 
+    # Subjects
+
+    async def forget_subject(self, subject: str, *, conn: Connection | None = None) -> int:
+        """Erases a subject's personal data, by deleting its keys; how many keys that were.
+
+        From the commit on every process reads None in those fields, and passes over snapshots
+        that they went into. The events stay, and so do their seals. Copies of the keys in backups
+        and archived WAL have to go by themselves. An event of the subject that is appended later
+        begins a new key.
+        """
+        name = checked_name("subject", subject)
+        return await erase_subject(self.db, self._tenant_id(), name, conn)
+
+    async def rotate_subject(self, subject: str, *, conn: Connection | None = None) -> None:
+        """Has the subject's next events encrypted by a new key; those that are stored stay as they
+        are. Nothing is done for one that has no key."""
+        name = checked_name("subject", subject)
+        await rotate_subject_key(self.db, self._needed_subjects(), self._tenant_id(), name, conn)
+
+    async def rewrap_keys(self) -> int:
+        """Wraps the subjects' keys by the newest master key; how many that were.
+
+        No event is touched. A master key is changed like this: every process gets the old one as
+        `former_master_keys`, and then the new one as `master_key`; then this is called, once for
+        each tenant; then the old one isn't needed any more.
+
+        Raises:
+            MasterKeyError: a key is wrapped by one that isn't among `former_master_keys`.
+        """
+        return await rewrap(self.db, self._needed_subjects(), self._tenant_id())
+
     # Inside
 
     def _tenant_id(self) -> str:
@@ -592,9 +644,93 @@ class EventStore:
             raise AmbiguousAggregateError(aggregate_id=aggregate_id, aggregate_types=tuple(found))
         return found[0] if found else None
 
+    def _needed_subjects(self) -> SubjectKeys:
+        if self.subjects is None:
+            problem = "this store has no keys: make it with EventStore(db, subjects=...)"
+            raise InvalidArgumentError(argument="subjects", problem=problem)
+        return self.subjects
+
+    async def _ring(
+        self,
+        rows: Sequence[asyncpg.Record],
+        *,
+        tenant_id: str | None = None,
+        column: str = "event_data",
+        conn: Connection | None = None,
+    ) -> KeyRing | None:
+        """The keys that rows need to be read."""
+        if self.subjects is None:
+            return None
+        texts = [row[column] for row in rows]
+        tenant_id = self._tenant_id() if tenant_id is None else tenant_id
+        return await ring_for(self.db, self.subjects, tenant_id, texts, conn)
+
+    async def _stream(
+        self,
+        aggregate_id: str,
+        aggregate_type: str,
+        version: int,
+        last: int,
+        conn: Connection | None = None,
+    ) -> tuple[list[AgentEvent], Mapping[UUID, SubjectKey]]:
+        """An aggregate's events above a version, and the keys by which they were read."""
+        found: list[AgentEvent] = []
+        keys: dict[UUID, SubjectKey] = {}
+        while True:
+            statement = _STATEMENTS["select_stream"].bind(
+                tenant_id=self._tenant_id(),
+                aggregate_id=aggregate_id,
+                aggregate_type=aggregate_type,
+                from_version=version,
+                to_version=last,
+                page=_STREAM_PAGE,
+            )
+            rows = await self.db.fetch(statement, conn=conn)
+            ring = await self._ring(rows, conn=conn)
+            keys.update({} if ring is None else ring.keys)
+            found += [event_of(row, self._upcasters, ring) for row in rows]
+            if len(rows) < _STREAM_PAGE:
+                return found, keys
+            version = rows[-1]["version"]
+
+    async def _keys_of(
+        self, subjects: Sequence[str], conn: Connection | None
+    ) -> Sequence[SubjectKey]:
+        if not subjects:
+            return ()
+        keys, tenant_id = self._needed_subjects(), self._tenant_id()
+        found = await current_keys(self.db, keys, tenant_id, subjects, conn)
+        for subject in subjects:
+            if subject not in found:
+                problem = f"{shown(subject)} has no key: no event is of it, or it was forgotten"
+                raise InvalidArgumentError(argument="subjects", problem=problem)
+        return list(found.values())
+
+    async def _store_snapshot(
+        self,
+        named: tuple[str, str, int],
+        data: str,
+        schema_version: int,
+        keys: Sequence[SubjectKey],
+        conn: Connection | None = None,
+    ) -> None:
+        tenant_id = self._tenant_id()
+        aggregate_type, aggregate_id, version = named
+        statement = _STATEMENTS["save_snapshot"].bind(
+            tenant_id=tenant_id,
+            aggregate_id=aggregate_id,
+            aggregate_type=aggregate_type,
+            version=version,
+            snapshot_id=uuid4(),
+            schema_version=checked_integer("schema_version", schema_version, least=1),
+            snapshot_data=sealed_snapshot(keys, data, tenant_id, named) if keys else data,
+        )
+        await self.db.fetch(statement, conn=conn)
+
     async def _snapshot(
         self, aggregate_id: str, kind: str | None, form: int | None, last: int
-    ) -> dict[str, Any] | None:
+    ) -> tuple[dict[str, Any] | None, Mapping[UUID, SubjectKey]]:
+        """The latest snapshot that can be read, and the keys that it needed."""
         statement = _STATEMENTS["get_latest_snapshot"].bind(
             tenant_id=self._tenant_id(),
             aggregate_id=checked_name("aggregate_id", aggregate_id),
@@ -611,21 +747,30 @@ class EventStore:
                 aggregate_types=tuple(row["aggregate_type"] for row in rows),
             )
         if not rows:
-            return None
-        data = _json.load(rows[0]["snapshot_data"])
-        return {"snapshot_data": data, "version": rows[0]["version"]}
+            return None, {}
+        row = rows[0]
+        ring = await self._ring(rows, column="snapshot_data")
+        named = (row["aggregate_type"], aggregate_id, row["version"])
+        data, keys = opened_snapshot(ring, _json.load(row["snapshot_data"]), named)
+        if data is None:
+            return None, {}
+        found = {"snapshot_data": data, "version": row["version"]}
+        return found, {one.key_id: one for one in keys}
 
     async def _scan(
         self, name: str, after: EventPlace, *, tenant_id: str | None = None, **asked: Any
     ) -> Scan:
+        tenant_id = self._tenant_id() if tenant_id is None else tenant_id
         statement = _STATEMENTS[name].bind(
-            tenant_id=self._tenant_id() if tenant_id is None else tenant_id,
+            tenant_id=tenant_id,
             after_era=after.era,
             after_tx=after.tx,
             after_position=after.position,
             **asked,
         )
-        return Scan.of(await self.db.fetch(statement), after, self._upcasters)
+        rows = await self.db.fetch(statement)
+        ring = await self._ring(rows, tenant_id=tenant_id)
+        return Scan.of(rows, after, self._upcasters, ring)
 
     async def _lag(self, after: EventPlace, tenant_id: str) -> Lag:
         statement = _STATEMENTS["measure_lag"].bind(

@@ -15,6 +15,7 @@ from langgraph_pgsaga.events.condition import checked_type
 from langgraph_pgsaga.events.consumer import END, Consumer
 from langgraph_pgsaga.events.consumer_job import ConsumerJob, prepare
 from langgraph_pgsaga.events.event import EventType
+from langgraph_pgsaga.events.subjects import SubjectKeys
 from langgraph_pgsaga.events.upcasting import Upcasters
 from langgraph_pgsaga.work import Claim, Claims, Retry, described
 
@@ -31,9 +32,10 @@ _MOST_TENANTS = 10_000
 class Handlers:
     """Those of a store: each a consumer of its own, in the order in which they were registered."""
 
-    def __init__(self, db: Database, upcasters: Upcasters) -> None:
+    def __init__(self, db: Database, upcasters: Upcasters, subjects: SubjectKeys | None) -> None:
         self._db = db
         self._upcasters = upcasters
+        self._subjects = subjects
         self._consumers: dict[str, Consumer] = {}
         self._prepared: set[str] = set()
         self._runs: dict[tuple[asyncio.AbstractEventLoop, str], _Run] = {}
@@ -83,6 +85,7 @@ class Handlers:
             tenant_id=tenant_id,
             consumers=self.consumers,
             upcasters=self._upcasters,
+            subjects=self._subjects,
             concurrency=1,
             predecessors=self.predecessors,
         )

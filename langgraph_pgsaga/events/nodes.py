@@ -19,6 +19,7 @@ from langgraph_pgsaga.errors import EventIdConflictError, InvalidArgumentError
 from langgraph_pgsaga.events.appending import Append
 from langgraph_pgsaga.events.batch import ANY, Batch, thread_of
 from langgraph_pgsaga.events.condition import checked_name, checked_type
+from langgraph_pgsaga.events.erasure import Protection
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.events import EventStore
 from langgraph_pgsaga.work import RunContext, Step, has_step, this_step
@@ -228,10 +229,11 @@ def _append_with_step(store: EventStore, event: AgentEvent) -> None:
     """Has the event stored with the node's result, unless one of its id is there."""
     named = store._tenant_id(), event.aggregate_id, event.aggregate_type
     batch = Batch.of(*named, [event], ANY)
+    protection = Protection.of(store.subjects, batch)
 
     async def append(conn: Connection) -> None:
         try:
-            await Append(store.db, batch, ANY, None, conn).run()
+            await Append(store.db, batch, ANY, None, conn, protection).run()
         except EventIdConflictError:  # which leaves the transaction as it was
             _log_kept(event)
 

@@ -8,6 +8,7 @@ from typing import overload
 
 import asyncpg
 
+from langgraph_pgsaga.events.erasure import KeyRing
 from langgraph_pgsaga.events.event import AgentEvent
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.row import event_of
@@ -17,11 +18,14 @@ from langgraph_pgsaga.events.upcasting import Upcasters
 class ReadEvents(Sequence[AgentEvent]):
     """Events in their order. What isn't looked at isn't decoded."""
 
-    __slots__ = ("_rows", "_upcasters")
+    __slots__ = ("_ring", "_rows", "_upcasters")
 
-    def __init__(self, rows: Sequence[asyncpg.Record], upcasters: Upcasters) -> None:
+    def __init__(
+        self, rows: Sequence[asyncpg.Record], upcasters: Upcasters, ring: KeyRing | None
+    ) -> None:
         self._rows = rows
         self._upcasters = upcasters
+        self._ring = ring
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -32,12 +36,12 @@ class ReadEvents(Sequence[AgentEvent]):
     def __getitem__(self, index: slice) -> ReadEvents: ...
     def __getitem__(self, index: int | slice) -> AgentEvent | ReadEvents:
         if isinstance(index, slice):
-            return ReadEvents(self._rows[index], self._upcasters)
-        return event_of(self._rows[index], self._upcasters)
+            return ReadEvents(self._rows[index], self._upcasters, self._ring)
+        return event_of(self._rows[index], self._upcasters, self._ring)
 
     def __iter__(self) -> Iterator[AgentEvent]:
         for row in self._rows:
-            yield event_of(row, self._upcasters)
+            yield event_of(row, self._upcasters, self._ring)
 
     def row(self, index: int) -> asyncpg.Record:
         """The event as it was read."""
@@ -57,7 +61,7 @@ class ReadEvents(Sequence[AgentEvent]):
         if not aggregates:
             return self
         kept = [row for row in self._rows if aggregate_of(row) not in aggregates]
-        return ReadEvents(kept, self._upcasters)
+        return ReadEvents(kept, self._upcasters, self._ring)
 
 
 def aggregate_of(row: asyncpg.Record) -> tuple[str, str]:

@@ -75,7 +75,7 @@ class Retrying:
             **turn.consumer.asked(),
             page=_PAGE,
         )
-        return ReadEvents(await turn.db.fetch(bound), turn.upcasters)
+        return await turn.opened(await turn.db.fetch(bound))
 
     async def _try_event(
         self, row: asyncpg.Record, one: ReadEvents, version: int, attempt: int, *, is_last: bool

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 import asyncpg
 
 from langgraph_pgsaga import _json
+from langgraph_pgsaga.events.erasure import KeyRing
 from langgraph_pgsaga.events.event import AgentEvent, event_type_of
 from langgraph_pgsaga.events.place import EventPlace
+from langgraph_pgsaga.events.subjects import MARK, SubjectKey
 from langgraph_pgsaga.events.upcasting import Upcasters
 
 
-def event_of(row: asyncpg.Record, upcasters: Upcasters) -> AgentEvent:
-    """The event, its data in the latest form."""
+def event_of(row: asyncpg.Record, upcasters: Upcasters, ring: KeyRing | None = None) -> AgentEvent:
+    """The event, its data in the latest form, and in clear where there are keys."""
     event_type = row["event_type"]
-    schema_version, data = upcasters.up_to_date(
-        event_type, row["schema_version"], _json.load(row["event_data"])
-    )
+    data = _json.load(row["event_data"])
+    used: list[SubjectKey] = []
+    erased: tuple[str, ...] = ()
+    if ring is not None and MARK in row["event_data"]:
+        data, used, erased = ring.opened(row, data)
+    schema_version, data = upcasters.up_to_date(event_type, row["schema_version"], data)
     return AgentEvent(
         event_type=event_type_of(event_type),
         aggregate_id=row["aggregate_id"],
@@ -34,6 +39,8 @@ def event_of(row: asyncpg.Record, upcasters: Upcasters) -> AgentEvent:
         schema_version=schema_version,
         session_id=row["session_id"],
         checkpoint_id=row["checkpoint_id"],
+        subject=used[0].subject if used else None,
+        erased=erased,
         place=EventPlace(row["era"], row["tx"], row["position"]),
         recorded_at=row["recorded_at"],
     )
@@ -52,12 +59,18 @@ class Scan:
     is_withheld: bool
 
     @classmethod
-    def of(cls, rows: list[asyncpg.Record], after: EventPlace, upcasters: Upcasters) -> Scan:
+    def of(
+        cls,
+        rows: list[asyncpg.Record],
+        after: EventPlace,
+        upcasters: Upcasters,
+        ring: KeyRing | None,
+    ) -> Scan:
         """What the rows of read_page or read_narrowed tell, never less far than `after`."""
         first = rows[0]
         reached = EventPlace(first["reached_era"], first["reached_tx"], first["reached_position"])
         return cls(
-            events=tuple(event_of(row, upcasters) for row in _with_events(rows)),
+            events=tuple(event_of(row, upcasters, ring) for row in _with_events(rows)),
             reached=max(after, reached),
             is_end=first["is_end"],
             is_withheld=first["is_withheld"],

@@ -38,7 +38,7 @@ _OF_SEAL = b"\x02"
 _OF_ROOT = b"\x03"
 
 
-def _framed(values: Sequence[str | None]) -> bytes:
+def framed(values: Sequence[str | None]) -> bytes:
     """Texts, of which None is none of all texts, so that no other sequence gives the same bytes."""
     parts: list[bytes] = []
     for value in values:
@@ -52,7 +52,7 @@ def _framed(values: Sequence[str | None]) -> bytes:
 
 def leaf_of(columns: Sequence[str | None]) -> bytes:
     """The hash of an event, of its columns as text."""
-    return leaf_hash(_framed((_EVENT, *columns)))
+    return leaf_hash(framed((_EVENT, *columns)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class Seal:
             *(_SEAL, self.tenant_id, self.number, *self.first, *self.last, self.events),
             *(self.root.hex(), self.previous.hex(), self.sealed_at),
         )
-        return hashlib.sha256(_OF_SEAL + _framed([str(value) for value in values])).digest()
+        return hashlib.sha256(_OF_SEAL + framed([str(value) for value in values])).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,8 @@ class SealedRoot:
     @classmethod
     def of(cls, tenant_id: str, seals: int, tree: bytes) -> SealedRoot:
         """The root of the tree of some seals' hashes, bound to the tenant and their number."""
-        framed = _framed((_ROOT, tenant_id, str(seals), tree.hex()))
-        return cls(seals=seals, hash=hashlib.sha256(_OF_ROOT + framed).digest())
+        data = framed((_ROOT, tenant_id, str(seals), tree.hex()))
+        return cls(seals=seals, hash=hashlib.sha256(_OF_ROOT + data).digest())
 
     @classmethod
     def parse(cls, text: str) -> SealedRoot:

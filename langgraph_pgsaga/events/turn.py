@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import asyncpg
 
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import ServerConnectionError, ServerError
 from langgraph_pgsaga.events.calling import HandlerFailedError, call, is_passing
 from langgraph_pgsaga.events.consumer import Consumer
+from langgraph_pgsaga.events.erasure import ring_for
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.read_events import Page, ReadEvents
+from langgraph_pgsaga.events.subjects import SubjectKeys
 from langgraph_pgsaga.events.upcasting import Upcasters
 from langgraph_pgsaga.work import Claim
 
@@ -27,6 +31,7 @@ class Turn:
 
     db: Database
     upcasters: Upcasters
+    subjects: SubjectKeys | None
     consumer: Consumer
     predecessor: str | None
     claim: Claim
@@ -104,16 +109,24 @@ class Turn:
         reached = EventPlace(first["reached_era"], first["reached_tx"], first["reached_position"])
         found = rows if first["event_id"] is not None else []
         return Page(
-            events=ReadEvents(found, self.upcasters),
+            events=await self.opened(found),
             reached=max(after, reached),
             is_end=first["is_end"],
             has_waiting=first["has_waiting"],
         )
 
+    async def opened(self, rows: Sequence[asyncpg.Record]) -> ReadEvents:
+        """Rows as events, with the keys of the personal data in them."""
+        texts = [row["event_data"] for row in rows]
+        tenant_id = self.claim.row["tenant_id"]
+        return ReadEvents(
+            rows, self.upcasters, await ring_for(self.db, self.subjects, tenant_id, texts)
+        )
+
     async def _read_every(self, after: EventPlace, asked: dict[str, Any]) -> Page:
         """Where nothing is left out, the last row says how far it is."""
         rows = await self.db.fetch(_STATEMENTS["read_every"].bind(**asked))
-        events = ReadEvents(rows, self.upcasters)
+        events = await self.opened(rows)
         return Page(
             events=events,
             reached=events.place(-1) if rows else after,

@@ -24,6 +24,7 @@ from langgraph_pgsaga.events import (
     Matching,
     SealedRoot,
     StateT,
+    SubjectKeys,
     Swap,
     Upcaster,
     Verification,
@@ -85,10 +86,16 @@ class EventStore:
     """
 
     def __init__(
-        self, db: Database, *, tenant: str | None = None, upcasters: Iterable[Upcaster] = ()
+        self,
+        db: Database,
+        *,
+        tenant: str | None = None,
+        upcasters: Iterable[Upcaster] = (),
+        subjects: SubjectKeys | None = None,
     ) -> None:
-        self._async = AsyncEventStore(db, tenant=tenant, upcasters=upcasters)
+        self._async = AsyncEventStore(db, tenant=tenant, upcasters=upcasters, subjects=subjects)
         self.db = self._async.db
+        self.subjects = self._async.subjects
 
     @classmethod
     def from_conn_string(cls, dsn: str, **options: Unpack[DatabaseOptions]) -> EventStore:
@@ -341,10 +348,14 @@ class EventStore:
         version: int,
         *,
         schema_version: int = 1,
+        subjects: Iterable[str] = (),
     ) -> None:
         """Stores what an aggregate's events up to a version add up to; again replaces it.
 
-        `snapshot_data` is a dict, a dataclass or a pydantic model.
+        Args:
+            snapshot_data: a dict, a dataclass or a pydantic model.
+            subjects: whose personal data is in it. It is encrypted, and passed over once one of
+                them is forgotten.
         """
         self.db.portal.call(
             self._async.save_snapshot,
@@ -353,6 +364,7 @@ class EventStore:
             snapshot_data,
             version,
             schema_version=schema_version,
+            subjects=subjects,
         )
 
     def get_latest_snapshot(
@@ -439,3 +451,30 @@ class EventStore:
             on_progress: called after each seal.
         """
         return self.db.portal.call(self._async.verify, root=root, on_progress=on_progress)
+
+    def forget_subject(self, subject: str) -> int:
+        """Erases a subject's personal data, by deleting its keys; how many keys that were.
+
+        From the commit on every process reads None in those fields, and passes over snapshots
+        that they went into. The events stay, and so do their seals. Copies of the keys in backups
+        and archived WAL have to go by themselves. An event of the subject that is appended later
+        begins a new key.
+        """
+        return self.db.portal.call(self._async.forget_subject, subject)
+
+    def rotate_subject(self, subject: str) -> None:
+        """Has the subject's next events encrypted by a new key; those that are stored stay as they
+        are. Nothing is done for one that has no key."""
+        self.db.portal.call(self._async.rotate_subject, subject)
+
+    def rewrap_keys(self) -> int:
+        """Wraps the subjects' keys by the newest master key; how many that were.
+
+        No event is touched. A master key is changed like this: every process gets the old one as
+        `former_master_keys`, and then the new one as `master_key`; then this is called, once for
+        each tenant; then the old one isn't needed any more.
+
+        Raises:
+            MasterKeyError: a key is wrapped by one that isn't among `former_master_keys`.
+        """
+        return self.db.portal.call(self._async.rewrap_keys)

@@ -278,7 +278,7 @@ def test_no_argument_fails_in_a_way_of_its_own(
 
 
 _SEQUENCES = {"channels", "types", "roles", "run_ids", "thread_ids", "policies", "allow", "writes"}
-_SEQUENCES |= {"extra_allowlist", "events", "tags", "upcasters", "aggregate_types"}
+_SEQUENCES |= {"extra_allowlist", "events", "tags", "upcasters", "aggregate_types", "subjects"}
 
 
 def test_a_lone_text_is_no_list(world: World) -> None:

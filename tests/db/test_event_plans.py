@@ -54,9 +54,14 @@ EXPECTED: dict[str, dict[str, str]] = {
     "read_leaf": {"agent_events_event_id_key": "event_id"},
     "list_seals": {"event_seals_pkey": "number"},
     "list_seal_hashes": {"event_seals_pkey": "number"},
+    "get_current_keys": {"event_subjects_pkey": "subject"},
+    "get_keys": {"event_subjects_key_id_key": "key_id"},
+    "delete_keys": {"event_subjects_pkey": "subject"},
+    "list_stored_data": {"agent_events_event_id_key": "event_id"},
     "find_seal": {"event_seals_last_idx": "ROW(last_era, last_tx, "},
 }
-_STATEMENTS = {**load_statements("events"), **load_statements("seals")}
+_SYSTEMS = ("events", "seals", "subjects")
+_STATEMENTS = {name: one for system in _SYSTEMS for name, one in load_statements(system).items()}
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from langgraph_pgsaga.events import (
     Consumer,
     DeadLetters,
     EventStore,
+    SubjectKeys,
 )
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, SessionStatus
@@ -98,14 +99,16 @@ OF_THREADS = {
     "takeover.import_threads",
 }  # fmt: skip
 _OF_EVENTS = {
-    "append", "append_event", "fold", "get_event", "get_events", "get_latest_snapshot", "guard",
-    "lag", "prove", "read_all", "read_matching", "save_snapshot", "seal", "seal_job", "sealed_root",
-    "subscribe", "verify", "forget_consumer", "job", "list_consumers", "replace_consumer",
+    "append", "append_event", "fold", "forget_subject", "get_event", "get_events",
+    "get_latest_snapshot", "guard", "lag", "prove", "read_all", "read_matching", "rewrap_keys",
+    "rotate_subject", "save_snapshot", "seal", "seal_job", "sealed_root", "subscribe", "verify",
+    "forget_consumer", "job", "list_consumers", "replace_consumer",
 }  # fmt: skip
 OF_EVENTS = {f"{room}EventStore.{name}" for room in ("", "sync.") for name in _OF_EVENTS}
 OF_EVENTS |= {f"{room}DeadLetters.{n}" for room in ("", "sync.") for n in ("list", "retry", "skip")}
 OF_EVENTS |= {"events.event_node", "events.recorded"}
 _OF_SEALED = {"prove", "sealed_root", "verify"}
+_OF_SUBJECTS = {"forget_subject", "rewrap_keys", "rotate_subject"}
 # They give nothing of a thread, and change nothing of one, also to whose it is.
 _SAY_NOTHING = {
     "timetravel.anamespaces",
@@ -346,13 +349,17 @@ def test_the_wrong_tenant_gets_and_changes_no_event(dsn: str, name: str) -> None
         event = AgentEvent(event_type="said", event_data={"said": SECRET}, tags=["t"])
         [event] = of_a.append("t", [event], aggregate_type="desk")
         of_a.save_snapshot("t", "desk", {"said": SECRET}, 1)
+        if name.rpartition(".")[2] in _OF_SUBJECTS:
+            before_keys = sync.EventStore(db, tenant="a", subjects=_subjects(bytes(32)))
+            told = AgentEvent(event_type="told", event_data={"said": SECRET}, subject="s")
+            before_keys.append("t", [told], aggregate_type="desk")
         while name.rpartition(".")[2] in _OF_SEALED and not of_a.seal():
             pass  # another transaction of the server is open
         asyncio.run(execute(dsn, *_A_DEAD_LETTER))
 
         def rows() -> list[Any]:
             tables = ["agent_events", "event_snapshots", "event_guards", "event_seals"]
-            tables += ["event_consumers", "event_dead_letters"]
+            tables += ["event_consumers", "event_dead_letters", "event_subjects"]
             asked = "select r::text from {} r where tenant_id = 'a' order by 1"
             return [tuple(map(tuple, fetch(dsn, asked.format(table)))) for table in tables]
 
@@ -377,12 +384,19 @@ _A_DEAD_LETTER = (
 )
 
 
+def _subjects(master_key: bytes) -> SubjectKeys:
+    """With the other one of two master keys as a former one."""
+    both = [bytes(32), bytes(range(32))]
+    return SubjectKeys(master_key=master_key, former_master_keys=both, personal={"told": ["said"]})
+
+
 def _event_call(db: Database, name: str, tenant: str, event: AgentEvent) -> str:
     """What a tenant gets of it."""
     prefix, _, method = name.rpartition(".")
     owner, _, cls = prefix.rpartition(".")
     here: Any = {"EventStore": EventStore, "DeadLetters": DeadLetters}[cls]
-    store = (getattr(sync, cls) if owner == "sync" else here)(db, tenant=tenant)
+    more_keys = {"subjects": _subjects(bytes(range(32)))} if cls == "EventStore" else {}
+    store: Any = (getattr(sync, cls) if owner == "sync" else here)(db, tenant=tenant, **more_keys)
     is_own = tenant == "a"
     more = AgentEvent(
         event_id="more",
@@ -409,6 +423,8 @@ def _event_call(db: Database, name: str, tenant: str, event: AgentEvent) -> str:
         "replace_consumer": (SECRET, "new of a"),
         "retry": (SECRET, "event of a"),
         "skip": (SECRET, "event of a"),
+        "forget_subject": ("s",),
+        "rotate_subject": ("s",),
     }
     if method == "seal_job":
         return repr(db.portal.call(store.seal_job().work))

@@ -19,7 +19,7 @@ from langgraph_pgsaga.events.merkle import (
     root_by_path,
     root_of,
 )
-from langgraph_pgsaga.events.seal import _framed
+from langgraph_pgsaga.events.seal import framed
 
 # The test vectors of the implementations of certificate transparency.
 LEAVES = [
@@ -90,7 +90,7 @@ _VALUES = st.lists(st.none() | st.text(max_size=3), max_size=5)
 @given(_VALUES, _VALUES)
 def test_no_two_sequences_give_the_same_bytes(one: Any, other: Any) -> None:
     """Wherever a text ends, and whether it is absent or empty."""
-    assert (_framed(one) == _framed(other)) == (one == other)
+    assert (framed(one) == framed(other)) == (one == other)
 
 
 def test_a_root_is_read_as_it_is_written() -> None:
