@@ -17,6 +17,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import typer.main
+
+from langgraph_pgsaga import cli
+from tests._commands import build_once
 from tests._limits import HANG_SECONDS
 
 # With all that they import; nothing is started by it.
@@ -25,7 +29,6 @@ _IMPORTED = (
     "langgraph.checkpoint.sqlite.aio",
     "langgraph.graph",
     "langgraph.types",
-    "langgraph_pgsaga.cli",
     "langgraph_pgsaga.database",
     "langgraph_pgsaga.doctor",
     "langgraph_pgsaga.embedded",
@@ -93,6 +96,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in _IMPORTED:
         importlib.import_module(name)
+    build_once()
+    typer.main.get_command(cli.app)
     # No fork looks through what there is, at its end least of all: that took half a second.
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as asked:

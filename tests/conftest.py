@@ -24,6 +24,7 @@ from langgraph_pgsaga.database import migrate
 from langgraph_pgsaga.embedded import EmbeddedServer
 from tests._alone import turn
 from tests._citus import emptied_cluster
+from tests._commands import build_once
 from tests._environment import forget_the_machine
 from tests._folders import public_folder
 from tests._servers import postgres_server
@@ -35,6 +36,7 @@ settings.load_profile("any-pace")
 _counter = itertools.count(1)
 
 forget_the_machine()
+build_once()
 
 
 @pytest.hookimpl(wrapper=True)
