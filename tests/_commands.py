@@ -12,4 +12,4 @@ import typer.main
 
 def build_once() -> None:
     """From now on. What has imported Typer's function before goes on without."""
-    typer.main.get_command = functools.cache(typer.main.get_command)  # type: ignore[assignment]
+    typer.main.get_command = functools.cache(typer.main.get_command)
