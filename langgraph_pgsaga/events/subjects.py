@@ -41,7 +41,7 @@ class SubjectKeys:
     """
 
     master_key: bytes = field(repr=False)
-    personal: Mapping[EventType | str, Iterable[str]]
+    personal: Mapping[str, Iterable[str]] | Mapping[EventType, Iterable[str]]
     former_master_keys: Iterable[bytes] = field(default=(), repr=False)
     masters: Mapping[str, MasterKey] = field(init=False, repr=False, compare=False)
     fields: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
