@@ -4,6 +4,7 @@ from langgraph_pgsaga.work.claims import Claim, Claims, ClaimTable
 from langgraph_pgsaga.work.health import serve_health
 from langgraph_pgsaga.work.job import Job, Periodic
 from langgraph_pgsaga.work.members import WorkerInfo, list_workers
+from langgraph_pgsaga.work.metrics import WorkerMetrics
 from langgraph_pgsaga.work.notifier import Notifier
 from langgraph_pgsaga.work.retry import Retry
 from langgraph_pgsaga.work.run_context import RunContext
@@ -48,6 +49,7 @@ __all__ = [
     "Watch",
     "Worker",
     "WorkerInfo",
+    "WorkerMetrics",
     "WorkerStatus",
     "described",
     "enter_subgraph",

@@ -104,7 +104,7 @@ async def test_it_works_until_sigterm(dsn: str, folder: Path) -> None:
         health = json.loads(body)
         assert (status, health["status"]) == (200, "working")
         async with asyncio.timeout(HANG_SECONDS):
-            done = 'pgsaga_job_runs_total{job="chores",outcome="done"} 3\n'
+            done = 'pgsaga_job_runs_total{job="chores",outcome="done"} 3.0\n'
             while done not in (await got(f"{url}/metrics?x=1"))[1]:
                 await asyncio.sleep(0.01)
         assert (await got(f"{url}/other"))[0] == 404
