@@ -36,6 +36,7 @@ NEEDED = {
     ("function", "pgsaga_event_matches"): ("execute",),
     ("function", "pgsaga_event_partition"): ("execute",),
     ("function", "pgsaga_guard_events"): ("execute",),
+    ("function", "pgsaga_lock_keys"): ("execute",),
     ("function", "pgsaga_message_words"): ("execute",),
     ("function", "pgsaga_now"): ("execute",),
 }

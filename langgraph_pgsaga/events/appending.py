@@ -16,6 +16,7 @@ from langgraph_pgsaga.errors import (
     ServerError,
     VersionConflictError,
 )
+from langgraph_pgsaga.events.append_queue import GroupedEvent, known_guards, queue_of
 from langgraph_pgsaga.events.batch import (
     ANY,
     EXISTS,
@@ -63,8 +64,12 @@ class Append:
         """The events as they are stored, now or by an append before."""
         if self._protection is not None:
             self._batch = await self._protection.encrypted(self._db, self._conn)
-        if self._condition is not None:
+        if self._condition is not None or self._has_guarded():
             await self._find_keys()
+        if self._conn is None and len(self._batch.events) == 1:
+            together = await queue_of(self._db).append(self._grouped())
+            if together is not None:
+                return self._batch.stored_together(together)
         deadline = time.monotonic() + _LONGEST_SECONDS
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -77,6 +82,32 @@ class Append:
                 raise self._conflict()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _grouped(self) -> GroupedEvent:
+        """The one event, as a statement for many has it."""
+        batch, condition = self._batch, self._condition
+        [event] = batch.events
+        return GroupedEvent(
+            tenant_id=batch.tenant_id,
+            aggregate_id=batch.aggregate_id,
+            aggregate_type=batch.aggregate_type,
+            expected=stored_expected(self._expected),
+            event_id=event.event_id,
+            event_type=str(event.event_type),
+            schema_version=event.schema_version,
+            event_data=batch.event_data[0],
+            metadata=batch.metadata[0],
+            tags=event.tags,
+            correlation_id=event.correlation_id,
+            causation_id=event.causation_id,
+            session_id=event.session_id,
+            checkpoint_id=event.checkpoint_id,
+            happened_at=event.timestamp,
+            keys=self._keys,
+            condition_types=None if condition is None else condition.type_names,
+            condition_tags=None if condition is None else condition.tags,
+            after_position=None if condition is None else condition.after,
+        )
 
     async def _try(self) -> asyncpg.Record | None:
         """The answer of the statement; None where an id was stored by somebody meanwhile."""
@@ -164,18 +195,25 @@ class Append:
             raise _id_conflict(rows[0], "in another order")
         return batch.resent(rows) if rows else None
 
+    def _has_guarded(self) -> bool:
+        """Whether some of the types are known to be guarded."""
+        known = known_guards(self._db, self._batch.tenant_id)
+        return bool(known) and any(str(e.event_type) in known for e in self._batch.events)
+
     async def _find_keys(self) -> None:
         """Looks which of the types are guarded, and what is locked for that."""
         batch, condition = self._batch, self._condition
         of_events = {str(event.event_type) for event in batch.events}
         of_condition = set() if condition is None else set(condition.type_names)
-        rows = await self._db.fetch(
-            _STATEMENTS["list_guards"].bind(
-                tenant_id=batch.tenant_id, types=sorted(of_events | of_condition)
-            ),
-            conn=self._conn,
-        )
-        guarded = {row["event_type"] for row in rows}
+        asked = of_events | of_condition
+        known = known_guards(self._db, batch.tenant_id)
+        guarded = asked & known
+        if guarded != asked:
+            find = _STATEMENTS["list_guards"].bind(tenant_id=batch.tenant_id, types=sorted(asked))
+            rows = await self._db.fetch(find, conn=self._conn)
+            guarded = {row["event_type"] for row in rows}
+            if self._conn is None:  # else it may be rolled back
+                known.update(guarded)
         if missing := sorted(of_condition - guarded):
             problem = (
                 f"{missing[0]!r} isn't guarded, so that appends of it would slip past. Once, at "

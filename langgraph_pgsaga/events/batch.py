@@ -158,6 +158,12 @@ class Batch:
             )
         )
 
+    def stored_together(self, row: asyncpg.Record) -> tuple[AgentEvent, ...]:
+        """The one event, as a statement for many stored it."""
+        [event] = self.events
+        place = EventPlace(row["era"], row["tx"], row["position"])
+        return (_stored(event, row["version"], place, row["recorded_at"]),)
+
     def resent(self, rows: Iterable[asyncpg.Record]) -> tuple[AgentEvent, ...]:
         """The events as they were stored before."""
         by_id = {event.event_id: event for event in self.events}
@@ -206,8 +212,7 @@ def _checked(
         )
         raise InvalidArgumentError(argument="version", problem=problem)
     checked_type("event_type", event.event_type)
-    return replace(
-        event,
+    return event.but(
         aggregate_id=aggregate[0],
         aggregate_type=aggregate[1],
         event_id=checked_name("event_id", event.event_id),
@@ -263,6 +268,8 @@ def _optional_name(argument: str, given: str | None) -> str | None:
 
 
 def _check_ids(events: Sequence[AgentEvent]) -> None:
+    if len(events) == 1:
+        return
     [(event_id, times)] = Counter(e.event_id for e in events).most_common(1)
     if times > 1:
         problem = f"{event_id!r} is the id of {times} of the events; each has its own"
@@ -272,7 +279,7 @@ def _check_ids(events: Sequence[AgentEvent]) -> None:
 def _stored(
     event: AgentEvent, version: int, place: EventPlace, recorded_at: datetime
 ) -> AgentEvent:
-    return replace(event, version=version, place=place, recorded_at=recorded_at)
+    return event.but(version=version, place=place, recorded_at=recorded_at)
 
 
 def _encoded(event: AgentEvent) -> str:

@@ -58,6 +58,10 @@ def checked_type(argument: str, given: EventType | str) -> str:
 
 def checked_name(argument: str, given: str) -> str:
     """Text that an index holds, and that isn't empty."""
+    # Nearly always; each event has several.
+    is_short = type(given) is str and given.isascii() and 0 < len(given) <= LONGEST_NAME_BYTES
+    if is_short and "\0" not in given:
+        return given
     name = str.__str__(required_text(argument, given))
     if not name or len(name.encode()) > LONGEST_NAME_BYTES:
         problem = f"must have 1 to {LONGEST_NAME_BYTES} bytes in UTF-8, not {len(name.encode())}"
@@ -67,6 +71,8 @@ def checked_name(argument: str, given: str) -> str:
 
 def checked_tags(argument: str, given: Iterable[str]) -> list[str]:
     """Tags, each once."""
+    if type(given) is tuple and not given:
+        return []
     return list(
         dict.fromkeys(checked_name(argument, one) for one in checked_items(argument, given))
     )

@@ -26,6 +26,8 @@ def encode_data(value: Any, where: str) -> str:
     Raises:
         UnstorableValueError: it isn't, or has more than 16 MiB.
     """
+    if type(value) is dict and not value:
+        return "{}"
     if isinstance(value, BaseModel) or (
         dataclasses.is_dataclass(value) and not isinstance(value, type)
     ):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -101,6 +102,13 @@ class AgentEvent:
         if isinstance(self.event_type, str):
             object.__setattr__(self, "event_type", event_type_of(self.event_type))
 
+    def but(self, **changed: Any) -> AgentEvent:
+        """The event with other values: `dataclasses.replace`, for each append, in a third."""
+        made = object.__new__(type(self))
+        for name, value in zip(_FIELDS, _values_of(self), strict=True):
+            _set(made, name, changed.get(name, value))
+        return made
+
     @property
     def position(self) -> int | None:
         """Its number in the log, unique in the database; the order of reading is `cursor`'s."""
@@ -110,3 +118,8 @@ class AgentEvent:
     def cursor(self) -> str | None:
         """Where to go on behind it: `after=` of `read_all` and `subscribe`."""
         return None if self.place is None else self.place.cursor()
+
+
+_FIELDS = tuple(AgentEvent.__dataclass_fields__)
+_values_of = attrgetter(*_FIELDS)
+_set = object.__setattr__

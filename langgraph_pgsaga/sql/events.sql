@@ -229,6 +229,78 @@ cross join allowed a
 cross join place p
 left join first f on true;
 
+-- name: append_together
+-- append_one for many, each for itself: a row for each that was stored. No two are of one
+-- aggregate, or have a key in common; they come sorted by aggregate. Whoever is held up by
+-- somebody's open transaction holds up those with it for 20 ms: then nothing is stored, and each
+-- goes alone.
+-- params: events pgsaga_grouped_event[], keys bigint[]
+-- columns: no integer, version integer, era integer, tx xid8, position bigint,
+--   recorded_at timestamp with time zone
+-- shard: all, events are on one server
+with era as materialized (
+  select l.era, pg_catalog.set_config('lock_timeout', '20ms', true) as limited
+  from (
+    select e.era, e.system_identifier from {schema}.event_eras e order by e.era desc limit 1
+  ) l
+  join pg_catalog.pg_control_system() c on c.system_identifier = l.system_identifier
+),
+locked as materialized (
+  select r.era
+  from era r
+  where case when $2::bigint[] is null then true else {schema}.pgsaga_lock_keys($2) end
+),
+given as materialized (
+  select g.*, r.era from locked r cross join pg_catalog.unnest($1::{schema}.pgsaga_grouped_event[]) g
+),
+stored as (
+  insert into {schema}.agent_events (
+    tenant_id, aggregate_id, aggregate_type, version, era, tx, event_id, event_type,
+    schema_version, event_data, metadata, tags, correlation_id, causation_id, session_id,
+    checkpoint_id, timestamp
+  )
+  select
+    g.tenant_id, g.aggregate_id, g.aggregate_type, coalesce(s.version, 0) + 1, g.era,
+    greatest(pg_catalog.pg_current_xact_id(), s.tx), g.event_id, g.event_type, g.schema_version,
+    g.event_data, g.metadata, coalesce(g.tags, '{}'::text[]), g.correlation_id, g.causation_id,
+    g.session_id, g.checkpoint_id, g.happened_at
+  from given g
+  left join lateral (
+    select e.version, case when e.era = g.era then e.tx end as tx
+    from {schema}.agent_events e
+    where e.tenant_id = g.tenant_id and e.aggregate_id = g.aggregate_id
+      and e.aggregate_type = g.aggregate_type
+    order by e.version desc
+    limit 1
+  ) s on true
+  left join lateral (
+    select true as is_known
+    from {schema}.agent_events e
+    where e.tenant_id = g.tenant_id and e.event_id = g.event_id
+    limit 1
+  ) k on true
+  left join lateral (
+    select true as is_guarded
+    from {schema}.event_guards d
+    where d.tenant_id = g.tenant_id and d.event_type = g.event_type
+    limit 1
+  ) d on g.keys is null
+  where k.is_known is null
+    and (
+      g.expected is null or coalesce(s.version, 0) = g.expected
+      or (g.expected = -1 and s.version > 0)
+    )
+    and case when g.keys is null then d.is_guarded is null
+      else {schema}.pgsaga_append_is_allowed(
+        g.tenant_id, g.keys, g.condition_types, g.condition_tags, g.after_position
+      ) end
+  on conflict do nothing
+  returning event_id, version, era, tx, position, recorded_at
+)
+select g.no, s.version, s.era, s.tx, s.position, s.recorded_at
+from stored s
+join given g on g.event_id = s.event_id;
+
 -- name: begin_era
 -- Notes that the log is in another cluster now; nothing where that is known.
 -- params:

@@ -212,7 +212,7 @@ async def test_what_fails_is_tried_again_and_waits(
 async def test_an_answer_that_is_lost_adds_nothing(saver: PostgresSaver) -> None:
     """What is tried again has its ids."""
     store = EventStore(saver.db)
-    real = saver.db.fetch_one
+    real = saver.db.fetch
     failed: list[int] = []
 
     async def lost(statement: Any, *args: Any, **options: Any) -> Any:
@@ -222,7 +222,7 @@ async def test_an_answer_that_is_lost_adds_nothing(saver: PostgresSaver) -> None
             raise ConnectionError
         return row
 
-    saver.db.fetch_one = lost  # type: ignore[method-assign]
+    saver.db.fetch = lost  # type: ignore[method-assign]
     handler = EventCallbackHandler(store, aggregate_id="desk")
     call(handler)
     await handler.aflush()

@@ -248,8 +248,9 @@ async def test_an_append_takes_no_lock_that_others_share_and_notifies_nobody(
 ) -> None:
     """One statement; of its transaction, the locks are those of any insert."""
     queries: list[str] = []
-    await store.append("a", [noted()], aggregate_type="desk")  # the driver asks for types once
     async with store.db.transaction() as conn, connected(dsn) as admin:
+        # The driver asks for types once.
+        await store.append("a", [noted(), noted()], aggregate_type="desk", conn=conn)
         with conn.query_logger(lambda record: queries.append(record.query)):
             await store.append("a", [noted(n) for n in range(5)], aggregate_type="desk", conn=conn)
         pid = await conn.fetchval("select pg_backend_pid()")

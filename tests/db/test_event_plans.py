@@ -41,6 +41,12 @@ EXPECTED: dict[str, dict[str, str]] = {
         "event_guards_pkey": "event_type",
         "event_eras_pkey": "",
     },
+    "append_together": {
+        _KEY: "aggregate_id",
+        "agent_events_event_id_key": "event_id",
+        "event_guards_pkey": "event_type",
+        "event_eras_pkey": "",
+    },
     "find_resent": {"agent_events_event_id_key": "event_id"},
     "list_types_of": {_KEY: "aggregate_id"},
     "select_stream": {_KEY: "version"},

@@ -418,7 +418,11 @@ def test_each_rule_sees_what_it_is_about(text: str, refusal: str) -> None:
 
 def test_what_reads_tables_is_known() -> None:
     """The functions of the migrations that no routed statement may call."""
-    of_events = {"pgsaga_append_each", "pgsaga_append_is_allowed", "pgsaga_event_matches"}
+    of_events = {
+        "pgsaga_append_each",
+        "pgsaga_append_is_allowed",
+        "pgsaga_event_matches",
+    }
     assert {"pgsaga_joined_blobs", "pgsaga_stored_channels"} == _READING_FUNCTIONS - of_events
     assert of_events <= _READING_FUNCTIONS
     assert "agent_states" in _TABLES
