@@ -151,6 +151,7 @@ class Batch:
     messages: list[tuple[Any, ...]] = field(default_factory=list)
     writes: list[tuple[Any, ...]] = field(default_factory=list)
     events: list[tuple[Any, ...]] = field(default_factory=list)
+    told_tenants: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -180,6 +181,7 @@ class Batch:
                 part.stand(change)
         if recorder is not None:
             batch.events = sorted_rows(batch._told(recorder, ordered, changes))
+            batch.told_tenants = {call.tenant_id for call in ordered if call.told is not None}
         return batch
 
     @property

@@ -318,6 +318,8 @@ class CallStore:
                 )
                 for _, message in part.stored:
                     message.readable = None  # it has been needed
+        if batch.events and self._recorder is not None:
+            self._recorder.note_stored(batch.told_tenants)
         return stale
 
 

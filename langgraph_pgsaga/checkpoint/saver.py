@@ -443,6 +443,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
     ) -> None:
         if self._small_values.lacks_parent(address, checkpoint, new_versions):
             await self._ask_parent(address, conn)
+        if self._recorder is not None:
+            await self._recorder.prepare(address.tenant_id)
         await queue.turn()
         known = self._cache.known(address.session_id)
         call = encode_put(
@@ -524,6 +526,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         task_path: str,
         change: SessionChange,
     ) -> None:
+        if self._recorder is not None:
+            await self._recorder.prepare(address.tenant_id)
         await queue.turn()
         call = encode_writes(
             self.codec, address, config, checkpoint_id, writes, task_id, task_path, change

@@ -21,10 +21,14 @@ from langgraph_pgsaga._arguments import (
     shown,
 )
 from langgraph_pgsaga.errors import InvalidArgumentError, UnstorableValueError
-from langgraph_pgsaga.events.condition import checked_name, checked_tags, checked_type
+from langgraph_pgsaga.events.condition import (
+    aggregate_id_of,
+    checked_name,
+    checked_tags,
+    checked_type,
+)
 from langgraph_pgsaga.events.data import encode_data, encode_tags
 from langgraph_pgsaga.events.event import AgentEvent
-from langgraph_pgsaga.events.of_steps import aggregate_id_of
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.subjects import MARK, check_unmarked
 from langgraph_pgsaga.threads import session_id_of

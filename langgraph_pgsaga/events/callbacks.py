@@ -90,7 +90,7 @@ class EventCallbackHandler(ProcessBound, BaseCallbackHandler):
         self._aggregate = aggregate_id, checked_name("aggregate_type", aggregate_type)
         self._prompts, self._outputs = prompts, outputs
         self._outbox = Outbox(
-            store.db,
+            store,
             most=checked_integer("most_waiting", most_waiting, least=1),
             longest_seconds=checked_seconds("longest_seconds", longest_seconds, least=0),
         )

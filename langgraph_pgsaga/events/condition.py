@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from langgraph_pgsaga._arguments import checked_integer, checked_items, required_text
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.events.event import AgentEvent, EventType
+from langgraph_pgsaga.threads import session_id_of
 
 LARGEST_POSITION = 2**63 - 1
 LONGEST_NAME_BYTES = 255
@@ -67,6 +68,13 @@ def checked_name(argument: str, given: str) -> str:
         problem = f"must have 1 to {LONGEST_NAME_BYTES} bytes in UTF-8, not {len(name.encode())}"
         raise InvalidArgumentError(argument=argument, problem=problem)
     return name
+
+
+def aggregate_id_of(thread_id: str, tenant_id: str) -> str:
+    """A thread's id; where that is longer than an index takes, its session's."""
+    if len(thread_id.encode()) <= LONGEST_NAME_BYTES:
+        return thread_id
+    return str(session_id_of(thread_id, tenant_id))
 
 
 def checked_tags(argument: str, given: Iterable[str]) -> list[str]:

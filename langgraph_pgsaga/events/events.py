@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 from uuid import UUID, uuid4
@@ -129,7 +130,7 @@ class EventStore:
 
         They are of each thread's own tenant, whosever this store is.
         """
-        return StepEvents()
+        return StepEvents(self.db, self._handlers)
 
     # Appending
 
@@ -172,19 +173,7 @@ class EventStore:
             )
         tenant_id = self._tenant_id()
         batch = Batch.of(tenant_id, aggregate_id, aggregate_type, events, expected_version)
-        await self._handlers.prepare(tenant_id)
-
-        protection = Protection.of(self.subjects, batch)
-
-        async def append(conn: Connection | None) -> tuple[AgentEvent, ...]:
-            given = (self.db, batch, expected_version, condition, conn, protection)
-            appended = await Append(*given).run()
-            # On a connection of its own. Of a transaction of the caller's it may come too early:
-            # then polling finds the events.
-            Notifier.of(self.db).notify(TOPIC)
-            self._handlers.wake(tenant_id)
-            return appended
-
+        append = await self._prepared(batch, expected_version, condition)
         return await written(conn, self.db, append, known=tuple(batch.events))
 
     async def append_event(
@@ -624,6 +613,30 @@ class EventStore:
         return await rewrap(self.db, self._needed_subjects(), self._tenant_id())
 
     # Inside
+
+    async def _prepared(
+        self, batch: Batch, expected: Expected = ANY, condition: Condition | None = None
+    ) -> Callable[[Connection | None], Awaitable[tuple[AgentEvent, ...]]]:
+        """What appends a batch, once or more."""
+        await self._handlers.prepare(batch.tenant_id)
+        protection = Protection.of(self.subjects, batch)
+
+        async def append(conn: Connection | None) -> tuple[AgentEvent, ...]:
+            given = (self.db, batch, expected, condition, conn, protection)
+            appended = await Append(*given).run()
+            # On a connection of its own. Of a transaction of the caller's it may come too early:
+            # then polling finds the events.
+            Notifier.of(self.db).notify(TOPIC)
+            self._handlers.wake(batch.tenant_id)
+            return appended
+
+        return append
+
+    def _of_tenant(self, tenant_id: str) -> EventStore:
+        """This store, whose calls are a tenant's."""
+        found = copy.copy(self)
+        found._tenant = tenant_id
+        return found
 
     def _tenant_id(self) -> str:
         """The tenant of a call."""

@@ -16,10 +16,8 @@ from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_instance, shown
 from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import EventIdConflictError, InvalidArgumentError
-from langgraph_pgsaga.events.appending import Append
 from langgraph_pgsaga.events.batch import ANY, Batch, thread_of
 from langgraph_pgsaga.events.condition import checked_name, checked_type
-from langgraph_pgsaga.events.erasure import Protection
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.events import EventStore
 from langgraph_pgsaga.work import RunContext, Step, has_step, this_step
@@ -71,7 +69,7 @@ def event_node(
     async def append_async(state: Any) -> dict[str, Any]:
         made = event(state)
         if has_step(store.db):
-            _append_with_step(store, made)
+            await _append_with_step(store, made)
             return {}
         try:
             await store.append_event(made)
@@ -225,19 +223,18 @@ def _recorded_sync(node: Callable[..., Any], record: _Record) -> Callable[..., A
     return run
 
 
-def _append_with_step(store: EventStore, event: AgentEvent) -> None:
+async def _append_with_step(store: EventStore, event: AgentEvent) -> None:
     """Has the event stored with the node's result, unless one of its id is there."""
     named = store._tenant_id(), event.aggregate_id, event.aggregate_type
-    batch = Batch.of(*named, [event], ANY)
-    protection = Protection.of(store.subjects, batch)
+    append = await store._prepared(Batch.of(*named, [event], ANY))
 
-    async def append(conn: Connection) -> None:
+    async def append_once(conn: Connection) -> None:
         try:
-            await Append(store.db, batch, ANY, None, conn, protection).run()
+            await append(conn)
         except EventIdConflictError:  # which leaves the transaction as it was
             _log_kept(event)
 
-    this_step().at_commit(append, db=store.db)
+    this_step().at_commit(append_once, db=store.db)
 
 
 def _log_kept(event: AgentEvent) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from langgraph_pgsaga import _json
-from langgraph_pgsaga.events.condition import LONGEST_NAME_BYTES
+from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.events.condition import LONGEST_NAME_BYTES, aggregate_id_of
+from langgraph_pgsaga.events.consumer_job import TOPIC
 from langgraph_pgsaga.events.event import EventType
-from langgraph_pgsaga.threads import SessionStatus, session_id_of
-from langgraph_pgsaga.work import NewEvent, ToldCall, ToldError, ToldMessage, ToldPut
+from langgraph_pgsaga.events.handlers import Handlers
+from langgraph_pgsaga.threads import SessionStatus
+from langgraph_pgsaga.work import (
+    NewEvent,
+    Notifier,
+    ToldCall,
+    ToldError,
+    ToldMessage,
+    ToldPut,
+)
 
 SESSION = "session"
 
@@ -22,6 +32,20 @@ class StepEvents:
     thread's tenant. Their ids are derived from those of session, checkpoint and message, so that
     a call that is stored again adds none; an error is one for each time that it is told of.
     """
+
+    def __init__(self, db: Database, handlers: Handlers) -> None:
+        self._db = db
+        self._handlers = handlers
+
+    async def prepare(self, tenant_id: str) -> None:
+        """Handlers get what is stored from here on."""
+        await self._handlers.prepare(tenant_id)
+
+    def note_stored(self, tenant_ids: Iterable[str]) -> None:
+        """Handlers and consumers look at once."""
+        Notifier.of(self._db).notify(TOPIC)
+        for tenant_id in tenant_ids:
+            self._handlers.wake(tenant_id)
 
     def of_put(
         self,
@@ -68,13 +92,6 @@ class StepEvents:
             "checkpoint_ns": error.checkpoint_ns,
         }
         return [_event(error, EventType.ERROR_OCCURRED, said, error.occurrence)]
-
-
-def aggregate_id_of(thread_id: str, tenant_id: str) -> str:
-    """A thread's id; where that is longer than an index takes, its session's."""
-    if len(thread_id.encode()) <= LONGEST_NAME_BYTES:
-        return thread_id
-    return str(session_id_of(thread_id, tenant_id))
 
 
 def _event(call: ToldCall, event_type: EventType, said: Mapping[str, Any], named: str) -> NewEvent:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from langgraph_pgsaga import _fork
-from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import (
     ClosedError,
     EventIdConflictError,
@@ -52,8 +51,8 @@ class Outbox:
     since an event's id is stored once.
     """
 
-    def __init__(self, db: Database, *, most: int, longest_seconds: float) -> None:
-        self._db = db
+    def __init__(self, store: EventStore, *, most: int, longest_seconds: float) -> None:
+        self._store = store
         self._most = most
         self._longest_seconds = longest_seconds
         self.after_fork()
@@ -106,7 +105,7 @@ class Outbox:
 
     def _start(self) -> None:
         if not self._is_running and self._waiting:
-            self._db.portal.start(self._run)
+            self._store.db.portal.start(self._run)
             self._is_running = True
 
     async def _run(self) -> None:
@@ -147,7 +146,7 @@ class Outbox:
 
     async def _append_to(self, place: tuple[str, str, str], events: Sequence[AgentEvent]) -> None:
         tenant_id, kind, aggregate_id = place
-        store = EventStore(self._db, tenant=tenant_id)
+        store = self._store._of_tenant(tenant_id)
         attempt = 1
         while True:
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -92,6 +92,12 @@ class NewEvent(NamedTuple):
 class StepRecorder(Protocol):
     """Makes the events of calls. Told the same again it makes the same: a statement that was
     repeated, or made anew, adds none."""
+
+    async def prepare(self, tenant_id: str) -> None:
+        """What has to be done before events of a tenant are stored."""
+
+    def note_stored(self, tenant_ids: Iterable[str]) -> None:
+        """Events of these tenants are committed."""
 
     def of_put(
         self,

@@ -16,6 +16,7 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.errors import InvalidArgumentError, LeaseLostError, ServerError
 from langgraph_pgsaga.events import AgentEvent, EventStore
 from langgraph_pgsaga.threads import session_id_of
+from langgraph_pgsaga.work import Notifier
 from tests._connections import connected
 from tests._proxy import Proxy
 from tests.conftest import execute
@@ -144,8 +145,10 @@ async def test_a_subgraphs_checkpoints_say_their_namespace(recording: PostgresSa
     assert types(events).count("session_created") == 1
 
 
-async def test_it_costs_no_round_trip(dsn: str) -> None:
-    """A put and a put_writes with events are one statement, as without."""
+async def test_it_costs_no_round_trip(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put and a put_writes with events are one statement, as without; nobody waits for the
+    notification that goes in the background."""
+    monkeypatch.setattr(Notifier, "notify", lambda self, topic: None)
     trips = {}
     with Proxy(dsn) as proxy:
         for is_told in (False, True):
@@ -329,3 +332,22 @@ async def test_what_cannot_record_is_told(dsn: str) -> None:
     async with Database(dsn, distributed=True) as spread:
         with pytest.raises(InvalidArgumentError, match="several servers"):
             PostgresSaver(spread, events=EventStore(spread))
+
+
+async def test_handlers_get_them(dsn: str) -> None:
+    """From a store's first checkpoint on, without a worker, and soon."""
+    async with Database(dsn) as db:
+        store = EventStore(db)
+        got: list[AgentEvent] = []
+        seen = asyncio.Event()
+
+        async def handle(event: AgentEvent) -> None:
+            got.append(event)
+            seen.set()
+
+        store.register_event_handler("session_created", handle)
+        saver = PostgresSaver(db, events=store)
+        await put(saver, config_of())
+        async with asyncio.timeout(60):
+            await seen.wait()
+        assert got[0].aggregate_id == "t"
