@@ -10,13 +10,13 @@ from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import ConsumerConflictError, InvalidArgumentError
 from langgraph_pgsaga.events.consumer import Consumer
 from langgraph_pgsaga.events.following import Following
+from langgraph_pgsaga.events.news import TOPIC
 from langgraph_pgsaga.events.subjects import SubjectKeys
 from langgraph_pgsaga.events.turn import Turn
 from langgraph_pgsaga.events.upcasting import Upcasters
 from langgraph_pgsaga.work import Claim, ClaimTable, Retry
 
 _STATEMENTS = load_statements("consumers")
-TOPIC = "events"
 _RETRY = Retry(attempts=None, backoff_seconds=0.2, longest_seconds=30.0)
 
 

@@ -16,7 +16,7 @@ from langgraph_pgsaga.errors import (
     MissingDeadLetterError,
 )
 from langgraph_pgsaga.events.condition import checked_name
-from langgraph_pgsaga.events.consumer_job import TOPIC
+from langgraph_pgsaga.events.news import TOPIC
 from langgraph_pgsaga.tenants import Tenants, checked_tenant
 from langgraph_pgsaga.work import Notifier
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Unpack
 from uuid import UUID, uuid4
@@ -40,7 +41,7 @@ from langgraph_pgsaga.events.consumer_info import (
     list_consumers,
     replace,
 )
-from langgraph_pgsaga.events.consumer_job import TOPIC, ConsumerJob, checked_consumers
+from langgraph_pgsaga.events.consumer_job import ConsumerJob, checked_consumers
 from langgraph_pgsaga.events.data import encode_data
 from langgraph_pgsaga.events.erasure import (
     KeyRing,
@@ -56,6 +57,7 @@ from langgraph_pgsaga.events.erasure import (
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
 from langgraph_pgsaga.events.handlers import Handlers
+from langgraph_pgsaga.events.news import News
 from langgraph_pgsaga.events.of_steps import StepEvents
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.proving import InclusionProof
@@ -63,11 +65,12 @@ from langgraph_pgsaga.events.row import EventPage, Lag, Matching, Scan, event_of
 from langgraph_pgsaga.events.seal import SealedRoot
 from langgraph_pgsaga.events.sealing import prove, seal_job, seal_log, sealed_root
 from langgraph_pgsaga.events.subjects import MARK, SubjectKey, SubjectKeys, check_unmarked
-from langgraph_pgsaga.events.subscription import follow
+from langgraph_pgsaga.events.subscription import Wanted, follow
+from langgraph_pgsaga.events.tail import Reader
 from langgraph_pgsaga.events.upcasting import Upcaster, Upcasters
 from langgraph_pgsaga.events.verifying import Verification, Verifier, VerifyProgress
 from langgraph_pgsaga.tenants import Tenants, checked_tenant
-from langgraph_pgsaga.work import Job, Notifier, Retry, RunContext, Step, StepRecorder, written
+from langgraph_pgsaga.work import Job, Retry, RunContext, Step, StepRecorder, written
 
 _STATEMENTS = load_statements("events")
 _MOST_PER_PAGE = 10_000
@@ -112,6 +115,7 @@ class EventStore:
             checked_instance("subjects", subjects, SubjectKeys, "Pass SubjectKeys(master_key=...)")
         self.subjects = subjects
         self._handlers = Handlers(db, self._upcasters, subjects)
+        self._news = News(db)
         self._tenant_id()  # a store of no tenant is refused at once, where one is required
 
     @classmethod
@@ -130,7 +134,7 @@ class EventStore:
 
         They are of each thread's own tenant, whosever this store is.
         """
-        return StepEvents(self.db, self._handlers)
+        return StepEvents(self._handlers, self._news)
 
     # Appending
 
@@ -329,7 +333,9 @@ class EventStore:
         """Every event after a cursor (None: from the first on), as it comes, without an end.
 
         Each once, in the order of `read_all`. Where it was isn't stored: go on from the last
-        event's `cursor`. Where nothing comes it looks less and less often, to once a second. An
+        event's `cursor`. All subscribers of a process have one reader and get the same objects,
+        so don't change an event's data. It looks when there is news, and where none comes less
+        and less often, to once a second. An
         open transaction that began to write before holds events back, those of other databases
         of the server, too; the log then says which, and so does `lag`.
 
@@ -340,15 +346,25 @@ class EventStore:
         place = EventPlace.of_cursor(after)
         tenant_id = self._tenant_id()
 
-        async def read(place: EventPlace) -> Scan:
-            asking = {**asked, "page": _SUBSCRIBED_PAGE, "window_rows": _WINDOW}
-            return await self._scan("read_page", place, tenant_id=tenant_id, **asking)
+        def reader(**asked: list[str] | None) -> Reader:
+            page = {**asked, "page": _SUBSCRIBED_PAGE, "window_rows": _WINDOW}
 
-        async def lag(place: EventPlace) -> Lag:
-            return await self._lag(place, tenant_id)
+            async def read(place: EventPlace) -> Scan:
+                return await self._scan("read_page", place, tenant_id=tenant_id, **page)
 
-        async for event in follow(read, lag, place):
-            yield event
+            async def lag(place: EventPlace) -> Lag:
+                return await self._lag(place, tenant_id)
+
+            return Reader(read, lag)
+
+        # Events are the same for those who bring them up to date, and decrypt them, alike.
+        name = (tenant_id, self._upcasters.identity, id(self.subjects))
+        shared = reader(types=None, tags=None)
+        fits = Wanted(**asked).fits
+        own = reader(**asked)
+        async with aclosing(follow(self.db, name, own, shared, place, fits)) as events:
+            async for event in events:
+                yield event
 
     async def latest(self) -> str:
         """The cursor of now: behind it comes what `read_all` doesn't show yet."""
@@ -624,9 +640,7 @@ class EventStore:
         async def append(conn: Connection | None) -> tuple[AgentEvent, ...]:
             given = (self.db, batch, expected, condition, conn, protection)
             appended = await Append(*given).run()
-            # On a connection of its own. Of a transaction of the caller's it may come too early:
-            # then polling finds the events.
-            Notifier.of(self.db).notify(TOPIC)
+            self._news.tell()
             self._handlers.wake(batch.tenant_id)
             return appended
 

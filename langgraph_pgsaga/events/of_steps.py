@@ -7,15 +7,13 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from langgraph_pgsaga import _json
-from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.events.condition import LONGEST_NAME_BYTES, aggregate_id_of
-from langgraph_pgsaga.events.consumer_job import TOPIC
 from langgraph_pgsaga.events.event import EventType
 from langgraph_pgsaga.events.handlers import Handlers
+from langgraph_pgsaga.events.news import News
 from langgraph_pgsaga.threads import SessionStatus
 from langgraph_pgsaga.work import (
     NewEvent,
-    Notifier,
     ToldCall,
     ToldError,
     ToldMessage,
@@ -33,9 +31,9 @@ class StepEvents:
     a call that is stored again adds none; an error is one for each time that it is told of.
     """
 
-    def __init__(self, db: Database, handlers: Handlers) -> None:
-        self._db = db
+    def __init__(self, handlers: Handlers, news: News) -> None:
         self._handlers = handlers
+        self._news = news
 
     async def prepare(self, tenant_id: str) -> None:
         """Handlers get what is stored from here on."""
@@ -43,7 +41,7 @@ class StepEvents:
 
     def note_stored(self, tenant_ids: Iterable[str]) -> None:
         """Handlers and consumers look at once."""
-        Notifier.of(self._db).notify(TOPIC)
+        self._news.tell()
         for tenant_id in tenant_ids:
             self._handlers.wake(tenant_id)
 

@@ -1,75 +1,57 @@
-"""Following the log in this process: what has come is read again and again, at a fitting pace."""
+"""Following the log in this process: alone up to its end, and from there on with all the others."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 
+from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.events.event import AgentEvent
 from langgraph_pgsaga.events.place import EventPlace
-from langgraph_pgsaga.events.row import Lag, Scan
+from langgraph_pgsaga.events.tail import TAILS, Name, Reader
 
-_log = logging.getLogger("langgraph_pgsaga.events")
-SHORTEST_PAUSE_SECONDS = 0.005
-LONGEST_PAUSE_SECONDS = 1.0
-# For how long events are withheld before, and between what, the log says so.
-_TOLD_AFTER_SECONDS = 5.0
-_TOLD_EVERY_SECONDS = 60.0
+
+class Wanted:
+    """Which events a subscriber gets; None is no filter."""
+
+    def __init__(self, types: list[str] | None, tags: list[str] | None) -> None:
+        self._types = None if types is None else frozenset(types)
+        self._tags = frozenset(tags or ())
+
+    def fits(self, event: AgentEvent) -> bool:
+        """Whether an event is one of these."""
+        is_of_type = self._types is None or str(event.event_type) in self._types
+        return is_of_type and self._tags.issubset(event.tags)
 
 
 async def follow(
-    read: Callable[[EventPlace], Awaitable[Scan]],
-    lag: Callable[[EventPlace], Awaitable[Lag]],
+    db: Database,
+    name: Name,
+    own: Reader,
+    shared: Reader,
     after: EventPlace,
-) -> AsyncIterator[AgentEvent]:
+    fits: Callable[[AgentEvent], bool],
+) -> AsyncGenerator[AgentEvent, None]:
     """Each event after a place, without an end.
 
-    Where there is nothing new, the next look comes after twice the pause before.
+    `own` reads what the subscriber wants; `shared` everything, for all who follow the log of this
+    `name`.
     """
-    pause = SHORTEST_PAUSE_SECONDS
-    watch = _Watch(lag)
+    key = (asyncio.get_running_loop(), name)
+    place = after
     while True:
-        scan = await read(after)
-        after = scan.reached
+        scan = await own.read(place)
         for event in scan.events:
             yield event
-        if scan.events:
-            pause = SHORTEST_PAUSE_SECONDS
+        place = scan.reached
         if not scan.is_end:
             continue
-        await watch.look(after, is_withheld=scan.is_withheld)
-        await asyncio.sleep(pause * random.uniform(0.8, 1.0))
-        # What is withheld is going to come: it is looked for as soon as what has just come.
-        longest = 0.1 if scan.is_withheld else LONGEST_PAUSE_SECONDS
-        pause = min(pause * 2, longest)
-
-
-class _Watch:
-    """Tells in the log that an open transaction holds events back, and which one."""
-
-    def __init__(self, lag: Callable[[EventPlace], Awaitable[Lag]]) -> None:
-        self._lag = lag
-        self._since: float | None = None
-        self._told_at: float | None = None
-
-    async def look(self, after: EventPlace, *, is_withheld: bool) -> None:
-        now = time.monotonic()
-        if not is_withheld:
-            self._since = self._told_at = None
-            return
-        since = self._since = now if self._since is None else self._since
-        told_lately = self._told_at is not None and now - self._told_at < _TOLD_EVERY_SECONDS
-        if now - since < _TOLD_AFTER_SECONDS or told_lately:
-            return
-        self._told_at = now
-        found = await self._lag(after)
-        if found.withheld:
-            _log.warning(
-                "%d events wait for an open transaction, the oldest for %.0f s: %s",
-                found.withheld,
-                found.seconds,
-                "its process isn't known" if found.pid is None else f"pid {found.pid}",
-            )
+        tail = TAILS.enter(db, key, shared, place)
+        try:
+            while tail.has(place) and (came := await tail.after(place)) is not None:
+                for event in came.events:
+                    if fits(event):
+                        yield event
+                place = came.reached
+        finally:
+            TAILS.leave(db, key, tail)

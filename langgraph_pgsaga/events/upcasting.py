@@ -46,6 +46,11 @@ class Upcasters:
                 raise InvalidArgumentError(argument="upcasters", problem=problem)
             self._known[key] = one.upcast
 
+    @property
+    def identity(self) -> frozenset[tuple[str, int, int]]:
+        """The same of those that do the same, as long as one of them lives."""
+        return frozenset((*key, id(upcast)) for key, upcast in self._known.items())
+
     def up_to_date(
         self, event_type: str, schema_version: int, data: dict[str, Any]
     ) -> tuple[int, Mapping[str, Any]]:

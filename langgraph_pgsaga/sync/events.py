@@ -259,7 +259,9 @@ class EventStore:
         """Every event after a cursor (None: from the first on), as it comes, without an end.
 
         Each once, in the order of `read_all`. Where it was isn't stored: go on from the last
-        event's `cursor`. Where nothing comes it looks less and less often, to once a second. An
+        event's `cursor`. All subscribers of a process have one reader and get the same objects,
+        so don't change an event's data. It looks when there is news, and where none comes less
+        and less often, to once a second. An
         open transaction that began to write before holds events back, those of other databases
         of the server, too; the log then says which, and so does `lag`.
 

@@ -122,6 +122,8 @@ class Notifier(ProcessBound):
             try:
                 bound = _NOTIFY.bind(channel=_CHANNEL, payloads=_payloads(topics))
                 await db.fetch(bound, repeat=False)
+            except ClosedError:
+                return  # nobody is told of what was last done by who has ended
             except Exception as error:
                 if not is_told:
                     _log.warning("news weren't sent, polling finds them: %s", described(error))

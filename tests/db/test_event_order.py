@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import random
@@ -15,9 +14,10 @@ import pytest
 
 from langgraph_pgsaga import Database
 from langgraph_pgsaga.database import Connection
-from langgraph_pgsaga.events import AgentEvent, EventStore, subscription
+from langgraph_pgsaga.events import AgentEvent, EventStore, tail
 from tests._connections import connected
 from tests._limits import HANG_SECONDS
+from tests.db._consumers import until
 from tests.db._events import (
     PLAIN_INSERT,
     begin_writing,
@@ -224,7 +224,7 @@ async def test_the_log_tells_who_withholds_events(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Once, with the number of events and the process."""
-    monkeypatch.setattr(subscription, "_TOLD_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(tail, "_TOLD_AFTER_SECONDS", 0.0)
     caplog.set_level(logging.WARNING, "langgraph_pgsaga.events")
     async with connected(dsn) as conn:
         begun = await begin_writing(conn)
@@ -268,36 +268,54 @@ async def test_an_append_takes_no_lock_that_others_share_and_notifies_nobody(
         assert await admin.fetchval(made) == 0
 
 
-async def test_a_subscriber_that_waits_asks_less_and_less(
+async def test_subscribers_of_a_process_have_one_reader(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From 5 ms to a second; and soon again once something came."""
-    pauses: list[float] = []
-    real = asyncio.sleep
-    enough = asyncio.Event()
+    """Once they have caught up: each gets what it asked for, of what is read once."""
+    await store.append("a", [noted(0)], aggregate_type="desk")
+    await settled(store)
+    asked: list[dict[str, Any]] = [{}, {"types": ["other"]}, {"tags": ["t"]}] * 5
+    followed = [store.subscribe(**one) for one in asked]
+    waiting = [asyncio.ensure_future(anext(one)) for one in followed]
+    assert all([numbers([await one]) == [0] for one in waiting[::3]])
+    again = [asyncio.ensure_future(anext(one)) for one in followed[::3]]
+    await until(lambda: len(_followers(store)) == 1 and sum(_followers(store)) == len(asked))
+    reads = 0
+    real = store.db.fetch
 
-    async def sleep(seconds: float, *args: Any) -> None:
-        if seconds:
-            pauses.append(seconds)
-            if len(pauses) == 10:
-                enough.set()
-        await real(0)
+    async def fetch(statement: Any, *args: Any, **options: Any) -> Any:
+        nonlocal reads
+        reads += statement[0].name == "read_page"
+        return await real(statement, *args, **options)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-    followed = store.subscribe()
-    waiting = asyncio.ensure_future(anext(followed))
-    await asyncio.wait_for(enough.wait(), HANG_SECONDS)
-    assert pauses[0] <= 0.005
-    assert all(2 * a * 0.75 <= b for a, b in itertools.pairwise(pauses[:7]))
-    assert 0.8 <= pauses[9] <= 1.0
-    await store.append("a", [noted(1)], aggregate_type="desk")
-    await asyncio.wait_for(waiting, HANG_SECONDS)
-    pauses.clear()
-    more = asyncio.ensure_future(anext(followed))
-    async with asyncio.timeout(HANG_SECONDS):
-        while not pauses:
-            await real(0)
-    assert pauses[0] <= 0.005
-    more.cancel()
-    await asyncio.gather(more, return_exceptions=True)
-    await followed.aclose()  # type: ignore[attr-defined]
+    monkeypatch.setattr(store.db, "fetch", fetch)
+    event = noted(1, event_type="other", tags=["t"])
+    await store.append("a", [event], aggregate_type="desk")
+    waiting[::3] = again
+    got = await asyncio.wait_for(asyncio.gather(*waiting), HANG_SECONDS)
+    assert all(one is got[0] for one in got)
+    assert reads < len(asked)
+    for one in followed:
+        await one.aclose()  # type: ignore[attr-defined]
+    assert _followers(store) == []
+
+
+def _followers(store: EventStore) -> list[int]:
+    return [one.followers for one in tail.TAILS._of.get(store.db, {}).values()]
+
+
+async def test_who_falls_behind_misses_nothing(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Little is kept: a subscriber that was busy reads the rest for itself, and goes on."""
+    monkeypatch.setattr(tail, "_MOST_KEPT", 5)
+    busy, quick = store.subscribe(), store.subscribe()
+    first = [asyncio.ensure_future(anext(one)) for one in (busy, quick)]
+    await until(lambda: _followers(store) == [2])
+    for number in range(40):
+        await store.append("a", [noted(number)], aggregate_type="desk")
+    found = [await asyncio.wait_for(one, HANG_SECONDS) for one in first]
+    assert numbers(found) == [0, 0]
+    assert numbers(await taken(quick, 39)) == list(range(1, 40))
+    await store.append("a", [noted(40)], aggregate_type="desk")
+    assert numbers(await taken(busy, 40)) == list(range(1, 41))
