@@ -20,6 +20,8 @@ _OPTIONS = {
     "checkpoint_ns": "--ns",
     "user_id": "--user",
     "aggregate_id": "AGGREGATE",
+    "consumer": "CONSUMER",
+    "event_id": "EVENT",
     "types": "--type",
     "roles": "--role",
     "query": "--search",

@@ -36,6 +36,8 @@ UNUSABLE: dict[str, list[str]] = {
     "export": ["/no/such/folder/file"],
     **{name: [NOT_UTF8] for name in ("ns", "user", "agent_type", "text", "tag")},
     "aggregate": ["", NOT_UTF8],
+    "consumer": ["", NOT_UTF8],
+    "event": ["", NOT_UTF8],
     "aggregate_type": ["", NOT_UTF8],
 }
 # What finds or makes something, or doesn't find it, which is no mistake in the command.
@@ -48,6 +50,8 @@ REQUIRED = {
     "--at": "1",
     "--from": "sqlite:/no/such/file",
     "AGGREGATE": "a",
+    "CONSUMER": "c",
+    "EVENT": "e",
     "MODULE:ATTRIBUTE|list": "list",
 }
 # What a value needs beside it to mean something.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests._cli import HOSTILE, answer, order, output
+from tests.conftest import execute
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 if sys.platform != "win32":
@@ -58,11 +60,31 @@ def test_a_table_fits_the_terminal_and_loses_nothing(dsn: str) -> None:
         assert found["checkpoint_id"] == step["checkpoint_id"]
 
 
+_FAILED = (
+    """
+    insert into event_consumers (name, partition, partition_count, era, tx, position)
+    values ('mails', 1, 3, 1, '1', 1)
+    """,
+    """
+    insert into event_dead_letters
+      (consumer, partition, aggregate_type, aggregate_id, version, event_id, attempts, error)
+    values (
+      'mails', 1, 'order', 'order-1', 7, '01a2f0c4-77aa-7000-8000-000000000001', 10,
+      'ValueError at /srv/app/mails.py:17 in send'
+    )
+    """,
+)
+
+
 @pytest.mark.parametrize("columns", [60, 80])
 def test_a_narrow_terminal_shows_whole_words(dsn: str, columns: int) -> None:
     """No column is too narrow for its words; where there is no room a row is a list of lines."""
     order(dsn, "order-1", "Can you do it to me at Oslo?")
-    for command in (["sessions", "list"], ["history", "order-1"], ["messages"], ["doctor"]):
+    asyncio.run(execute(dsn, *_FAILED))
+    for command in (
+        *(["sessions", "list"], ["history", "order-1"], ["messages"], ["doctor"]),
+        *(["events", "consumers"], ["events", "dead-letters", "list"]),
+    ):
         _, shown = at_terminal(*command, "--dsn", dsn, columns=columns)
         lines = [_STYLE.sub("", line) for line in shown.split("\r\n")]
         assert max(map(len, lines)) <= columns
@@ -72,7 +94,9 @@ def test_a_narrow_terminal_shows_whole_words(dsn: str, columns: int) -> None:
             "history": {"loop", "add_up", "messages", "__start__"},
             "messages": {"order-1", "assistant", "Oslo?"},
             "doctor": {"synchronous_commit", "full_page_writes", "transaction"},
-        }[command[0]]
+            "consumers": {"mails", "2/3", "idle"},
+            "dead-letters": {"mails", "order-1", "ValueError", "7"},
+        }[command[command[0] == "events"]]
         assert whole <= words, shown
 
 

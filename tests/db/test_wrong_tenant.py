@@ -504,6 +504,10 @@ COMMANDS: dict[str, list[str]] = {
     "sessions show": ["t"],
     "sessions expire": ["t", "--at", _A_TIME],
     "sessions delete": ["t", "--yes"],
+    "events consumers": [],
+    "events dead-letters list": [],
+    "events dead-letters retry": [SECRET, "event of a"],
+    "events dead-letters skip": [SECRET, "event of a"],
     "events show": ["t"],
     "events tail": ["--since", "1h"],
     "events verify": [],
@@ -557,6 +561,7 @@ def test_a_command_in_the_wrong_tenant_shows_and_changes_nothing(
     world = World.made(dsn, "b")
     world.saver.close()
     asyncio.run(_grown_old(dsn))
+    asyncio.run(execute(dsn, *_A_DEAD_LETTER))
     before = rows_of(dsn, "a")
     words = name.split(" --", maxsplit=1)[0].removesuffix(" all").split()
     more = ["--from", old_file] if name == "import" else []

@@ -11,6 +11,7 @@ import typer
 
 from langgraph_pgsaga._text import shown
 from langgraph_pgsaga.cli import values
+from langgraph_pgsaga.cli.commands.consumers import consumers, dead_letters
 from langgraph_pgsaga.cli.connection import Dsn, Schema, Tenant, opened
 from langgraph_pgsaga.cli.options import After, Json
 from langgraph_pgsaga.cli.output import (
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.sync import EventStore
 
 app = typer.Typer(help="Show events, by aggregate or as they come.", no_args_is_help=True)
+
+app.command()(consumers)
+app.add_typer(dead_letters, name="dead-letters")
 
 _COLUMNS = ("version", "time (UTC)", "type", "data")
 _LONGEST_DATA = 200
