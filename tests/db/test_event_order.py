@@ -14,7 +14,7 @@ import pytest
 
 from langgraph_pgsaga import Database
 from langgraph_pgsaga.database import Connection
-from langgraph_pgsaga.events import AgentEvent, EventStore, tail
+from langgraph_pgsaga.events import AgentEvent, EventStore, Upcaster, tail
 from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests.db._consumers import until
@@ -319,3 +319,17 @@ async def test_who_falls_behind_misses_nothing(
     assert numbers(await taken(quick, 39)) == list(range(1, 40))
     await store.append("a", [noted(40)], aggregate_type="desk")
     assert numbers(await taken(busy, 40)) == list(range(1, 41))
+
+
+async def test_stores_that_read_otherwise_have_readers_of_their_own(store: EventStore) -> None:
+    """An upcaster of one changes nothing of what another's subscriber gets."""
+    form = Upcaster(event_type="noted", schema_version=1, upcast=lambda data: {"n": -data["n"]})
+    stores = [store, EventStore(store.db, upcasters=[form]), EventStore(store.db)]
+    followed = [one.subscribe() for one in stores]
+    waiting = [asyncio.ensure_future(anext(one)) for one in followed]
+    await until(lambda: sorted(_followers(store)) == [1, 2])
+    await store.append("a", [noted(1)], aggregate_type="desk")
+    found = await asyncio.wait_for(asyncio.gather(*waiting), HANG_SECONDS)
+    assert numbers(found) == [1, -1, 1]
+    for one in followed:
+        await one.aclose()  # type: ignore[attr-defined]
