@@ -111,10 +111,8 @@ def _of_field(
 # Appending
 
 
-def personal_fields(
-    keys: SubjectKeys | None, event: AgentEvent, data: Mapping[str, Any]
-) -> list[str]:
-    """The fields of an event that are to be encrypted.
+def personal_fields(keys: SubjectKeys | None, event: AgentEvent, text: str) -> list[str]:
+    """The fields of an event, whose data is this text, that are to be encrypted.
 
     Raises:
         InvalidArgumentError: whom they are about isn't said, or that it is said means nothing.
@@ -132,7 +130,7 @@ def personal_fields(
             f"Name them: SubjectKeys(personal={{{event_type!r}: [...]}})"
         )
         raise InvalidArgumentError(argument="subject", problem=problem)
-    found = sorted(fields & data.keys())
+    found = sorted(fields & _json.load(text).keys()) if fields else []
     if found and event.subject is None:
         problem = (
             f"must say whom it is about: {event_type!r} has the personal field {found[0]!r}. "
@@ -158,7 +156,7 @@ class Protection:
     def of(cls, keys: SubjectKeys | None, batch: Batch) -> Protection | None:
         """That of a batch; None where it has no personal data. Raises as `personal_fields`."""
         fields = [
-            personal_fields(keys, event, {} if keys is None else _json.load(text))
+            personal_fields(keys, event, text)
             for event, text in zip(batch.events, batch.event_data, strict=True)
         ]
         if keys is None or not any(fields):

@@ -39,6 +39,7 @@ def event_node(
     data: Callable[[Any], Any] | None = None,
     aggregate_id: AggregateId = None,
     aggregate_type: str = "session",
+    subject: str | Callable[[Any], str] | None = None,
 ) -> Runnable[Any, dict[str, Any]]:
     """A node that appends one event, and changes nothing of the state.
 
@@ -50,6 +51,7 @@ def event_node(
     Args:
         data: a function of the state, whose result is `event_data`; without, that is empty.
         aggregate_id: whose event it is: an id or a function of the state; None is the thread's id.
+        subject: whom its personal fields are about: a name or a function of the state.
     """
     checked_instance("store", store, EventStore, _FROM_A_SAVER)
     name = checked_type("event_type", event_type)
@@ -64,6 +66,7 @@ def event_node(
             aggregate_id=_aggregate_id(aggregate_id, state, run),
             aggregate_type=aggregate_type,
             event_data={} if data is None else data(state),
+            subject=subject(state) if callable(subject) else subject,
         )
 
     async def append_async(state: Any) -> dict[str, Any]:

@@ -182,12 +182,20 @@ async def test_events_of_nodes_are_encrypted_too(dsn: str, store: EventStore) ->
 
     async with PostgresSaver.from_conn_string(dsn) as saver:
         own = EventStore(saver.db, subjects=keys(fields={"noted": ["email"]}))
-        node: Any = event_node(own, "noted", data=lambda state: {"email": SECRET})
         builder: Any = StateGraph
-        graph: Any = builder(dict).add_node("n", node).add_edge(START, "n").compile(saver)
+
+        def graph(**more: Any) -> Any:
+            node: Any = event_node(own, "noted", data=lambda state: {"email": SECRET}, **more)
+            return builder(dict).add_node("n", node).add_edge(START, "n").compile(saver)
+
         config = {"configurable": {"thread_id": "t"}}
         with pytest.raises(InvalidArgumentError, match="must say whom it is about"):
-            await graph.ainvoke({"x": 1}, config)
+            await graph().ainvoke({"x": 1}, config)
+        for thread, subject in (("u", "user-7"), ("v", lambda state: "user-7")):
+            config = {"configurable": {"thread_id": thread}}
+            await graph(subject=subject).ainvoke({"x": 1}, config)
+            [event] = await own.get_events(thread, aggregate_type="session")
+            assert (event.event_data["email"], event.subject) == (SECRET, "user-7")
     assert SECRET not in await stored_texts(dsn)
 
 
