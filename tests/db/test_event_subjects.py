@@ -538,21 +538,24 @@ def plain_again() -> AgentEvent:
 
 
 async def test_what_is_forgotten_during_a_fold_isn_t_in_its_snapshot(
-    store: EventStore, monkeypatch: pytest.MonkeyPatch
+    dsn: str, store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is stored by the keys that the events were read with, not by newer ones."""
     await store.append("u", [signed_up(), signed_up()], aggregate_type="user")
 
-    plain = store._store_snapshot
+    plain = store._stream
 
-    async def later(*given: Any) -> None:
+    async def forgotten_since(*given: Any) -> Any:
+        found = await plain(*given)
         assert await store.forget_subject("user-7") == 1
         await store.append("v", [signed_up()], aggregate_type="user")
-        await plain(*given)
+        return found
 
-    monkeypatch.setattr(store, "_store_snapshot", later)
+    monkeypatch.setattr(store, "_stream", forgotten_since)
     await store.fold(_USERS, "u")
-    assert await store.forget_subject("user-7") == 1
+    monkeypatch.undo()
+    async with connected(dsn) as conn:
+        assert await conn.fetchval("select count(*) from event_snapshots") == 1
     assert await store.get_latest_snapshot("u") is None
 
 
