@@ -49,6 +49,8 @@ async def follow(
         tail = TAILS.enter(db, key, shared, place)
         try:
             while tail.has(place) and (came := await tail.after(place)) is not None:
+                if any(event.subject is not None for event in came.events):
+                    break  # personal data, perhaps forgotten since it was read: read anew
                 for event in came.events:
                     if fits(event):
                         yield event

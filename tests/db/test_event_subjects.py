@@ -199,6 +199,28 @@ async def test_events_of_nodes_are_encrypted_too(dsn: str, store: EventStore) ->
     assert SECRET not in await stored_texts(dsn)
 
 
+async def test_a_slow_subscriber_gets_nothing_that_is_forgotten(store: EventStore) -> None:
+    """What others of the process had read before, and was kept for it, is read anew."""
+    first = AgentEvent(event_type="noted")
+    await store.append("u", [first], aggregate_type="user")
+    subscribers: list[Any] = [store.subscribe(), store.subscribe()]
+    slow, fast = subscribers
+    async with asyncio.timeout(HANG_SECONDS):
+        assert (await anext(slow)).event_id == (await anext(fast)).event_id == first.event_id
+        waiting = asyncio.create_task(anext(slow))  # joins the common reader
+        waiting_fast = asyncio.create_task(anext(fast))
+        await settled(store)
+        second = AgentEvent(event_type="noted")
+        await store.append("u", [second], aggregate_type="user")
+        assert (await waiting).event_id == (await waiting_fast).event_id == second.event_id
+        await store.append("u", [signed_up()], aggregate_type="user")
+        assert (await anext(fast)).event_data["email"] == SECRET
+        await store.forget_subject("user-7")
+        assert (await anext(slow)).event_data["email"] is None
+    for one in subscribers:
+        await one.aclose()
+
+
 async def test_consumers_and_dead_letters_have_it_as_others_do(dsn: str, store: EventStore) -> None:
     """A handler sees the value; a dead letter refers to the event, and holds none; tried again
     once it is forgotten, the handler sees None."""
