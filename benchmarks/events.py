@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +30,8 @@ import asyncpg
 from langgraph_pgsaga import Database
 from langgraph_pgsaga.database import Statement
 from langgraph_pgsaga.embedded import EmbeddedServer
-from langgraph_pgsaga.events import AgentEvent, Condition, EventStore
+from langgraph_pgsaga.events import AgentEvent, Condition, Consumer, EventStore
+from langgraph_pgsaga.work import Worker
 
 _DATA = {"step": "answer", "status": "completed", "output": {"cents": 900, "note": "x" * 100}}
 _WRITERS = 16
@@ -48,6 +49,7 @@ _BARE = Statement(
 )
 _LOCKED_WRITERS = 32
 _BATCH = 1000
+_LEAST_CONSUMED = 100_000
 
 Work = Callable[[], Awaitable[None]]
 
@@ -128,6 +130,24 @@ class Bench:
             count += len(page.events)
             if page.is_last or time.perf_counter() - began > self._seconds:
                 return count / (time.perf_counter() - began)
+
+    async def consumed(self) -> float:
+        """Events per second of a new consumer whose handler does nothing, from its first on."""
+        least = _LEAST_CONSUMED
+        count, began = 0, 0.0
+        is_over = asyncio.Event()
+
+        async def handle(events: Sequence[AgentEvent]) -> None:
+            nonlocal count, began
+            began = began or time.perf_counter()
+            count += len(events)
+            if count >= least or time.perf_counter() - began > self._seconds:
+                is_over.set()
+
+        made = Consumer(name=self.name(), handler=handle, in_batches=True, batch=5000)
+        async with Worker(self.db, self.store.job(made)):
+            await is_over.wait()
+            return count / (time.perf_counter() - began)
 
     async def followed(self, readers: int) -> float:
         """Appends per second under so many subscribers."""
@@ -241,6 +261,7 @@ async def measured(dsn: str, seconds: float) -> dict[str, tuple[float, float]]:
                 await bench.rate(bench.locked, _LOCKED_WRITERS),
             ),
             "events read per second / 50,000": (await bench.caught_up(), 50_000.0),
+            "events consumed per second / 50,000": (await bench.consumed(), 50_000.0),
         }
         with suppress(ImportError):
             library = await asyncio.to_thread(Library, dsn, seconds)

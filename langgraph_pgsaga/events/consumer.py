@@ -50,7 +50,7 @@ class Consumer:
             events of an aggregate keep their order, and with one partition all do. For good.
         in_batches: whether the handler takes several events at once. One that raises is given
             parts of the batch, down to the event that can't be handled, alone.
-        batch: how many events at most are handled before that is written.
+        batch: how many events at most are read at once, and handled before that is written.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Consumer:
     retry: Retry = field(default_factory=Retry)
     partitions: int = 1
     in_batches: bool = False
-    batch: int = 1000
+    batch: int = 2000
 
     is_projection: ClassVar[bool] = False
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Unpack
 from uuid import UUID, uuid4
@@ -323,7 +322,7 @@ class EventStore:
         position = rows[-1]["position"] if rows else condition.after
         return Matching(events=events, position=position)
 
-    async def subscribe(
+    def subscribe(
         self,
         *,
         after: str | None = None,
@@ -360,11 +359,7 @@ class EventStore:
         # Events are the same for those who bring them up to date, and decrypt them, alike.
         name = (tenant_id, self._upcasters.identity, id(self.subjects))
         shared = reader(types=None, tags=None)
-        fits = Wanted(**asked).fits
-        own = reader(**asked)
-        async with aclosing(follow(self.db, name, own, shared, place, fits)) as events:
-            async for event in events:
-                yield event
+        return follow(self.db, name, reader(**asked), shared, place, Wanted(**asked))
 
     async def latest(self) -> str:
         """The cursor of now: behind it comes what `read_all` doesn't show yet."""

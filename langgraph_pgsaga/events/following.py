@@ -13,7 +13,6 @@ from langgraph_pgsaga.events.retrying import Retrying, park
 from langgraph_pgsaga.events.turn import Turn
 
 _STATEMENTS = load_statements("consumers")
-_PAGE = 2_000
 # After so long a partition is given up, for others to have a turn.
 _LONGEST_SECONDS = 1.0
 # Where so many workers died at one place, what may have been in work there is handled event by
@@ -54,8 +53,7 @@ class Following:
                 await asyncio.wait([next_page])
 
     async def _read(self, after: EventPlace) -> Page:
-        most = self._turn.consumer.batch if self._is_suspect else _PAGE
-        return await self._turn.read(after, min(most, _PAGE))
+        return await self._turn.read(after, self._turn.consumer.batch)
 
     async def _end(self) -> None:
         if not self._turn.claim.is_ended:

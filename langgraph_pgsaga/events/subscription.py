@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.events.event import AgentEvent
@@ -18,8 +18,13 @@ class Wanted:
         self._types = None if types is None else frozenset(types)
         self._tags = frozenset(tags or ())
 
-    def fits(self, event: AgentEvent) -> bool:
-        """Whether an event is one of these."""
+    def of(self, events: list[AgentEvent]) -> list[AgentEvent]:
+        """Those of some events."""
+        if self._types is None and not self._tags:
+            return events
+        return [event for event in events if self._fits(event)]
+
+    def _fits(self, event: AgentEvent) -> bool:
         is_of_type = self._types is None or str(event.event_type) in self._types
         return is_of_type and self._tags.issubset(event.tags)
 
@@ -30,7 +35,7 @@ async def follow(
     own: Reader,
     shared: Reader,
     after: EventPlace,
-    fits: Callable[[AgentEvent], bool],
+    wanted: Wanted,
 ) -> AsyncGenerator[AgentEvent, None]:
     """Each event after a place, without an end.
 
@@ -51,9 +56,8 @@ async def follow(
             while tail.has(place) and (came := await tail.after(place)) is not None:
                 if any(event.subject is not None for event in came.events):
                     break  # personal data, perhaps forgotten since it was read: read anew
-                for event in came.events:
-                    if fits(event):
-                        yield event
+                for event in wanted.of(came.events):
+                    yield event
                 place = came.reached
         finally:
             TAILS.leave(db, key, tail)

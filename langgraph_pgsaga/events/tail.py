@@ -27,7 +27,7 @@ Name = tuple[str, frozenset[tuple[str, int, int]], int]
 Key = tuple[asyncio.AbstractEventLoop, Name]
 _MOST_KEPT = 5_000
 # Looks aren't closer together, so that what is appended meanwhile goes together.
-_LEAST_SECONDS = 0.015
+_LEAST_SECONDS = 0.03
 # What is withheld is going to come: it is looked for soon.
 _WITHHELD_SECONDS = 0.1
 # For how long events are withheld before, and between what, the log says so.
