@@ -58,7 +58,7 @@ class SessionPart:
     lease: Lease | None
     new_states: int = 0
     stored_states: list[StateKey] = field(default_factory=list)
-    # The oldest under which a parent of these was seen; None where none was.
+    # That under which the parents of these were seen; None where none was.
     deletion_count: int | None = None
     status: SessionStatus | None = None
     ends_run: bool | None = None
@@ -98,11 +98,14 @@ class SessionPart:
         """The put is stored below its parent only while that is known to be there."""
         self.stored_states.append((put.stored_ns, put.checkpoint_id))
         known, key = self.known, put.parent_key
-        if known is None or key is None or key not in known.states:
-            return
-        seen = _NEVER if key in known.doubtful else known.states[key]
-        so_far = self.deletion_count
-        self.deletion_count = seen if so_far is None else min(seen, so_far)
+        seen = None
+        if key is not None and known is not None and key not in known.doubtful:
+            seen = known.states.get(key)
+        if seen is None:
+            if not put.counts_on_parent(known):
+                return
+            seen = _NEVER
+        self.deletion_count = seen if self.deletion_count in (None, seen) else _NEVER
 
     def has_blob(self, digest: bytes) -> bool:
         """Whether a blob is stored, or going to be by a call before."""

@@ -37,8 +37,8 @@ _RETENTION = load_statements("retention")
 # Each means that the session was deleted and made anew meanwhile.
 _MOST_TRIES = 20
 _UNIQUE_VIOLATION = "23505"
-# By session its deletion_count and last_position.
-_Live: TypeAlias = Mapping[UUID, tuple[int, int]]
+# By session its row of what the statement returns.
+_Live: TypeAlias = Mapping[UUID, asyncpg.Record]
 _OUT_OF_RANGE = "22003"
 
 
@@ -276,8 +276,8 @@ class CallStore:
                     _log.warning("session %s: a run lost its lease", call.session_id)
                 raise refused
             # Begun anew, the thread has none of the checkpoints of before.
-            parent = None if known is None or is_another else call.parent_key
-            if parent and known and parent in known.states and row["parent_position"] is None:
+            parent = None if is_another else call.parent_key
+            if parent and row["parent_position"] is None and call.counts_on_parent(known):
                 raise CheckpointDeletedError(thread_id=call.thread_id, checkpoint_id=parent[1])
 
     def _batch(self, calls: Sequence[EncodedCall], cache: SessionCache) -> Batch:
@@ -290,7 +290,7 @@ class CallStore:
             if part.lease is not None:
                 part.lease.note_sent()
         rows = await self._db.fetch(_STATEMENTS[batch.statement], *arguments, conn=conn)
-        live = {row["session_id"]: (row["deletion_count"], row["last_position"]) for row in rows}
+        live = {row["session_id"]: row for row in rows}
         live.pop(None, None)  # of events alone
         return live
 
@@ -303,16 +303,17 @@ class CallStore:
                 self._tracker.note_stored(change, stored.epoch if stored else None)
         for part in batch.sessions.values():
             if part.session_id not in stale:
-                deletion_count, position = live[part.session_id]
+                row = live[part.session_id]
                 self._cache.learn(
                     part.session_id,
                     part.epoch,
                     part.message_count + len(part.fresh),
                     part.fresh.items(),
-                    hashes=part.fresh_hashes,
+                    stored=part.fresh_hashes,
+                    stored_hash=row["stored_hash"],
                     states=part.stored_states,
-                    deletion_count=deletion_count,
-                    position=position,
+                    deletion_count=row["deletion_count"],
+                    position=row["position"],
                     contents=part.stored,
                     since=part.known,
                 )

@@ -19,7 +19,7 @@ from langgraph.checkpoint.base import (
 from langgraph_pgsaga import _json, _message_text
 from langgraph_pgsaga._langgraph import DeltaSnapshot
 from langgraph_pgsaga.checkpoint.run_tracker import NO_CHANGE, SessionChange
-from langgraph_pgsaga.checkpoint.session_cache import StateKey
+from langgraph_pgsaga.checkpoint.session_cache import KnownSession, StateKey
 from langgraph_pgsaga.checkpoint.shape import flaw, flaw_of_values
 from langgraph_pgsaga.checkpoint.small_values import small_values
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec, StoredMessage
@@ -124,6 +124,13 @@ class EncodedPut(NamedTuple):
         parent_id = self.state.parent_checkpoint_id
         return None if parent_id is None else (self.stored_ns, parent_id)
 
+    def counts_on_parent(self, known: KnownSession | None) -> bool:
+        """Whether the checkpoint that it is put below was there, as far as this process knows."""
+        key = self.parent_key
+        if key is None:
+            return False
+        return self.change.is_of_known_run or (known is not None and key in known.states)
+
     @property
     def messages(self) -> Iterable[StoredMessage]:
         """Those of the message lists: they are stored, if they aren't yet."""
@@ -157,6 +164,10 @@ class EncodedWrites(NamedTuple):
     def parent_key(self) -> StateKey | None:
         """The checkpoint that they are of, which may come after them."""
         return self.stored_ns, self.checkpoint_id
+
+    def counts_on_parent(self, known: KnownSession | None) -> bool:
+        """Whether the checkpoint was there, as far as this process knows."""
+        return known is not None and self.parent_key in known.states
 
     @property
     def messages(self) -> Iterable[StoredMessage]:

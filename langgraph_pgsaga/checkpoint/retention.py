@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -20,6 +21,8 @@ from langgraph_pgsaga.threads import SessionStatus, session_id_of, thread_id_tex
 
 _STATEMENTS = load_statements("retention")
 _HISTORY = load_statements("history")
+# Of the 21 bits of an epoch that change, and the 31 of a deletion_count.
+_LARGEST_STEP = 1 << 12
 
 
 async def delete_thread(
@@ -54,8 +57,10 @@ async def delete_for_runs(
         async def work(conn: Connection, session_id: UUID = session_id) -> None:
             if not await _lock(db, conn, session_id):
                 return
-            statement = _STATEMENTS["delete_checkpoints_of_runs"]
-            await db.fetch(statement.bind(session_id=session_id, run_ids=ids), conn=conn)
+            deletion = _STATEMENTS["delete_checkpoints_of_runs"].bind(
+                session_id=session_id, run_ids=ids, step=_step()
+            )
+            await db.fetch(deletion, conn=conn)
             await _collect(db, conn, session_id)
 
         await _within(db, conn, work)
@@ -252,7 +257,7 @@ async def _delete_older(
         if not namespace:
             kept_roots = kept
         deletion = _STATEMENTS["delete_checkpoints_but"].bind(
-            session_id=session_id, checkpoint_ns=namespace, kept_ids=sorted(kept)
+            session_id=session_id, checkpoint_ns=namespace, kept_ids=sorted(kept), step=_step()
         )
         (row,) = await db.fetch(deletion, conn=conn)
         deleted += row["deleted"]
@@ -296,5 +301,16 @@ def _is_call_over(head: asyncpg.Record, kept_roots: set[str]) -> bool:
 
 
 async def _collect(db: Database, conn: Connection, session_id: UUID) -> None:
-    for name in ("cut_parents", "delete_unused_values", "delete_unused_contents"):
+    for name in ("cut_parents", "delete_unused_values"):
         await db.fetch(_STATEMENTS[name].bind(session_id=session_id), conn=conn)
+    deletion = _STATEMENTS["delete_unused_contents"].bind(session_id=session_id, step=_step())
+    await db.fetch(deletion, conn=conn)
+
+
+def _step() -> int:
+    """By how much a count of deletions goes up.
+
+    One by one, a server that lost a deletion would count the next one like it; what was read in
+    between would be taken for what is there. Few bits, since the counts begin anew at their end.
+    """
+    return 1 + secrets.randbelow(_LARGEST_STEP)

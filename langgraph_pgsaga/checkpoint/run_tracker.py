@@ -62,6 +62,11 @@ class SessionChange(NamedTuple):
         return self.seen if self.root is None or self.root.epoch is None else self.root.epoch
 
     @property
+    def is_of_known_run(self) -> bool:
+        """Whether its run has read or stored one: what it puts below another one counts on it."""
+        return self.root is not None and self.root.epoch is not None
+
+    @property
     def may_begin_thread(self) -> bool:
         """Whether it may be the first of its thread, as things stand now."""
         return self.begins_thread and (self.below is None or not self.below.has_put)

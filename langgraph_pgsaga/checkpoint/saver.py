@@ -316,6 +316,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             position=session.position,
             contents=sent,
             since=fetched.known,
+            begins=True,
         )
 
     async def aget_iter(self, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]:

@@ -42,7 +42,8 @@ class LastKnown(NamedTuple):
     A server can lose what it had acknowledged: a standby takes over that was behind, or an older
     copy is put in its place. It loses the latest, never what came before something that is still
     there. So while these are there, all that is known is; and no statement counts on anything
-    that is known without asking for them. The columns of pgsaga_known_session.
+    that is known without asking for them. A blob is named only while the latest aren't a
+    checkpoint's. The columns of pgsaga_known_session.
     """
 
     known_ns: str | None = None
@@ -100,6 +101,9 @@ class _Session:
     states: dict[StateKey, int] = field(default_factory=dict)
     doubtful: set[StateKey] = field(default_factory=set)
     last: LastKnown = NOTHING_KNOWN
+    # Those of `hashes` that no checkpoint has followed yet; only while there are some, `last` has
+    # one of them.
+    pending: set[bytes] = field(default_factory=set)
     # That of the last checkpoint: positions rise in the order of writing.
     position: int | None = None
 
@@ -132,11 +136,30 @@ class _Session:
         if self.last.known_no is None or found[digest] > self.last.known_no:
             self.last = self.last._replace(known_no=found[digest], known_digest=digest)
 
-    def add_hashes(self, hashes: Sequence[bytes]) -> None:
-        """Adds blobs that were stored at once."""
-        if hashes:
-            self.hashes.update(hashes)
-            self.last = self.last._replace(known_hash=hashes[-1])
+    def add_hashes(self, hashes: Set[bytes], since: KnownSession | None) -> None:
+        """Adds blobs that are there with a checkpoint, and all that it was stored `since`."""
+        self.hashes |= hashes
+        if self.pending and since is not None and since.last.known_hash == self.last.known_hash:
+            self.pending.clear()
+            self.last = self.last._replace(known_hash=None)
+
+    def add_pending(self, hashes: Set[bytes], stored_hash: bytes | None) -> None:
+        """Adds blobs of pending writes that were stored at once.
+
+        That they are there tells nothing of those that others had stored before: `stored_hash`
+        is one that came with them. Without it none is added, so the next checkpoint brings them.
+        """
+        if stored_hash is not None:
+            self.hashes |= hashes
+            self.pending |= hashes
+            self.last = self.last._replace(known_hash=stored_hash)
+
+    def drop_pending(self) -> None:
+        """Forgets the blobs of pending writes: they may be another process's by now, and later."""
+        if self.pending:
+            self.hashes = self.hashes - self.pending
+            self.pending = set()
+            self.last = self.last._replace(known_hash=None)
 
     def add_contents(self, messages: Iterable[tuple[int, StoredMessage]]) -> None:
         """Keeps messages by number."""
@@ -217,14 +240,20 @@ class SessionCache:
         message_count: int,
         found: Iterable[tuple[bytes, int]] = (),
         *,
-        hashes: Iterable[bytes] = (),
-        states: Iterable[StateKey] = (),
+        stored: Set[bytes] | None = None,
+        stored_hash: bytes | None = None,
+        states: Sequence[StateKey] = (),
         deletion_count: int = 0,
         position: int | None = None,
         contents: Iterable[tuple[int, StoredMessage]] = (),
         since: KnownSession | None = None,
+        begins: bool = False,
     ) -> None:
         """Adds numbers by digest, hashes of stored blobs, checkpoints that are there, messages.
+
+        Whoever stored something gives the hashes of its blobs, and as `stored_hash` one that wasn't
+        there before. A run, or whatever was loaded for, `begins`: another process may have gone
+        on from what was written to the last one's tasks, and stored it again where it was lost.
 
         What was learned under another epoch is forgotten first; of the same session not the
         checkpoints: that they were there is what tells a deleted one from one that never was.
@@ -245,8 +274,13 @@ class SessionCache:
             session.message_count = max(session.message_count, message_count)
             self._numbers -= session.weight
             session.add_numbers(dict(found))
-            session.add_hashes(list(hashes))
-            session.add_states(list(states), deletion_count, position)
+            if begins:
+                session.drop_pending()
+            if stored is not None and states and states[-1] not in session.states:
+                session.add_hashes(stored, since)
+            elif stored:
+                session.add_pending(stored, stored_hash)
+            session.add_states(states, deletion_count, position)
             self._numbers += session.weight
             self._content_bytes -= session.content_bytes
             session.add_contents(contents)

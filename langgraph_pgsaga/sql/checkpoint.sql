@@ -19,6 +19,8 @@
 -- The same goes for leases: whoever may not write stores nothing. Pending writes of which
 -- the lease isn't known are no concern of it: nobody sees them before a checkpoint
 -- follows, and the first ones of a task count.
+-- Of each session: where the last of its checkpoints stands, be it that of a statement that is
+-- repeated; and a blob that wasn't there before, which tells that this statement was committed.
 -- tenant_ids are those of session_ids, in that order; {} where all of them are ''.
 -- The clock stands in the items: Citus takes no now() where a column is set, and a CTE of its
 -- own takes longer to start.
@@ -26,7 +28,7 @@
 --   last_known pgsaga_known_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
 --   writes pgsaga_new_write[], tenant_ids text[]
--- columns: session_id uuid, deletion_count integer, last_position bigint
+-- columns: session_id uuid, deletion_count integer, position bigint, stored_hash bytea
 -- shard: session_ids
 with items as materialized (
   select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
@@ -131,6 +133,7 @@ new_states as (
     metadata = excluded.metadata,
     exact_type = excluded.exact_type,
     exact = excluded.exact
+  returning s.session_id, s.position
 ),
 new_values as (
   insert into {schema}.agent_state_values
@@ -143,11 +146,12 @@ new_values as (
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_blobs as (
-  insert into {schema}.agent_state_blobs (session_id, hash, payload)
+  insert into {schema}.agent_state_blobs as b (session_id, hash, payload)
   select i.session_id, i.hash, i.payload
   from live l
   join pg_catalog.unnest($6::{schema}.pgsaga_new_blob[]) i using (session_id)
   on conflict (session_id, hash) do nothing
+  returning b.session_id, b.hash
 ),
 -- A digest that is there already, unknown to the caller, fails the statement.
 new_messages as (
@@ -178,7 +182,11 @@ new_writes as (
     message_runs = excluded.message_runs
   where w.idx < 0
 )
-select l.session_id, l.deletion_count, l.last_position from live l;
+select
+  l.session_id, l.deletion_count,
+  (select max(n.position) from new_states n where n.session_id = l.session_id) as position,
+  (select b.hash from new_blobs b where b.session_id = l.session_id limit 1) as stored_hash
+from live l;
 
 -- name: write_batch_with_events
 -- write_batch, and what is told of the calls: events of the sessions that are as expected, and
@@ -187,7 +195,7 @@ select l.session_id, l.deletion_count, l.last_position from live l;
 --   last_known pgsaga_known_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], blobs pgsaga_new_blob[], messages pgsaga_new_message[],
 --   writes pgsaga_new_write[], tenant_ids text[], events pgsaga_new_event[]
--- columns: session_id uuid, deletion_count integer, last_position bigint
+-- columns: session_id uuid, deletion_count integer, position bigint, stored_hash bytea
 -- shard: all, events are on one server
 with items as materialized (
   select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
@@ -292,6 +300,7 @@ new_states as (
     metadata = excluded.metadata,
     exact_type = excluded.exact_type,
     exact = excluded.exact
+  returning s.session_id, s.position
 ),
 new_values as (
   insert into {schema}.agent_state_values
@@ -304,11 +313,12 @@ new_values as (
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_blobs as (
-  insert into {schema}.agent_state_blobs (session_id, hash, payload)
+  insert into {schema}.agent_state_blobs as b (session_id, hash, payload)
   select i.session_id, i.hash, i.payload
   from live l
   join pg_catalog.unnest($6::{schema}.pgsaga_new_blob[]) i using (session_id)
   on conflict (session_id, hash) do nothing
+  returning b.session_id, b.hash
 ),
 -- A digest that is there already, unknown to the caller, fails the statement.
 new_messages as (
@@ -345,7 +355,10 @@ told as materialized (
     where not i.is_dependent or i.session_id in (select l.session_id from live l)
   )) as appended
 )
-select l.session_id, l.deletion_count, l.last_position
+select
+  l.session_id, l.deletion_count,
+  (select max(n.position) from new_states n where n.session_id = l.session_id) as position,
+  (select b.hash from new_blobs b where b.session_id = l.session_id limit 1) as stored_hash
 from told t
 left join live l on t.appended >= 0;
 
@@ -355,7 +368,7 @@ left join live l on t.appended >= 0;
 -- params: session_ids uuid[], sessions pgsaga_new_session[],
 --   last_known pgsaga_known_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[]
--- columns: session_id uuid, deletion_count integer, last_position bigint
+-- columns: session_id uuid, deletion_count integer, position bigint, stored_hash bytea
 -- shard: session_ids
 with items as materialized (
   select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
@@ -440,6 +453,7 @@ new_states as (
     metadata = excluded.metadata,
     exact_type = excluded.exact_type,
     exact = excluded.exact
+  returning s.session_id, s.position
 ),
 new_values as (
   insert into {schema}.agent_state_values
@@ -451,14 +465,18 @@ new_values as (
   join pg_catalog.unnest($5::{schema}.pgsaga_new_value[]) i using (session_id)
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 )
-select l.session_id, l.deletion_count, l.last_position from live l;
+select
+  l.session_id, l.deletion_count,
+  (select max(n.position) from new_states n where n.session_id = l.session_id) as position,
+  null::bytea as stored_hash
+from live l;
 
 -- name: write_turns
 -- write_states for checkpoints with new messages.
 -- params: session_ids uuid[], sessions pgsaga_new_session[],
 --   last_known pgsaga_known_session[], states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], messages pgsaga_new_message[]
--- columns: session_id uuid, deletion_count integer, last_position bigint
+-- columns: session_id uuid, deletion_count integer, position bigint, stored_hash bytea
 -- shard: session_ids
 with items as materialized (
   select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
@@ -543,6 +561,7 @@ new_states as (
     metadata = excluded.metadata,
     exact_type = excluded.exact_type,
     exact = excluded.exact
+  returning s.session_id, s.position
 ),
 new_values as (
   insert into {schema}.agent_state_values
@@ -564,13 +583,17 @@ new_messages as (
   from live l
   join pg_catalog.unnest($6::{schema}.pgsaga_new_message[]) i using (session_id)
 )
-select l.session_id, l.deletion_count, l.last_position from live l;
+select
+  l.session_id, l.deletion_count,
+  (select max(n.position) from new_states n where n.session_id = l.session_id) as position,
+  null::bytea as stored_hash
+from live l;
 
 -- name: write_dependent
 -- write_batch for pending writes alone, without new blobs, of sessions that are there.
 -- params: session_ids uuid[], sessions pgsaga_new_session[],
 --   last_known pgsaga_known_session[], writes pgsaga_new_write[]
--- columns: session_id uuid, deletion_count integer, last_position bigint
+-- columns: session_id uuid, deletion_count integer, position bigint, stored_hash bytea
 -- shard: session_ids
 with items as materialized (
   select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
@@ -658,7 +681,11 @@ new_writes as (
     message_runs = excluded.message_runs
   where w.idx < 0
 )
-select l.session_id, l.deletion_count, l.last_position from live l;
+select
+  l.session_id, l.deletion_count,
+  null::bigint as position,
+  null::bytea as stored_hash
+from live l;
 
 -- name: write_pending
 -- write_batch for pending writes that refer to no message and no blob, and are written

@@ -134,7 +134,7 @@ order by h.checkpoint_ns, h.position desc;
 -- name: delete_checkpoints_but
 -- The namespace's checkpoints other than those given, with their writes. Writes whose
 -- checkpoint isn't saved yet belong to a running superstep and stay.
--- params: session_id uuid, checkpoint_ns text, kept_ids text[]
+-- params: session_id uuid, checkpoint_ns text, kept_ids text[], step bigint
 -- columns: deleted bigint
 -- shard: session_id
 with gone as (
@@ -148,16 +148,16 @@ writes as (
   where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = g.checkpoint_id
 ),
 counted as (
-  -- Begins anew at its end: what counts is that it is another one.
+  -- Another one, begun anew at its end, that is also none of those that a server lost.
   update {schema}.agent_sessions
-  set deletion_count = case when deletion_count = 2147483647 then 0 else deletion_count + 1 end
+  set deletion_count = ((deletion_count + $4::bigint) & 2147483647::bigint)::integer
   where session_id = $1 and exists (select from gone)
 )
 select count(*) as deleted from gone;
 
 -- name: delete_checkpoints_of_runs
 -- The session's checkpoints whose metadata names one of the runs, with their writes.
--- params: session_id uuid, run_ids text[]
+-- params: session_id uuid, run_ids text[], step bigint
 -- shard: session_id
 with gone as (
   delete from {schema}.agent_states
@@ -165,9 +165,9 @@ with gone as (
   returning checkpoint_ns, checkpoint_id
 ),
 counted as (
-  -- Begins anew at its end: what counts is that it is another one.
+  -- Another one, begun anew at its end, that is also none of those that a server lost.
   update {schema}.agent_sessions
-  set deletion_count = case when deletion_count = 2147483647 then 0 else deletion_count + 1 end
+  set deletion_count = ((deletion_count + $3::bigint) & 2147483647::bigint)::integer
   where session_id = $1 and exists (select from gone)
 )
 delete from {schema}.agent_state_writes w
@@ -215,10 +215,11 @@ where v.session_id = $1 and not exists (
 -- name: delete_unused_contents
 -- Blobs and messages that no value or write names any more. What other processes
 -- remember of them ends with the epoch, which changes only where one of them goes: each
--- change makes the puts that wait for this transaction start again.
+-- change makes the puts that wait for this transaction start again. It goes up by a random step,
+-- so that it isn't one that a server had, and lost.
 -- The messages' runs are united as ranges: number by number they would be as many as
 -- checkpoints times messages.
--- params: session_id uuid
+-- params: session_id uuid, step bigint
 -- shard: session_id
 with named as materialized (
   select coalesce(
@@ -251,7 +252,7 @@ messages as (
   returning m.message_no
 )
 update {schema}.agent_sessions
-set message_epoch = (message_epoch & ~2097151::bigint) | ((message_epoch + 1) & 2097151::bigint)
+set message_epoch = (message_epoch & ~2097151::bigint) | ((message_epoch + $2::bigint) & 2097151::bigint)
 where session_id = $1 and (exists (select from messages) or exists (select from blobs));
 
 -- name: exists_state

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -91,6 +91,7 @@ def texts(values: dict[str, Any]) -> list[Any]:
 
 
 THREAD: RunnableConfig = {"configurable": {"thread_id": "t"}}
+PLACE: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 
 
 @pytest.fixture
@@ -292,6 +293,175 @@ async def test_a_thread_that_was_lost_whole_begins_anew(
     assert (await graph.aget_state(THREAD)).values == {}
     assert texts(await graph.ainvoke(asking("b"), THREAD)) == ["b", "re b"]
     assert texts((await chat(savers()).aget_state(THREAD)).values) == ["b", "re b"]
+
+
+async def next_put(
+    saver: PostgresSaver, below: RunnableConfig, run_id: str = "", **values: Any
+) -> RunnableConfig:
+    """Puts a checkpoint with these values below one that the saver loads, outside of any run."""
+    found = await saver.aget_tuple(below)
+    return await put_below(saver, below if found is None else found.config, found, run_id, **values)
+
+
+async def put_below(
+    saver: PostgresSaver,
+    config: RunnableConfig,
+    found: CheckpointTuple | None,
+    run_id: str = "",
+    **values: Any,
+) -> RunnableConfig:
+    put = empty_checkpoint()
+    versions: dict[str, Any] = {}
+    if found is not None:
+        put["channel_values"] = dict(found.checkpoint["channel_values"])
+        versions = dict(found.checkpoint["channel_versions"])
+    new: Any = {name: saver.get_next_version(versions.get(name), None) for name in values}
+    put["channel_values"] |= values
+    put["channel_versions"] = {**versions, **new}
+    of_run: RunnableConfig = {**config, "metadata": {"run_id": run_id}}
+    return await saver.aput(of_run, put, {"source": "loop", "step": 1, "parents": {}}, new)
+
+
+async def document_at(saver: PostgresSaver, config: RunnableConfig) -> Any:
+    found = await saver.aget_tuple(config)
+    assert found is not None
+    return found.checkpoint["channel_values"]["document"]
+
+
+async def test_a_blob_that_others_stored_does_not_tell_that_writes_are_there(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    """A task writes a value that is stored since long, and one that isn't."""
+    one, other = savers(), savers()
+    await next_put(other, PLACE, document=document_of("old"))
+    found = await one.aget_tuple(PLACE)
+    assert found is not None
+    await server.keep()
+    for name in "new", "old":
+        await one.aput_writes(found.config, [("document", document_of(name))], f"task-{name}")
+    await server.lose()
+    put = await put_below(one, found.config, found, document=document_of("new"))
+    assert await document_at(savers(), put) == document_of("new")
+
+
+async def test_a_task_that_others_do_again_does_not_tell_that_its_writes_are_there(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    """A run ends with its process's task; another process goes on, and then the first again."""
+    one, other = savers(), savers()
+    await next_put(one, PLACE, document=document_of("old"))
+    found = await one.aget_tuple(PLACE)
+    assert found is not None
+    await server.keep()
+    for name in "lost", "same":
+        await one.aput_writes(found.config, [("document", document_of(name))], f"task-{name}")
+    await server.lose()
+    again = await other.aget_tuple(PLACE)
+    assert again is not None
+    await other.aput_writes(again.config, [("document", document_of("same"))], "task-same")
+    put = await next_put(one, PLACE, document=document_of("lost"))
+    assert await document_at(savers(), put) == document_of("lost")
+
+
+async def test_a_deletion_is_not_taken_for_one_that_was_lost(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    """What was read after the one isn't there after the other."""
+    one, other = savers(), savers()
+    await next_put(other, PLACE, "first", document=document_of("first"))
+    second = await next_put(other, PLACE, "second", document=document_of("second"))
+    await next_put(other, PLACE, "third", document=document_of("third"))
+    await server.keep()
+    await other.adelete_for_runs(["first"])
+    found = await one.aget_tuple(second)
+    assert found is not None
+    assert await one.aget_tuple(PLACE) is not None
+    await server.lose()
+    await other.adelete_for_runs(["second"])
+    with pytest.raises(CheckpointDeletedError):
+        await put_below(one, found.config, found, "fourth", other=1)
+
+
+async def test_messages_that_a_deletion_took_are_sent_again_after_another_was_lost(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    one, other = savers(), savers()
+    said = [AIMessage(text, id=text) for text in ("a", "b", "c")]
+    await next_put(other, PLACE, "first", messages=said[:1])
+    second = await next_put(other, PLACE, "second", messages=said[1:2])
+    await next_put(other, PLACE, "third", messages=said[2:])
+    await server.keep()
+    await other.adelete_for_runs(["first"])
+    for place in second, PLACE:
+        assert await one.aget_tuple(place) is not None
+    await server.lose()
+    await other.adelete_for_runs(["second"])
+    found = await other.aget_tuple(PLACE)
+    assert found is not None
+    put = await put_below(one, found.config, found, messages=said[1:])
+    loaded = await savers().aget_tuple(put)
+    assert loaded is not None
+    assert loaded.checkpoint["channel_values"]["messages"] == said[1:]
+
+
+async def test_a_repeated_put_is_not_later_than_what_came_between(
+    server: Rewound, savers: Callable[..., PostgresSaver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer was lost, and others went on before it was repeated."""
+    one, other = savers(), savers()
+    await next_put(one, PLACE, document=document_of("a"))
+    fetch = one.db.fetch
+    between: list[Any] = []
+
+    async def twice(statement: Any, *args: Any, **options: Any) -> Any:
+        if between or not statement.name.startswith("write_"):
+            return await fetch(statement, *args, **options)
+        between.append(statement)
+        await fetch(statement, *args, **options)
+        await server.keep()
+        between.append(await next_put(other, PLACE, document=document_of("between")))
+        return await fetch(statement, *args, **options)
+
+    found = await one.aget_tuple(PLACE)
+    assert found is not None
+    monkeypatch.setattr(one.db, "fetch", twice)
+    await put_below(one, found.config, found, document=document_of("repeated"))
+    monkeypatch.undo()
+    last = await one.aget_tuple(between[-1])
+    assert last is not None
+    await server.lose()
+    with pytest.raises(CheckpointDeletedError):
+        await put_below(one, last.config, last, other=1)
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+async def test_a_run_whose_process_remembers_another_session_ends(
+    server: Rewound, savers: Callable[..., PostgresSaver], *, is_forgotten: bool
+) -> None:
+    """The thread was begun anew, and looked at; or it was one of too many."""
+    saver = savers()
+    arrived, go = asyncio.Event(), asyncio.Event()
+    graph = stopping(saver, arrived, go)
+    await graph.aupdate_state(THREAD, {"before": "kept"}, as_node="second")
+    await server.keep()
+    run = asyncio.create_task(
+        graph.ainvoke({"before": "x", "after": ""}, THREAD, durability="sync")
+    )
+    await arrived.wait()
+    if is_forgotten:
+        saver.memory.forget(session_id_of("t", ""))
+    else:
+        await saver.adelete_thread("t")
+        await stopping(savers(), arrived, go).aupdate_state(
+            THREAD, {"before": "anew"}, as_node="second"
+        )
+        assert (await graph.aget_state(THREAD)).values == {"before": "anew"}
+    await server.lose()
+    go.set()
+    with pytest.raises(CheckpointDeletedError):
+        await run
+    left = await stopping(savers(), arrived, go).aget_state(THREAD)
+    assert left.values == {"before": "kept"}
 
 
 @pytest.mark.parametrize("is_listed", [False, True])
