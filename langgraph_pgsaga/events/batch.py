@@ -69,7 +69,10 @@ def told_expected(expected: Expected) -> int | str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Checked events of one aggregate, and their columns."""
+    """Checked events of one aggregate, and their columns.
+
+    The events are copies of those that were given, and become what is returned of them.
+    """
 
     tenant_id: str
     aggregate_id: str
@@ -283,7 +286,8 @@ def _check_ids(events: Sequence[AgentEvent]) -> None:
 def _stored(
     event: AgentEvent, version: int, place: EventPlace, recorded_at: datetime
 ) -> AgentEvent:
-    return event.but(version=version, place=place, recorded_at=recorded_at)
+    event.note_stored(version, place, recorded_at)
+    return event
 
 
 def _encoded(event: AgentEvent) -> str:

@@ -109,6 +109,12 @@ class AgentEvent:
             _set(made, name, changed.get(name, value))
         return made
 
+    def note_stored(self, version: int, place: EventPlace, recorded_at: datetime) -> None:
+        """It is stored there: of an event that nobody but the append has yet."""
+        _set(self, "version", version)
+        _set(self, "place", place)
+        _set(self, "recorded_at", recorded_at)
+
     @property
     def position(self) -> int | None:
         """Its number in the log, unique in the database; the order of reading is `cursor`'s."""

@@ -177,7 +177,9 @@ class EventStore:
         tenant_id = self._tenant_id()
         batch = Batch.of(tenant_id, aggregate_id, aggregate_type, events, expected_version)
         append = await self._prepared(batch, expected_version, condition)
-        return await written(conn, self.db, append, known=tuple(batch.events))
+        # As they are now; those of the batch become what is stored.
+        known = tuple(event.but() for event in batch.events) if isinstance(conn, Step) else ()
+        return await written(conn, self.db, append, known=known)
 
     async def append_event(
         self, event: AgentEvent, *, conn: Connection | Step | None = None

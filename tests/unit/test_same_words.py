@@ -43,6 +43,11 @@ def test_one_event_is_appended_where_several_are() -> None:
     whole, one = (parts(_EVENTS[name].text) for name in ("append_events", "append_one"))
     for part in ("era", "allowed", "stream", "place", "due"):
         assert one[part] == whole[part], part
+    columns = [
+        re.findall(r"insert into {schema}.agent_events \((.*?)\)", _EVENTS[name].text, re.DOTALL)
+        for name in ("append_events", "append_one", "append_together")
+    ]
+    assert {text for found in columns for text in found} == {columns[0][0]}
     ended = [_EVENTS[name].text.rpartition("\n)\n")[2] for name in ("append_events", "append_one")]
     assert [text.partition("case when")[0] for text in ended] == [
         ended[0].partition("case when")[0]
