@@ -35,12 +35,12 @@ class Tampering(Enum):
 class Finding:
     """Something that isn't as it was sealed, and where.
 
-    `seal` is the number of the seal, and `event_id` the event that is there now; `problem` says
-    it in a sentence.
+    `seal` is the number of the seal (None for an event outside of all), and `event_id` the event
+    that is there now; `problem` says it in a sentence.
     """
 
     kind: Tampering
-    seal: int
+    seal: int | None
     event_id: str | None
     problem: str
 
@@ -115,6 +115,7 @@ class Verifier:
         self._check_gap(number + 1, last)
         self._check_head(head, last)
         self._check_root()
+        await self._check_places()
         return Verification(
             tenant_id=self._tenant_id,
             seals=self._tree.size,
@@ -211,7 +212,15 @@ class Verifier:
             return
         self._find(Tampering.ROOT_DIFFERS, kept.seals, problem)
 
-    def _find(self, kind: Tampering, seal: int, problem: str, event_id: str | None = None) -> None:
+    async def _check_places(self) -> None:
+        statement = STATEMENTS["list_misplaced"].bind(tenant_id=self._tenant_id, page=_MOST_TOLD)
+        for row in await self._db.fetch(statement):
+            problem = "it has a place that no append gives, and that no seal will reach"
+            self._find(Tampering.EVENT_ADDED, None, problem, row["event_id"])
+
+    def _find(
+        self, kind: Tampering, seal: int | None, problem: str, event_id: str | None = None
+    ) -> None:
         self._finding_count += 1
         if len(self._findings) < _MOST_TOLD:
             found = Finding(kind=kind, seal=seal, event_id=event_id, problem=problem)

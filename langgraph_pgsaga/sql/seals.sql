@@ -59,6 +59,34 @@ from sized s
 where s.no = 1 or s.bytes <= $13
 order by s.no;
 
+-- name: list_misplaced
+-- Events that have a place which no append gives, so that no seal will ever have them: a position
+-- that isn't read, or a transaction that hasn't begun.
+-- params: tenant_id text, page bigint
+-- columns: event_id text
+-- shard: all, events are on one server
+with horizon as materialized (
+  select
+    case when l.system_identifier = c.system_identifier then l.era else l.era + 1 end as era,
+    pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as tx
+  from (
+    select e.era, e.system_identifier from {schema}.event_eras e order by e.era desc limit 1
+  ) l
+  cross join pg_catalog.pg_control_system() c
+),
+misplaced as (
+  select e.event_id
+  from {schema}.agent_events e
+  where e.tenant_id = $1 and e.position <= 0
+  union all
+  select e.event_id
+  from {schema}.agent_events e
+  where e.tenant_id = $1 and e.position > 0
+    and (e.era, e.tx, e.position)
+      >= ((select h.era from horizon h), (select h.tx from horizon h), 0::bigint)
+)
+select m.event_id from misplaced m order by m.event_id limit $2;
+
 -- name: read_leaf
 -- One event as it is hashed.
 -- params: tenant_id text, event_id text

@@ -51,7 +51,7 @@ async def store(dsn: str) -> AsyncIterator[EventStore]:
         yield EventStore(db)
 
 
-def told(found: Any) -> list[tuple[Tampering, int, str | None]]:
+def told(found: Any) -> list[tuple[Tampering, int | None, str | None]]:
     return [(one.kind, one.seal, one.event_id) for one in found.findings]
 
 
@@ -266,7 +266,20 @@ async def test_every_column_of_an_event_is_hashed(dsn: str) -> None:
         (
             ("update agent_events set tx = (tx::text::numeric + 100000)::text::xid8"
             " where event_id = 'e8'"),
-            "EVENT_MISSING 2 None",
+            "EVENT_MISSING 2 None, EVENT_ADDED None e8",
+        ),
+        (
+            ("insert into agent_events (event_id, event_type, aggregate_id, aggregate_type,"
+            " event_data, version, era, tx, position) overriding system value select 'x',"
+            " event_type, 'x', aggregate_type, event_data, version, era, tx, -1"
+            " from agent_events where event_id = 'e8'"),
+            "EVENT_ADDED None x",
+        ),
+        (
+            ("insert into agent_events (event_id, event_type, aggregate_id, aggregate_type,"
+            " event_data, version, era) select 'x', event_type, 'x', aggregate_type,"
+            " event_data, version, era + 1 from agent_events where event_id = 'e8'"),
+            "EVENT_ADDED None x",
         ),
         ("update agent_events set era = 0 where event_id = 'e8'",
          "EVENT_ADDED 1 e8, EVENT_MISSING 2 None"),

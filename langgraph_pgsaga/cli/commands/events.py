@@ -167,7 +167,7 @@ def verify(
 def _write_verification(found: Verification) -> None:
     if found.findings:
         rows = [
-            (str(one.seal), one.kind.value, one.event_id or "", one.problem)
+            (str(one.seal or ""), one.kind.value, one.event_id or "", one.problem)
             for one in found.findings
         ]
         write_table(("seal", "what", "event", "how it shows"), rows)
