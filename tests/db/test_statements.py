@@ -188,7 +188,7 @@ async def test_nothing_of_public_is_what_a_statement_means(hostile_dsn: str) -> 
             if statement.name == "create_migrations_table":  # a utility, with nothing to resolve
                 continue
             types = ", ".join(t for _, t in statement.params)
-            types = re.sub(r"\b(pgsaga_(?:new|known)_\w+)", r"own.\1", types)
+            types = re.sub(r"\b(pgsaga_(?:new|known|grouped)_\w+)", r"own.\1", types)
             probe = f"create function own.probe({types}) returns void language sql begin atomic "
             begun = conn.transaction()
             await begun.start()
