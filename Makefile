@@ -19,8 +19,8 @@ UNIT := $(filter-out $(patsubst %,tests/unit/test_%.py,address cli_table depende
 # is the newest. Of savers in PostgreSQL and in SQLite the first stands for both: they give
 # LangGraph's own objects.
 ON_LANGGRAPH := $(UNIT) $(call files,apis branches changed_classes compare conformance contract \
-  delta event_nodes export forks graph leases messages read_through states status takeover \
-  timetravel unkeepable)
+  delta event_callbacks event_nodes export forks graph leases messages read_through \
+  recorded_threads states status takeover timetravel unkeepable)
 # With another Python: what lives in loops, threads, processes and forks, and classes.
 ON_PYTHON := $(UNIT) $(call files,changed_classes conformance graph interrupted \
   lease_blocks lease_races leases loops message_races notifier queue recovery status)
@@ -31,7 +31,7 @@ ON_POSTGRES := $(call files,claim_contract clock conformance contract doctor eve
   interrupted lease_races migrate plans schema search statements takeover_lock tenant_plans)
 # What runs statements more than once, under the saver, its queue, leases, sessions and messages:
 # with the oldest alone. What that does as the newest does, those between them do.
-ON_OLDEST := $(ON_POSTGRES) $(call files,conversation errors event_conditions events lease_model \
+ON_OLDEST := $(ON_POSTGRES) $(call files,conversation errors event_append_queue event_conditions events lease_model \
   leases message queue retention sessions sweep tenants)
 # What the machine's packages have (Debian: 15), and npm's.
 PACKAGED := $(patsubst /usr/lib/postgresql/%/bin/initdb,%,$(wildcard /usr/lib/postgresql/*/bin/initdb))
