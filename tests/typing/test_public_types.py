@@ -41,7 +41,17 @@ from langgraph_pgsaga.work import (
 
 def test_the_front_door_is_this_and_no_more() -> None:
     """What `import langgraph_pgsaga` offers changes only on purpose."""
-    assert langgraph_pgsaga.__all__ == ["Database", "PgSagaError", "PostgresSaver", "__version__"]
+    assert langgraph_pgsaga.__all__ == [
+        "Database",
+        "EventStore",
+        "Messages",
+        "PgSagaError",
+        "PostgresSaver",
+        "ReadThroughSaver",
+        "Sessions",
+        "Worker",
+        "__version__",
+    ]
     assert issubclass(PostgresSaver, BaseCheckpointSaver)
     assert issubclass(PgSagaError, Exception)
 
