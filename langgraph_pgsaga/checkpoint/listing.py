@@ -75,12 +75,15 @@ class _Before(NamedTuple):
 class _Place:
     """How far a listing is: below this position, or at it behind this session.
 
-    `before_id` is that of a checkpoint that isn't stored: then ids must be lower.
+    `before_id` is that of a checkpoint that isn't stored: then ids must be lower. Of one that is,
+    `of_ns` and `of_position` say where it stands, on every page.
     """
 
     position: int | None = None
     session_id: UUID | None = None
     before_id: str | None = None
+    of_ns: str | None = None
+    of_position: int | None = None
 
 
 class _Page(NamedTuple):
@@ -181,9 +184,12 @@ class CheckpointListing:
             checkpoint_id=before.checkpoint_id,
         )
         (row,) = await self._db.fetch(find, conn=conn)
-        if row["position"] is None:
+        if row["place"] is None:
             return _Place(before_id=before.checkpoint_id)
-        return _Place(position=row["position"], session_id=before.session_id)
+        of_ns, position = row["place"][0], int(row["place"][1])
+        return _Place(
+            position=position, session_id=before.session_id, of_ns=of_ns, of_position=position
+        )
 
     def _remember(self, rows: Sequence[asyncpg.Record]) -> None:
         """What was listed of one thread was read: it can be told from what never was there."""
@@ -206,7 +212,7 @@ class CheckpointListing:
                 return "list_by_metadata", asked | {"metadata": metadata}
             return "list_tenant" if self._tenant_id else "list_all", asked
         asked |= {"session_id": address.session_id, "checkpoint_id": address.checkpoint_id}
-        asked["metadata"] = metadata
+        asked |= {"metadata": metadata, "of_ns": place.of_ns, "of_position": place.of_position}
         if self._stored_ns is None:
             return "list_thread", asked
         return "list_namespace", asked | {"checkpoint_ns": self._stored_ns}

@@ -3,34 +3,40 @@
 -- name: find_place
 -- Where in its thread's order a checkpoint of whatever namespace stands: of the given one, or
 -- the root graph's, or else the first, for which the thread's part of one index is read, and no
--- other row. One row; null where it isn't there.
+-- other row. One row: its namespace and its position; null where it isn't there.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text
--- columns: position bigint
+-- columns: place text[]
 -- shard: session_id
 select coalesce(
   (
-    select s.position from {schema}.agent_states s
+    select array[s.checkpoint_ns, s.position::text] from {schema}.agent_states s
     where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3
   ),
   (
-    select s.position from {schema}.agent_states s
+    select array[s.checkpoint_ns, s.position::text] from {schema}.agent_states s
     where s.session_id = $1 and s.checkpoint_ns = '' and s.checkpoint_id = $3
   ),
   (
-    select min(s.position) from {schema}.agent_states s
+    select array[s.checkpoint_ns, s.position::text] from {schema}.agent_states s
     where s.session_id = $1 and s.checkpoint_id = $3
+    order by s.position
+    limit 1
   )
-) as position;
+) as place;
 
 -- The five listings: newest first, by position. Each is the next page below a place: the
 -- position before_position, and of that (where the listing is of all threads) the sessions
 -- after after_session; the first page where it is null. Apart from that, a filter that is
 -- null doesn't filter. They are five because the index that serves them differs, and a
 -- generic plan can't choose at run time.
+-- A subgraph's checkpoints are its caller's superstep's, wherever they stand themselves: those of
+-- the superstep that followed a checkpoint may be stored before it is (durability "async" and
+-- "exit"). So a thread's are before the checkpoint of of_ns at of_position if the one of of_ns
+-- that they began at is. Where that was pruned, or isn't saved, their own place tells.
 
 -- name: list_namespace
 -- The checkpoints of a thread's namespace.
--- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, before_position bigint, page bigint
+-- params: session_id uuid, checkpoint_ns text, checkpoint_id text, metadata jsonb, before_id text, before_position bigint, page bigint, of_ns text, of_position bigint
 -- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
 -- shard: session_id
 select
@@ -46,6 +52,11 @@ where s.session_id = $1
   and ($5::text is null or s.checkpoint_id < $5)
   and s.position > 0
   and s.position < coalesce($6, 9223372036854775807)
+  and ($9::bigint is null or $9 > coalesce((
+    select r.position from {schema}.agent_states r
+    where r.session_id = $1 and r.checkpoint_ns = $8
+      and r.checkpoint_id = s.metadata -> 'parents'::text ->> $8
+  ), 0))
 order by s.position desc
 limit $7;
 
@@ -53,7 +64,7 @@ limit $7;
 -- The checkpoints of all of a thread's namespaces: of each the next ones, and of those the
 -- highest. An index on the thread's order alone would cost every put as much as this one's
 -- own does.
--- params: session_id uuid, checkpoint_id text, metadata jsonb, before_id text, before_position bigint, page bigint
+-- params: session_id uuid, checkpoint_id text, metadata jsonb, before_id text, before_position bigint, page bigint, of_ns text, of_position bigint
 -- columns: session_id uuid, thread_id text, checkpoint_ns text, checkpoint_id text, parent_checkpoint_id text, state_data jsonb, metadata jsonb, exact_type text, exact bytea, position bigint, message_epoch bigint, message_count integer, deletion_count integer
 -- shard: session_id
 with recursive namespaces as (
@@ -85,6 +96,11 @@ page as (
       and ($4::text is null or s.checkpoint_id < $4)
       and s.position > 0
       and s.position < coalesce($5, 9223372036854775807)
+      and ($8::bigint is null or $8 > coalesce((
+        select r.position from {schema}.agent_states r
+        where r.session_id = $1 and r.checkpoint_ns = $7
+          and r.checkpoint_id = s.metadata -> 'parents'::text ->> $7
+      ), 0))
     order by s.position desc
     limit $6
   ) p

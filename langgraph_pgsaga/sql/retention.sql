@@ -81,6 +81,12 @@ replayed as (
     select s.checkpoint_id from {schema}.agent_states s
     where s.session_id = $1 and s.checkpoint_ns = n.checkpoint_ns
       and s.position > 0 and s.position < root.position
+      -- As a listing before it has them: those of its own superstep may be stored before it.
+      and root.position > coalesce((
+        select r.position from {schema}.agent_states r
+        where r.session_id = $1 and r.checkpoint_ns = ''
+          and r.checkpoint_id = s.metadata -> 'parents'::text ->> ''::text
+      ), 0)
     order by s.position desc
     limit 1
   ) before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.base import id as langgraph_ids
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
@@ -22,6 +24,8 @@ from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.database import load_migrations, load_statements, render
 from langgraph_pgsaga.errors import UnstorableValueError
 from langgraph_pgsaga.messages import Messages
+from langgraph_pgsaga.sessions import RetentionPolicy
+from langgraph_pgsaga.sync import Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
 from langgraph_pgsaga.threads import session_id_of
 from langgraph_pgsaga.timetravel import branches, history
@@ -158,7 +162,11 @@ def key(found: Any) -> tuple[str, str]:
 
 
 def put_named(
-    saver: PostgresSaver, checkpoint_id: str, parent_id: str | None = None, **place: str
+    saver: PostgresSaver,
+    checkpoint_id: str,
+    parent_id: str | None = None,
+    parents: dict[str, str] | None = None,
+    **place: str,
 ) -> RunnableConfig:
     """Puts a checkpoint of this id."""
     thread_id, namespace = place.get("thread_id", "t"), place.get("namespace", "")
@@ -166,7 +174,7 @@ def put_named(
     checkpoint["id"] = checkpoint_id
     more = {} if parent_id is None else {"checkpoint_id": parent_id}
     config = config_of(thread_id, namespace, **more)
-    own: Any = {"source": "loop", "step": 1, "parents": {}, "like": "a"}
+    own: Any = {"source": "loop", "step": 1, "parents": parents or {}, "like": "a"}
     return saver.put(config, checkpoint, own, checkpoint["channel_versions"])
 
 
@@ -216,6 +224,78 @@ def test_before_names_the_checkpoint_of_its_own_namespace(sync_saver: PostgresSa
     assert listed("n", checkpoint_ns="n") == listed("n") == []
     assert listed("", checkpoint_ns="n") == []
     assert listed("", checkpoint_ns="") == listed("") == ["2"]
+
+
+def test_before_a_checkpoint_is_nothing_of_the_superstep_after_it(
+    sync_saver: PostgresSaver,
+) -> None:
+    """A subgraph's checkpoint may be stored before the one that its superstep began at, and that
+    before the next: they are no part of what was before these."""
+
+    def inner(checkpoint_id: str, began_at: str) -> None:
+        put_named(sync_saver, checkpoint_id, namespace="n", parents={"": began_at})
+
+    put_named(sync_saver, "1")
+    inner("2", "1")
+    inner("6", "5")
+    inner("4", "3")
+    put_named(sync_saver, "3")
+    put_named(sync_saver, "5")
+    inner("8", "7")  # of one that was never stored
+    put_named(sync_saver, "9")
+
+    def before(checkpoint_id: str, config: RunnableConfig, **options: Any) -> list[str]:
+        place: RunnableConfig = {"configurable": {"checkpoint_id": checkpoint_id}}
+        return ids(sync_saver.list(config, before=place, **options))
+
+    inside = config_of("t", "n")
+    assert before("1", inside) == []
+    assert before("3", inside) == before("3", inside, limit=1) == ["2"]
+    assert before("5", inside) == ["4", "2"]
+    assert before("9", inside) == ["8", "4", "6", "2"]
+    assert before("3", THREAD) == ["2", "1"]
+    assert before("5", THREAD) == ["3", "4", "2", "1"]
+    assert before("4", inside) == ["6", "2"]
+
+
+class Asked(TypedDict):
+    said: Annotated[list[str], operator.add]
+
+
+def asking(saver: BaseCheckpointSaver[str]) -> Any:
+    """A graph with a subgraph that remembers from call to call, and asks."""
+    inner = StateGraph(Asked)
+    inner.add_node("first", lambda _: {"said": ["first"]})
+    inner.add_node("ask", lambda _: {"said": [interrupt("what?")]})
+    inner.add_edge(START, "first")
+    inner.add_edge("first", "ask")
+    outer = StateGraph(Asked)
+    outer.add_node("begin", lambda _: {"said": ["begin"]})
+    outer.add_node("inner", inner.compile(checkpointer=True))
+    outer.add_edge(START, "begin")
+    outer.add_edge("begin", "inner")
+    return outer.compile(checkpointer=saver)
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
+def test_a_fork_begins_a_subgraph_as_it_was_before(
+    sync_saver: PostgresSaver, is_swept: bool
+) -> None:
+    """Under "exit", a subgraph's checkpoint is stored before that of the superstep it is of."""
+
+    def run(saver: BaseCheckpointSaver[str]) -> Any:
+        graph = asking(saver)
+        graph.invoke({"said": ["in"]}, THREAD, durability="exit")
+        graph.invoke(Command(resume="one"), THREAD, durability="exit")
+        graph.invoke({"said": ["again"]}, THREAD, durability="exit")
+        if is_swept and isinstance(saver, PostgresSaver):
+            Sessions(saver.db).sweep([RetentionPolicy(keep_last=1)])
+        asked = graph.get_state(THREAD)
+        fork = graph.update_state(asked.config, {"said": ["fork"]}, as_node="begin")
+        graph.invoke(None, fork, durability="exit")
+        return graph.invoke(Command(resume="two"), THREAD, durability="exit")
+
+    assert run(sync_saver) == run(InMemorySaver())
 
 
 @pytest.mark.parametrize("filter_", [None, {"like": "a"}])
@@ -460,6 +540,8 @@ async def test_before_is_found_and_read_on_from_by_indexes(saver: PostgresSaver,
             "checkpoint_ns": "",
             "checkpoint_id": f"x{_MANY // 2}",
             "before_position": position,
+            "of_ns": "",
+            "of_position": position,
             "page": 1,
         }
         find_place = load_statements("history")["find_place"]
