@@ -126,9 +126,20 @@ def checked_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
 def checked_instance(argument: str, value: Any, kind: type[T], hint: str) -> T:
     """An object of a class; `hint` says where to get one."""
     if not isinstance(value, kind):
-        problem = f"must be a {kind.__name__}, not {type(value).__name__}. {hint}"
+        needed, given = kind.__name__, type(value).__name__
+        if needed == given:  # as of the twins in langgraph_pgsaga.sync
+            needed, given = _full_name(kind), _full_name(type(value))
+        article = "an" if needed[0] in "AEIOU" else "a"
+        problem = f"must be {article} {needed}, not {given}. {hint}"
         raise InvalidArgumentError(argument=argument, problem=problem)
     return value
+
+
+def _full_name(kind: type) -> str:
+    """With its module as users import it: the package's rooms show all that they have."""
+    parts = kind.__module__.split(".")
+    module = ".".join(parts[:2]) if parts[0] == __name__.split(".")[0] else kind.__module__
+    return f"{module}.{kind.__qualname__}"
 
 
 def checked_work(argument: str, value: T) -> T:

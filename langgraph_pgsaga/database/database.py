@@ -237,6 +237,9 @@ class Database(ProcessBound):
             statement, args = statement
         text = self.text(statement)
         if conn is not None:
+            if callable(conn):
+                problem = "must be a connection, not a function: call it, as in conn=this_step()"
+                raise InvalidArgumentError(argument="conn", problem=problem)
             with self.translating(*ARGUMENT_ERRORS, TimeoutError), self.waiting(statement.name):
                 rows: list[asyncpg.Record] = await conn.fetch(text, *args)
                 return rows

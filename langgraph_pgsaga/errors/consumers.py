@@ -61,5 +61,5 @@ class MissingDeadLetterError(EventError):
     def __str__(self) -> str:
         return (
             f"consumer {self.consumer!r} has no dead letter of event {self.event_id!r}: it was "
-            "handled, or skipped, or never failed. `pgsaga events dead-letters` lists them"
+            "handled, or skipped, or never failed. `pgsaga events dead-letters list` has them"
         )

@@ -59,7 +59,13 @@ def stored_expected(expected: Expected) -> int | None:
     """What the statement takes: null is any, -1 exists, else the version."""
     if isinstance(expected, ExpectedVersion):
         return _STORED[expected]
-    return checked_integer("expected_version", expected, least=0)
+    try:
+        return checked_integer("expected_version", expected, least=0)
+    except InvalidArgumentError as error:
+        problem = (
+            f"{error.problem}. Besides there are NONE, EXISTS and ANY of langgraph_pgsaga.events"
+        )
+        raise InvalidArgumentError(argument=error.argument, problem=problem) from None
 
 
 def told_expected(expected: Expected) -> int | str:

@@ -15,7 +15,7 @@ from langgraph_pgsaga._arguments import (
     required_text,
     shown,
 )
-from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.errors import InvalidArgumentError, InvalidCursorError
 from langgraph_pgsaga.events.condition import checked_name, checked_tags, checked_types
 from langgraph_pgsaga.events.event import EventType
 from langgraph_pgsaga.events.place import START, EventPlace
@@ -71,6 +71,7 @@ class Consumer:
         if isinstance(self.handler, type) or not callable(self.handler):
             problem = f"must be a function, sync or async, not {shown(self.handler)}"
             raise InvalidArgumentError(argument="handler", problem=problem)
+        _check_takes(self.handler, ["event", "conn"] if self.is_projection else ["event"])
         checked_instance("retry", self.retry, Retry, "Pass Retry(attempts=5), say")
         checked_integer("partitions", self.partitions, least=1, most=_MOST_PARTITIONS)
         checked_integer("batch", self.batch, least=1, most=MOST_IN_BATCH)
@@ -88,11 +89,20 @@ class Consumer:
         """Where it begins; None is the end.
 
         Raises:
-            InvalidCursorError: `start_from` is neither a word nor a cursor.
+            InvalidArgumentError: `start_from` is neither a word nor a cursor.
         """
         if required_text("start_from", self.start_from) == END:
             return None
-        return START if self.start_from == BEGINNING else EventPlace.of_cursor(self.start_from)
+        if self.start_from == BEGINNING:
+            return START
+        try:
+            return EventPlace.of_cursor(self.start_from)
+        except InvalidCursorError:
+            problem = (
+                f"must be {BEGINNING!r}, {END!r} or a cursor of the log, such as an event's, "
+                f"not {shown(self.start_from)}"
+            )
+            raise InvalidArgumentError(argument="start_from", problem=problem) from None
 
     def asked(self) -> dict[str, list[str] | None]:
         """The filters as statements take them; None, and no tags, is no filter."""
@@ -126,6 +136,21 @@ class Projection(Consumer):
         if not self.is_async:
             problem = "must be async: async def handler(event, conn): await conn.execute(...)"
             raise InvalidArgumentError(argument="handler", problem=problem)
+
+
+def _check_takes(handler: Callable[..., Any], given: list[str]) -> None:
+    """Found here, since a handler that can't be called would make a dead letter of each event."""
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:
+        return  # some builtins have none
+    try:
+        signature.bind(*given)
+    except TypeError:
+        problem = f"is called as handler({', '.join(given)}), and takes {signature}"
+        if len(given) == 1:
+            problem += ". One that writes by conn is a Projection's"
+        raise InvalidArgumentError(argument="handler", problem=problem) from None
 
 
 def _checked_names(argument: str, given: Iterable[str]) -> list[str]:

@@ -104,6 +104,7 @@ class EventStore:
         made = cls.__new__(cls)
         made._async = AsyncEventStore.from_conn_string(dsn, **options)
         made.db = made._async.db
+        made.subjects = made._async.subjects
         return made
 
     def initialize(self) -> None:

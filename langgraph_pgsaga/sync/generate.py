@@ -108,7 +108,8 @@ def _class(cls: type, room: str) -> tuple[ast.ClassDef, set[Import]]:
     tree = ast.parse(Path(inspect.getfile(cls)).read_text("utf-8"))
     found = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
     methods = [node for node in found.body if isinstance(node, Method)]
-    made = [_method(node, name) for node in methods if _is_public(node, name)]
+    shown = _attributes(methods, name)
+    made = [_method(node, name, shown) for node in methods if _is_public(node, name)]
     told = f"{inspect.cleandoc(cls.__doc__ or '').split(chr(10) * 2)[0]}\n\n"
     told = (told + f"`{room}.{name}` for sync callers.").replace("\n", "\n    ")
     made_class = ast.ClassDef(
@@ -131,7 +132,23 @@ def _is_public(method: Method, cls: str) -> bool:
     return method.name == "__init__" or not method.name.startswith("_")
 
 
-def _method(method: Method, cls: str) -> ast.FunctionDef:
+def _attributes(methods: list[Method], cls: str) -> list[str]:
+    """The public ones that `__init__` sets, which the sync object shows as well."""
+    found = {
+        node.attr: None
+        for method in methods
+        if method.name == "__init__"
+        for node in ast.walk(method)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and not node.attr.startswith("_")
+    }
+    if "db" not in found:
+        raise TypeError(f"{cls} can't be generated: its `db` is what calls go through")
+    return list(found)
+
+
+def _method(method: Method, cls: str, shown: list[str]) -> ast.FunctionDef:
     """The method as sync callers have it."""
     made = ast.FunctionDef(
         name=method.name,
@@ -145,12 +162,12 @@ def _method(method: Method, cls: str) -> ast.FunctionDef:
         told = _CONN_ENTRY.sub(_STEP_ENTRY if takes_step else "", told)
         made.body.append(_text(told))
     if method.name == "__init__":
-        made.body += _constructor(method, made.args, cls)
+        made.body += _constructor(made.args, cls, shown)
         return made
     target = _attribute("self", "_async", method.name)
     decorators = [ast.unparse(decorator) for decorator in method.decorator_list]
     if decorators == ["classmethod"] and ast.unparse(method.returns or made) == cls:
-        made.body += _other_constructor(made, cls)
+        made.body += _other_constructor(made, cls, shown)
         return made
     if decorators == ["property"]:
         answer: ast.expr = target
@@ -168,32 +185,27 @@ def _method(method: Method, cls: str) -> ast.FunctionDef:
     return made
 
 
-def _constructor(method: Method, args: ast.arguments, cls: str) -> Iterator[ast.stmt]:
+def _constructor(args: ast.arguments, cls: str, shown: list[str]) -> Iterator[ast.stmt]:
     """Makes the async object, and shows its public attributes."""
-    shown = {
-        node.attr: None
-        for node in ast.walk(method)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.ctx, ast.Store)
-        and not node.attr.startswith("_")
-    }
-    if "db" not in shown:
-        raise TypeError(f"{cls} can't be generated: its `db` is what calls go through")
     made = _call(ast.Name(f"Async{cls}"), args)
     yield ast.Assign([_attribute("self", "_async")], made, lineno=0)
-    for name in shown:
-        value = _attribute("self", "_async", name)
-        yield ast.Assign([_attribute("self", name)], value, lineno=0)
+    yield from _showing("self", shown)
 
 
-def _other_constructor(made: ast.FunctionDef, cls: str) -> Iterator[ast.stmt]:
+def _other_constructor(made: ast.FunctionDef, cls: str, shown: list[str]) -> Iterator[ast.stmt]:
     """Makes the object around what the async class's constructor of that name makes."""
     empty = ast.Call(_attribute("cls", "__new__"), [ast.Name("cls")], [])
     inside = _call(_attribute(f"Async{cls}", made.name), made.args)
     yield ast.Assign([ast.Name("made")], empty, lineno=0)
     yield ast.Assign([_attribute("made", "_async")], inside, lineno=0)
-    yield ast.Assign([_attribute("made", "db")], _attribute("made", "_async", "db"), lineno=0)
+    yield from _showing("made", shown)
     yield ast.Return(ast.Name("made"))
+
+
+def _showing(made: str, shown: list[str]) -> Iterator[ast.stmt]:
+    for name in shown:
+        value = _attribute(made, "_async", name)
+        yield ast.Assign([_attribute(made, name)], value, lineno=0)
 
 
 def _items_of(method: Method) -> ast.expr | None:

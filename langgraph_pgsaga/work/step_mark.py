@@ -240,9 +240,14 @@ def _level(keeper: StepKeeper, found: _langgraph.RunningTask) -> Level | None:
 
 
 def _outside(call: str) -> str:
+    outside = (
+        f"{call}() is called outside of a node, or in a thread that hasn't its context. Call it"
+    )
+    if call != "this_step":
+        return f"{outside} in the node, before it acts; elsewhere there is no step to wait for"
     return (
-        f"{call}() is called outside of a node, or in a thread that hasn't its context. Call it "
-        "in the node, and pass on what it gives; elsewhere pass a connection of db.transaction()"
+        f"{outside} in the node, and pass on what it gives; elsewhere pass a connection of "
+        "db.transaction()"
     )
 
 

@@ -260,7 +260,10 @@ def _checked_jobs(jobs: Iterable[Job]) -> tuple[Job, ...]:
     names = []
     for job in found:
         if isinstance(job, type) or not callable(getattr(job, "run", None)):
-            problem = f"must be jobs, such as Sessions(db).job(...), not {type(job).__name__}"
+            problem = (
+                "must be jobs, such as Sessions(db).job(...) or EventStore(db).job(...), "
+                f"not {type(job).__name__}"
+            )
             raise InvalidArgumentError(argument="jobs", problem=problem)
         checked_topic(job.topic)
         checked_integer("concurrency", job.concurrency, least=1)

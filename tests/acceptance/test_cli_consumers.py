@@ -57,3 +57,6 @@ def test_what_failed_is_shown_tried_again_and_skipped(dsn: str) -> None:
         done = pgsaga("events", "dead-letters", *words, "--dsn", dsn)
         assert (done.returncode, done.stdout) == (1, "")
         assert repr(words[-1]) in done.stderr
+    for more in ([], ["--json"]):
+        done = pgsaga("events", "show", "d", "--dsn", dsn, *more)
+        assert (done.returncode, "no events of 'd'. Check the id" in done.stderr) == (1, True)

@@ -557,12 +557,18 @@ async def test_pages_of_dead_letters(store: EventStore) -> None:
 
 def test_what_cant_be_consumed_is_told() -> None:
     """The message names the argument."""
+
+    async def alone(event: AgentEvent) -> None: ...
+
     store = EventStore(Database("postgresql://nobody@/nowhere"))
     made = Consumer(name="c", handler=print)
     for argument, call in (
         ("handler", lambda: Consumer(name="c", handler=5)),  # type: ignore[arg-type]
         ("handler", lambda: Consumer(name="c", handler=int)),
         ("handler", lambda: Projection(name="c", handler=print)),
+        ("handler", lambda: Consumer(name="c", handler=lambda event, conn: None)),
+        ("handler", lambda: Projection(name="c", handler=alone)),
+        ("start_from", lambda: Consumer(name="c", handler=print, start_from="now")),
         ("name", lambda: Consumer(name="", handler=print)),
         ("partitions", lambda: Consumer(name="c", handler=print, partitions=0)),
         ("batch", lambda: Consumer(name="c", handler=print, batch=0)),
@@ -575,6 +581,12 @@ def test_what_cant_be_consumed_is_told() -> None:
         with pytest.raises(InvalidArgumentError) as caught:
             call()
         assert caught.value.argument == argument
+    with pytest.raises(InvalidArgumentError, match=r"handler\(event\).*takes \(event, conn\)"):
+        Consumer(name="c", handler=lambda event, conn: None)
+    with pytest.raises(InvalidArgumentError, match=r"'beginning', 'end' or a cursor.*'now'"):
+        Consumer(name="c", handler=print, start_from="now")
+    Consumer(name="c", handler=[].append)  # one of C, and one that takes more if it is given
+    Consumer(name="c", handler=lambda event, more=None: None)
 
 
 async def test_the_number_of_partitions_is_for_good(store: EventStore) -> None:

@@ -16,7 +16,7 @@ from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
-from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga import Database, PostgresSaver, sync
 from langgraph_pgsaga.errors import EventsNotAppendedError, InvalidArgumentError
 from langgraph_pgsaga.events import AgentEvent, EventCallbackHandler, EventStore
 from langgraph_pgsaga.threads import session_id_of
@@ -258,5 +258,8 @@ async def test_what_cant_be_a_handlers_is_told(saver: PostgresSaver) -> None:
     for given in wrong:
         with pytest.raises(InvalidArgumentError, match=f"^{next(iter(given))}: "):
             EventCallbackHandler(store, **given)
-    with pytest.raises(InvalidArgumentError, match="EventStore"):
+    with pytest.raises(InvalidArgumentError, match="must be an EventStore, not Database"):
         EventCallbackHandler(saver.db)  # type: ignore[arg-type]
+    twins = r"must be a langgraph_pgsaga.events.EventStore, not langgraph_pgsaga.sync.EventStore"
+    with pytest.raises(InvalidArgumentError, match=twins):
+        EventCallbackHandler(sync.EventStore(saver.db))  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ from langgraph_pgsaga.events import (
     EventType,
     Upcaster,
 )
+from langgraph_pgsaga.work import this_step
 from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests.db._events import count, everything, noted, numbers, settled
@@ -474,6 +475,13 @@ async def test_bad_arguments_are_refused(store: EventStore, dsn: str) -> None:
         arguments: dict[str, Any] = {"aggregate_id": "a", "aggregate_type": "desk", **more}
         with pytest.raises(InvalidArgumentError):
             await store.append(events=[event], **arguments)
+    with pytest.raises(InvalidArgumentError, match=r"not 'none'\. Besides there are NONE, EXISTS"):
+        await store.append("a", [noted()], aggregate_type="desk", expected_version="none")  # type: ignore[arg-type]
+    uncalled: Any = this_step
+    with pytest.raises(InvalidArgumentError, match=r"call it, as in conn=this_step\(\)"):
+        await store.append("a", [noted()], aggregate_type="desk", conn=uncalled)
+    with pytest.raises(InvalidArgumentError, match="conn: must be a connection"):
+        await store.get_events("a", conn=uncalled)
     for events in ([], [noted()] * 10_001, ["text"], noted(), "text"):
         with pytest.raises(InvalidArgumentError, match="events"):
             await store.append("a", events, aggregate_type="desk")  # type: ignore[arg-type]

@@ -185,7 +185,7 @@ def test_a_class_is_generated(sample: Any, portal: Portal) -> None:
     assert list(shelf.things()) == list(range(9))
     assert shelf._async._closed == ["cleared", "closed", "closed"]
     other = names["Shelf"].of_width(5)
-    assert (type(other), other.label) == (names["Shelf"], "5 wide")
+    assert (type(other), other.label, other.width) == (names["Shelf"], "5 wide", 5)
     assert "conn" not in text
     assert "transaction" not in text
     assert "_secret" not in text

@@ -85,8 +85,9 @@ def show(
         write_json({"events": list(map(_plain, found))})
     elif found:
         write_table(_COLUMNS, [_cells(event) for event in found])
-    else:
-        note("no events")
+    if not found:
+        note(f"no events of {aggregate!r}. Check the id, --dsn, --schema and --tenant")
+        raise typer.Exit(ExitCode.ERROR)
 
 
 @app.command()
