@@ -60,3 +60,23 @@ def test_what_failed_is_shown_tried_again_and_skipped(dsn: str) -> None:
     for more in ([], ["--json"]):
         done = pgsaga("events", "show", "d", "--dsn", dsn, *more)
         assert (done.returncode, "no events of 'd'. Check the id" in done.stderr) == (1, True)
+
+
+def test_a_retired_consumer_is_late_for_nothing(dsn: str) -> None:
+    """It never goes on: only the one in its place is behind."""
+
+    async def replaced() -> None:
+        async with Database(dsn) as db:
+            store = EventStore(db)
+            old, new = (Consumer(name=name, handler=print) for name in ("old", "new"))
+            job: Any = store.job(old, new)
+            await job.prepare(db)
+            await store.replace_consumer("old", "new")
+            await store.append("a", [AgentEvent(event_type="paid")], aggregate_type="order")
+
+    asyncio.run(replaced())
+    done = pgsaga("events", "consumers", "--dsn", dsn)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["old", "1/1", "0", "0", "retired"] in rows
+    assert [row[:3] for row in rows if row[0] == "new"] == [["new", "1/1", "1"]]

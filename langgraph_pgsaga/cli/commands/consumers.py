@@ -64,11 +64,12 @@ def consumers(
 
 def _consumer_cells(info: ConsumerInfo) -> tuple[str, ...]:
     behind = f"{info.behind:,}+" if info.behind >= _MOST_COUNTED else f"{info.behind:,}"
+    is_retired = info.retired_at is not None  # it never goes on, so it isn't late
     return (
         info.name,
         f"{info.partition + 1}/{info.partitions}",
-        behind,
-        f"{info.seconds:,.0f}",
+        "" if is_retired else behind,
+        "" if is_retired else f"{info.seconds:,.0f}",
         str(info.waiting),
         str(info.dead),
         _state(info),
