@@ -14,16 +14,14 @@ AGAIN := -m 'not alone' --deselect tests/db/test_conformance.py::test_conforms_w
 # draws: no version of anything changes that.
 UNIT := $(filter-out $(patsubst %,tests/unit/test_%.py,address cli_table dependencies lanes merkle \
   page rooms same_words shards snippet sql),$(wildcard tests/unit/test_*.py))
-# With the oldest LangGraph: graphs and their state, runs and their leases, messages, serializers
-# and other savers. SQL, pools and the tables see nothing of its version, and the oldest driver
-# is the newest. Of savers in PostgreSQL and in SQLite the first stands for both: they give
-# LangGraph's own objects.
-ON_LANGGRAPH := $(UNIT) $(call files,apis branches changed_classes compare conformance contract \
-  delta event_callbacks event_nodes export forks graph leases messages read_through \
-  recorded_threads states status takeover timetravel unkeepable)
+# With the oldest LangGraph: graphs and their state, runs and their leases, and its serializers.
+# SQL, pools and the tables see nothing of its version, and the oldest driver is the newest.
+ON_LANGGRAPH := $(wildcard $(patsubst %,tests/unit/test_%*.py,changing data_classes local serde small \
+  stored takeover)) $(call files,apis branches compare conformance contract delta event_callbacks \
+  event_nodes forks graph leases read_through recorded_threads status timetravel unkeepable)
 # With another Python: what lives in loops, threads, processes and forks, and classes.
-ON_PYTHON := $(UNIT) $(call files,changed_classes conformance graph interrupted \
-  lease_blocks lease_races leases loops message_races notifier queue recovery status)
+ON_PYTHON := $(UNIT) $(call files,conformance graph interrupted lease_blocks leases loops notifier \
+  queue recovery status)
 # With another PostgreSQL: every statement and its plan, the catalogue, migrations, locks, full-text
 # search and what a lost connection says. What graphs, values, blocks of leases and the command
 # line do above that is the same on each. (Recovery ends and starts embedded servers.)
