@@ -20,17 +20,17 @@ ON_LANGGRAPH := $(wildcard $(patsubst %,tests/unit/test_%*.py,changing data_clas
   stored takeover)) $(call files,apis branches compare conformance contract delta event_callbacks \
   event_nodes forks graph leases read_through recorded_threads status timetravel unkeepable)
 # With another Python: what lives in loops, threads, processes and forks, and classes.
-ON_PYTHON := $(UNIT) $(call files,conformance graph interrupted lease_blocks leases loops notifier \
-  queue recovery status)
-# With another PostgreSQL: every statement and its plan, the catalogue, migrations, locks, full-text
-# search and what a lost connection says. What graphs, values, blocks of leases and the command
+ON_PYTHON := $(UNIT) $(call files,conformance graphs interrupted lease_blocks leases loops notifier \
+  queue)
+# With another PostgreSQL: every statement and its plan, the catalogue, migrations, locks and full-text
+# search. What graphs, values, blocks of leases and the command
 # line do above that is the same on each. (Recovery ends and starts embedded servers.)
-ON_POSTGRES := $(call files,claim_contract clock conformance contract doctor event_plans \
-  interrupted lease_races migrate plans schema search statements takeover_lock tenant_plans)
-# What runs statements more than once, under the saver, its queue, leases, sessions and messages:
-# with the oldest alone. What that does as the newest does, those between them do.
-ON_OLDEST := $(ON_POSTGRES) $(call files,conversation errors event_append_queue event_conditions events lease_model \
-  leases message queue retention sessions sweep tenants)
+ON_POSTGRES := $(call files,clock conformance contract doctor event_plans migrate plans schema \
+  search statements takeover_lock tenant_plans)
+# What runs statements more than once, under the saver, its queue, leases and sessions: with the
+# oldest alone. What that does as the newest does, those between them do.
+ON_OLDEST := $(ON_POSTGRES) $(call files,claim_contract conversation errors event_conditions events \
+  interrupted leases queue retention sessions)
 # What the machine's packages have (Debian: 15), and npm's.
 PACKAGED := $(patsubst /usr/lib/postgresql/%/bin/initdb,%,$(wildcard /usr/lib/postgresql/*/bin/initdb))
 VERSIONS ?= $(sort $(PACKAGED) 16 17)
