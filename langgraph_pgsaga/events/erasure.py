@@ -194,6 +194,10 @@ class Protection:
         }
 
         def keys_of(number: int, name: str) -> list[SubjectKey]:
+            if ids[number] not in stored:
+                # Not sent again: it is refused beside those that are, and isn't told in clear.
+                subject = self._batch.events[number].subject or ""
+                return [SubjectKey(subject=subject, key_id=uuid4(), key=new_key())]
             mark = marks[number, name]
             return [keys[i] for i in mark.key_ids if i in keys] if mark is not None else []
 
@@ -217,7 +221,8 @@ class Protection:
         keys_of: Callable[[int, str], Sequence[SubjectKey]],
         kept: Mapping[tuple[int, str], Any],
     ) -> Batch:
-        """The batch with its fields encrypted by their keys; without a key they stay in clear."""
+        """The batch with its fields encrypted by their keys; without one they stay in clear, as
+        those that were stored before they were declared."""
         batch, texts = self._batch, list(self._batch.event_data)
         for number, names in enumerate(self._fields):
             if not names:

@@ -622,3 +622,24 @@ async def test_a_store_without_keys_shows_what_is_stored(db: Database, store: Ev
     assert list(events[0].event_data["email"]) == [MARK]
     assert events[0].erased == ()
     assert await other.get_latest_snapshot("u") is None
+
+
+async def test_nothing_is_sent_in_clear_beside_what_was_erased(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new event, appended with one that is sent again and whose subject is forgotten."""
+    sent: list[str] = []
+    fetch = Database.fetch
+
+    async def watched(self: Database, statement: Any, *args: Any, **options: Any) -> Any:
+        sent.append(repr((getattr(statement, "values", ()), args)))
+        return await fetch(self, statement, *args, **options)
+
+    first, other = signed_up(event_id="first"), signed_up(event_id="other")
+    await store.append("user-7", [first], aggregate_type="user")
+    await store.forget_subject("user-7")
+    monkeypatch.setattr(Database, "fetch", watched)
+    with pytest.raises(EventIdConflictError):
+        await store.append("user-7", [first, other], aggregate_type="user")
+    assert any("other" in text for text in sent)
+    assert not any(SECRET in text for text in sent)

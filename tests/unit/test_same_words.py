@@ -53,3 +53,12 @@ def test_one_event_is_appended_where_several_are() -> None:
         ended[0].partition("case when")[0]
     ] * 2
     assert ended[0].rpartition("positions,")[2] == ended[1].rpartition("positions,")[2]
+
+
+def test_what_readers_may_see_ends_at_the_same_place() -> None:
+    """Pages, consumers and the sealer go as far as each other: nothing comes in front of that."""
+    consumers, seals = load_statements("consumers"), load_statements("seals")
+    statements = [_EVENTS[name] for name in ("read_page", "read_narrowed", "measure_lag")]
+    statements += [consumers[name] for name in ("claim_consumer", "list_consumers")]
+    statements += [consumers["insert_consumer"], seals["read_leaves"]]
+    assert len({parts(statement.text)["horizon"] for statement in statements}) == 1
