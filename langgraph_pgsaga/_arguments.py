@@ -38,6 +38,8 @@ def required_text(argument: str, value: Any) -> str:
 
 def checked_items(argument: str, given: Iterable[T]) -> list[T]:
     """What an iterable gives. A text or a mapping, which are iterable too, is none."""
+    if type(given) is list:
+        return given[:]
     if isinstance(given, str | bytes | bytearray):
         problem = f"is a {type(given).__name__}; pass a list, also of one: [{shown(given)}]"
         raise InvalidArgumentError(argument=argument, problem=problem)

@@ -159,25 +159,36 @@ def is_clean(text: str) -> bool:
     return True
 
 
-def _is_exact(value: Any, depth: int = 0) -> bool:
+def _is_exact(value: Any) -> bool:
     """Whether jsonb keeps it, but for what text it holds."""
-    kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return True
-    if kind is int:
-        return bool(-JSON_INT_LIMIT < value < JSON_INT_LIMIT)
-    if kind is float:
-        return _is_exact_float(value)
-    if depth == _DEEPEST:
-        return False
-    if kind is dict:
-        return _STR.issuperset(map(type, value)) and _are_exact(value.values(), depth + 1)
-    return (kind is list or kind is tuple) and _are_exact(value, depth + 1)
+    return _are_exact((value,), 0)
 
 
 def _are_exact(values: Iterable[Any], depth: int) -> bool:
-    inexact = [v for v in values if type(v) is not str and not _is_exact(v, depth)]
-    return not inexact
+    """The same of several, in containers of that depth: one call for each container."""
+    for value in values:
+        kind = type(value)
+        if kind is str or kind is bool or value is None:
+            continue
+        if kind is int:
+            is_exact = -JSON_INT_LIMIT < value < JSON_INT_LIMIT
+        elif kind is float:
+            is_exact = _is_exact_float(value)
+        elif kind is dict:
+            is_exact = (
+                depth < _DEEPEST
+                and _STR.issuperset(map(type, value))
+                and _are_exact(value.values(), depth + 1)
+            )
+        else:
+            is_exact = (
+                (kind is list or kind is tuple)
+                and depth < _DEEPEST
+                and _are_exact(value, depth + 1)
+            )
+        if not is_exact:
+            return False
+    return True
 
 
 def _is_exact_float(value: float) -> bool:

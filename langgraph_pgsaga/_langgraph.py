@@ -97,9 +97,11 @@ class RunningTask(NamedTuple):
 def running_task() -> RunningTask | None:
     """The task in whose context this is called; None outside of any."""
     config = var_child_runnable_config.get()
-    runtime = ((config or {}).get("configurable") or {}).get(_RUNTIME)
+    if config is None:
+        return None
+    runtime = (config.get("configurable") or {}).get(_RUNTIME)
     info = getattr(runtime, "execution_info", None)
-    if config is None or info is None:
+    if info is None:
         return None
     metadata = config.get("metadata") or {}
     # A task has a namespace of its own, below that of its graph. What it calls by `@task` has

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -27,8 +28,8 @@ from langgraph_pgsaga.events.condition import (
     checked_tags,
     checked_type,
 )
-from langgraph_pgsaga.events.data import encode_data, encode_tags
-from langgraph_pgsaga.events.event import AgentEvent
+from langgraph_pgsaga.events.data import encode_data, encode_plain, encode_tags
+from langgraph_pgsaga.events.event import AgentEvent, made_event
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.subjects import MARK, check_unmarked
 from langgraph_pgsaga.threads import session_id_of
@@ -122,8 +123,8 @@ class Batch:
             aggregate_id=aggregate[0],
             aggregate_type=aggregate[1],
             events=checked,
-            event_data=[_encoded(e) for e in checked],
-            metadata=[encode_data(e.metadata, _where(e, "metadata")) for e in checked],
+            event_data=[_encoded_data(e) for e in checked],
+            metadata=[_encoded(e, "metadata", e.metadata) for e in checked],
             tags=[encode_tags(e.tags) for e in checked],
         )
         size = sum(map(len, batch.event_data)) + sum(map(len, batch.metadata))
@@ -209,15 +210,10 @@ def _checked(
     if not isinstance(event, AgentEvent):
         problem = f"must be AgentEvents, not {shown(event)}"
         raise InvalidArgumentError(argument="events", problem=problem)
-    for argument, own, other in zip(
-        ("aggregate_id", "aggregate_type"),
-        (event.aggregate_id, event.aggregate_type),
-        aggregate,
-        strict=True,
-    ):
-        if own not in ("", other):
-            problem = f"{other!r} isn't the event's own, {shown(own)}; append it to that one"
-            raise InvalidArgumentError(argument=argument, problem=problem)
+    if event.aggregate_id not in ("", aggregate[0]):
+        raise _other_aggregate("aggregate_id", event.aggregate_id, aggregate[0])
+    if event.aggregate_type not in ("", aggregate[1]):
+        raise _other_aggregate("aggregate_type", event.aggregate_type, aggregate[1])
     if event.version is not None and event.version != version:
         problem = (
             f"must be None, or what it is going to be by expected_version, not "
@@ -225,23 +221,37 @@ def _checked(
         )
         raise InvalidArgumentError(argument="version", problem=problem)
     checked_type("event_type", event.event_type)
-    return event.but(
-        aggregate_id=aggregate[0],
-        aggregate_type=aggregate[1],
-        event_id=checked_name("event_id", event.event_id),
-        tags=tuple(checked_tags("tags", event.tags)),
-        schema_version=checked_integer("schema_version", event.schema_version, least=1),
-        timestamp=_time(event.timestamp),
-        subject=_optional_name("subject", event.subject),
-        erased=(),
-        version=None,
-        place=None,
-        recorded_at=None,
-        **of_run(event, run, tenant_id),
+    own = of_run(event, run, tenant_id)
+    return made_event(
+        event.event_type,
+        aggregate[0],
+        aggregate[1],
+        checked_name("event_id", event.event_id),
+        event.event_data,
+        event.metadata,
+        _time(event.timestamp),
+        None,
+        own.correlation_id,
+        own.causation_id,
+        tuple(checked_tags("tags", event.tags)),
+        checked_integer("schema_version", event.schema_version, least=1),
+        own.session_id,
+        own.checkpoint_id,
+        _optional_name("subject", event.subject),
+        (),
+        None,
+        None,
     )
 
 
+def _other_aggregate(argument: str, own: Any, other: str) -> InvalidArgumentError:
+    problem = f"{other!r} isn't the event's own, {shown(own)}; append it to that one"
+    return InvalidArgumentError(argument=argument, problem=problem)
+
+
 def _time(given: datetime) -> datetime:
+    if type(given) is datetime and given.tzinfo is UTC:
+        return given
     time = checked_time("timestamp", given)
     if time is None:
         problem = "must be a datetime with a time zone, such as datetime.now(timezone.utc)"
@@ -249,8 +259,24 @@ def _time(given: datetime) -> datetime:
     return time
 
 
-def of_run(event: AgentEvent, run: RunContext | None, tenant_id: str) -> dict[str, Any]:
-    """Correlation, causation, session and checkpoint: the event's own, else the run's."""
+class OfRun(NamedTuple):
+    """What an event has of the run that it is part of."""
+
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    session_id: UUID | None = None
+    checkpoint_id: str | None = None
+
+
+_OF_NONE = OfRun()
+_NO_CONTEXT = (None,) * 4
+_own_context = attrgetter("correlation_id", "causation_id", "session_id", "checkpoint_id")
+
+
+def of_run(event: AgentEvent, run: RunContext | None, tenant_id: str) -> OfRun:
+    """The event's own, else the run's."""
+    if run is None and _own_context(event) == _NO_CONTEXT:
+        return _OF_NONE
     correlation_id, causation_id = event.correlation_id, event.causation_id
     session_id, checkpoint_id = event.session_id, event.checkpoint_id
     if run is not None:
@@ -263,12 +289,12 @@ def of_run(event: AgentEvent, run: RunContext | None, tenant_id: str) -> dict[st
     if session_id is not None and not isinstance(session_id, UUID):
         problem = f"must be a UUID, as session_id_of gives it, not {shown(session_id)}"
         raise InvalidArgumentError(argument="session_id", problem=problem)
-    return {
-        "correlation_id": _optional_name("correlation_id", correlation_id),
-        "causation_id": _optional_name("causation_id", causation_id),
-        "session_id": session_id,
-        "checkpoint_id": checked_text("checkpoint_id", checkpoint_id),
-    }
+    return OfRun(
+        _optional_name("correlation_id", correlation_id),
+        _optional_name("causation_id", causation_id),
+        session_id,
+        checked_text("checkpoint_id", checkpoint_id),
+    )
 
 
 def thread_of(run: RunContext) -> str | None:
@@ -296,12 +322,16 @@ def _stored(
     return event
 
 
-def _encoded(event: AgentEvent) -> str:
-    where = _where(event, "event_data")
-    text = encode_data(event.event_data, where)
+def _encoded_data(event: AgentEvent) -> str:
+    text = _encoded(event, "event_data", event.event_data)
     if MARK in text:
-        check_unmarked(_json.load(text), where)
+        check_unmarked(_json.load(text), _where(event, "event_data"))
     return text
+
+
+def _encoded(event: AgentEvent, field: str, value: Any) -> str:
+    text = encode_plain(value)
+    return encode_data(value, _where(event, field)) if text is None else text
 
 
 def _where(event: AgentEvent, field: str) -> str:

@@ -341,8 +341,17 @@ class EventCallbackHandler(ProcessBound, BaseCallbackHandler):
         if aggregate_id is None:
             aggregate_id, kind = (thread, kind) if thread is not None else (str(root), "run")
         tenant_id = self._store._tenant_id()
-        named = replace(made, aggregate_id=aggregate_id, aggregate_type=kind)
-        return Outgoing(tenant_id, replace(named, **of_run(named, run, tenant_id)))
+        of = of_run(made, run, tenant_id)
+        named = replace(
+            made,
+            aggregate_id=aggregate_id,
+            aggregate_type=kind,
+            correlation_id=of.correlation_id,
+            causation_id=of.causation_id,
+            session_id=of.session_id,
+            checkpoint_id=of.checkpoint_id,
+        )
+        return Outgoing(tenant_id, named)
 
 
 def _like(event: AgentEvent, first: AgentEvent) -> AgentEvent:

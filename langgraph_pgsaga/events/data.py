@@ -14,7 +14,20 @@ from langgraph_pgsaga import _json
 from langgraph_pgsaga.errors import UnstorableValueError
 
 LARGEST_BYTES = 16 * 2**20
+# Characters, of up to four bytes.
+_SURELY_FITS = LARGEST_BYTES // 4
 _LARGEST_INTEGER = 2**63
+
+
+def encode_plain(value: Any) -> str | None:
+    """JSON text of a dict that is JSON as it is, and surely not too large: nearly always. None of
+    what has to be looked at by `encode_data`."""
+    if type(value) is not dict:
+        return None
+    if not value:
+        return "{}"
+    text = _json.dump_exact(value)
+    return text if text is not None and len(text) <= _SURELY_FITS else None
 
 
 def encode_data(value: Any, where: str) -> str:
@@ -26,8 +39,6 @@ def encode_data(value: Any, where: str) -> str:
     Raises:
         UnstorableValueError: it isn't, or has more than 16 MiB.
     """
-    if type(value) is dict and not value:
-        return "{}"
     if isinstance(value, BaseModel) or (
         dataclasses.is_dataclass(value) and not isinstance(value, type)
     ):

@@ -155,6 +155,8 @@ class Protection:
     @classmethod
     def of(cls, keys: SubjectKeys | None, batch: Batch) -> Protection | None:
         """That of a batch; None where it has no personal data. Raises as `personal_fields`."""
+        if keys is None and not any(event.subject for event in batch.events):
+            return None
         fields = [
             personal_fields(keys, event, text)
             for event, text in zip(batch.events, batch.event_data, strict=True)

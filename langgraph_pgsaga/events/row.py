@@ -9,7 +9,7 @@ import asyncpg
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga.events.erasure import KeyRing
-from langgraph_pgsaga.events.event import AgentEvent, event_type_of
+from langgraph_pgsaga.events.event import AgentEvent, event_type_of, made_event
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.subjects import MARK, SubjectKey
 from langgraph_pgsaga.events.upcasting import Upcasters
@@ -24,25 +24,25 @@ def event_of(row: asyncpg.Record, upcasters: Upcasters, ring: KeyRing | None = N
     if ring is not None and MARK in row["event_data"]:
         data, used, erased = ring.opened(row, data)
     schema_version, data = upcasters.up_to_date(event_type, row["schema_version"], data)
-    return AgentEvent(
-        event_type=event_type_of(event_type),
-        aggregate_id=row["aggregate_id"],
-        aggregate_type=row["aggregate_type"],
-        event_id=row["event_id"],
-        event_data=data,
-        metadata=_json.load(row["metadata"]),
-        timestamp=row["timestamp"],
-        version=row["version"],
-        correlation_id=row["correlation_id"],
-        causation_id=row["causation_id"],
-        tags=tuple(row["tags"]),
-        schema_version=schema_version,
-        session_id=row["session_id"],
-        checkpoint_id=row["checkpoint_id"],
-        subject=used[0].subject if used else None,
-        erased=erased,
-        place=EventPlace(row["era"], row["tx"], row["position"]),
-        recorded_at=row["recorded_at"],
+    return made_event(
+        event_type_of(event_type),
+        row["aggregate_id"],
+        row["aggregate_type"],
+        row["event_id"],
+        data,
+        _json.load(row["metadata"]),
+        row["timestamp"],
+        row["version"],
+        row["correlation_id"],
+        row["causation_id"],
+        tuple(row["tags"]),
+        schema_version,
+        row["session_id"],
+        row["checkpoint_id"],
+        used[0].subject if used else None,
+        erased,
+        EventPlace(row["era"], row["tx"], row["position"]),
+        row["recorded_at"],
     )
 
 
