@@ -60,6 +60,7 @@ class GroupedEvent(NamedTuple):
 
 class _Queued(NamedTuple):
     event: GroupedEvent
+    own: frozenset[object]
     done: asyncio.Future[asyncpg.Record | None]
 
 
@@ -76,6 +77,10 @@ class AppendQueue:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Queued] = deque()
         self._under_way = 0
+        # Whether a statement is about to take who waits.
+        self._is_beginning = False
+        # Whether the last one had one event, and nobody else waited.
+        self._is_lone = True
         # The aggregates, and the locks, of the statements that are under way.
         self._busy: set[object] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,10 +92,13 @@ class AppendQueue:
             ServerError and its subclasses.
         """
         own = _own(event)
-        is_full = self._waiting or self._under_way >= _MOST_UNDER_WAY
-        if is_full or not own.isdisjoint(self._busy):
+        is_apart = own.isdisjoint(self._busy)
+        has_room = self._under_way < _MOST_UNDER_WAY and is_apart
+        if not (has_room and self._is_lone and not self._waiting):
             done: asyncio.Future[asyncpg.Record | None] = self._loop.create_future()
-            self._waiting.append(_Queued(event, done))
+            self._waiting.append(_Queued(event, own, done))
+            if has_room:
+                self._begin()
             return await done
         self._under_way += 1
         self._busy |= own
@@ -107,19 +115,26 @@ class AppendQueue:
         self._under_way -= 1
         while self._waiting and self._waiting[0].done.cancelled():
             self._waiting.popleft()
-        if self._waiting and self._under_way < _MOST_UNDER_WAY:
-            self._under_way += 1
-            # Not in the caller's context: the statement is everybody's.
-            nobody = contextvars.Context()
-            task = self._loop.create_task(self._store(), context=nobody)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard, context=nobody)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Has those that wait go in a statement, together with all who come in this moment."""
+        if not self._waiting or self._is_beginning or self._under_way >= _MOST_UNDER_WAY:
+            return
+        self._is_beginning = True
+        self._under_way += 1
+        # Not in the caller's context: the statement is everybody's.
+        nobody = contextvars.Context()
+        task = self._loop.create_task(self._store(), context=nobody)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard, context=nobody)
 
     async def _store(self) -> None:
         taken: list[_Queued] = []
         try:
             # Who was answered just now, and comes again, joins.
             await asyncio.sleep(0)
+            self._is_beginning = False
             taken = self._take()
             rows = await self._stored([queued.event for queued in taken])
         except asyncio.CancelledError:  # by the end of its loop
@@ -133,7 +148,7 @@ class AppendQueue:
         finally:
             for queued in taken:
                 queued.done.cancel()  # where the loop ends before there is an answer
-                self._busy -= _own(queued.event)
+                self._busy -= queued.own
             if taken:
                 self._end()
             else:  # those that wait go with what they wait for
@@ -153,7 +168,7 @@ class AppendQueue:
                 continue
             event = queued.event
             size += len(event.event_data) + len(event.metadata)
-            own = _own(event)
+            own = queued.own
             is_apart = own.isdisjoint(seen) and own.isdisjoint(self._busy)
             if (taken and size > _MOST_BYTES) or not is_apart:
                 left.append(queued)
@@ -162,8 +177,11 @@ class AppendQueue:
             seen |= own  # also of one that is left, which those behind it may not overtake
         self._waiting.extendleft(reversed(left))
         for queued in taken:
-            self._busy |= _own(queued.event)
+            self._busy |= queued.own
         taken.sort(key=lambda queued: queued.event[:3])
+        if taken:
+            self._is_lone = len(taken) == 1 and not self._waiting
+            self._begin()
         return taken
 
     async def _stored(self, events: Sequence[GroupedEvent]) -> dict[int, asyncpg.Record]:
@@ -177,9 +195,9 @@ class AppendQueue:
         return {row["no"]: row for row in await db.fetch(statement)}
 
 
-def _own(event: GroupedEvent) -> set[object]:
+def _own(event: GroupedEvent) -> frozenset[object]:
     """What two events of one statement may not have in common: their aggregate, and locks."""
-    return {event[:3], *(event.keys or ())}
+    return frozenset((event[:3], *(event.keys or ())))
 
 
 def _answer(taken: Sequence[_Queued], rows: Mapping[int, asyncpg.Record]) -> None:
