@@ -3,6 +3,9 @@
 -- Lock order: what guarded events and conditions lock, in the order of the keys; then keys of
 -- rows, an aggregate's next version first.
 --
+-- An id is looked for as the first one from there on, in the order of its index: for the id itself the
+-- planner takes the primary key of a few rows for as good, and keeps that plan as they become many.
+--
 -- `position > 0`, `version > 0` and `timestamp > '-infinity'` are so of each row; they say which index
 -- is meant.
 --
@@ -33,14 +36,15 @@ with era as materialized (
   join pg_catalog.pg_control_system() c on c.system_identifier = l.system_identifier
 ),
 known as materialized (
-  -- One by one: for several at once the planner might go through all of the tenant's.
   select count(*) > 0 as is_known
   from pg_catalog.unnest($5::text[]) k (event_id)
   cross join lateral (
-    select e.version from {schema}.agent_events e
-    where e.tenant_id = $1 and e.event_id = k.event_id
+    select e.tenant_id, e.event_id from {schema}.agent_events e
+    where (e.tenant_id, e.event_id) >= ($1, k.event_id)
+    order by e.tenant_id, e.event_id
     limit 1
   ) e
+  where e.tenant_id = $1 and e.event_id = k.event_id
 ),
 guarded as materialized (
   select $16::bigint[] is null and exists (
@@ -163,7 +167,12 @@ with era as materialized (
 ),
 known as materialized (
   select count(*) > 0 as is_known
-  from {schema}.agent_events e
+  from (
+    select e.tenant_id, e.event_id from {schema}.agent_events e
+    where (e.tenant_id, e.event_id) >= ($1, ($5::text[])[1])
+    order by e.tenant_id, e.event_id
+    limit 1
+  ) e
   where e.tenant_id = $1 and e.event_id = ($5::text[])[1]
 ),
 guarded as materialized (
@@ -274,19 +283,12 @@ stored as (
     limit 1
   ) s on true
   left join lateral (
-    select true as is_known
-    from {schema}.agent_events e
-    where e.tenant_id = g.tenant_id and e.event_id = g.event_id
-    limit 1
-  ) k on true
-  left join lateral (
     select true as is_guarded
     from {schema}.event_guards d
     where d.tenant_id = g.tenant_id and d.event_type = g.event_type
     limit 1
   ) d on g.keys is null
-  where k.is_known is null
-    and (
+  where (
       g.expected is null or coalesce(s.version, 0) = g.expected
       or (g.expected = -1 and s.version > 0)
     )
@@ -341,9 +343,11 @@ from rows from (
 ) g (event_id, event_type, schema_version, event_data, metadata, tags)
 cross join lateral (
   select a.* from {schema}.agent_events a
-  where a.tenant_id = $1 and a.event_id = g.event_id
+  where (a.tenant_id, a.event_id) >= ($1, g.event_id)
+  order by a.tenant_id, a.event_id
   limit 1
 ) e
+where e.tenant_id = $1 and e.event_id = g.event_id
 order by e.version;
 
 -- name: guard_events
@@ -625,7 +629,12 @@ select
   e.aggregate_id, e.aggregate_type, e.version, e.era, e.tx, e.position, e.event_id, e.event_type,
   e.schema_version, e.event_data, e.metadata, e.tags, e.correlation_id, e.causation_id,
   e.session_id, e.checkpoint_id, e.timestamp, e.recorded_at
-from {schema}.agent_events e
+from (
+  select a.* from {schema}.agent_events a
+  where (a.tenant_id, a.event_id) >= ($1, $2)
+  order by a.tenant_id, a.event_id
+  limit 1
+) e
 where e.tenant_id = $1 and e.event_id = $2;
 
 -- name: get_horizon

@@ -100,7 +100,12 @@ select
     s.metadata::text, s.tags::text, s.correlation_id, s.causation_id, s.session_id::text,
     s.checkpoint_id, extract(epoch from s.timestamp)::text, extract(epoch from s.recorded_at)::text
   ]::text[] as columns
-from {schema}.agent_events s
+from (
+  select a.* from {schema}.agent_events a
+  where (a.tenant_id, a.event_id) >= ($1, $2)
+  order by a.tenant_id, a.event_id
+  limit 1
+) s
 where s.tenant_id = $1 and s.event_id = $2;
 
 -- name: get_head

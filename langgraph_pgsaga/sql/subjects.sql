@@ -92,7 +92,9 @@ where e.tenant_id = $1 and e.key_id = n.key_id and e.wrapped_key = n.old_key;
 select e.event_id, e.event_data
 from pg_catalog.unnest($2::text[]) i (event_id)
 cross join lateral (
-  select a.event_id, a.event_data from {schema}.agent_events a
-  where a.tenant_id = $1 and a.event_id = i.event_id
+  select a.tenant_id, a.event_id, a.event_data from {schema}.agent_events a
+  where (a.tenant_id, a.event_id) >= ($1, i.event_id)
+  order by a.tenant_id, a.event_id
   limit 1
-) e;
+) e
+where e.tenant_id = $1 and e.event_id = i.event_id;
