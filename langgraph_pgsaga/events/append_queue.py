@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from langgraph_pgsaga.database import Database, load_statements
+from langgraph_pgsaga.database import BoundStatement, Database, load_statements
 from langgraph_pgsaga.errors import (
     ClosedError,
     LockTimeoutError,
@@ -25,7 +25,9 @@ from langgraph_pgsaga.errors import (
 )
 
 _log = logging.getLogger("langgraph_pgsaga.events")
-_TOGETHER = load_statements("events")["append_together"]
+_STATEMENTS = load_statements("events")
+_ALONE = _STATEMENTS["append_alone"]
+_TOGETHER = _STATEMENTS["append_together"]
 # Statements on their way at once; who comes meanwhile waits for the first that is done.
 _MOST_UNDER_WAY = 2
 _MOST_EVENTS = 200
@@ -35,7 +37,8 @@ _OF_ALL = (ServerConnectionError, ReadOnlyServerError, MissingMigrationsError, C
 
 
 class GroupedEvent(NamedTuple):
-    """A row of pgsaga_grouped_event, but for its number."""
+    """A row of pgsaga_grouped_event, but for its number; up to happened_at what append_alone
+    takes."""
 
     tenant_id: str
     aggregate_id: str
@@ -103,7 +106,7 @@ class AppendQueue:
         self._under_way += 1
         self._busy |= own
         try:
-            return (await self._stored([event])).get(0)
+            return await self._stored_alone(event)
         except LockTimeoutError:
             return None
         finally:
@@ -183,6 +186,12 @@ class AppendQueue:
             self._is_lone = len(taken) == 1 and not self._waiting
             self._begin()
         return taken
+
+    async def _stored_alone(self, event: GroupedEvent) -> asyncpg.Record | None:
+        db = self._db()
+        if db is None or event.keys is not None:
+            return (await self._stored([event])).get(0)
+        return await db.fetch_one(BoundStatement(_ALONE, event[: len(_ALONE.params)]))
 
     async def _stored(self, events: Sequence[GroupedEvent]) -> dict[int, asyncpg.Record]:
         """Of the events that are stored their rows, by number."""

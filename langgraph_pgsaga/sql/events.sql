@@ -238,6 +238,49 @@ cross join allowed a
 cross join place p
 left join first f on true;
 
+-- name: append_alone
+-- append_together for one event that locks nothing: nothing is stored where an id is there, a type is
+-- guarded, or the aggregate isn't at expected. Its plan has no arrays and no joins of them, which is
+-- a third of what the server takes.
+-- params: tenant_id text, aggregate_id text, aggregate_type text, expected integer, event_id text,
+--   event_type text, schema_version integer, event_data jsonb, metadata jsonb, tags text[],
+--   correlation_id text, causation_id text, session_id uuid, checkpoint_id text,
+--   happened_at timestamp with time zone
+-- columns: version integer, era integer, tx xid8, position bigint,
+--   recorded_at timestamp with time zone
+-- shard: all, events are on one server
+with era as materialized (
+  select l.era, pg_catalog.set_config('lock_timeout', '20ms', true) as limited
+  from (
+    select e.era, e.system_identifier from {schema}.event_eras e order by e.era desc limit 1
+  ) l
+  join pg_catalog.pg_control_system() c on c.system_identifier = l.system_identifier
+)
+insert into {schema}.agent_events (
+  tenant_id, aggregate_id, aggregate_type, version, era, tx, event_id, event_type,
+  schema_version, event_data, metadata, tags, correlation_id, causation_id, session_id,
+  checkpoint_id, timestamp
+)
+select
+  $1, $2, $3, coalesce(s.version, 0) + 1, r.era,
+  greatest(pg_catalog.pg_current_xact_id(), s.tx), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+from era r
+left join lateral (
+  select e.version, case when e.era = r.era then e.tx end as tx
+  from {schema}.agent_events e
+  where e.tenant_id = $1 and e.aggregate_id = $2 and e.aggregate_type = $3
+  order by e.version desc
+  limit 1
+) s on true
+where not exists (
+    select from {schema}.event_guards d where d.tenant_id = $1 and d.event_type = $6
+  )
+  and (
+    $4::integer is null or coalesce(s.version, 0) = $4 or ($4 = -1 and s.version > 0)
+  )
+on conflict do nothing
+returning version, era, tx, position, recorded_at;
+
 -- name: append_together
 -- append_one for many, each for itself: a row for each that was stored. No two are of one
 -- aggregate, or have a key in common; they come sorted by aggregate. Whoever is held up by

@@ -41,6 +41,11 @@ EXPECTED: dict[str, dict[str, str]] = {
         "event_guards_pkey": "event_type",
         "event_eras_pkey": "",
     },
+    "append_alone": {
+        _KEY: "aggregate_id",
+        "event_guards_pkey": "event_type",
+        "event_eras_pkey": "",
+    },
     "append_together": {
         _KEY: "aggregate_id",
         "event_guards_pkey": "event_type",

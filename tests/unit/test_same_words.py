@@ -7,6 +7,7 @@ import re
 import pytest
 
 from langgraph_pgsaga.database import load_statements
+from langgraph_pgsaga.events.append_queue import GroupedEvent
 
 _STATEMENTS = load_statements("checkpoint")
 _WHOLE = _STATEMENTS["write_batch"]
@@ -45,14 +46,20 @@ def test_one_event_is_appended_where_several_are() -> None:
         assert one[part] == whole[part], part
     columns = [
         re.findall(r"insert into {schema}.agent_events \((.*?)\)", _EVENTS[name].text, re.DOTALL)
-        for name in ("append_events", "append_one", "append_together")
+        for name in ("append_events", "append_one", "append_alone", "append_together")
     ]
-    assert {text for found in columns for text in found} == {columns[0][0]}
+    assert len({" ".join(text.split()) for found in columns for text in found}) == 1
     ended = [_EVENTS[name].text.rpartition("\n)\n")[2] for name in ("append_events", "append_one")]
     assert [text.partition("case when")[0] for text in ended] == [
         ended[0].partition("case when")[0]
     ] * 2
     assert ended[0].rpartition("positions,")[2] == ended[1].rpartition("positions,")[2]
+
+
+def test_an_event_alone_is_given_as_one_of_many() -> None:
+    """Its statement takes the first fields, in their order, of what a statement for many does."""
+    taken = [name for name, _ in _EVENTS["append_alone"].params]
+    assert taken == [*GroupedEvent.__annotations__][: len(taken)]
 
 
 def test_what_readers_may_see_ends_at_the_same_place() -> None:
