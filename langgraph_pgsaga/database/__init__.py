@@ -1,6 +1,12 @@
 """PostgreSQL as every system sees it: connections, transactions, statements, the tables."""
 
-from langgraph_pgsaga.database.connection import LONG, NO_LIMITS, Connection, Limits
+from langgraph_pgsaga.database.connection import (
+    LONG,
+    NO_LIMITS,
+    Connection,
+    Limits,
+    check_in_transaction,
+)
 from langgraph_pgsaga.database.database import Database
 from langgraph_pgsaga.database.dsn import parse_dsn
 from langgraph_pgsaga.database.migrations import (
@@ -34,6 +40,7 @@ __all__ = [
     "MigrationStatus",
     "Portal",
     "Statement",
+    "check_in_transaction",
     "load_migrations",
     "load_statements",
     "migrate",

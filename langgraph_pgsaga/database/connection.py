@@ -14,6 +14,7 @@ import asyncpg
 
 from langgraph_pgsaga.database.server_errors import CALL_ERRORS
 from langgraph_pgsaga.database.statements import load_statements
+from langgraph_pgsaga.errors import TransactionEndedError
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -159,6 +160,7 @@ async def transaction(
             if limits is not None:
                 await _limit(plain, limits)
             yield
+            check_in_transaction(connection)
         except BaseException:
             with suppress(*CALL_ERRORS):
                 await begun.rollback()
@@ -166,6 +168,12 @@ async def transaction(
         await begun.commit()
     finally:
         plain.client_seconds = before
+
+
+def check_in_transaction(connection: Connection) -> None:
+    """TransactionEndedError where somebody has ended the connection's transaction."""
+    if not connection.is_closed() and not connection.is_in_transaction():
+        raise TransactionEndedError
 
 
 def _client_seconds(plain: PlainConnection, limits: Limits | None) -> float | None:

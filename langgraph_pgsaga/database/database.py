@@ -48,6 +48,7 @@ from langgraph_pgsaga.database.server_errors import (
     chainable,
     is_connection_loss,
     is_repeatable,
+    note_of_caller,
     translated,
 )
 from langgraph_pgsaga.database.statements import (
@@ -314,6 +315,9 @@ class Database(ProcessBound):
                     if once:
                         committing.append((number, result))
                     return result
+            except asyncpg.PostgresError as error:  # of a statement that `fetch` didn't send
+                note_of_caller(error)
+                raise
             except PgSagaError as error:
                 # `fetch` translated it inside the work: whether to repeat is told by the original.
                 if isinstance(error.__cause__, _OF_CALLS):

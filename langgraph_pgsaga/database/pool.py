@@ -38,6 +38,7 @@ class LoopPool:
         # statement: those that were used well are kept at hand while nobody waits.
         self._at_hand: list[PoolConnectionProxy[asyncpg.Record]] = []
         self._waiting = 0
+        self._is_closing = False
         self._clearing: asyncio.TimerHandle | None = None
         self._releasing: asyncio.Future[None] | None = None
 
@@ -98,7 +99,7 @@ class LoopPool:
 
     def keep_at_hand(self, connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
         """Keeps a connection whose statements all succeeded, unless somebody waits for it."""
-        if self._waiting or self.pool is None or self.pool.is_closing() or connection.is_closed():
+        if self._waiting or self._is_closing or self.pool is None or connection.is_closed():
             return False
         self._at_hand.append(connection)
         if self._clearing is None:
@@ -128,6 +129,7 @@ class LoopPool:
 
     async def aclose(self) -> None:
         """Waits for the connections that are in use, then closes all."""
+        self._is_closing = True  # from here on nothing is kept at hand
         if self.pool is not None:
             closing = asyncio.ensure_future(self.pool.close())
             await self._release_all()

@@ -48,6 +48,7 @@ _IN_AN_INDEX = (
 # a transaction, or without). A transaction that took too long (25P04) would take so again.
 _GOING_AWAY = {"57P01", "57P02", "57P03", "57P05", "25P03"}
 _NOT_CONNECTED = "08003"
+_OF_CALLER = "is_of_caller"
 # A standby, which after a failover may be the wrong server: another connection may do.
 _READ_ONLY = {"25006"}
 # Bad data and broken constraints: the server's DETAIL quotes the row or the value.
@@ -83,6 +84,16 @@ def is_connection_loss(error: BaseException) -> bool:
         # stream, and what connecting answers while no server is what the DSN asks for.
         return True
     return isinstance(error, OSError | EOFError) and not isinstance(error, TimeoutError)
+
+
+def note_of_caller(error: asyncpg.PostgresError) -> None:
+    """Notes that it comes of a statement of the application's own, in one of our transactions."""
+    error.__dict__[_OF_CALLER] = True
+
+
+def is_of_caller(error: BaseException) -> bool:
+    """Whether that was noted: then what isn't there is none of our tables."""
+    return _OF_CALLER in error.__dict__
 
 
 def is_repeatable(error: BaseException) -> bool:
@@ -153,7 +164,7 @@ def _of_server(error: asyncpg.PostgresError, dsn: str) -> PgSagaError:
     if state in _DATABASE_MISSING:
         return MissingDatabaseError(dsn=dsn, detail=detail, sqlstate=state)
     is_type = state == _TYPE_MISSING and error.severity_en == "ERROR"
-    if state in _SCHEMA_OUTDATED or is_type:
+    if (state in _SCHEMA_OUTDATED or is_type) and not is_of_caller(error):
         return MissingMigrationsError(dsn=dsn, detail=detail)
     if state in _TEXT_REFUSED:
         return UnstorableValueError(where="a text", problem=_NO_SUCH_CHARACTER)

@@ -22,6 +22,7 @@
     │   └── UnreadableThreadError     the other saver can't read it
     ├── EventError                    events weren't appended, or can't be read
     │   ├── VersionConflictError      the aggregate has another version than expected
+    │   ├── MissingVersionError       a snapshot is of a version that isn't there
     │   ├── EventIdConflictError      another event, or other content, has the id
     │   ├── ConditionFailedError      an event came that the condition speaks of
     │   ├── EventsNotAppendedError    those of callbacks wait, for too long
@@ -34,6 +35,7 @@
     │   └── BrokenSealError           the log isn't as it was sealed
     ├── BindingError                  a statement got other values than its header names
     ├── TooManyRowsError              a statement for one row gave several
+    ├── TransactionEndedError         COMMIT or ROLLBACK was sent in a transaction of ours
     ├── ClosedError                   the database object was closed
     ├── CopyError                     a saver or database is to be pickled or copied
     ├── BlockingCallError             a sync call from the loop that would have to answer it
@@ -92,6 +94,7 @@ from langgraph_pgsaga.errors.events import (
     EventIdConflictError,
     EventsNotAppendedError,
     MasterKeyError,
+    MissingVersionError,
     VersionConflictError,
 )
 from langgraph_pgsaga.errors.migrations import (
@@ -126,7 +129,11 @@ from langgraph_pgsaga.errors.server import (
     ServerError,
     StatementTimeoutError,
 )
-from langgraph_pgsaga.errors.statements import BindingError, TooManyRowsError
+from langgraph_pgsaga.errors.statements import (
+    BindingError,
+    TooManyRowsError,
+    TransactionEndedError,
+)
 from langgraph_pgsaga.errors.steps import (
     NoStepError,
     StepEndedError,
@@ -209,6 +216,7 @@ __all__ = [
     "MissingThreadError",
     "MissingThreadIdError",
     "MissingTypeError",
+    "MissingVersionError",
     "NameTakenError",
     "NoAnswerError",
     "NoStepError",
@@ -232,6 +240,7 @@ __all__ = [
     "ThreadExistsError",
     "ThreadLeasedError",
     "TooManyRowsError",
+    "TransactionEndedError",
     "UnfinishedClaimError",
     "UnknownMigrationError",
     "UnknownOptionError",

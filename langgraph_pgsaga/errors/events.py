@@ -33,6 +33,26 @@ class VersionConflictError(EventError):
 
 
 @dataclass(kw_only=True, eq=False)
+class MissingVersionError(EventError):
+    """A snapshot is of a version that the aggregate hasn't reached: folds would pass over events.
+
+    `last_version` is that of its last event, 0 without any.
+    """
+
+    aggregate_type: str
+    aggregate_id: str
+    version: int
+    last_version: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.aggregate_type} {self.aggregate_id!r} is at version {self.last_version}, and "
+            f"has no version {self.version} to save a snapshot of. Pass the version of the last "
+            "event that went into it"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
 class EventIdConflictError(EventError):
     """An event of this id is stored already, and it isn't the one to be appended."""
 

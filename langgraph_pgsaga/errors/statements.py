@@ -33,3 +33,18 @@ class TooManyRowsError(PgSagaError):
             f"statement {self.statement} gave {self.rows} rows instead of one or none. "
             "Call fetch for all of them, or narrow it down"
         )
+
+
+@dataclass(kw_only=True, eq=False)
+class TransactionEndedError(PgSagaError):
+    """Inside of a transaction of a Database somebody has sent COMMIT or ROLLBACK.
+
+    What came before it is stored or dropped by itself, and isn't one with the rest.
+    """
+
+    def __str__(self) -> str:
+        return (
+            "the transaction was ended in it, by COMMIT or ROLLBACK, so that what was written in "
+            "it isn't stored as one. Leave its end to the Database; for a part that may be undone "
+            "use `async with conn.transaction()`"
+        )

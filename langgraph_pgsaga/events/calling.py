@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from langgraph_pgsaga.database import Connection
+from langgraph_pgsaga.database import Connection, check_in_transaction
 from langgraph_pgsaga.errors import ClaimLostError, ServerError
 from langgraph_pgsaga.events.consumer import Consumer
 from langgraph_pgsaga.events.read_events import ReadEvents
@@ -21,10 +21,14 @@ _PASSING = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _PASSING_CLASS = "40"
 
 
+# What ends the process, and isn't about the event.
+_OF_THE_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
 class HandlerFailedError(Exception):
     """A handler raised `error`, at the event of this index, or at one of several (None)."""
 
-    def __init__(self, index: int | None, error: Exception) -> None:
+    def __init__(self, index: int | None, error: BaseException) -> None:
         super().__init__(index)
         self.index = index
         self.error = error
@@ -56,10 +60,8 @@ async def call(
             if answer is None:
                 return done
             await answer
-        except Exception as error:
-            if isinstance(error, HandlerFailedError):
-                raise
-            raise HandlerFailedError(done, error) from error
+        except BaseException as error:
+            raise _failed(done, error, None) from error
         done += 1
         if done == len(events):
             return done
@@ -72,13 +74,11 @@ async def _call_batch(consumer: Consumer, events: ReadEvents, conn: Connection |
         if consumer.is_async:
             await consumer.handler(*given)
         else:
-            answer = await asyncio.to_thread(consumer.handler, *given)
+            answer = await asyncio.to_thread(_call_once_in_thread, consumer.handler, events, index)
             if inspect.isawaitable(answer):
                 await answer
-    except Exception as error:
-        if is_passing(error, conn):
-            raise
-        raise HandlerFailedError(index, error) from error
+    except BaseException as error:
+        raise _failed(index, error, conn) from error
     return len(events)
 
 
@@ -96,11 +96,29 @@ async def _call_each(
         try:
             event = events[index]
             await (handler(event) if conn is None else handler(event, conn))
-        except Exception as error:
-            if is_passing(error, conn):
-                raise
-            raise HandlerFailedError(index, error) from error
+            if conn is not None:
+                check_in_transaction(conn)
+        except BaseException as error:
+            raise _failed(index, error, conn) from error
     return len(events)
+
+
+def _failed(index: int | None, error: BaseException, conn: Connection | None) -> HandlerFailedError:
+    """The handler's failure; raises the error itself where that says nothing of the event.
+
+    What code of the handler's own cancelled is as good as any error.
+    """
+    if isinstance(error, HandlerFailedError):
+        raise error
+    task = asyncio.current_task()
+    is_cancelled = isinstance(error, asyncio.CancelledError) and (
+        task is None or task.cancelling() > 0
+    )
+    if is_cancelled or isinstance(error, _OF_THE_PROCESS):
+        raise error
+    if isinstance(error, Exception) and is_passing(error, conn):
+        raise error
+    return HandlerFailedError(index, error)
 
 
 def _call_in_thread(
@@ -116,11 +134,20 @@ def _call_in_thread(
             return index, None
         try:
             answer = handler(events[index])
-        except Exception as error:
+        except BaseException as error:
+            # Whatever it is: asyncio hands some errors of a thread to nobody.
             raise HandlerFailedError(index, error) from error
         if inspect.isawaitable(answer):
             return index, answer
     return len(events), None
+
+
+def _call_once_in_thread(handler: Callable[..., Any], events: ReadEvents, index: int | None) -> Any:
+    """What the handler of a batch answers."""
+    try:
+        return handler(events)
+    except BaseException as error:
+        raise HandlerFailedError(index, error) from error
 
 
 def is_passing(error: Exception, conn: Connection | None) -> bool:

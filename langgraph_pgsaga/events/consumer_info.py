@@ -12,6 +12,7 @@ import asyncpg
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import (
     ConsumerConflictError,
+    InvalidArgumentError,
     MissingConsumerError,
     ProjectionBehindError,
 )
@@ -89,6 +90,9 @@ async def forget(db: Database, tenant_id: str, name: str) -> None:
 
 async def replace(db: Database, tenant_id: str, old: str, new: str, swap: Swap | None) -> None:
     """Retires a consumer, and has `swap(conn)` done in the same transaction."""
+    if old == new:
+        problem = f"is the consumer {old!r} itself, which can't take its own place"
+        raise InvalidArgumentError(argument="new", problem=problem)
 
     async def work(conn: Connection) -> None:
         # In the order of the names, so that two of these don't wait for each other.

@@ -23,7 +23,11 @@ from langgraph_pgsaga._arguments import (
     shown,
 )
 from langgraph_pgsaga.database import Connection, Database, DatabaseOptions, load_statements
-from langgraph_pgsaga.errors import AmbiguousAggregateError, InvalidArgumentError
+from langgraph_pgsaga.errors import (
+    AmbiguousAggregateError,
+    InvalidArgumentError,
+    MissingVersionError,
+)
 from langgraph_pgsaga.events.appending import Append
 from langgraph_pgsaga.events.batch import ANY, Batch, Expected, stored_expected
 from langgraph_pgsaga.events.condition import (
@@ -176,7 +180,8 @@ class EventStore:
             )
         tenant_id = self._tenant_id()
         batch = Batch.of(tenant_id, aggregate_id, aggregate_type, events, expected_version)
-        append = await self._prepared(batch, expected_version, condition)
+        own = None if isinstance(conn, Step) else conn
+        append = await self._prepared(batch, expected_version, condition, conn=own)
         # As they are now; those of the batch become what is stored.
         known = tuple(event.but() for event in batch.events) if isinstance(conn, Step) else ()
         return await written(conn, self.db, append, known=known)
@@ -476,6 +481,9 @@ class EventStore:
             snapshot_data: a dict, a dataclass or a pydantic model.
             subjects: whose personal data is in it. It is encrypted, and passed over once one of
                 them is forgotten.
+
+        Raises:
+            MissingVersionError: the aggregate has no event of that version. Nothing was stored.
         """
         checked_name("aggregate_id", aggregate_id)
         checked_name("aggregate_type", aggregate_type)
@@ -628,10 +636,15 @@ class EventStore:
     # Inside
 
     async def _prepared(
-        self, batch: Batch, expected: Expected = ANY, condition: Condition | None = None
+        self,
+        batch: Batch,
+        expected: Expected = ANY,
+        condition: Condition | None = None,
+        *,
+        conn: Connection | None = None,
     ) -> Callable[[Connection | None], Awaitable[tuple[AgentEvent, ...]]]:
         """What appends a batch, once or more."""
-        await self._handlers.prepare(batch.tenant_id)
+        await self._handlers.prepare(batch.tenant_id, conn)
         protection = Protection.of(self.subjects, batch)
 
         async def append(conn: Connection | None) -> tuple[AgentEvent, ...]:
@@ -749,7 +762,15 @@ class EventStore:
             schema_version=checked_integer("schema_version", schema_version, least=1),
             snapshot_data=sealed_snapshot(keys, data, tenant_id, named) if keys else data,
         )
-        await self.db.fetch(statement, conn=conn)
+        row = await self.db.fetch_one(statement, conn=conn)
+        assert row is not None, "it gives one always"
+        if row["last_version"] < version:
+            raise MissingVersionError(
+                aggregate_type=aggregate_type,
+                aggregate_id=aggregate_id,
+                version=version,
+                last_version=row["last_version"],
+            )
 
     async def _snapshot(
         self, aggregate_id: str, kind: str | None, form: int | None, last: int

@@ -142,7 +142,7 @@ class _Part:
     def __init__(self, most: int) -> None:
         self._most = self._size = most
         self.failed: int | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def size(self) -> int:
         """How many."""

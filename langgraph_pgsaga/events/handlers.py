@@ -7,13 +7,14 @@ import contextvars
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from langgraph_pgsaga.database import Database, load_statements
+from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import ClosedError, InvalidArgumentError
 from langgraph_pgsaga.events.condition import checked_type
 from langgraph_pgsaga.events.consumer import END, Consumer
-from langgraph_pgsaga.events.consumer_job import ConsumerJob, prepare
+from langgraph_pgsaga.events.consumer_job import ConsumerJob
 from langgraph_pgsaga.events.event import EventType
 from langgraph_pgsaga.events.subjects import SubjectKeys
 from langgraph_pgsaga.events.upcasting import Upcasters
@@ -37,7 +38,8 @@ class Handlers:
         self._upcasters = upcasters
         self._subjects = subjects
         self._consumers: dict[str, Consumer] = {}
-        self._prepared: set[str] = set()
+        # Which of them are refused, by tenant.
+        self._prepared: dict[str, set[str]] = {}
         self._runs: dict[tuple[asyncio.AbstractEventLoop, str], _Run] = {}
 
     @property
@@ -79,7 +81,7 @@ class Handlers:
 
     def job(self, tenant_id: str) -> ConsumerJob:
         """What runs them."""
-        return ConsumerJob(
+        found = ConsumerJob(
             name=_JOB_NAME,
             db=self._db,
             tenant_id=tenant_id,
@@ -89,16 +91,21 @@ class Handlers:
             concurrency=1,
             predecessors=self.predecessors,
         )
+        found.refused.update(self._prepared.get(tenant_id, ()))
+        return found
 
-    async def prepare(self, tenant_id: str) -> None:
-        """Makes their places before a tenant's first append, so that they get it."""
+    async def prepare(self, tenant_id: str, conn: Connection | None = None) -> None:
+        """Makes their places before a tenant's first append, so that they get it.
+
+        One of whose name there is another doesn't run, and the log says so: no append fails by it.
+        """
         if not self._consumers or tenant_id in self._prepared:
             return
-        for consumer in self.consumers:
-            await prepare(self._db, tenant_id, consumer)
+        job = self.job(tenant_id)
+        await job.prepare(self._db, conn)
         if len(self._prepared) >= _MOST_TENANTS:
             self._prepared.clear()
-        self._prepared.add(tenant_id)
+        self._prepared[tenant_id] = job.refused
 
     def wake(self, tenant_id: str) -> None:
         """Events were appended, or are about to be committed: they are handled in this loop."""
@@ -106,16 +113,12 @@ class Handlers:
             return
         loop = asyncio.get_running_loop()
         run = self._runs.get((loop, tenant_id))
-        if run is not None and not run.task.done():
+        if run is not None and not run.is_over:
             run.wake()
             return
-        for key in [key for key, one in self._runs.items() if _is_over(key[0], one)]:
+        for key in [key for key, one in self._runs.items() if key[0].is_closed() or one.is_over]:
             del self._runs[key]
-        self._runs[loop, tenant_id] = _Run(self._db, self.job(tenant_id))
-
-
-def _is_over(loop: asyncio.AbstractEventLoop, run: _Run) -> bool:
-    return loop.is_closed() or run.task.done()
+        self._runs[loop, tenant_id] = _Run(self._db, partial(self.job, tenant_id))
 
 
 def _name_of(handler: Callable[..., Any]) -> str:
@@ -127,8 +130,11 @@ def _name_of(handler: Callable[..., Any]) -> str:
 class _Run:
     """Runs a tenant's handlers in this event loop, as long as there is something to do."""
 
-    def __init__(self, db: Database, job: ConsumerJob) -> None:
+    def __init__(self, db: Database, job: Callable[[], ConsumerJob]) -> None:
+        # From here on it looks at nothing any more: the next append begins another one.
+        self.is_over = False
         self._db = db
+        # Asked each time, since handlers are registered meanwhile, too.
         self._job = job
         self._woken = asyncio.Event()
         self._woken_at = time.monotonic()
@@ -151,20 +157,25 @@ class _Run:
         except Exception as error:
             _log.warning("handlers are left to a worker, or the next append: %s", described(error))
         finally:
+            self.is_over = True
             await claims.aclose()
 
     async def _serve(self, claims: Claims) -> None:
         pause = _LEAST_PAUSE_SECONDS
         while True:
             self._woken.clear()
-            found = await claims.claim(self._job.table, 1)
+            job = self._job()
+            found = await claims.claim(job.table, 1)
             for claim in found:
-                await self._handle(claims, claim)
+                await _handle(job, claims, claim)
             pause = _LEAST_PAUSE_SECONDS if found else min(pause * 2, _LONGEST_PAUSE_SECONDS)
             stays = time.monotonic() - self._woken_at < _STAYS_SECONDS
             if not found and not stays:
-                seconds = await self._next_due()
+                seconds = await self._next_due(job)
+                if self._woken.is_set():  # meanwhile
+                    continue
                 if seconds is None:
+                    self.is_over = True
                     return
                 pause = max(_LEAST_PAUSE_SECONDS, min(seconds, 60.0))
             if not found:
@@ -177,25 +188,26 @@ class _Run:
         except TimeoutError:
             return
 
-    async def _next_due(self) -> float | None:
+    async def _next_due(self, job: ConsumerJob) -> float | None:
         """In how many seconds one of them is to be tried again; None: none is."""
-        names = [consumer.name for consumer in self._job.consumers]
-        bound = _NEXT_DUE.bind(tenant_id=self._job.tenant_id, consumers=names)
+        names = [consumer.name for consumer in job.consumers]
+        bound = _NEXT_DUE.bind(tenant_id=job.tenant_id, consumers=names)
         row = await self._db.fetch_one(bound)
         seconds: float | None = None if row is None else row["seconds"]
         return seconds
 
-    async def _handle(self, claims: Claims, claim: Claim) -> None:
-        try:
-            await self._job.run(claim)
-        except asyncio.CancelledError:
-            await claims.release([claim])
-            raise
-        except ClosedError:
-            raise
-        except Exception as error:
-            _log.warning("handlers can't go on just now: %s", described(error))
-            delay = self._job.retry.delay(claim.attempt)
-            await claims.fail(claim, error=described(error), delay_seconds=delay)
-        finally:
-            claims.drop(claim)
+
+async def _handle(job: ConsumerJob, claims: Claims, claim: Claim) -> None:
+    try:
+        await job.run(claim)
+    except asyncio.CancelledError:
+        await claims.release([claim])
+        raise
+    except ClosedError:
+        raise
+    except Exception as error:
+        _log.warning("handlers can't go on just now: %s", described(error))
+        delay = job.retry.delay(claim.attempt)
+        await claims.fail(claim, error=described(error), delay_seconds=delay)
+    finally:
+        claims.drop(claim)

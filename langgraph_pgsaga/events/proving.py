@@ -76,7 +76,7 @@ class InclusionProof:
         """
         try:
             found = _parsed(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
             found = None
         if found is None:
             problem = f"isn't a proof's text, as InclusionProof.text() gives it: {shown(text)}"

@@ -13,7 +13,7 @@ from langgraph_pgsaga.events.calling import HandlerFailedError
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.read_events import ReadEvents
 from langgraph_pgsaga.events.turn import Turn
-from langgraph_pgsaga.work import described
+from langgraph_pgsaga.work import delay_after, described
 
 _log = logging.getLogger("langgraph_pgsaga.events")
 _STATEMENTS = load_statements("consumers")
@@ -137,10 +137,10 @@ class Retrying:
             raise _ChangedError
 
     async def _failed(
-        self, row: asyncpg.Record, event: asyncpg.Record, attempt: int, error: Exception
+        self, row: asyncpg.Record, event: asyncpg.Record, attempt: int, error: BaseException
     ) -> None:
         turn = self._turn
-        delay = turn.consumer.retry.delay_after(error, attempt)
+        delay = delay_after(turn.consumer.retry, error, attempt)
         bound = _STATEMENTS["fail_attempt"].bind(
             **self._of(row),
             version=event["version"],
@@ -161,13 +161,15 @@ class Retrying:
         return {**self._turn.named(), **names}
 
 
-async def park(turn: Turn, row: asyncpg.Record, event: EventPlace, error: Exception | None) -> None:
+async def park(
+    turn: Turn, row: asyncpg.Record, event: EventPlace, error: BaseException | None
+) -> None:
     """Has an event's aggregate wait from here on, and writes that the consumer is behind it.
 
     `error` is why its first attempt failed; None, that there was none: it is due at once.
     """
     attempt = 0 if error is None else 1
-    delay = 0.0 if error is None else turn.consumer.retry.delay_after(error, 1)
+    delay = 0.0 if error is None else delay_after(turn.consumer.retry, error, 1)
     bound = _STATEMENTS["insert_dead_letter"].bind(
         **turn.named(),
         partition=turn.claim.row["partition"],
@@ -190,7 +192,9 @@ async def park(turn: Turn, row: asyncpg.Record, event: EventPlace, error: Except
         tell(turn, row["event_id"], attempt, delay, error)
 
 
-def tell(turn: Turn, event_id: str, attempt: int, delay: float | None, error: Exception) -> None:
+def tell(
+    turn: Turn, event_id: str, attempt: int, delay: float | None, error: BaseException
+) -> None:
     """A line in the log of an attempt that failed."""
     then = "it is a dead letter now" if delay is None else f"again in {delay:.1f} s"
     _log.warning(

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from langgraph_pgsaga.database import Connection, Database, load_statements
-from langgraph_pgsaga.errors import ServerConnectionError, ServerError
+from langgraph_pgsaga.database import Connection, Database, check_in_transaction, load_statements
+from langgraph_pgsaga.errors import ServerConnectionError, ServerError, TransactionEndedError
 from langgraph_pgsaga.events.calling import HandlerFailedError, call, is_passing
 from langgraph_pgsaga.events.consumer import Consumer
 from langgraph_pgsaga.events.erasure import ring_for
@@ -68,12 +68,13 @@ class Turn:
 
         async def work(conn: Connection) -> int:
             done = await call(self.consumer, events, conn, self.is_ending)
+            check_in_transaction(conn)
             await write(conn, done)
             return done
 
         try:
             return await self.db.run(work, once=True)
-        except ServerError as error:
+        except (ServerError, TransactionEndedError) as error:
             self.claim.is_ended = False
             if isinstance(error, ServerConnectionError) or is_passing(error, None):
                 raise

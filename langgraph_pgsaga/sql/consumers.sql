@@ -72,6 +72,7 @@ due as materialized (
   cross join clock k
   left join {schema}.event_consumers p
     on p.tenant_id = $4 and p.name = i.predecessor and p.partition = c.partition
+      and p.retired_at is null
   where c.due_at <= k.at and c.retired_at is null
     and (c.claim_expires_at is null or c.claim_expires_at <= k.at)
     and (
@@ -389,7 +390,7 @@ with horizon as materialized (
     union all
     select p.era, p.tx, p.position
     from {schema}.event_consumers p
-    where p.tenant_id = $1 and p.name = $8 and p.partition = $7
+    where p.tenant_id = $1 and p.name = $8 and p.partition = $7 and p.retired_at is null
   ) h
   order by h.era, h.tx, h.position
   limit 1
@@ -441,7 +442,7 @@ with horizon as materialized (
     union all
     select p.era, p.tx, p.position
     from {schema}.event_consumers p
-    where p.tenant_id = $1 and p.name = $13 and p.partition = $10
+    where p.tenant_id = $1 and p.name = $13 and p.partition = $10 and p.retired_at is null
   ) h
   order by h.era, h.tx, h.position
   limit 1

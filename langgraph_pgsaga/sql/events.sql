@@ -748,18 +748,29 @@ select
   )::double precision as open_seconds;
 
 -- name: save_snapshot
--- Stores a snapshot of an aggregate, in the place of one that the version has.
+-- Stores a snapshot of an aggregate, in the place of one that the version has. last_version is
+-- that of the aggregate; nothing is stored of a version beyond it.
 -- params: tenant_id text, aggregate_id text, aggregate_type text, version integer,
 --   snapshot_id uuid, schema_version integer, snapshot_data jsonb
--- columns:
+-- columns: last_version integer
 -- shard: all, events are on one server
-insert into {schema}.event_snapshots as s (
-  tenant_id, aggregate_id, aggregate_type, version, snapshot_id, schema_version, snapshot_data
+with last as materialized (
+  select coalesce(max(e.version), 0) as version
+  from {schema}.agent_events e
+  where e.tenant_id = $1 and e.aggregate_id = $2 and e.aggregate_type = $3
+),
+stored as (
+  insert into {schema}.event_snapshots as s (
+    tenant_id, aggregate_id, aggregate_type, version, snapshot_id, schema_version, snapshot_data
+  )
+  select $1, $2, $3, $4, $5, $6, $7
+  from last l
+  where l.version >= $4
+  on conflict (tenant_id, aggregate_id, aggregate_type, version) do update
+  set snapshot_id = excluded.snapshot_id, schema_version = excluded.schema_version,
+    snapshot_data = excluded.snapshot_data, created_at = now()
 )
-values ($1, $2, $3, $4, $5, $6, $7)
-on conflict (tenant_id, aggregate_id, aggregate_type, version) do update
-set snapshot_id = excluded.snapshot_id, schema_version = excluded.schema_version,
-  snapshot_data = excluded.snapshot_data, created_at = now();
+select l.version as last_version from last l;
 
 -- name: get_latest_snapshot
 -- The snapshot of the greatest version, up to one, of each type of aggregate that has the id, or

@@ -10,6 +10,7 @@ insert into {schema}.agent_workers as w (worker_id, host, pid, version, jobs, dr
 values ($1, $2, $3, $4, $5, case when $6::boolean then now() end)
 on conflict (worker_id) do update set
   heartbeat_at = now(),
+  jobs = excluded.jobs,
   draining_at = coalesce(w.draining_at, excluded.draining_at);
 
 -- name: delete_worker

@@ -359,6 +359,9 @@ class EventStore:
             snapshot_data: a dict, a dataclass or a pydantic model.
             subjects: whose personal data is in it. It is encrypted, and passed over once one of
                 them is forgotten.
+
+        Raises:
+            MissingVersionError: the aggregate has no event of that version. Nothing was stored.
         """
         self.db.portal.call(
             self._async.save_snapshot,

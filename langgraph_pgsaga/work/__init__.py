@@ -6,7 +6,7 @@ from langgraph_pgsaga.work.job import Job, Periodic
 from langgraph_pgsaga.work.members import WorkerInfo, list_workers
 from langgraph_pgsaga.work.metrics import WorkerMetrics
 from langgraph_pgsaga.work.notifier import Notifier
-from langgraph_pgsaga.work.retry import Retry
+from langgraph_pgsaga.work.retry import Retry, delay_after
 from langgraph_pgsaga.work.run_context import RunContext
 from langgraph_pgsaga.work.step import Step, has_step, this_step, written
 from langgraph_pgsaga.work.step_mark import Level, Rider, StepKeeper, StepMark, enter_subgraph
@@ -51,6 +51,7 @@ __all__ = [
     "WorkerInfo",
     "WorkerMetrics",
     "WorkerStatus",
+    "delay_after",
     "described",
     "enter_subgraph",
     "has_step",

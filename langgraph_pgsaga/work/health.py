@@ -72,4 +72,5 @@ def _health(status: WorkerStatus | None) -> dict[str, object]:
         "status": word,
         "worker_id": str(status.worker_id),
         "heard_seconds": round(status.heard_seconds, 1),
+        "refused": {job.name: list(job.refused) for job in status.jobs if job.refused},
     }

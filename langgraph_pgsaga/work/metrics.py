@@ -19,7 +19,8 @@ class WorkerMetrics:
     """A worker as a collector of prometheus-client: `REGISTRY.register(WorkerMetrics(worker))`.
 
     Gauges: `pgsaga_worker_up` (0 or 1), `pgsaga_worker_draining`, `pgsaga_worker_listening`,
-    `pgsaga_worker_server_heard_seconds`, and by job `pgsaga_job_running`. Counters since the
+    `pgsaga_worker_server_heard_seconds`, and by job `pgsaga_job_running` and `pgsaga_job_refused`
+    (how much it doesn't do, such as consumers that have other partitions). Counters since the
     worker began, by job and outcome (done, failed, lost, given_back): `pgsaga_job_runs_total`.
 
     Raises:
@@ -49,13 +50,16 @@ class WorkerMetrics:
         ):
             yield GaugeMetricFamily(f"pgsaga_worker_{name}", told, value=float(value))
         running = GaugeMetricFamily("pgsaga_job_running", "What is worked at.", labels=["job"])
+        refused = GaugeMetricFamily("pgsaga_job_refused", "What isn't done.", labels=["job"])
         told = "What was worked at since the worker began."
         runs = CounterMetricFamily("pgsaga_job_runs", told, labels=["job", "outcome"])
         for job in status.jobs:
             running.add_metric([job.name], job.running)
+            refused.add_metric([job.name], len(job.refused))
             for outcome in _OUTCOMES:
                 runs.add_metric([job.name, outcome], getattr(job, outcome))
         yield running
+        yield refused
         yield runs
 
 

@@ -69,6 +69,14 @@ class Retry:
         return self.delay(attempt) if self.retries(error) else None
 
 
+def delay_after(retry: Retry, error: BaseException, attempt: int) -> float | None:
+    """`retry.delay_after`; what isn't an Exception, such as a cancellation by the work's own code,
+    is worth as many attempts as any."""
+    if isinstance(error, Exception):
+        return retry.delay_after(error, attempt)
+    return retry.delay(attempt)
+
+
 def _check_number(argument: str, value: object, *, least: float, most: float) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and least <= value <= most):  # type: ignore[operator]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from langgraph_pgsaga.errors import PgSagaError, UnfinishedClaimError
 from langgraph_pgsaga.work.claims import Claim, Claims
 from langgraph_pgsaga.work.job import Job
 from langgraph_pgsaga.work.notifier import Notifier
-from langgraph_pgsaga.work.retry import Retry
+from langgraph_pgsaga.work.retry import Retry, delay_after
 from langgraph_pgsaga.work.telling import described
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ _MOST_AT_ONCE = 100
 _LONGEST_PAUSE_SECONDS = 5.0
 _WAITING = Retry(attempts=None, backoff_seconds=0.1, longest_seconds=_LONGEST_PAUSE_SECONDS)
 _TOLD_EVERY = 12
+# What a job was refused is asked for again: somebody may have mended it.
+_REFUSED_SECONDS = 30.0
 
 
 class Serving:
@@ -43,6 +46,7 @@ class Serving:
         self._db = db
         self._claims = claims
         self._wake = asyncio.Event()
+        self._prepared_at = 0.0
         self._tasks: dict[asyncio.Task[None], Claim] = {}
 
     @property
@@ -50,15 +54,22 @@ class Serving:
         """What runs now."""
         return self._tasks
 
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The names of what the job doesn't do, as it says itself."""
+        return tuple(sorted(getattr(self.job, "refused", ())))
+
     async def serve(self) -> None:
         """Finds and begins what is due, until the claims are to be drained."""
-        await self._patiently(lambda: self.job.prepare(self._db))
+        await self._prepare()
         watch = Notifier.of(self._db).watch(
             self.job.topic, self._wake.set, longest_seconds=self.job.longest_poll_seconds
         )
         try:
             while not self._claims.draining.is_set():
                 free = min(self.job.concurrency - len(self._tasks), _MOST_AT_ONCE)
+                if self.refused and time.monotonic() >= self._prepared_at + _REFUSED_SECONDS:
+                    await self._prepare()
                 if free > 0:
                     found = await self._patiently(partial(self._claim, free))
                     watch.again(found=bool(found))
@@ -66,6 +77,10 @@ class Serving:
                 self._wake.clear()
         finally:
             watch.close()
+
+    async def _prepare(self) -> None:
+        await self._patiently(lambda: self.job.prepare(self._db))
+        self._prepared_at = time.monotonic()
 
     def wake(self) -> None:
         """Has `serve` look at once, and at whether it is to end."""
@@ -125,18 +140,16 @@ class Serving:
             if claim.is_lost or self.is_ending:
                 raise
             return await self._failed(claim, error)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
             if claim.is_lost:
                 return "lost"
             return await self._failed(claim, error)
         return "done"
 
     async def _failed(self, claim: Claim, error: BaseException) -> Outcome:
-        retry = self.job.retry
-        # What code of its own cancelled is as good as any error.
-        is_cancelled = isinstance(error, asyncio.CancelledError)
-        again = retry.delay(claim.attempt) if is_cancelled else None
-        again = again if is_cancelled else retry.delay_after(error, claim.attempt)
+        again = delay_after(self.job.retry, error, claim.attempt)
         told = "it isn't tried again" if again is None else f"again in {again:.1f} s"
         where = "".join(traceback.format_tb(error.__traceback__))
         why = described(error)

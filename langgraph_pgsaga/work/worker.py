@@ -37,7 +37,8 @@ _STOPPING_SECONDS = 5.0
 class JobStatus:
     """A job in a running worker: how many of its rows are worked at now, and how it went since the
     worker began. `lost` are those that another worker took over, `given_back` those that were cut
-    short when the worker ended."""
+    short when the worker ended. `refused` are the names of what it doesn't do, such as of consumers
+    that have other partitions; the log says why."""
 
     name: str
     running: int
@@ -45,6 +46,7 @@ class JobStatus:
     failed: int
     lost: int
     given_back: int
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +234,8 @@ class _Life:
                 is_told = True
 
     def _heartbeat(self) -> BoundStatement:
-        return heartbeat(self._claims.owner, self._names, is_draining=self.draining.is_set())
+        jobs = [_told(serving) for serving in self._servings]
+        return heartbeat(self._claims.owner, jobs, is_draining=self.draining.is_set())
 
     def status(self) -> WorkerStatus:
         return WorkerStatus(
@@ -249,10 +252,18 @@ class _Life:
                     failed=serving.outcomes["failed"],
                     lost=serving.outcomes["lost"],
                     given_back=serving.outcomes["given_back"],
+                    refused=serving.refused,
                 )
                 for serving in self._servings
             ),
         )
+
+
+def _told(serving: Serving) -> str:
+    """A job as `pgsaga worker list` shows it."""
+    if not serving.refused:
+        return serving.job.name
+    return f"{serving.job.name} (refused: {', '.join(serving.refused)})"
 
 
 def _checked_jobs(jobs: Iterable[Job]) -> tuple[Job, ...]:

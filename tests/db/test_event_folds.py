@@ -12,7 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langgraph_pgsaga import Database, sync
-from langgraph_pgsaga.errors import InvalidArgumentError, UnstorableValueError
+from langgraph_pgsaga.errors import (
+    InvalidArgumentError,
+    MissingVersionError,
+    UnstorableValueError,
+)
 from langgraph_pgsaga.events import AgentEvent, Aggregate, EventStore, Upcaster
 from tests._connections import connected
 from tests.db._events import noted
@@ -108,6 +112,7 @@ async def test_snapshots_of_another_form_are_passed_over(store: EventStore) -> N
 
 async def test_a_snapshot_of_a_version_is_replaced(store: EventStore, dsn: str) -> None:
     """The latest is of the greatest version, whatever was saved last."""
+    await store.append("a", [noted(number) for number in range(5)], aggregate_type="words")
     await store.save_snapshot("a", "words", {"n": 1}, 5)
     await store.save_snapshot("a", "words", {"n": 2}, 5)
     await store.save_snapshot("a", "words", {"n": 3}, 4)
@@ -115,6 +120,21 @@ async def test_a_snapshot_of_a_version_is_replaced(store: EventStore, dsn: str) 
     async with connected(dsn) as conn:
         rows = await conn.fetch("select version, snapshot_data from event_snapshots order by 1")
     assert [tuple(row) for row in rows] == [(4, '{"n": 3}'), (5, '{"n": 2}')]
+
+
+async def test_a_snapshot_of_a_version_that_isnt_there_is_refused(store: EventStore) -> None:
+    """A fold from it would pass over the events that come until then; of a transaction of the
+    caller's nothing is lost."""
+    await store.append("a", [noted("a")], aggregate_type="words")
+    for name, version, last in (("a", 2, 1), ("nobody", 1, 0)):
+        async with store.db.transaction() as conn:
+            with pytest.raises(MissingVersionError, match=f"has no version {version}") as caught:
+                await store.save_snapshot(name, "words", {}, version, conn=conn)
+            assert (caught.value.version, caught.value.last_version) == (version, last)
+            await store.append("b", [noted("b")], aggregate_type="words", conn=conn)
+            await store.save_snapshot("b", "words", {"b": 1}, 1, conn=conn)
+        assert await store.get_latest_snapshot(name) is None
+    assert (await store.fold(words(), "a")).version == 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -606,7 +606,7 @@ async def test_a_text_that_is_no_proof_is_refused(
     await sealed_log(store, monkeypatch)
     proof = await store.prove("e8")
     assert proof is not None
-    for value in (None, ["x"], "x", {"x": 1}):
+    for value in (None, ["x"], "x", {"x": 1}, float("inf")):
         text = json.dumps({**json.loads(proof.text()), change: value})
         with pytest.raises(InvalidArgumentError, match="proof"):
             InclusionProof.parse(text)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from langgraph_pgsaga import PostgresSaver, sync
+from langgraph_pgsaga.checkpoint import riders
 from langgraph_pgsaga.errors import (
     BlockingCallError,
     NoStepError,
@@ -16,6 +17,7 @@ from langgraph_pgsaga.errors import (
     StepNotStoredError,
 )
 from langgraph_pgsaga.work import RunContext, step_is_stored
+from tests._connections import connected
 from tests.conftest import execute, fetch
 from tests.db._gates import CONFIG, adds, graph_of
 
@@ -59,6 +61,34 @@ def test_of_a_sync_node(sync_saver: PostgresSaver, dsn: str) -> None:
 
     graph_of(sync_saver, node=node).invoke({"items": []}, CONFIG)
     assert seen == [True]
+
+
+async def test_it_waits_no_longer_than_it_says(
+    saver: PostgresSaver, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody keeps the checkpoint from being stored; then the node may go on."""
+    monkeypatch.setattr(riders, "_LONGEST_WAIT_SECONDS", 0.2)
+    told: list[StepNotStoredError] = []
+    async with connected(dsn) as other:
+
+        async def first(state: Any) -> Any:
+            await step_is_stored()
+            await other.execute("begin")
+            await other.execute("select from agent_sessions for update")
+            return {"items": ["first"]}
+
+        async def second(state: Any) -> Any:
+            with pytest.raises(StepNotStoredError) as caught:
+                await step_is_stored()
+            told.append(caught.value)
+            await other.execute("rollback")
+            await step_is_stored()
+            return {"items": ["second"]}
+
+        graph = graph_of(saver, first=first, second=second)
+        found = await graph.ainvoke({"items": []}, CONFIG, durability="async")
+    assert found == {"items": ["first", "second"]}
+    assert "isn't stored" in str(told[0])
 
 
 async def test_it_takes_no_round_trip_where_that_is_known(

@@ -20,16 +20,20 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver, sync
+from langgraph_pgsaga.checkpoint import riders
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     NoStepError,
     ServerError,
     StepEndedError,
+    StepNotStoredError,
+    TransactionEndedError,
     VersionConflictError,
 )
 from langgraph_pgsaga.events import AgentEvent, EventStore
 from langgraph_pgsaga.sessions import Sessions
 from langgraph_pgsaga.work import Step, this_step, written
+from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests.db._effects import INSERT, Effects, once
 from tests.db._gates import CONFIG, Log, graph_of
@@ -554,6 +558,65 @@ async def test_an_effect_that_fails_ends_its_run_and_no_other(
     async for found in saver.anew().alist({"configurable": {"thread_id": "bad"}}):
         assert found.checkpoint["channel_values"].get("items", []) in ([], ["bad"])
         assert ["node"] not in [value for _, _, value in found.pending_writes or ()]
+
+
+async def test_a_table_of_ones_own_that_is_missing_is_told_as_that(
+    saver: PostgresSaver, effects: Effects, durability: Any
+) -> None:
+    """It isn't this package's migrations that are missing; of a transaction's work neither."""
+
+    async def node(state: Any) -> Any:
+        this_step().sql("insert into efects (name) values ($1)", "misspelt")
+        return {"items": ["node"]}
+
+    with pytest.raises(ServerError, match="efects") as caught:
+        await graph_of(saver, node=node).ainvoke({"items": []}, CONFIG, durability=durability)
+    assert (caught.value.sqlstate, "migrat" in str(caught.value)) == ("42P01", False)
+    with pytest.raises(ServerError, match="efects"):
+        await saver.db.run(lambda conn: conn.fetch("select from efects"))
+    with pytest.raises(ServerError, match="nosuch"):
+        await saver.db.run(lambda conn: conn.fetch("select nosuch()"), once=True)
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+async def test_an_effect_that_ends_the_transaction_ends_its_run(
+    saver: PostgresSaver, effects: Effects, ending: str
+) -> None:
+    """What was rolled back isn't taken for stored."""
+
+    async def node(state: Any) -> Any:
+        act("node")
+        this_step().sql(ending)
+        return {"items": ["node"]}
+
+    with pytest.raises(TransactionEndedError):
+        await graph_of(saver, node=node).ainvoke({"items": []}, CONFIG, durability="sync")
+    assert await effects.found() == ({} if ending == "rollback" else once("node"))
+
+
+async def test_a_checkpoint_waits_for_a_steps_call_no_longer_than_it_says(
+    saver: PostgresSaver, effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody holds up an effect. What is stored of the step after all counts, once."""
+    monkeypatch.setattr(riders, "_LONGEST_WAIT_SECONDS", 0.2)
+    async with connected(effects.dsn) as other:
+        await other.execute("begin")
+        await other.execute("lock table effects in exclusive mode")
+        graph = graph_of(saver, node=acts("node"), after=acts("after"))
+        real, going = riders._not_stored, []
+
+        def not_stored(level: Any) -> StepNotStoredError:
+            # LangGraph ends a run once all its calls have ended.
+            going.append(asyncio.ensure_future(other.execute("rollback")))
+            return real(level)
+
+        monkeypatch.setattr(riders, "_not_stored", not_stored)
+        with pytest.raises(StepNotStoredError, match="isn't stored"):
+            await graph.ainvoke({"items": []}, CONFIG, durability="async")
+        await asyncio.gather(*going)
+    monkeypatch.undo()
+    assert (await graph.ainvoke(None, CONFIG))["items"] == ["node", "after"]
+    assert await effects.found() == once("node", "after")
 
 
 def test_an_effect_that_fails_in_a_sync_run(

@@ -124,15 +124,21 @@ async def test_what_is_not_worth_another_attempt_ends(dsn: str) -> None:
     assert [tuple(row) for row in found] == [(1, "failed"), (3, "failed")]
 
 
-async def test_work_that_cancels_itself_has_failed(dsn: str) -> None:
-    """It isn't taken for the worker's end, which would give it back at once, for ever."""
+class OddError(BaseException):
+    """None of Exception's."""
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, OddError])
+async def test_work_that_cancels_itself_has_failed(dsn: str, error: type[BaseException]) -> None:
+    """It isn't taken for the worker's end, which would give it back at once, for ever; and what
+    isn't an Exception doesn't keep its row claimed."""
     await _chores.make(dsn)
     begun: list[int] = []
 
     async def work(claim: Claim) -> None:
         begun.append(claim.attempt)
         if claim.attempt == 1:
-            raise asyncio.CancelledError
+            raise error
 
     retry = Retry(backoff_seconds=0.01)
     async with Database(dsn) as db, Worker(db, Chores(work, retry=retry)) as worker:

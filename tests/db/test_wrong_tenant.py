@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from langgraph_pgsaga import Database, PgSagaError, PostgresSaver, cli, sync, takeover, timetravel
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock
-from langgraph_pgsaga.errors import MissingConsumerError
+from langgraph_pgsaga.errors import MissingConsumerError, MissingVersionError
 from langgraph_pgsaga.events import (
     AgentEvent,
     Aggregate,
@@ -435,7 +435,7 @@ def _event_call(db: Database, name: str, tenant: str, event: AgentEvent) -> str:
         answer = getattr(store, method)(*arguments.get(method, ()), **named)
         if method != "subscribe":
             return repr(finished(answer))
-    except MissingConsumerError:  # it says what was asked for
+    except (MissingConsumerError, MissingVersionError):  # it says what was asked for
         return ""
     ended = EventStore(db, tenant=tenant)
     finished(ended.append("end", [AgentEvent(event_type="end")], aggregate_type="desk"))
