@@ -123,6 +123,39 @@ class SessionPart:
             return NO_LEASE if self.new_states else ANY_LEASE
         return self.lease.columns(ends_run=self.ends_run)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is there, and nothing but the last checkpoint tells that the rest is."""
+        last = self.last_known
+        return not self.is_new and last.known_no is None and last.known_hash is None
+
+    def row(self) -> tuple[Any, ...]:
+        """Its pgsaga_new_session."""
+        session_id, user_id, agent_type, priority, metadata, *numbers = self.expected()
+        columns = user_id, agent_type, priority, metadata
+        return session_id, self.thread_id, *columns, *numbers[:3], self.is_new, *numbers[3:]
+
+    def expected(self) -> tuple[Any, ...]:
+        """How its row has to be, and what becomes of it: of one that is there."""
+        is_new = self.is_new or bool(self.lease and self.lease.is_session_new)
+        user_id, agent_type, priority, metadata = self.columns
+        return (
+            self.session_id,
+            user_id,
+            agent_type,
+            priority,
+            metadata if is_new else None,
+            self.epoch,
+            # It matters where numbers are given out.
+            self.message_count if self.fresh else None,
+            len(self.fresh),
+            self.status and self.status.value,
+            *self.lease_columns(),
+            self.new_states,
+            self.deletion_count,
+            None if self.lease is None else self.lease.base.position,
+        )
+
     def numbers_of(self, messages: Sequence[StoredMessage]) -> list[int | None]:
         """The messages' numbers; None of those that have none."""
         known, fresh = self.numbers.get, self.fresh.get
@@ -194,7 +227,7 @@ class Batch:
             return "write_batch_with_events"
         if not self.sessions:
             return "write_pending"
-        if self.blobs or any(part.is_new for part in self.sessions.values()):
+        if self.blobs or len(self.sessions) > 1 or not next(iter(self.sessions.values())).is_plain:
             return "write_batch"
         if not self.writes:
             return "write_turns" if self.messages else "write_states"
@@ -205,19 +238,22 @@ class Batch:
         name = self.statement
         if name == "write_pending":
             return [self.writes]
+        if name in ("write_dependent", "write_states", "write_turns"):
+            (part,) = self.sessions.values()
+            expected = [*part.expected(), *part.last_known[:2]]
+            if name == "write_dependent":
+                return [*expected, self.writes]
+            rows = [self.states, self.values]
+            return (
+                [*expected, *rows] if name == "write_states" else [*expected, *rows, self.messages]
+            )
         # Locked in this order: no two statements may wait for each other.
         ids = sorted(self.sessions)
         parts = [self.sessions[session_id] for session_id in ids]
-        expected = [ids, [self._session_row(part) for part in parts], [p.last_known for p in parts]]
-        if name == "write_dependent":
-            return [*expected, self.writes]
-        expected += [self.states, self.values]
-        if name == "write_states":
-            return expected
-        if name == "write_turns":
-            return [*expected, self.messages]
-        expected += [self.blobs, self.messages, self.writes, self._tenants(ids)]
-        return [*expected, self.events] if name == "write_batch_with_events" else expected
+        arguments = [ids, [part.row() for part in parts], [part.last_known for part in parts]]
+        arguments += [self.states, self.values, self.blobs, self.messages, self.writes]
+        arguments.append(self._tenants(ids))
+        return [*arguments, self.events] if self.events else arguments
 
     def _tenants(self, ids: Sequence[UUID]) -> list[str]:
         """The sessions' tenants in that order; none where there are none."""
@@ -245,19 +281,6 @@ class Batch:
         if part is not None or (known is None and call.change.lease is None):
             return part
         return self._part(call, cache) if known is None or _needs_row(call, known) else None
-
-    def _session_row(self, part: SessionPart) -> tuple[Any, ...]:
-        is_new = part.is_new or bool(part.lease and part.lease.is_session_new)
-        user_id, agent_type, priority, metadata = part.columns
-        columns = user_id, agent_type, priority, metadata if is_new else None
-        # The count matters where numbers are given out.
-        count = part.message_count if part.fresh else None
-        name = part.session_id, part.thread_id
-        numbers = part.epoch, count, len(part.fresh), part.is_new
-        order = part.new_states, part.deletion_count
-        base = None if part.lease is None else part.lease.base.position
-        status = part.status and part.status.value
-        return *name, *columns, *numbers, status, *part.lease_columns(), *order, base
 
     def _number_messages(self, part: SessionPart, put: EncodedPut) -> None:
         part.new_states += 1

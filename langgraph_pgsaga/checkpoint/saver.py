@@ -272,7 +272,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
                 address.checkpoint_id,
                 known.epoch if known else None,
                 known.held if known else None,
-                *(known.last if known else NOTHING_KNOWN),
+                # Blobs that are known are sent all the same.
+                *(known.last if known else NOTHING_KNOWN)[:4],
                 conn=conn,
             )
         if known is not None and not is_last_known(rows):

@@ -42,8 +42,8 @@ class LastKnown(NamedTuple):
     A server can lose what it had acknowledged: a standby takes over that was behind, or an older
     copy is put in its place. It loses the latest, never what came before something that is still
     there. So while these are there, all that is known is; and no statement counts on anything
-    that is known without asking for them. A blob is named only while the latest aren't a
-    checkpoint's. The columns of pgsaga_known_session.
+    that is known without asking for them. A message and a blob are named only while no checkpoint
+    is known to have come with them or after. The columns of pgsaga_known_session.
     """
 
     known_ns: str | None = None
@@ -128,7 +128,7 @@ class _Session:
         self.states.update(dict.fromkeys(states, deletion_count))
 
     def add_numbers(self, found: Mapping[bytes, int]) -> None:
-        """Adds messages by digest."""
+        """Adds messages by digest that are there, be it later than the last checkpoint."""
         if not found:
             return
         self.numbers.update(found)
@@ -136,10 +136,20 @@ class _Session:
         if self.last.known_no is None or found[digest] > self.last.known_no:
             self.last = self.last._replace(known_no=found[digest], known_digest=digest)
 
-    def add_hashes(self, hashes: Set[bytes], since: KnownSession | None) -> None:
-        """Adds blobs that are there with a checkpoint, and all that it was stored `since`."""
+    def add_stored(
+        self, numbers: Mapping[bytes, int], hashes: Set[bytes], since: KnownSession | None
+    ) -> None:
+        """Adds messages and blobs that came with a new checkpoint, on what was known `since`.
+
+        That it is there tells from now on that all of this is.
+        """
+        self.numbers.update(numbers)
         self.hashes |= hashes
-        if self.pending and since is not None and since.last.known_hash == self.last.known_hash:
+        if since is None or self.last[2:] == NOTHING_KNOWN[2:]:
+            return
+        if since.last.known_no == self.last.known_no:
+            self.last = self.last._replace(known_no=None, known_digest=None)
+        if since.last.known_hash == self.last.known_hash:
             self.pending.clear()
             self.last = self.last._replace(known_hash=None)
 
@@ -258,9 +268,9 @@ class SessionCache:
         What was learned under another epoch is forgotten first; of the same session not the
         checkpoints: that they were there is what tells a deleted one from one that never was.
 
-        `position` is that of the last of `states`. Whoever gives it asked for what was known
-        `since`; where that turned out to be lost meanwhile, nothing is learned. Without it, the
-        states are doubtful.
+        `position` is that of the last of `states`; of what was stored, where that is new. Whoever
+        gives it asked for what was known `since`; where that turned out to be lost meanwhile,
+        nothing is learned. Without it, the states are doubtful.
         """
         with self._lock:
             if message_count > MOST_MESSAGES:
@@ -273,13 +283,15 @@ class SessionCache:
                 session = self._entered(session_id, epoch)
             session.message_count = max(session.message_count, message_count)
             self._numbers -= session.weight
-            session.add_numbers(dict(found))
             if begins:
                 session.drop_pending()
-            if stored is not None and states and states[-1] not in session.states:
-                session.add_hashes(stored, since)
-            elif stored:
-                session.add_pending(stored, stored_hash)
+            is_new = position is not None and bool(states) and states[-1] not in session.states
+            if stored is not None and is_new:
+                session.add_stored(dict(found), stored, since)
+            else:
+                session.add_numbers(dict(found))
+                if stored:
+                    session.add_pending(stored, stored_hash)
             session.add_states(states, deletion_count, position)
             self._numbers += session.weight
             self._content_bytes -= session.content_bytes

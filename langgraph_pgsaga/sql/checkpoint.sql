@@ -19,8 +19,8 @@
 -- The same goes for leases: whoever may not write stores nothing. Pending writes of which
 -- the lease isn't known are no concern of it: nobody sees them before a checkpoint
 -- follows, and the first ones of a task count.
--- Of each session: where the last of its checkpoints stands, be it that of a statement that is
--- repeated; and a blob that wasn't there before, which tells that this statement was committed.
+-- Of each session: where the last of its checkpoints stands, unless that was there before; and a
+-- blob that wasn't there before, which tells that this statement was committed.
 -- tenant_ids are those of session_ids, in that order; {} where all of them are ''.
 -- The clock stands in the items: Citus takes no now() where a column is set, and a CTE of its
 -- own takes longer to start.
@@ -183,10 +183,10 @@ new_writes as (
   where w.idx < 0
 )
 select
-  l.session_id, l.deletion_count,
-  (select max(n.position) from new_states n where n.session_id = l.session_id) as position,
+  l.session_id, l.deletion_count, n.position,
   (select b.hash from new_blobs b where b.session_id = l.session_id limit 1) as stored_hash
-from live l;
+from live l
+left join new_states n on n.session_id = l.session_id and n.position = l.last_position;
 
 -- name: write_batch_with_events
 -- write_batch, and what is told of the calls: events of the sessions that are as expected, and
@@ -356,82 +356,69 @@ told as materialized (
   )) as appended
 )
 select
-  l.session_id, l.deletion_count,
-  (select max(n.position) from new_states n where n.session_id = l.session_id) as position,
+  l.session_id, l.deletion_count, n.position,
   (select b.hash from new_blobs b where b.session_id = l.session_id limit 1) as stored_hash
 from told t
-left join live l on t.appended >= 0;
+left join live l on t.appended >= 0
+left join new_states n on n.session_id = l.session_id and n.position = l.last_position;
 
 -- name: write_states
--- write_batch for checkpoints without new messages and blobs, of sessions that are
--- there: each part costs its share also where it has nothing to do.
--- params: session_ids uuid[], sessions pgsaga_new_session[],
---   last_known pgsaga_known_session[], states pgsaga_new_state[],
+-- write_batch for checkpoints without new messages and blobs, of one session that is there, of
+-- which no message or blob has to be looked for: each part costs its share also where it has
+-- nothing to do, and one row needs no array.
+-- params: session_id uuid, user_id text, agent_type text, priority integer, metadata jsonb,
+--   message_epoch bigint, message_count integer, new_messages integer, status text,
+--   lease_id uuid, lease_holder text, lease_seconds float8, is_claim boolean,
+--   is_superseding boolean, base_lease_id uuid, new_states integer, deletion_count integer,
+--   base_position bigint, known_ns text, known_id text, states pgsaga_new_state[],
 --   new_values pgsaga_new_value[]
 -- columns: session_id uuid, deletion_count integer, position bigint, stored_hash bytea
--- shard: session_ids
-with items as materialized (
-  select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
-  from rows from (
-    pg_catalog.unnest($2::{schema}.pgsaga_new_session[]),
-    pg_catalog.unnest($3::{schema}.pgsaga_known_session[])
-  ) u
+-- shard: session_id
+with clock as materialized (
+  select now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
 ),
 live as (
   update {schema}.agent_sessions s set
-    last_activity_at = i.at,
-    message_count = s.message_count + i.new_messages,
+    last_activity_at = k.at,
+    message_count = s.message_count + $8,
     last_position = case
-      when i.new_states = 0 then s.last_position
-      else greatest(s.last_position, i.micros) + i.new_states
+      when $16 = 0 then s.last_position
+      else greatest(s.last_position, k.micros) + $16
     end,
-    user_id = case when s.user_id = '' then i.user_id else s.user_id end,
-    agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
-    status = coalesce(i.status, s.status),
-    priority = coalesce(i.priority, s.priority),
-    metadata = coalesce(i.metadata, s.metadata),
-    lease_id = case when i.is_claim is null then s.lease_id else i.lease_id end,
-    lease_holder = case when i.is_claim is null then s.lease_holder else i.lease_holder end,
+    user_id = case when s.user_id = '' then $2 else s.user_id end,
+    agent_type = case when s.agent_type = '' then $3 else s.agent_type end,
+    status = coalesce($9, s.status),
+    priority = coalesce($4, s.priority),
+    metadata = coalesce($5, s.metadata),
+    lease_id = case when $13::boolean is null then s.lease_id else $10 end,
+    lease_holder = case when $13::boolean is null then s.lease_holder else $11 end,
     lease_expires_at = case
-      when i.is_claim is null then s.lease_expires_at
-      else {schema}.pgsaga_after(i.at, i.lease_seconds)
+      when $13::boolean is null then s.lease_expires_at
+      else {schema}.pgsaga_after(k.at, $12)
     end
-  from items i
-  where s.session_id = i.session_id
-    and s.session_id = any($1::uuid[])
-    and not i.is_new
-    and s.message_epoch = i.message_epoch
-    and s.message_count = coalesce(i.message_count, s.message_count)
-    and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
-    and (i.known_id is null or (
-      select true from {schema}.agent_states p
-      where p.session_id = s.session_id
-        and p.checkpoint_ns = i.known_ns and p.checkpoint_id = i.known_id
-    ))
-    and (i.known_no is null or (
-      select true from {schema}.agent_messages p
-      where p.session_id = s.session_id
-        and p.message_no = i.known_no and p.digest = i.known_digest
-    ))
-    and (i.known_hash is null or (
-      select true from {schema}.agent_state_blobs p
-      where p.session_id = s.session_id and p.hash = i.known_hash
-    ))
+  from clock k
+  left join {schema}.agent_states p
+    on p.session_id = $1 and p.checkpoint_ns = $19 and p.checkpoint_id = $20
+  where s.session_id = $1
+    and s.message_epoch = $6
+    and s.message_count = coalesce($7, s.message_count)
+    and s.deletion_count = coalesce($17, s.deletion_count)
+    and ($20::text is null or p.checkpoint_id is not null)
     and (
-      s.lease_id is not distinct from i.lease_id
-      or i.is_claim is null
+      s.lease_id is not distinct from $10
+      or $13::boolean is null
       or (
-        i.is_claim
+        $13
         and (
           s.lease_expires_at is null
-          or s.lease_expires_at <= i.at
-          or (i.is_superseding and s.lease_id = i.base_lease_id)
+          or s.lease_expires_at <= k.at
+          or ($14 and s.lease_id = $15)
         )
         and (
-          i.lease_id is null
+          $10 is null
           or (
-            s.lease_id is not distinct from i.base_lease_id
-            and s.last_position = i.base_position
+            s.lease_id is not distinct from $15
+            and s.last_position = $18
           )
         )
       )
@@ -443,10 +430,10 @@ new_states as (
     (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
      exact_type, exact, position)
   select
-    i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
+    l.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
-  join pg_catalog.unnest($4::{schema}.pgsaga_new_state[]) i using (session_id)
+  cross join pg_catalog.unnest($21::{schema}.pgsaga_new_state[]) i
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -459,87 +446,72 @@ new_values as (
   insert into {schema}.agent_state_values
     (session_id, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs)
   select
-    i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
+    l.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join pg_catalog.unnest($5::{schema}.pgsaga_new_value[]) i using (session_id)
+  cross join pg_catalog.unnest($22::{schema}.pgsaga_new_value[]) i
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 )
 select
-  l.session_id, l.deletion_count,
-  (select max(n.position) from new_states n where n.session_id = l.session_id) as position,
-  null::bytea as stored_hash
-from live l;
+  l.session_id, l.deletion_count, n.position, null::bytea as stored_hash
+from live l
+left join new_states n on n.position >= l.last_position;
 
 -- name: write_turns
 -- write_states for checkpoints with new messages.
--- params: session_ids uuid[], sessions pgsaga_new_session[],
---   last_known pgsaga_known_session[], states pgsaga_new_state[],
+-- params: session_id uuid, user_id text, agent_type text, priority integer, metadata jsonb,
+--   message_epoch bigint, message_count integer, new_messages integer, status text,
+--   lease_id uuid, lease_holder text, lease_seconds float8, is_claim boolean,
+--   is_superseding boolean, base_lease_id uuid, new_states integer, deletion_count integer,
+--   base_position bigint, known_ns text, known_id text, states pgsaga_new_state[],
 --   new_values pgsaga_new_value[], messages pgsaga_new_message[]
 -- columns: session_id uuid, deletion_count integer, position bigint, stored_hash bytea
--- shard: session_ids
-with items as materialized (
-  select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
-  from rows from (
-    pg_catalog.unnest($2::{schema}.pgsaga_new_session[]),
-    pg_catalog.unnest($3::{schema}.pgsaga_known_session[])
-  ) u
+-- shard: session_id
+with clock as materialized (
+  select now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
 ),
 live as (
   update {schema}.agent_sessions s set
-    last_activity_at = i.at,
-    message_count = s.message_count + i.new_messages,
+    last_activity_at = k.at,
+    message_count = s.message_count + $8,
     last_position = case
-      when i.new_states = 0 then s.last_position
-      else greatest(s.last_position, i.micros) + i.new_states
+      when $16 = 0 then s.last_position
+      else greatest(s.last_position, k.micros) + $16
     end,
-    user_id = case when s.user_id = '' then i.user_id else s.user_id end,
-    agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
-    status = coalesce(i.status, s.status),
-    priority = coalesce(i.priority, s.priority),
-    metadata = coalesce(i.metadata, s.metadata),
-    lease_id = case when i.is_claim is null then s.lease_id else i.lease_id end,
-    lease_holder = case when i.is_claim is null then s.lease_holder else i.lease_holder end,
+    user_id = case when s.user_id = '' then $2 else s.user_id end,
+    agent_type = case when s.agent_type = '' then $3 else s.agent_type end,
+    status = coalesce($9, s.status),
+    priority = coalesce($4, s.priority),
+    metadata = coalesce($5, s.metadata),
+    lease_id = case when $13::boolean is null then s.lease_id else $10 end,
+    lease_holder = case when $13::boolean is null then s.lease_holder else $11 end,
     lease_expires_at = case
-      when i.is_claim is null then s.lease_expires_at
-      else {schema}.pgsaga_after(i.at, i.lease_seconds)
+      when $13::boolean is null then s.lease_expires_at
+      else {schema}.pgsaga_after(k.at, $12)
     end
-  from items i
-  where s.session_id = i.session_id
-    and s.session_id = any($1::uuid[])
-    and not i.is_new
-    and s.message_epoch = i.message_epoch
-    and s.message_count = coalesce(i.message_count, s.message_count)
-    and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
-    and (i.known_id is null or (
-      select true from {schema}.agent_states p
-      where p.session_id = s.session_id
-        and p.checkpoint_ns = i.known_ns and p.checkpoint_id = i.known_id
-    ))
-    and (i.known_no is null or (
-      select true from {schema}.agent_messages p
-      where p.session_id = s.session_id
-        and p.message_no = i.known_no and p.digest = i.known_digest
-    ))
-    and (i.known_hash is null or (
-      select true from {schema}.agent_state_blobs p
-      where p.session_id = s.session_id and p.hash = i.known_hash
-    ))
+  from clock k
+  left join {schema}.agent_states p
+    on p.session_id = $1 and p.checkpoint_ns = $19 and p.checkpoint_id = $20
+  where s.session_id = $1
+    and s.message_epoch = $6
+    and s.message_count = coalesce($7, s.message_count)
+    and s.deletion_count = coalesce($17, s.deletion_count)
+    and ($20::text is null or p.checkpoint_id is not null)
     and (
-      s.lease_id is not distinct from i.lease_id
-      or i.is_claim is null
+      s.lease_id is not distinct from $10
+      or $13::boolean is null
       or (
-        i.is_claim
+        $13
         and (
           s.lease_expires_at is null
-          or s.lease_expires_at <= i.at
-          or (i.is_superseding and s.lease_id = i.base_lease_id)
+          or s.lease_expires_at <= k.at
+          or ($14 and s.lease_id = $15)
         )
         and (
-          i.lease_id is null
+          $10 is null
           or (
-            s.lease_id is not distinct from i.base_lease_id
-            and s.last_position = i.base_position
+            s.lease_id is not distinct from $15
+            and s.last_position = $18
           )
         )
       )
@@ -551,10 +523,10 @@ new_states as (
     (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, state_data, metadata,
      exact_type, exact, position)
   select
-    i.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
+    l.session_id, i.checkpoint_ns, i.checkpoint_id, i.parent_checkpoint_id, i.state_data,
     i.metadata, i.exact_type, i.exact, l.last_position - i.followers
   from live l
-  join pg_catalog.unnest($4::{schema}.pgsaga_new_state[]) i using (session_id)
+  cross join pg_catalog.unnest($21::{schema}.pgsaga_new_state[]) i
   on conflict (session_id, checkpoint_ns, checkpoint_id) do update set
     parent_checkpoint_id = excluded.parent_checkpoint_id,
     state_data = excluded.state_data,
@@ -567,10 +539,10 @@ new_values as (
   insert into {schema}.agent_state_values
     (session_id, checkpoint_ns, channel, version, type, payload, blob_hashes, message_runs)
   select
-    i.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
+    l.session_id, i.checkpoint_ns, i.channel, i.version, i.type, i.payload, i.blob_hashes,
     i.message_runs
   from live l
-  join pg_catalog.unnest($5::{schema}.pgsaga_new_value[]) i using (session_id)
+  cross join pg_catalog.unnest($22::{schema}.pgsaga_new_value[]) i
   on conflict (session_id, checkpoint_ns, channel, version) do nothing
 ),
 new_messages as (
@@ -578,85 +550,70 @@ new_messages as (
     (session_id, message_no, message_id, parent_message_no, message_type, role, content,
      metadata, digest, payload_type, payload)
   select
-    i.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
+    l.session_id, i.message_no, i.message_id, i.parent_message_no, i.message_type, i.role,
     i.content, i.metadata, i.digest, i.payload_type, i.payload
   from live l
-  join pg_catalog.unnest($6::{schema}.pgsaga_new_message[]) i using (session_id)
+  cross join pg_catalog.unnest($23::{schema}.pgsaga_new_message[]) i
 )
 select
-  l.session_id, l.deletion_count,
-  (select max(n.position) from new_states n where n.session_id = l.session_id) as position,
-  null::bytea as stored_hash
-from live l;
+  l.session_id, l.deletion_count, n.position, null::bytea as stored_hash
+from live l
+left join new_states n on n.position >= l.last_position;
 
 -- name: write_dependent
--- write_batch for pending writes alone, without new blobs, of sessions that are there.
--- params: session_ids uuid[], sessions pgsaga_new_session[],
---   last_known pgsaga_known_session[], writes pgsaga_new_write[]
+-- The same for pending writes alone, without new blobs.
+-- params: session_id uuid, user_id text, agent_type text, priority integer, metadata jsonb,
+--   message_epoch bigint, message_count integer, new_messages integer, status text,
+--   lease_id uuid, lease_holder text, lease_seconds float8, is_claim boolean,
+--   is_superseding boolean, base_lease_id uuid, new_states integer, deletion_count integer,
+--   base_position bigint, known_ns text, known_id text, writes pgsaga_new_write[]
 -- columns: session_id uuid, deletion_count integer, position bigint, stored_hash bytea
--- shard: session_ids
-with items as materialized (
-  select u.*, now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
-  from rows from (
-    pg_catalog.unnest($2::{schema}.pgsaga_new_session[]),
-    pg_catalog.unnest($3::{schema}.pgsaga_known_session[])
-  ) u
+-- shard: session_id
+with clock as materialized (
+  select now() as at, (extract(epoch from now()) * 1000000.0)::bigint as micros
 ),
 live as (
   update {schema}.agent_sessions s set
-    last_activity_at = i.at,
-    message_count = s.message_count + i.new_messages,
+    last_activity_at = k.at,
+    message_count = s.message_count + $8,
     last_position = case
-      when i.new_states = 0 then s.last_position
-      else greatest(s.last_position, i.micros) + i.new_states
+      when $16 = 0 then s.last_position
+      else greatest(s.last_position, k.micros) + $16
     end,
-    user_id = case when s.user_id = '' then i.user_id else s.user_id end,
-    agent_type = case when s.agent_type = '' then i.agent_type else s.agent_type end,
-    status = coalesce(i.status, s.status),
-    priority = coalesce(i.priority, s.priority),
-    metadata = coalesce(i.metadata, s.metadata),
-    lease_id = case when i.is_claim is null then s.lease_id else i.lease_id end,
-    lease_holder = case when i.is_claim is null then s.lease_holder else i.lease_holder end,
+    user_id = case when s.user_id = '' then $2 else s.user_id end,
+    agent_type = case when s.agent_type = '' then $3 else s.agent_type end,
+    status = coalesce($9, s.status),
+    priority = coalesce($4, s.priority),
+    metadata = coalesce($5, s.metadata),
+    lease_id = case when $13::boolean is null then s.lease_id else $10 end,
+    lease_holder = case when $13::boolean is null then s.lease_holder else $11 end,
     lease_expires_at = case
-      when i.is_claim is null then s.lease_expires_at
-      else {schema}.pgsaga_after(i.at, i.lease_seconds)
+      when $13::boolean is null then s.lease_expires_at
+      else {schema}.pgsaga_after(k.at, $12)
     end
-  from items i
-  where s.session_id = i.session_id
-    and s.session_id = any($1::uuid[])
-    and not i.is_new
-    and s.message_epoch = i.message_epoch
-    and s.message_count = coalesce(i.message_count, s.message_count)
-    and s.deletion_count = coalesce(i.deletion_count, s.deletion_count)
-    and (i.known_id is null or (
-      select true from {schema}.agent_states p
-      where p.session_id = s.session_id
-        and p.checkpoint_ns = i.known_ns and p.checkpoint_id = i.known_id
-    ))
-    and (i.known_no is null or (
-      select true from {schema}.agent_messages p
-      where p.session_id = s.session_id
-        and p.message_no = i.known_no and p.digest = i.known_digest
-    ))
-    and (i.known_hash is null or (
-      select true from {schema}.agent_state_blobs p
-      where p.session_id = s.session_id and p.hash = i.known_hash
-    ))
+  from clock k
+  left join {schema}.agent_states p
+    on p.session_id = $1 and p.checkpoint_ns = $19 and p.checkpoint_id = $20
+  where s.session_id = $1
+    and s.message_epoch = $6
+    and s.message_count = coalesce($7, s.message_count)
+    and s.deletion_count = coalesce($17, s.deletion_count)
+    and ($20::text is null or p.checkpoint_id is not null)
     and (
-      s.lease_id is not distinct from i.lease_id
-      or i.is_claim is null
+      s.lease_id is not distinct from $10
+      or $13::boolean is null
       or (
-        i.is_claim
+        $13
         and (
           s.lease_expires_at is null
-          or s.lease_expires_at <= i.at
-          or (i.is_superseding and s.lease_id = i.base_lease_id)
+          or s.lease_expires_at <= k.at
+          or ($14 and s.lease_id = $15)
         )
         and (
-          i.lease_id is null
+          $10 is null
           or (
-            s.lease_id is not distinct from i.base_lease_id
-            and s.last_position = i.base_position
+            s.lease_id is not distinct from $15
+            and s.last_position = $18
           )
         )
       )
@@ -670,8 +627,9 @@ new_writes as (
   select
     i.session_id, i.checkpoint_ns, i.checkpoint_id, i.task_id, i.idx, i.task_path, i.channel,
     i.type, i.payload, i.blob_hashes, i.message_runs
-  from pg_catalog.unnest($4::{schema}.pgsaga_new_write[]) i
-  where not i.is_dependent or i.session_id in (select l.session_id from live l)
+  from pg_catalog.unnest($21::{schema}.pgsaga_new_write[]) i
+  left join live l on true
+  where not i.is_dependent or l.session_id is not null
   on conflict (session_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set
     channel = excluded.channel,
     task_path = excluded.task_path,
@@ -682,9 +640,7 @@ new_writes as (
   where w.idx < 0
 )
 select
-  l.session_id, l.deletion_count,
-  null::bigint as position,
-  null::bytea as stored_hash
+  l.session_id, l.deletion_count, null::bigint as position, null::bytea as stored_hash
 from live l;
 
 -- name: write_pending
@@ -794,8 +750,7 @@ where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
 -- exact_type and exact; the state's row also has what counts of the session. There is a
 -- state's row, without a checkpoint, where only the session is.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, held_epoch bigint,
---   held_messages integer, known_ns text, known_id text, known_no integer, known_digest bytea,
---   known_hash bytea
+--   held_messages integer, known_ns text, known_id text, known_no integer, known_digest bytea
 -- columns: kind text, type text, payload bytea, message_runs integer[], channel text,
 --   task_id text, task_path text, idx integer, message_no integer, checkpoint_id text,
 --   parent_checkpoint_id text, state_data jsonb, metadata jsonb, message_epoch bigint,
@@ -820,22 +775,14 @@ session as materialized (
     e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
     k.is_last_known, case when k.is_last_known and e.message_epoch = $4 then $5 else 0 end as held
   from {schema}.agent_sessions e
+  left join {schema}.agent_states p
+    on p.session_id = $1 and p.checkpoint_ns = $6 and p.checkpoint_id = $7
+  left join {schema}.agent_messages m
+    on m.session_id = $1 and m.message_no = $8 and m.digest = $9
   cross join lateral (
-    select (
-      ($7::text is null or (
-        select true from {schema}.agent_states p
-        where p.session_id = $1 and p.checkpoint_ns = $6 and p.checkpoint_id = $7
-      ))
-      and ($8::integer is null or (
-        select true from {schema}.agent_messages p
-        where p.session_id = $1 and p.message_no = $8 and p.digest = $9
-      ))
-      and ($10::bytea is null or (
-        select true from {schema}.agent_state_blobs p
-        where p.session_id = $1 and p.hash = $10
-      ))
-    ) is true as is_last_known
-    offset 0
+    select
+      ($7::text is null or p.checkpoint_id is not null)
+      and ($8::integer is null or m.message_no is not null) as is_last_known
   ) k
   where e.session_id = $1
 ),

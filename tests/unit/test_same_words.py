@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from langgraph_pgsaga.database import load_statements
+from langgraph_pgsaga.database import Statement, load_statements
 from langgraph_pgsaga.events.append_queue import GroupedEvent
 
 _STATEMENTS = load_statements("checkpoint")
@@ -22,14 +22,47 @@ def parts(text: str) -> dict[str, str]:
     return {name: re.sub(r"\$\d+", "$", body) for name, body in found}
 
 
+def conditions(statement: Statement, part: str) -> dict[str, str]:
+    """What the part sets, and asks of the session's row, each by its column or first word.
+
+    Where the statement is for one session, its parameters are what a row's columns are for many.
+    """
+    text = statement.text
+    for number, (name, kind) in reversed([*enumerate(statement.params, 1)]):
+        if not kind.endswith("[]"):
+            text = re.sub(rf"\${number}\b(?:::\w+)?", f"i.{name}", text)
+    body = parts(text)[part].replace("k.", "i.")
+    sets, _, rest = body.partition("\n  from ")
+    asked = rest[rest.index("    and s.message_epoch") :]
+    found = re.split(r"\n {4}(?=\w+ = )", sets)[1:] + re.split(r"\n {4}and ", "\n" + asked)[1:]
+    return {text.split(maxsplit=1)[0]: text for text in found}
+
+
 @pytest.mark.parametrize("name", ["write_states", "write_turns", "write_dependent"])
-def test_a_smaller_statement_has_the_parts_of_the_whole_one(name: str) -> None:
-    """What may write to a session, and what is stored of it, is the same by each."""
+def test_a_smaller_statement_asks_and_sets_what_the_whole_one_does(name: str) -> None:
+    """Who may write to a session, and what becomes of its row, is the same by each.
+
+    The smaller ones are for one session, of which no message or blob has to be looked for, and
+    find its last checkpoint by a join, where a row for each session takes a query.
+    """
+    whole, own = conditions(_WHOLE, "kept"), conditions(_STATEMENTS[name], "live")
+    looked_up = {first for first in whole if first.startswith("(i.known_")}
+    assert looked_up == {"(i.known_id", "(i.known_no", "(i.known_hash"}
+    assert own.pop("(i.known_id") == "(i.known_id is null or p.checkpoint_id is not null)"
+    assert own == {first: text for first, text in whole.items() if first not in looked_up}
+    assert len(own) > 14
+
+
+@pytest.mark.parametrize("name", ["write_states", "write_turns", "write_dependent"])
+def test_a_smaller_statement_stores_what_the_whole_one_does(name: str) -> None:
+    """The rows have the same columns, from the same columns, and the same conflicts."""
     whole, own = parts(_WHOLE.text), parts(_STATEMENTS[name].text)
-    assert {"items", "live"} < own.keys() < {"live", *whole}
-    assert own.pop("live") == whole["kept"]
-    for part, body in own.items():
-        assert body == whole[part], part
+    assert own.keys() <= {"clock", *whole}
+    for part in own.keys() - {"clock", "live"}:
+        rows = [re.split(r"\n  from ", body[part]) for body in (whole, own)]
+        assert rows[1][0].replace("l.session_id", "i.session_id") == rows[0][0], part
+        ends = [body[1].partition("  on conflict")[2] for body in rows]
+        assert ends[0] == ends[1], part
 
 
 def test_what_is_stored_with_events_is_what_is_stored_without() -> None:
