@@ -434,6 +434,34 @@ async def test_a_repeated_put_is_not_later_than_what_came_between(
         await put_below(one, last.config, last, other=1)
 
 
+async def test_a_checkpoint_that_others_stored_does_not_tell_what_came_when_it_was_put_again(
+    server: Rewound, savers: Callable[..., PostgresSaver]
+) -> None:
+    """It is there as it was before: what came with it the second time isn't."""
+    one, other = savers(), savers()
+    said = [HumanMessage("a", id="a"), HumanMessage("b", id="b")]
+    first = await next_put(other, PLACE, messages=said[:1])
+    below = await one.aget_tuple(first)
+    assert below is not None
+    put: Any = {**empty_checkpoint(), "channel_versions": {"messages": "2", "document": "1"}}
+
+    async def stores(saver: PostgresSaver, **values: Any) -> RunnableConfig:
+        again: Any = {**put, "channel_values": values}
+        versions: Any = {name: put["channel_versions"][name] for name in values}
+        metadata: Any = {"source": "loop", "step": 1, "parents": {}}
+        return await saver.aput(first, again, metadata, versions)
+
+    await stores(other, messages=said[:1])
+    await server.keep()
+    place = await stores(one, messages=said, document=document_of("again"))
+    await server.lose()
+    values: dict[str, Any] = {"messages": said, "document": document_of("again"), "other": 1}
+    last = await put_below(one, place, None, **values)
+    loaded = await savers().aget_tuple(last)
+    assert loaded is not None
+    assert loaded.checkpoint["channel_values"] == values
+
+
 @pytest.mark.parametrize("is_forgotten", [False, True])
 async def test_a_run_whose_process_remembers_another_session_ends(
     server: Rewound, savers: Callable[..., PostgresSaver], *, is_forgotten: bool
