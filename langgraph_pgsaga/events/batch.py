@@ -146,19 +146,19 @@ class Batch:
         return {
             "event_ids": [e.event_id for e in self.events],
             "event_types": [str(e.event_type) for e in self.events],
-            "schema_versions": [e.schema_version for e in self.events],
+            "schema_versions": _column([e.schema_version for e in self.events], 1),
             "event_data": self.event_data,
-            "metadata": self.metadata,
-            "tags": self.tags,
+            "metadata": _column(self.metadata, "{}"),
+            "tags": _column(self.tags, None),
         }
 
     def circumstances(self) -> dict[str, Any]:
         """The other columns."""
         return {
-            "correlation_ids": [e.correlation_id for e in self.events],
-            "causation_ids": [e.causation_id for e in self.events],
-            "session_ids": [e.session_id for e in self.events],
-            "checkpoint_ids": [e.checkpoint_id for e in self.events],
+            "correlation_ids": _column([e.correlation_id for e in self.events], None),
+            "causation_ids": _column([e.causation_id for e in self.events], None),
+            "session_ids": _column([e.session_id for e in self.events], None),
+            "checkpoint_ids": _column([e.checkpoint_id for e in self.events], None),
             "timestamps": [e.timestamp for e in self.events],
         }
 
@@ -197,6 +197,11 @@ class Batch:
             )
             for row in rows
         )
+
+
+def _column(values: list[Any], default: Any) -> list[Any] | None:
+    """A column's values; None where all are the default, which takes nobody any time."""
+    return None if values.count(default) == len(values) else values
 
 
 def _checked(

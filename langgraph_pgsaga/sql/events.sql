@@ -18,7 +18,8 @@
 -- an event matches the condition, or the aggregate isn't at expected (null: any, -1: exists).
 -- Where nothing of that is so, somebody else appended meanwhile: the first event decides, since
 -- its version is the one that others append, too.
--- keys are what is locked, and null where nothing is.
+-- keys are what is locked, and null where nothing is. An array of what all events have by default
+-- may be null.
 -- params: tenant_id text, aggregate_id text, aggregate_type text, expected integer,
 --   event_ids text[], event_types text[], schema_versions integer[], event_data jsonb[],
 --   metadata jsonb[], tags jsonb[], correlation_ids text[], causation_ids text[],
@@ -99,7 +100,7 @@ first as (
   select
     $1, $2, $3, d.version + 1, d.era,
     greatest(pg_catalog.pg_current_xact_id(), d.least_tx), g.event_id, g.event_type,
-    g.schema_version, g.event_data, g.metadata,
+    coalesce(g.schema_version, 1), g.event_data, coalesce(g.metadata, '{}'::jsonb),
     case when g.tags is null then '{}'::text[]
       else array(select pg_catalog.jsonb_array_elements_text(g.tags)) end,
     g.correlation_id, g.causation_id, g.session_id, g.checkpoint_id, g.happened_at
@@ -117,7 +118,7 @@ rest as (
   )
   select
     $1, $2, $3, (f.version + g.no - 1)::integer, f.era, f.tx, g.event_id, g.event_type,
-    g.schema_version, g.event_data, g.metadata,
+    coalesce(g.schema_version, 1), g.event_data, coalesce(g.metadata, '{}'::jsonb),
     case when g.tags is null then '{}'::text[]
       else array(select pg_catalog.jsonb_array_elements_text(g.tags)) end,
     g.correlation_id, g.causation_id, g.session_id, g.checkpoint_id, g.happened_at
@@ -214,7 +215,7 @@ first as (
   select
     $1, $2, $3, d.version + 1, d.era,
     greatest(pg_catalog.pg_current_xact_id(), d.least_tx), ($5::text[])[1], ($6::text[])[1],
-    ($7::integer[])[1], ($8::jsonb[])[1], ($9::jsonb[])[1],
+    coalesce(($7::integer[])[1], 1), ($8::jsonb[])[1], coalesce(($9::jsonb[])[1], '{}'::jsonb),
     case when ($10::jsonb[])[1] is null then '{}'::text[]
       else array(select pg_catalog.jsonb_array_elements_text(($10::jsonb[])[1])) end,
     ($11::text[])[1], ($12::text[])[1], ($13::uuid[])[1], ($14::text[])[1], ($15::timestamptz[])[1]
@@ -375,8 +376,8 @@ select
   e.event_id, e.version, e.era, e.tx, e.position, e.recorded_at, e.timestamp, e.correlation_id,
   e.causation_id, e.session_id, e.checkpoint_id,
   e.aggregate_id = $2 and e.aggregate_type = $3 as is_of_aggregate,
-  e.event_type = g.event_type and e.schema_version = g.schema_version
-    and e.event_data = g.event_data and e.metadata = g.metadata
+  e.event_type = g.event_type and e.schema_version = coalesce(g.schema_version, 1)
+    and e.event_data = g.event_data and e.metadata = coalesce(g.metadata, '{}'::jsonb)
     and e.tags operator(pg_catalog.=) case when g.tags is null then '{}'::text[]
       else array(select pg_catalog.jsonb_array_elements_text(g.tags)) end as is_same
 from rows from (
