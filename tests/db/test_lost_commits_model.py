@@ -347,14 +347,12 @@ class Model:
         is_kept = self.random.random() < 0.5
         self.log.append(f"transaction, kept: {is_kept}")
         run = process.at.get(thread) or await self._begin(process, thread, config_of(thread))
-        found = run.found
-        try:
+        with suppress(ZeroDivisionError):
             async with process.saver.db.transaction() as conn:
-                await self._put(process, run, *self.next_of(process, found), conn=conn)
+                await self._put(process, run, *self.next_of(process, run.found), conn=conn)
                 if not is_kept:
                     raise ZeroDivisionError
-        except ZeroDivisionError:
-            run.found = found
+        process.at.pop(thread, None)  # whoever goes on reads what became of it
 
     async def prune(self) -> None:
         process, thread = self.place()
