@@ -18,6 +18,10 @@ _LONGEST_SECONDS = 1.0
 # Where so many workers died at one place, what may have been in work there is handled event by
 # event, each attempt counted before it begins: the event that ends processes is a dead letter then.
 _SUSPECT_DEATHS = 2
+# A turn's first page has so many events, and each later one up to so many times as many.
+_FIRST_PAGE = 100
+_GROWTH = 4
+_PAGE_CHARACTERS = 16 * 2**20
 
 
 class Following:
@@ -30,6 +34,8 @@ class Following:
         self._is_suspect = row["deaths"] >= _SUSPECT_DEATHS
         # A page may have been read before an event of it was parked.
         self._has_parked = False
+        # What may have killed others by its size is read one by one at first.
+        self._size = _PageSize(turn.consumer.batch, 1 if self._is_suspect else _FIRST_PAGE)
 
     async def run(self) -> None:
         """Handles what is there, for a while; then the claim is ended."""
@@ -40,6 +46,7 @@ class Following:
         try:
             while not turn.claim.is_ended:
                 page = await (next_page or self._read(self._place))
+                self._size.note(page.events)
                 next_page = None
                 is_last = page.is_end or turn.is_ending() or time.monotonic() >= until
                 if not is_last:  # read beside the handling
@@ -53,7 +60,7 @@ class Following:
                 await asyncio.wait([next_page])
 
     async def _read(self, after: EventPlace) -> Page:
-        return await self._turn.read(after, self._turn.consumer.batch)
+        return await self._turn.read(after, self._size.events)
 
     async def _end(self) -> None:
         if not self._turn.claim.is_ended:
@@ -134,6 +141,20 @@ class Following:
             events = events[1:]
             events = events.without(await self._waiting(events[:1]))
         return events
+
+
+class _PageSize:
+    """How many events are read at once: as many as are wanted, of large ones fewer."""
+
+    def __init__(self, most: int, first: int) -> None:
+        self._most = most
+        self.events = min(most, first)
+
+    def note(self, page: ReadEvents) -> None:
+        """A page was read: the next one has no more characters than it should, as far as these
+        tell."""
+        room = _PAGE_CHARACTERS * max(len(page), 1) // max(page.characters(), 1)
+        self.events = max(1, min(self._most, room, _GROWTH * self.events))
 
 
 class _Part:

@@ -52,6 +52,10 @@ class ReadEvents(Sequence[AgentEvent]):
         row = self._rows[index]
         return EventPlace(row["era"], row["tx"], row["position"])
 
+    def characters(self) -> int:
+        """How much they hold."""
+        return sum(len(row["event_data"]) + len(row["metadata"]) for row in self._rows)
+
     def aggregates(self) -> set[tuple[str, str]]:
         """Whose they are, by type and id."""
         return set(map(aggregate_of, self._rows))

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from langgraph_pgsaga import Database
 from langgraph_pgsaga.database import Connection, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError, TransactionEndedError
-from langgraph_pgsaga.events import AgentEvent, Consumer, EventStore, Projection
+from langgraph_pgsaga.events import AgentEvent, Consumer, EventStore, Projection, handlers
 from langgraph_pgsaga.work import Retry, Worker, WorkerMetrics, list_workers, serve_health
 from tests._connections import connected
 from tests._limits import HANG_SECONDS
@@ -74,10 +74,10 @@ async def test_whatever_a_handler_raises_is_about_its_event(
     async def many_async(events: Any) -> None:
         many(events)
 
-    handlers = {"sync": one, "sync_batch": many, "async_batch": many_async}
+    by_kind = {"sync": one, "sync_batch": many, "async_batch": many_async}
     of = Projection if kind == "projection" else Consumer
     made = of(
-        name="c", handler=handlers.get(kind, one_async), in_batches="batch" in kind, retry=ONCE
+        name="c", handler=by_kind.get(kind, one_async), in_batches="batch" in kind, retry=ONCE
     )
     await append(store)
     # A StopIteration can't leave a coroutine.
@@ -248,6 +248,7 @@ async def test_a_retired_handler_fails_no_append_and_holds_up_no_other(
     register(store)
     await append(store, 1)
     await until(lambda: (first, second) == ([0], [0]))
+    await caught_up(store, "first", "second")
     await store.replace_consumer("first", "second")
     await append(store, 2)
     await until(lambda: second == [0, 0, 1])  # by what ran already
@@ -267,10 +268,7 @@ async def test_what_is_appended_as_handlers_end_is_handled(
     monkeypatch.setattr("langgraph_pgsaga.events.handlers._STAYS_SECONDS", 0.0)
     seen: list[int] = []
     store.register_event_handler("noted", _noting(seen), name="first")
-    await append(store, 1)
-    await until(lambda: seen == [0])
-    [run] = store._handlers._runs.values()
-    real: Callable[..., Awaitable[float | None]] = run._next_due
+    real: Callable[..., Awaitable[float | None]] = handlers._Run._next_due
     is_appended = False
 
     async def next_due(*args: Any) -> float | None:
@@ -281,21 +279,21 @@ async def test_what_is_appended_as_handlers_end_is_handled(
             await store.append("b", [noted(1)], aggregate_type="desk")
         return found
 
-    monkeypatch.setattr(run, "_next_due", next_due)
+    monkeypatch.setattr(handlers._Run, "_next_due", next_due)
+    await append(store, 1)
     await until(lambda: seen == [0, 1])
 
 
 async def test_handlers_that_are_known_need_no_connection_of_their_own(dsn: str) -> None:
     """Who appends in a transaction may have the last one of the pool."""
-    async with Database(dsn, max_size=1, acquire_timeout_seconds=0.1) as db:
-        for _ in range(2):
-            store = EventStore(db)
-            store.register_event_handler("noted", print, name="first")
-            if _ == 0:
-                await append(store, 1)
-                continue
-            async with db.transaction() as conn:
-                await store.append("b", [noted(1)], aggregate_type="desk", conn=conn)
+    async with Database(dsn, max_size=1, acquire_timeout_seconds=5) as db:
+        before, store = EventStore(db), EventStore(db)
+        for one in (before, store):
+            one.register_event_handler("noted", print, name="first")
+            one._handlers.wake = lambda tenant_id: None  # type: ignore[method-assign]
+        await append(before, 1)
+        async with db.transaction() as conn:
+            await store.append("b", [noted(1)], aggregate_type="desk", conn=conn)
 
 
 # Closing

@@ -12,8 +12,13 @@ from pathlib import Path
 import pytest
 
 from langgraph_pgsaga import Database
-from langgraph_pgsaga.events import EventStore
+from langgraph_pgsaga.database import Connection
+from langgraph_pgsaga.events import AgentEvent, EventStore, Projection
+from langgraph_pgsaga.work import Worker
+from tests import _chores
+from tests._connections import connected
 from tests.db import _consumers
+from tests.db._consumer_process import PARTITIONS
 from tests.db._events import everything, noted, settled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.alone]
@@ -75,3 +80,42 @@ async def test_killed_workers_apply_each_event_once_and_in_order(dsn: str) -> No
     for aggregate in range(AGGREGATES):
         versions = [version for name, version, _ in rows if name == f"a{aggregate}"]
         assert versions == sorted(versions)
+
+
+async def test_a_killed_workers_partitions_are_anothers_once_its_lease_has_ended(dsn: str) -> None:
+    """Not before, by the server's clock, and with the next look, which is within a second."""
+    await _consumers.make(dsn)
+
+    async def apply(event: AgentEvent, conn: Connection) -> None:
+        at = (event.aggregate_id, event.version, event.event_data["n"])
+        await conn.execute(_consumers.APPLY, *at, "next")
+
+    async with Database(dsn) as db, connected(dsn) as conn:
+        store = EventStore(db)
+        await conn.execute("alter table applied add done_at timestamptz default clock_timestamp()")
+        for aggregate in range(AGGREGATES):
+            await store.append(f"a{aggregate}", [noted(0)], aggregate_type="desk")
+        await settled(store)
+        async with conn.transaction():
+            await conn.execute("lock table applied in exclusive mode")  # to be killed in handlers
+            dying = await start(dsn, "dies", 0)
+            await _chores.until(dsn, "count(claimed_by) = 2 from event_consumers")
+            dying.kill()
+            await dying.wait()
+        leases = await conn.fetch("select partition, claim_expires_at from event_consumers")
+        made = Projection(name="totals", handler=apply, partitions=PARTITIONS)
+        async with Worker(db, store.job(made)):
+            begun_at = await conn.fetchval("select clock_timestamp()")
+            await _consumers.until(lambda: _consumers.is_caught_up(store, "totals"))
+        rows = await conn.fetch(
+            "select pgsaga_event_partition('desk', aggregate_id, $1) as partition, by_whom, "
+            "done_at from applied",
+            PARTITIONS,
+        )
+    ends = {row["partition"]: row["claim_expires_at"] for row in leases}
+    assert [row["by_whom"] for row in rows] == ["next"] * AGGREGATES
+    for row in rows:
+        end = ends[row["partition"]]
+        assert row["done_at"] >= end
+        # A look a second, and what a busy machine takes; a lease that isn't the process's is 30 s.
+        assert (row["done_at"] - max(end, begun_at)).total_seconds() < 10
