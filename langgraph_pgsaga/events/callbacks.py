@@ -29,10 +29,15 @@ from langgraph_pgsaga.events.condition import checked_name
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.events import EventStore
 from langgraph_pgsaga.events.outbox import Outbox, Outgoing
+from langgraph_pgsaga.events.subjects import check_impersonal
 from langgraph_pgsaga.work import RunContext
 
 LLM_STARTED, LLM_ENDED = EventType("llm_started"), EventType("llm_ended")
 TOOL_STARTED = EventType("tool_started")
+_TOLD_TYPES = (
+    *(LLM_STARTED, LLM_ENDED, TOOL_STARTED),
+    *(EventType.TOOL_EXECUTED, EventType.ERROR_OCCURRED),
+)
 _LONGEST_TEXT = 10_000
 _LONGEST_ERROR = 2000
 # Calls whose ends never came.
@@ -64,6 +69,8 @@ class EventCallbackHandler(ProcessBound, BaseCallbackHandler):
             do. Then it raises, which ends the run, and what waits is tried on.
 
     Raises:
+        InvalidArgumentError: the store has personal fields for a type of these events, and the
+            handler can't say whom they are about.
         EventsNotAppendedError: from the run, as `longest_seconds` has it.
     """
 
@@ -83,6 +90,7 @@ class EventCallbackHandler(ProcessBound, BaseCallbackHandler):
     ) -> None:
         super().__init__()
         self._store = checked_instance("store", store, EventStore, "Pass EventStore(saver.db)")
+        check_impersonal(store.subjects, _TOLD_TYPES, "calls of models and tools")
         checked_flag("prompts", prompts)
         checked_flag("outputs", outputs)
         if aggregate_id is not None:

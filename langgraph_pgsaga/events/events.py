@@ -61,13 +61,19 @@ from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
 from langgraph_pgsaga.events.handlers import Handlers
 from langgraph_pgsaga.events.news import News
-from langgraph_pgsaga.events.of_steps import StepEvents
+from langgraph_pgsaga.events.of_steps import TOLD_TYPES, StepEvents
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.proving import InclusionProof
 from langgraph_pgsaga.events.row import EventPage, Lag, Matching, Scan, event_of
 from langgraph_pgsaga.events.seal import SealedRoot
 from langgraph_pgsaga.events.sealing import prove, seal_job, seal_log, sealed_root
-from langgraph_pgsaga.events.subjects import MARK, SubjectKey, SubjectKeys, check_unmarked
+from langgraph_pgsaga.events.subjects import (
+    MARK,
+    SubjectKey,
+    SubjectKeys,
+    check_impersonal,
+    check_unmarked,
+)
 from langgraph_pgsaga.events.subscription import Wanted, follow
 from langgraph_pgsaga.events.tail import Reader
 from langgraph_pgsaga.events.upcasting import Upcaster, Upcasters
@@ -136,7 +142,12 @@ class EventStore:
         """What makes the events of a saver's calls: `PostgresSaver(db, events=store)` asks for it.
 
         They are of each thread's own tenant, whosever this store is.
+
+        Raises:
+            InvalidArgumentError: this store has personal fields for a type of these events, which
+                don't say whom they are about.
         """
+        check_impersonal(self.subjects, TOLD_TYPES, "a saver's threads")
         return StepEvents(self._handlers, self._news)
 
     # Appending

@@ -21,6 +21,10 @@ from langgraph_pgsaga.work import (
 )
 
 SESSION = "session"
+TOLD_TYPES = (
+    *(EventType.SESSION_CREATED, EventType.MESSAGE_RECEIVED),
+    *(EventType.STATE_UPDATED, EventType.ERROR_OCCURRED),
+)
 
 
 class StepEvents:

@@ -93,6 +93,18 @@ def _master(argument: str, key: Any) -> MasterKey:
     return MasterKey(key)
 
 
+def check_impersonal(keys: SubjectKeys | None, types: Iterable[EventType], what: str) -> None:
+    """InvalidArgumentError where a store has personal fields for events that say nobody's."""
+    for event_type in types:
+        if keys is not None and keys.fields.get(event_type.value):
+            problem = (
+                f"it has personal fields for {event_type.value!r}, and an event of {what} doesn't "
+                "say whom it is about, so that nothing of it would be encrypted. Pass a store "
+                "without these"
+            )
+            raise InvalidArgumentError(argument="store", problem=problem)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
     """An encrypted value, and the keys that it needs, in their order."""

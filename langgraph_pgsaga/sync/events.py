@@ -116,6 +116,10 @@ class EventStore:
         """What makes the events of a saver's calls: `PostgresSaver(db, events=store)` asks for it.
 
         They are of each thread's own tenant, whosever this store is.
+
+        Raises:
+            InvalidArgumentError: this store has personal fields for a type of these events, which
+                don't say whom they are about.
         """
         return self._async.step_recorder
 

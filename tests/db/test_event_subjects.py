@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from langgraph_pgsaga import Database
+from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.errors import (
     CorruptValueError,
     EventIdConflictError,
@@ -25,6 +25,7 @@ from langgraph_pgsaga.events import (
     Condition,
     Consumer,
     DeadLetters,
+    EventCallbackHandler,
     EventStore,
     SubjectKeys,
     Upcaster,
@@ -643,3 +644,21 @@ async def test_nothing_is_sent_in_clear_beside_what_was_erased(
         await store.append("user-7", [first, other], aggregate_type="user")
     assert any("other" in text for text in sent)
     assert not any(SECRET in text for text in sent)
+
+
+@pytest.mark.parametrize(
+    "event_type", ["session_created", "message_received", "state_updated", "error_occurred"]
+)
+async def test_what_a_saver_tells_cant_be_personal(db: Database, event_type: str) -> None:
+    """Nobody says whom it is about, and it would stand in clear."""
+    personal = SubjectKeys(master_key=secrets.token_bytes(32), personal={event_type: ["user_id"]})
+    with pytest.raises(InvalidArgumentError, match=f"'{event_type}'.*in.*encrypted"):
+        PostgresSaver(db, events=EventStore(db, subjects=personal))
+
+
+@pytest.mark.parametrize("event_type", ["llm_started", "llm_ended", "tool_executed"])
+async def test_what_callbacks_tell_cant_be_personal(db: Database, event_type: str) -> None:
+    """Such events would be refused as they are appended, and lost."""
+    personal = SubjectKeys(master_key=secrets.token_bytes(32), personal={event_type: ["prompts"]})
+    with pytest.raises(InvalidArgumentError, match=f"'{event_type}'"):
+        EventCallbackHandler(EventStore(db, subjects=personal), prompts=True)
