@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -32,7 +33,8 @@ from langgraph_pgsaga.events import (
     event_node,
 )
 from langgraph_pgsaga.events import erasure as erasure_module
-from langgraph_pgsaga.events.subjects import MARK
+from langgraph_pgsaga.events.ciphers import MasterKey, ValueCipher, new_key
+from langgraph_pgsaga.events.subjects import MARK, Mark, SubjectKey, decrypted, encrypted
 from langgraph_pgsaga.work import Retry, Worker
 from tests._connections import connected
 from tests._limits import HANG_SECONDS
@@ -662,3 +664,50 @@ async def test_what_callbacks_tell_cant_be_personal(db: Database, event_type: st
     personal = SubjectKeys(master_key=secrets.token_bytes(32), personal={event_type: ["prompts"]})
     with pytest.raises(InvalidArgumentError, match=f"'{event_type}'"):
         EventCallbackHandler(EventStore(db, subjects=personal), prompts=True)
+
+
+# Ciphers
+
+
+def test_a_wrapped_key_is_of_its_tenant_subject_and_id_alone() -> None:
+    """Moved to another row it is none, so nobody's data becomes another's."""
+    master, key, key_id = MasterKey(bytes(32)), new_key(), uuid4()
+    wrapped = master.wrap(key, "t", "ada", key_id)
+    assert master.unwrap(wrapped, "t", "ada", key_id) == key
+    for named in (("u", "ada", key_id), ("t", "bob", key_id), ("t", "ada", uuid4())):
+        assert master.unwrap(wrapped, *named) is None
+    assert MasterKey(b"x" * 32).unwrap(wrapped, "t", "ada", key_id) is None
+
+
+def test_no_two_values_share_a_nonce() -> None:
+    """Neither by what they are bound to, nor by where that ends and the value begins."""
+    cipher = ValueCipher(new_key())
+    pairs = [(b"c", b"ab"), (b"bc", b"a"), (b"abc", b""), (b"c", b"a"), (b"d", b"ab")]
+    assert len({cipher.encrypt(value, bound_to)[:12] for value, bound_to in pairs}) == len(pairs)
+    assert cipher.encrypt(b"c", b"ab") == cipher.encrypt(b"c", b"ab")
+
+
+def test_what_is_of_several_needs_the_keys_of_all() -> None:
+    """Also for who says that it is of one of them."""
+    keys = [SubjectKey(subject=name, key_id=uuid4(), key=new_key()) for name in ("ada", "bob")]
+    mark = Mark.of(encrypted(keys, {"n": 1}, b"here"))
+    assert mark is not None
+    ring = {one.key_id: one for one in keys}
+    assert decrypted(mark, ring, b"here", "it") == ({"n": 1}, True)
+    for one in keys:
+        assert decrypted(mark, {one.key_id: one}, b"here", "it") == (None, False)
+        alone = replace(mark, key_ids=[one.key_id])
+        with pytest.raises(CorruptValueError):
+            decrypted(alone, {one.key_id: one}, b"here", "it")
+
+
+async def test_a_snapshot_that_is_moved_to_another_version_is_an_error(
+    dsn: str, store: EventStore
+) -> None:
+    """As personal data of events is."""
+    await store.append("u", [signed_up(), signed_up()], aggregate_type="user")
+    await store.save_snapshot("u", "user", {"of": 1}, 1, subjects=["user-7"])
+    async with connected(dsn) as conn:
+        await conn.execute("update event_snapshots set version = 2")
+    with pytest.raises(CorruptValueError):
+        await store.get_latest_snapshot("u")
