@@ -26,7 +26,7 @@ ON_PYTHON := $(UNIT) $(call files,conformance graphs interrupted lease_blocks le
 # search. What graphs, values, blocks of leases and the command
 # line do above that is the same on each. (Recovery ends and starts embedded servers.)
 ON_POSTGRES := $(call files,clock conformance contract doctor event_plans migrate plans schema \
-  search statements takeover_lock tenant_plans)
+  search skewed_plans statements takeover_lock tenant_plans)
 # What runs statements more than once, under the saver, its queue, leases and sessions: with the
 # oldest alone. What that does as the newest does, those between them do.
 ON_OLDEST := $(ON_POSTGRES) $(call files,claim_contract conversation errors event_conditions events \

@@ -36,6 +36,8 @@ _TOLD_EVERY_SECONDS = 5.0
 _AT_ONCE = Limits(lock_seconds=0.1)
 # Each takes a connection of the portal's pool.
 _MOST_IN_LINE = 2
+# In one statement, which holds the sessions' rows until it is committed.
+_MOST_AT_ONCE = 1_000
 
 # A lease as the statements take it: session, lease, seconds.
 _Row: TypeAlias = tuple[UUID, UUID, float]
@@ -169,7 +171,7 @@ class LeaseBlock:
 class Renewals:
     """Renews the leases of blocks that last, from the portal's loop.
 
-    All in one statement, which waits for nobody. Those whose session somebody else holds are
+    Many in one statement, which waits for nobody. Those whose session somebody else holds are
     tried again at each tick, and wait in line besides, each by itself.
     """
 
@@ -217,7 +219,9 @@ class Renewals:
             for row in rows:
                 done |= await self._execute("renew_leases", [row], limits=_AT_ONCE)
         else:
-            done = await self._execute("renew_free_leases", rows)
+            for first in range(0, len(rows), _MOST_AT_ONCE):
+                part = rows[first : first + _MOST_AT_ONCE]
+                done |= await self._execute("renew_free_leases", part)
         self._put_off([lease for lease in leases if lease.lease_id in done])
         for lease in leases:
             is_in_line = lease.lease_id in self._in_line

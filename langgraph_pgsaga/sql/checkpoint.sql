@@ -834,7 +834,11 @@ select
   'blob', null, b.payload, null, null, null, null, null, null, null, null, null, null, null, null,
   null, null, null, null, null, null, b.hash
 from held h
-join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = any(h.blob_hashes)
+cross join lateral (
+  select a.hash, a.payload from {schema}.agent_state_blobs a
+  where a.session_id = $1 and a.hash = any(h.blob_hashes)
+  offset 0
+) b
 where h.payload is null
 union all
 select
@@ -868,7 +872,11 @@ select
     select case when count(*) = pg_catalog.cardinality(w.blob_hashes)
       then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
     from pg_catalog.unnest(w.blob_hashes) with ordinality h (hash, place)
-    join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = h.hash
+    cross join lateral (
+      select c.payload from {schema}.agent_state_blobs c
+      where c.session_id = $1 and c.hash = h.hash
+      limit 1
+    ) b
   )) as payload
 from {schema}.agent_state_writes w
 where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = $3 and w.channel = $4
@@ -903,17 +911,20 @@ with clock as materialized (
   select now() as at
 ),
 free as materialized (
-  select s.session_id from {schema}.agent_sessions s
-  where s.session_id = any($1::uuid[])
-  for update skip locked
+  select a.session_id, i.lease_id, i.lease_seconds
+  from unnest($1::uuid[], $2::uuid[], $3::double precision[])
+    i (session_id, lease_id, lease_seconds)
+  cross join lateral (
+    select s.session_id from {schema}.agent_sessions s
+    where s.session_id = i.session_id and s.lease_id = i.lease_id
+    for update skip locked
+  ) a
 )
 update {schema}.agent_sessions s
-set lease_expires_at = {schema}.pgsaga_after(k.at, i.lease_seconds)
+set lease_expires_at = {schema}.pgsaga_after(k.at, f.lease_seconds)
 from clock k
-cross join unnest($1::uuid[], $2::uuid[], $3::double precision[])
-  i (session_id, lease_id, lease_seconds)
-join free f on f.session_id = i.session_id
-where s.session_id = i.session_id and s.session_id = any($1::uuid[]) and s.lease_id = i.lease_id
+cross join free f
+where s.session_id = f.session_id and s.lease_id = f.lease_id
 returning s.lease_id;
 
 -- name: renew_leases

@@ -223,8 +223,11 @@ cross join lateral (
       select case when count(*) = pg_catalog.cardinality(a.blob_hashes)
         then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
       from pg_catalog.unnest(a.blob_hashes) with ordinality h (hash, place)
-      join {schema}.agent_state_blobs b on b.session_id = any($1::uuid[])
-        and b.session_id = a.session_id and b.hash = h.hash
+      cross join lateral (
+        select c.payload from {schema}.agent_state_blobs c
+        where c.session_id = any($1::uuid[]) and c.session_id = a.session_id and c.hash = h.hash
+        limit 1
+      ) b
     )) as payload
   from {schema}.agent_state_values a
   where a.session_id = k.session_id and a.session_id = any($1::uuid[])
@@ -262,8 +265,11 @@ cross join lateral (
       select case when count(*) = pg_catalog.cardinality(a.blob_hashes)
         then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
       from pg_catalog.unnest(a.blob_hashes) with ordinality h (hash, place)
-      join {schema}.agent_state_blobs b on b.session_id = any($1::uuid[])
-        and b.session_id = a.session_id and b.hash = h.hash
+      cross join lateral (
+        select c.payload from {schema}.agent_state_blobs c
+        where c.session_id = any($1::uuid[]) and c.session_id = a.session_id and c.hash = h.hash
+        limit 1
+      ) b
     )) as payload
   from {schema}.agent_state_writes a
   where a.session_id = k.session_id and a.session_id = any($1::uuid[])
@@ -300,14 +306,17 @@ walk as (
     case when s.position >= t.position then array[s.position] else '{}' end as younger,
     false as is_again
   from target t
-  join {schema}.agent_states s
-    on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = t.parent_checkpoint_id
+  cross join lateral (
+    select a.* from {schema}.agent_states a
+    where a.session_id = $1 and a.checkpoint_ns = $2 and a.checkpoint_id = t.parent_checkpoint_id
+    limit 1
+  ) s
   cross join lateral (
     select coalesce(pg_catalog.array_agg(c), '{}') as found_channels
     from pg_catalog.unnest($4::text[]) c
     where s.state_data -> 'channel_values'::text ? c
-      or exists (
-        select from {schema}.agent_state_values v
+      or (
+        select true from {schema}.agent_state_values v
         where v.session_id = $1 and v.checkpoint_ns = $2 and v.channel = c
           and v.version = s.state_data -> 'channel_versions'::text ->> c
       )
@@ -326,14 +335,17 @@ walk as (
     select pg_catalog.array_agg(c) as open_channels
     from pg_catalog.unnest(w.open_channels) c where c <> all(w.found_channels)
   ) o
-  join {schema}.agent_states s
-    on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = w.parent_checkpoint_id
+  cross join lateral (
+    select a.* from {schema}.agent_states a
+    where a.session_id = $1 and a.checkpoint_ns = $2 and a.checkpoint_id = w.parent_checkpoint_id
+    limit 1
+  ) s
   cross join lateral (
     select coalesce(pg_catalog.array_agg(c), '{}') as found_channels
     from pg_catalog.unnest(o.open_channels) c
     where s.state_data -> 'channel_values'::text ? c
-      or exists (
-        select from {schema}.agent_state_values v
+      or (
+        select true from {schema}.agent_state_values v
         where v.session_id = $1 and v.checkpoint_ns = $2 and v.channel = c
           and v.version = s.state_data -> 'channel_versions'::text ->> c
       )
@@ -351,8 +363,11 @@ select
   w.depth, w.checkpoint_id, w.open_channels, w.found_channels, w.is_again,
   case when pg_catalog.cardinality(w.found_channels) > 0 then s.state_data end as state_data, null
 from walk w
-join {schema}.agent_states s
-  on s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = w.checkpoint_id
+cross join lateral (
+  select a.state_data from {schema}.agent_states a
+  where a.session_id = $1 and a.checkpoint_ns = $2 and a.checkpoint_id = w.checkpoint_id
+  limit 1
+) s
 order by depth;
 
 -- name: select_channel_writes
@@ -367,7 +382,11 @@ select
     select case when count(*) = pg_catalog.cardinality(w.blob_hashes)
       then pg_catalog.string_agg(b.payload, ''::bytea order by h.place) end
     from pg_catalog.unnest(w.blob_hashes) with ordinality h (hash, place)
-    join {schema}.agent_state_blobs b on b.session_id = $1 and b.hash = h.hash
+    cross join lateral (
+      select c.payload from {schema}.agent_state_blobs c
+      where c.session_id = $1 and c.hash = h.hash
+      limit 1
+    ) b
   )) as payload,
   w.message_runs
 from pg_catalog.unnest($3::text[]) with ordinality k (checkpoint_id, place)

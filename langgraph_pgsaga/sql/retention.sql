@@ -145,13 +145,18 @@ order by h.checkpoint_ns, h.position desc;
 -- shard: session_id
 with gone as (
   delete from {schema}.agent_states
-  where session_id = $1 and checkpoint_ns = $2 and checkpoint_id <> all($3::text[])
+  where session_id = $1 and checkpoint_ns = $2 and checkpoint_id = any(array(
+    select s.checkpoint_id from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_ns = $2
+    except all
+    select k from pg_catalog.unnest($3::text[]) k
+  ))
   returning checkpoint_id
 ),
 writes as (
   delete from {schema}.agent_state_writes w
-  using gone g
-  where w.session_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = g.checkpoint_id
+  where w.session_id = $1 and w.checkpoint_ns = $2
+    and w.checkpoint_id = any(array(select g.checkpoint_id from gone g))
 ),
 counted as (
   -- Another one, begun anew at its end, that is also none of those that a server lost.
@@ -177,9 +182,11 @@ counted as (
   where session_id = $1 and exists (select from gone)
 )
 delete from {schema}.agent_state_writes w
-using gone g
-where w.session_id = $1 and w.checkpoint_ns = g.checkpoint_ns
-  and w.checkpoint_id = g.checkpoint_id;
+where w.session_id = $1
+  -- Not a join, which the planner could make each with each.
+  and ((w.checkpoint_ns, w.checkpoint_id) in (
+    select g.checkpoint_ns, g.checkpoint_id from gone g
+  )) is true;
 
 -- name: select_sessions_of_run
 -- The sessions with checkpoints of a run, of one tenant, or, where that is null, of all.
@@ -196,11 +203,11 @@ where s.metadata @> $1 and ($2::text is null or t.tenant_id = $2);
 -- params: session_id uuid
 -- shard: session_id
 update {schema}.agent_states s set parent_checkpoint_id = null
-where s.session_id = $1 and s.parent_checkpoint_id is not null and not exists (
-  select from {schema}.agent_states p
+where s.session_id = $1 and s.parent_checkpoint_id is not null and (
+  select true from {schema}.agent_states p
   where p.session_id = $1 and p.checkpoint_ns = s.checkpoint_ns
     and p.checkpoint_id = s.parent_checkpoint_id
-);
+) is null;
 
 -- name: delete_unused_values
 -- Values at versions that no checkpoint of the session names any more.
@@ -242,13 +249,16 @@ with named as materialized (
 ),
 blobs as (
   delete from {schema}.agent_state_blobs b
-  where b.session_id = $1 and b.hash not in (
-    select h from {schema}.agent_state_values v cross join pg_catalog.unnest(v.blob_hashes) h
-    where v.session_id = $1
-    union
-    select h from {schema}.agent_state_writes w cross join pg_catalog.unnest(w.blob_hashes) h
-    where w.session_id = $1
-  )
+  where b.session_id = $1 and b.hash = any(array(
+    select a.hash from {schema}.agent_state_blobs a where a.session_id = $1
+    except (
+      select h from {schema}.agent_state_values v cross join pg_catalog.unnest(v.blob_hashes) h
+      where v.session_id = $1
+      union all
+      select h from {schema}.agent_state_writes w cross join pg_catalog.unnest(w.blob_hashes) h
+      where w.session_id = $1
+    )
+  ))
   returning b.hash
 ),
 messages as (
@@ -305,9 +315,12 @@ with begun as materialized (
 asking as (
   select b.checkpoint_ns, max(b.position) as position
   from begun b
-  join {schema}.agent_state_writes w
-    on w.session_id = $1 and w.checkpoint_ns = b.checkpoint_ns
-    and w.checkpoint_id = b.checkpoint_id and w.channel = '__interrupt__'
+  cross join lateral (
+    select true from {schema}.agent_state_writes w
+    where w.session_id = $1 and w.checkpoint_ns = b.checkpoint_ns
+      and w.checkpoint_id = b.checkpoint_id and w.channel = '__interrupt__'
+    limit 1
+  ) w
   where b.root_id = $4 and b.checkpoint_ns <> ''
   group by b.checkpoint_ns
 ),
@@ -330,7 +343,11 @@ kept as materialized (
     l.is_past and b.root_id = $4 and b.position = coalesce(a.position, l.position) as is_open
   from begun b
   cross join last l
-  left join begun r on r.checkpoint_ns = '' and r.checkpoint_id = b.root_id
+  left join lateral (
+    select s.position from {schema}.agent_states s
+    where s.session_id = $1 and s.checkpoint_ns = '' and s.checkpoint_id = b.root_id
+    limit 1
+  ) r on true
   left join asking a on a.checkpoint_ns = b.checkpoint_ns
   where $4 is null
     -- Of a superstep whose checkpoint was pruned, or isn't saved yet, its own place tells.
@@ -373,11 +390,15 @@ states as (
     (session_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint_name,
      state_data, metadata, exact_type, exact, created_at, position)
   select
-    $2, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint_name,
-    state_data, metadata, exact_type, exact, created_at, position
-  from {schema}.agent_states
-  join kept using (checkpoint_ns, checkpoint_id)
-  where session_id = $1
+    $2, s.checkpoint_ns, s.checkpoint_id, s.parent_checkpoint_id, s.checkpoint_name,
+    s.state_data, s.metadata, s.exact_type, s.exact, s.created_at, s.position
+  from kept k
+  cross join lateral (
+    select a.* from {schema}.agent_states a
+    where a.session_id = $1 and a.checkpoint_ns = k.checkpoint_ns
+      and a.checkpoint_id = k.checkpoint_id
+    limit 1
+  ) s
 ),
 state_values as (
   insert into {schema}.agent_state_values
@@ -397,9 +418,19 @@ writes as (
     $2, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, payload,
     blob_hashes, message_runs
   from {schema}.agent_state_writes
-  left join kept using (checkpoint_ns, checkpoint_id)
-  where session_id = $1
-    and ($4 is null or not is_open or (is_open and channel = '__interrupt__'))
+  where session_id = $1 and $4 is null
+  union all
+  select
+    $2, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, w.type,
+    w.payload, w.blob_hashes, w.message_runs
+  from kept k
+  cross join lateral (
+    select a.* from {schema}.agent_state_writes a
+    where a.session_id = $1 and a.checkpoint_ns = k.checkpoint_ns
+      and a.checkpoint_id = k.checkpoint_id
+    offset 0
+  ) w
+  where $4 is not null and (not k.is_open or w.channel = '__interrupt__')
 )
 insert into {schema}.agent_messages
   (session_id, message_no, message_id, parent_message_no, message_type, role, content,

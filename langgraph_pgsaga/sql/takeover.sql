@@ -53,9 +53,12 @@ held as materialized (
 said as materialized (
   select m.message_no, min(h.time) as time
   from held h
-  join {schema}.agent_state_values v
-    on v.session_id = $1 and v.checkpoint_ns = h.checkpoint_ns
-    and v.channel = h.channel and v.version = h.version
+  cross join lateral (
+    select a.message_runs from {schema}.agent_state_values a
+    where a.session_id = $1 and a.checkpoint_ns = h.checkpoint_ns
+      and a.channel = h.channel and a.version = h.version
+    limit 1
+  ) v
   cross join lateral generate_series(1, pg_catalog.cardinality(v.message_runs), 2) run (i)
   join {schema}.agent_messages m
     on m.session_id = $1 and m.created_at > h.time
