@@ -398,7 +398,8 @@ live as (
     end
   from clock k
   left join {schema}.agent_states p
-    on p.session_id = $1 and p.checkpoint_ns = $19 and p.checkpoint_id = $20
+    on p.session_id = $1 and p.checkpoint_ns = coalesce($19, ''::text)
+      and p.checkpoint_id = coalesce($20, ''::text)
   where s.session_id = $1
     and s.message_epoch = $6
     and s.message_count = coalesce($7, s.message_count)
@@ -491,7 +492,8 @@ live as (
     end
   from clock k
   left join {schema}.agent_states p
-    on p.session_id = $1 and p.checkpoint_ns = $19 and p.checkpoint_id = $20
+    on p.session_id = $1 and p.checkpoint_ns = coalesce($19, ''::text)
+      and p.checkpoint_id = coalesce($20, ''::text)
   where s.session_id = $1
     and s.message_epoch = $6
     and s.message_count = coalesce($7, s.message_count)
@@ -593,7 +595,8 @@ live as (
     end
   from clock k
   left join {schema}.agent_states p
-    on p.session_id = $1 and p.checkpoint_ns = $19 and p.checkpoint_id = $20
+    on p.session_id = $1 and p.checkpoint_ns = coalesce($19, ''::text)
+      and p.checkpoint_id = coalesce($20, ''::text)
   where s.session_id = $1
     and s.message_epoch = $6
     and s.message_count = coalesce($7, s.message_count)
@@ -775,10 +778,12 @@ session as materialized (
     e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
     k.is_last_known, case when k.is_last_known and e.message_epoch = $4 then $5 else 0 end as held
   from {schema}.agent_sessions e
+  -- A null would be known to find nothing, and Citus then makes no plan of a join.
   left join {schema}.agent_states p
-    on p.session_id = $1 and p.checkpoint_ns = $6 and p.checkpoint_id = $7
+    on p.session_id = $1 and p.checkpoint_ns = coalesce($6, ''::text)
+      and p.checkpoint_id = coalesce($7, ''::text)
   left join {schema}.agent_messages m
-    on m.session_id = $1 and m.message_no = $8 and m.digest = $9
+    on m.session_id = $1 and m.message_no = coalesce($8, 0) and m.digest = coalesce($9, ''::bytea)
   cross join lateral (
     select
       ($7::text is null or p.checkpoint_id is not null)
