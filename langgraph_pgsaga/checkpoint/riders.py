@@ -232,24 +232,25 @@ class Riders:
         Raises: as the call failed that had something of it.
         """
         run = _langgraph.run_key(config)
-        if run is None or metadata.get("step") == _langgraph.STEP_BEFORE_FIRST:
+        step = metadata.get("step", _langgraph.STEP_BEFORE_FIRST)
+        if run is None or step == _langgraph.STEP_BEFORE_FIRST:
             return None
         if (lost := self._failure(self._lost, address.checkpoint_ns, run.control)) is not None:
             raise _of_another(lost)
         marks = [mark for mark in self._all_open() if mark.control is run.control]
         for mark in marks:
             if not mark.is_stored_at_exit:
-                await self._settled(mark, address, checkpoint["id"])
+                await self._settled(mark, address, step)
         exiting = self._exiting.get(id(run.control))
         if exiting is None or exiting.control is not run.control:
             return None
         if not address.checkpoint_ns:  # the run's last
             self._exiting.drop(id(run.control))
-        return await self._exiting_with(exiting.marks, address, checkpoint["id"])
+        return await self._exiting_with(exiting.marks, address, checkpoint["id"], step)
 
-    async def _settled(self, mark: StepMark, address: Address, checkpoint_id: str) -> None:
-        """Waits for a step that a checkpoint has in it."""
-        index = _index_before(mark, address, checkpoint_id)
+    async def _settled(self, mark: StepMark, address: Address, step: int) -> None:
+        """Waits for a step that the checkpoint of a superstep has in it."""
+        index = _index_until(mark, address, step)
         if index is None or mark.settled.done():
             if index is not None and (error := mark.settled.exception()) is not None:
                 raise _of_another(error)
@@ -265,7 +266,7 @@ class Riders:
             raise _of_another(error) from error.__cause__
 
     async def _exiting_with(
-        self, marks: Sequence[StepMark], address: Address, checkpoint_id: str
+        self, marks: Sequence[StepMark], address: Address, checkpoint_id: str, step: int
     ) -> Riding | None:
         going: list[StepMark] = []
         held: list[tuple[StepMark, int]] = []
@@ -275,7 +276,7 @@ class Riders:
             if await self._is_made_found(mark, address, checkpoint_id):
                 going.append(mark)
                 continue
-            index = _index_before(mark, address, checkpoint_id)
+            index = _index_until(mark, address, step)
             if index is None or not mark.has_finished_below(index + 1):
                 continue
             if await self.are_stored(mark.levels[index + 1 :]):
@@ -392,13 +393,14 @@ def _is_of_graph(level: Level, address: Address) -> bool:
     return level.checkpoint_ns == address.checkpoint_ns and level.session_id == address.session_id
 
 
-def _index_before(mark: StepMark, address: Address, checkpoint_id: str) -> int | None:
-    """Where the task is whose result a checkpoint of its graph has: one planned before it.
+def _index_until(mark: StepMark, address: Address, step: int) -> int | None:
+    """Where the task is whose result a checkpoint of its graph has: one of its step or before.
 
-    Ids sort in the order in which they were made, as LangGraph has it.
+    Steps rise in a run. Ids don't: the checkpoint that it went on from may be of a host whose
+    clock is ahead.
     """
     for index, level in enumerate(mark.levels):
-        if _is_of_graph(level, address) and level.checkpoint_id < checkpoint_id:
+        if _is_of_graph(level, address) and level.step <= step:
             return index
     return None
 

@@ -32,13 +32,15 @@ class Rider(Protocol):
 class Level:
     """A task that a step is part of: its node's own, or one whose subgraph the node is in.
 
-    `checkpoint_id` is the checkpoint of its graph at which it was planned. `writes` are those
-    of its attempt, which the next one clears; `send` adds some, until a time-out closes it.
+    `checkpoint_id` is the checkpoint of its graph at which it was planned, `step` that of the
+    superstep that it runs in, whose checkpoint has its result. `writes` are those of its
+    attempt, which the next one clears; `send` adds some, until a time-out closes it.
     """
 
     session_id: UUID
     checkpoint_ns: str
     checkpoint_id: str
+    step: int
     task_id: str
     writes: deque[tuple[str, Any]]
     send: Callable[[list[tuple[str, Any]]], None]
@@ -233,6 +235,7 @@ def _level(keeper: StepKeeper, found: _langgraph.RunningTask) -> Level | None:
         session_id=keeper.session_of(found.config),
         checkpoint_ns=found.checkpoint_ns,
         checkpoint_id=found.checkpoint_id,
+        step=found.step,
         task_id=found.task_id,
         writes=writes.found,
         send=writes.send,

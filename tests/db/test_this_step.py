@@ -37,6 +37,7 @@ from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests.db._effects import INSERT, Effects, once
 from tests.db._gates import CONFIG, Log, graph_of
+from tests.db.test_order import Host
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +77,11 @@ async def effects(dsn: str) -> Effects:
 @pytest.fixture(params=DURABILITIES)
 def durability(request: pytest.FixtureRequest) -> Any:
     return request.param
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(monkeypatch)
 
 
 async def stored_items(saver: PostgresSaver, config: Any = CONFIG) -> list[Any]:
@@ -792,3 +798,45 @@ async def test_an_event_that_is_refused_ends_the_run(saver: PostgresSaver) -> No
     with pytest.raises(VersionConflictError):
         await graph_of(saver, node=node, after=acts("after")).ainvoke({"items": []}, CONFIG)
     assert await stored_items(saver) == []
+
+
+def asks_then(*names: str) -> Any:
+    """A node that acts once it is answered."""
+
+    async def node(state: Any) -> Any:
+        interrupt("may I?")
+        for name in names:
+            act(name)
+        return {"items": list(names)}
+
+    return node
+
+
+@pytest.mark.parametrize("is_inside", [False, True], ids=["graph", "subgraph"])
+async def test_a_run_of_a_host_whose_clock_is_behind(
+    saver: PostgresSaver, effects: Effects, durability: Any, host: Host, is_inside: bool
+) -> None:
+    """Its checkpoints have lower ids than the one at which its first step was planned."""
+    asking = asks_then("a")
+    graph = nested(saver, asking) if is_inside else graph_of(saver, a=asking, b=acts("b"))
+    host.is_off_by(60)
+    await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    host.is_off_by(-60)
+    await graph.ainvoke(Command(resume="yes"), CONFIG, durability=durability)
+    others = ("top", "before0", "first", "end") if is_inside else ("b",)
+    assert sorted(set(await stored_items(saver))) == sorted(("a", *others))
+    assert await effects.found() == once("a", *others)
+
+
+async def test_an_effect_that_fails_on_a_host_whose_clock_is_behind(
+    saver: PostgresSaver, effects: Effects, durability: Any, host: Host
+) -> None:
+    """No later checkpoint has its step's result."""
+    graph = graph_of(saver, a=asks_then("bad"), b=acts("b"))
+    host.is_off_by(60)
+    await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    host.is_off_by(-60)
+    with pytest.raises(ServerError):
+        await graph.ainvoke(Command(resume="yes"), CONFIG, durability=durability)
+    assert await stored_items(saver) == []
+    assert await effects.found() == {}
