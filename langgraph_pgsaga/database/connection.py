@@ -61,6 +61,8 @@ class PlainConnection(asyncpg.Connection):
     # How long the client waits for the answer to a single statement; None where that is the
     # driver's to end, by `client_seconds`, or nobody's.
     answer_seconds: float | None = None
+    # Of what is done once: the number of its transaction.
+    transaction_number: str | None = None
 
     _config: Any
 
@@ -150,7 +152,7 @@ async def transaction(
 
     What its block raises is raised, also where the connection is lost.
     """
-    plain: PlainConnection = connection.plain()  # type: ignore[union-attr]
+    plain = _plain(connection)
     before = plain.client_seconds
     begun = connection.transaction(isolation=isolation, readonly=readonly)
     try:
@@ -170,10 +172,17 @@ async def transaction(
         plain.client_seconds = before
 
 
-def check_in_transaction(connection: Connection) -> None:
-    """TransactionEndedError where somebody has ended the connection's transaction."""
+def check_in_transaction(connection: Connection, number: str | None = None) -> None:
+    """TransactionEndedError where somebody has ended the connection's transaction; with the number
+    of the one that it is in, also where somebody has begun another."""
     if not connection.is_closed() and not connection.is_in_transaction():
         raise TransactionEndedError
+    if number is not None and number != _plain(connection).transaction_number:
+        raise TransactionEndedError
+
+
+def _plain(connection: Connection) -> PlainConnection:
+    return connection.plain()  # type: ignore[union-attr,no-any-return]
 
 
 def _client_seconds(plain: PlainConnection, limits: Limits | None) -> float | None:

@@ -310,7 +310,7 @@ class Database(ProcessBound):
                 async with transaction(
                     connection, isolation=isolation, readonly=readonly, limits=limits
                 ):
-                    number = await _fetch_value(connection, "begin_transaction") if once else ""
+                    number = await _begun_once(connection) if once else ""
                     result = await work(connection)
                     if once:
                         committing.append((number, result))
@@ -736,6 +736,14 @@ def _first_given(*values: float | None) -> float:
 
 async def _fetch_value(connection: Connection, statement: str, *args: Any) -> Any:
     return await connection.fetchval(_STATEMENTS[statement].text, *args)
+
+
+async def _begun_once(connection: Connection) -> str:
+    """The number of a transaction that is done once, which its connection knows, too."""
+    plain: PlainConnection = connection.plain()  # type: ignore[union-attr]
+    number: str = await _fetch_value(connection, "begin_transaction")
+    plain.transaction_number = number
+    return number
 
 
 async def _is_committed(connection: Connection, transaction: str) -> bool:

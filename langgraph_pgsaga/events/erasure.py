@@ -173,7 +173,7 @@ class Protection:
             if await self._stored(db, conn):
                 # Sent again, and erased since: no new key is made for that.
                 return await self.as_stored(db, conn)
-            await _make_keys(db, self._keys, tenant_id, dict.fromkeys(missing, 1), conn)
+            await _make_keys(db, self._keys, tenant_id, missing, conn)
             current = await current_keys(db, self._keys, tenant_id, self._subjects, conn)
             for name in set(self._subjects) - current.keys():
                 # Forgotten in this very moment: what is appended beside that is erased with it.
@@ -259,18 +259,16 @@ async def _make_keys(
     db: Database,
     keys: SubjectKeys,
     tenant_id: str,
-    generations: Mapping[str, int],
+    subjects: Sequence[str],
     conn: Connection | None,
 ) -> None:
-    """A key for each subject, of a generation, unless somebody has made that one."""
+    """The first key of each subject, in their order, unless somebody has made it."""
     master = keys.master
-    subjects = sorted(generations)
     key_ids = [uuid4() for _ in subjects]
     pairs = zip(subjects, key_ids, strict=True)
     statement = _STATEMENTS["insert_keys"].bind(
         tenant_id=tenant_id,
-        subjects=subjects,
-        generations=[generations[subject] for subject in subjects],
+        subjects=list(subjects),
         key_ids=key_ids,
         master_id=master.master_id,
         wrapped_keys=[
@@ -312,22 +310,33 @@ def _of_snapshot(tenant_id: str, aggregate_type: str, aggregate_id: str, version
 
 
 async def erase_subject(db: Database, tenant_id: str, subject: str, conn: Connection | None) -> int:
-    """Deletes a subject's keys; how many there were."""
+    """Deletes a subject's keys, those that are made beside it, too; how many there were."""
     statement = _STATEMENTS["delete_keys"].bind(tenant_id=tenant_id, subject=subject)
-    row = await db.fetch_one(statement, conn=conn)
-    assert row is not None
-    return int(row["keys"])
+
+    async def work(conn: Connection) -> int:
+        erased = 0
+        while row := await db.fetch_one(statement, conn=conn):
+            if row["keys"] == 0:
+                break
+            erased += row["keys"]
+        return erased
+
+    return await (db.run(work, once=True) if conn is None else work(conn))
 
 
 async def rotate_subject_key(
     db: Database, keys: SubjectKeys, tenant_id: str, subject: str, conn: Connection | None
 ) -> None:
     """A new key for a subject's next events, where it has one."""
-    statement = _STATEMENTS["get_current_keys"].bind(tenant_id=tenant_id, subjects=[subject])
-    rows = await db.fetch(statement, conn=conn)
-    if rows:
-        generations = {subject: rows[0]["generation"] + 1}
-        await _make_keys(db, keys, tenant_id, generations, conn)
+    key_id, master = uuid4(), keys.master
+    statement = _STATEMENTS["insert_next_key"].bind(
+        tenant_id=tenant_id,
+        subject=subject,
+        key_id=key_id,
+        master_id=master.master_id,
+        wrapped_key=master.wrap(new_key(), tenant_id, subject, key_id),
+    )
+    await db.fetch(statement, conn=conn)
 
 
 async def rewrap(db: Database, keys: SubjectKeys, tenant_id: str) -> int:

@@ -587,7 +587,7 @@ class EventStore:
         `check_proof` checks it without a database.
 
         Raises:
-            BrokenSealError: the event isn't as it was sealed.
+            BrokenSealError: the event, or a seal, isn't as it was, or the root is of another log.
         """
         checked_name("event_id", event_id)
         if root is not None:

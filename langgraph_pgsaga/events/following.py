@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import asyncpg
+
 from langgraph_pgsaga.database import Connection, load_statements
 from langgraph_pgsaga.events.calling import HandlerFailedError
 from langgraph_pgsaga.events.place import EventPlace
@@ -15,9 +17,12 @@ from langgraph_pgsaga.events.turn import Turn
 _STATEMENTS = load_statements("consumers")
 # After so long a partition is given up, for others to have a turn.
 _LONGEST_SECONDS = 1.0
-# Where so many workers died at one place, what may have been in work there is handled event by
-# event, each attempt counted before it begins: the event that ends processes is a dead letter then.
+# Where so many workers died at one place, or so many claims ended there by what is nobody's fault,
+# such as a connection that was lost, what may have been in work there is handled event by event,
+# each attempt counted before it begins: the event that ends processes or connections is a dead
+# letter then.
 _SUSPECT_DEATHS = 2
+_SUSPECT_ATTEMPTS = 5
 # A turn's first page has so many events, and each later one up to so many times as many.
 _FIRST_PAGE = 100
 _GROWTH = 4
@@ -31,7 +36,7 @@ class Following:
         self._turn = turn
         row = turn.claim.row
         self._place = EventPlace(row["era"], row["tx"], row["position"])
-        self._is_suspect = row["deaths"] >= _SUSPECT_DEATHS
+        self._is_suspect = row["deaths"] >= _SUSPECT_DEATHS or row["attempts"] >= _SUSPECT_ATTEMPTS
         # A page may have been read before an event of it was parked.
         self._has_parked = False
         # What may have killed others by its size is read one by one at first.
@@ -99,8 +104,8 @@ class Following:
         def place_of(done: int) -> EventPlace:
             return page.reached if done == len(events) else events.place(done - 1)
 
-        async def write(conn: Connection | None, done: int) -> None:
-            await self._write(conn, place_of(done), is_last=is_last and done == len(events))
+        async def write(conn: Connection | None, done: int) -> asyncpg.Record:
+            return await self._write(conn, place_of(done), is_last=is_last and done == len(events))
 
         try:
             done = await self._turn.apply(events[: part.size()], write)
@@ -114,12 +119,13 @@ class Following:
         part.handled(done)
         return events[done:]
 
-    async def _write(self, conn: Connection | None, place: EventPlace, *, is_last: bool) -> None:
+    async def _write(
+        self, conn: Connection | None, place: EventPlace, *, is_last: bool
+    ) -> asyncpg.Record:
         claim = self._turn.claim
         if is_last:
-            await claim.end(_STATEMENTS["end_consumer"], conn=conn, **place.named())
-        else:
-            await claim.write(_STATEMENTS["move_consumer"], conn=conn, **place.named())
+            return await claim.end(_STATEMENTS["end_consumer"], conn=conn, **place.named())
+        return await claim.write(_STATEMENTS["move_consumer"], conn=conn, **place.named())
 
     async def _waiting(self, events: ReadEvents) -> set[tuple[str, str]]:
         """Which of their aggregates wait."""

@@ -8,7 +8,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
+from uuid import NAMESPACE_OID, uuid5
 
 from langgraph_pgsaga import _fork
 from langgraph_pgsaga.errors import (
@@ -154,6 +156,10 @@ class Outbox:
             except ClosedError:
                 raise
             except _OF_THE_EVENT as error:
+                if len(events) == 1 and isinstance(error, EventIdConflictError):
+                    # Of another call of the same run id. Sent again it comes to the same.
+                    events = [_of_next_call(events[0])]
+                    continue
                 if len(events) == 1:
                     told = "event %s can't be appended, and is lost: %s"
                     _log.error(told, events[0].event_id, type(error).__name__)
@@ -168,3 +174,8 @@ class Outbox:
                 await asyncio.sleep(seconds)
                 continue
             return
+
+
+def _of_next_call(event: AgentEvent) -> AgentEvent:
+    """The event with the id behind its own, which is the same whenever it is made."""
+    return replace(event, event_id=str(uuid5(NAMESPACE_OID, event.event_id)))

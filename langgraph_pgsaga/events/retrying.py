@@ -19,7 +19,7 @@ _log = logging.getLogger("langgraph_pgsaga.events")
 _STATEMENTS = load_statements("consumers")
 _MOST_DUE = 100
 _PAGE = 100
-_NOT_ENDED = "the attempt hasn't ended: it goes on, or its process died"
+_NOT_ENDED = "the attempt hasn't ended: it goes on, or its process or connection was lost"
 
 
 class _ChangedError(Exception):
@@ -97,11 +97,11 @@ class Retrying:
         if begun["attempts"] is None:
             return False
 
-        async def write(conn: Connection | None, _: int) -> None:
+        async def write(conn: Connection | None, _: int) -> asyncpg.Record:
             if conn is None:
-                await turn.db.run(lambda conn: self._moved(row, event, conn, is_last), once=True)
-            else:
-                await self._moved(row, event, conn, is_last)
+                moved = partial(self._moved, row, event, is_last=is_last)
+                return await turn.db.run(moved, once=True)
+            return await self._moved(row, event, conn, is_last=is_last)
 
         try:
             await turn.apply(one, write)
@@ -113,18 +113,19 @@ class Retrying:
         return True
 
     async def _moved(
-        self, row: asyncpg.Record, event: asyncpg.Record, conn: Connection, is_last: bool
-    ) -> None:
+        self, row: asyncpg.Record, event: asyncpg.Record, conn: Connection, *, is_last: bool
+    ) -> asyncpg.Record:
         """The event was handled: the aggregate waits for the next one, or no more."""
-        await self._turn.hold(conn)
+        held = await self._turn.hold(conn)
         if is_last:
             await self._free(row, event["version"], conn, is_held=True)
-            return
+            return held
         bound = _STATEMENTS["move_dead_letter"].bind(
             **self._of(row), version=event["version"], next_version=event["version"] + 1
         )
         if not await self._turn.db.fetch(bound, conn=conn):
             raise _ChangedError
+        return held
 
     async def _free(
         self, row: asyncpg.Record, version: int, conn: Connection, *, is_held: bool = False

@@ -11,7 +11,7 @@ from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import BrokenSealError
 from langgraph_pgsaga.events.merkle import Growing, leaf_hash, path_to, root_of
 from langgraph_pgsaga.events.place import START, EventPlace
-from langgraph_pgsaga.events.proving import InclusionProof
+from langgraph_pgsaga.events.proving import InclusionProof, check_proof
 from langgraph_pgsaga.events.seal import (
     COLUMNS,
     GENESIS,
@@ -242,7 +242,7 @@ async def prove(
         return None
     hashes = [leaf_hash(hashed) async for hashed in _hashes(db, tenant_id, root.seals)]
     index = leaves.index(leaf)
-    return InclusionProof(
+    proof = InclusionProof(
         columns=dict(zip(COLUMNS, event["columns"], strict=True)),
         index=index,
         path=path_to(leaves, index),
@@ -250,3 +250,9 @@ async def prove(
         seal_path=path_to(hashes, seal.number - 1),
         seals=root.seals,
     )
+    if not check_proof(proof, root):
+        problem = (
+            "the way from it to the root doesn't hold: it, or another one, isn't as it was made"
+        )
+        raise BrokenSealError(tenant_id=tenant_id, number=seal.number, problem=problem)
+    return proof

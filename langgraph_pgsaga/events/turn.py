@@ -22,7 +22,7 @@ from langgraph_pgsaga.work import Claim
 _STATEMENTS = load_statements("consumers")
 _WINDOW = 10_000
 
-Write: TypeAlias = "Callable[[Connection | None, int], Awaitable[object]]"
+Write: TypeAlias = "Callable[[Connection | None, int], Awaitable[asyncpg.Record]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +45,20 @@ class Turn:
         row = self.claim.row
         return {"tenant_id": row["tenant_id"], "consumer": row["name"]}
 
-    async def hold(self, conn: Connection) -> None:
-        """Has the transaction be the owner's: the claim is nobody else's until it ends.
+    async def hold(self, conn: Connection) -> asyncpg.Record:
+        """Has the transaction, of which it gives the row, be the owner's: the claim is nobody
+        else's until it ends.
 
         Raises:
             ClaimLostError: it is by now.
         """
-        await self.claim.write(_STATEMENTS["hold_consumer"], conn=conn)
+        return await self.claim.write(_STATEMENTS["hold_consumer"], conn=conn)
 
     async def apply(self, events: ReadEvents, write: Write) -> int:
         """Has the handler do some of the events, from the first on: how many.
 
-        `write(conn, done)` writes that; for a projection in the transaction of its effects.
+        `write(conn, done)` writes that; for a projection in the transaction of its effects, whose
+        number it gives.
 
         Raises:
             HandlerFailedError: at one of them. Of a projection nothing was stored then.
@@ -69,7 +71,8 @@ class Turn:
         async def work(conn: Connection) -> int:
             done = await call(self.consumer, events, conn, self.is_ending)
             check_in_transaction(conn)
-            await write(conn, done)
+            written = await write(conn, done)
+            check_in_transaction(conn, written["transaction"])
             return done
 
         try:

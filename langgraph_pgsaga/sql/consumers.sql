@@ -179,7 +179,7 @@ returning fence;
 -- It has come so far, and goes on.
 -- params: claimed_by uuid, tenant_id text, name text, partition integer, fence bigint, era integer,
 --   tx xid8, position bigint
--- columns: fence bigint
+-- columns: fence bigint, transaction text
 -- shard: all, events are on one server
 update {schema}.event_consumers set
   era = $6,
@@ -190,13 +190,13 @@ update {schema}.event_consumers set
   last_error = null,
   moved_at = now()
 where tenant_id = $2 and name = $3 and partition = $4 and fence = $5 and claimed_by = $1
-returning fence;
+returning fence, pg_catalog.pg_current_xact_id()::text as transaction;
 
 -- name: end_consumer
 -- It has come so far, and is nobody's. Due again at once, or after a while.
 -- params: claimed_by uuid, tenant_id text, name text, partition integer, fence bigint, era integer,
 --   tx xid8, position bigint
--- columns: fence bigint
+-- columns: fence bigint, transaction text
 -- shard: all, events are on one server
 update {schema}.event_consumers set
   era = $6,
@@ -210,14 +210,14 @@ update {schema}.event_consumers set
   claim_expires_at = null,
   due_at = {schema}.pgsaga_now()
 where tenant_id = $2 and name = $3 and partition = $4 and fence = $5 and claimed_by = $1
-returning fence;
+returning fence, pg_catalog.pg_current_xact_id()::text as transaction;
 
 -- name: hold_consumer
 -- Keeps others from claiming it until the transaction ends.
 -- params: claimed_by uuid, tenant_id text, name text, partition integer, fence bigint
--- columns: fence bigint
+-- columns: fence bigint, transaction text
 -- shard: all, events are on one server
-select c.fence
+select c.fence, pg_catalog.pg_current_xact_id()::text as transaction
 from {schema}.event_consumers c
 where c.tenant_id = $2 and c.name = $3 and c.partition = $4 and c.fence = $5 and c.claimed_by = $1
 for update of c;

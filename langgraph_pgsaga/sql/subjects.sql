@@ -34,25 +34,45 @@ cross join lateral (
 ) e;
 
 -- name: insert_keys
--- New keys, each of another subject and in their order; nothing where somebody made that one
+-- First keys, each of another subject and in their order; nothing where somebody made that one
 -- meanwhile.
--- params: tenant_id text, subjects text[], generations integer[], key_ids uuid[], master_id text,
---   wrapped_keys bytea[]
+-- params: tenant_id text, subjects text[], key_ids uuid[], master_id text, wrapped_keys bytea[]
 -- columns:
 -- shard: all, events are on one server
 insert into {schema}.event_subjects (
   tenant_id, subject, generation, key_id, master_id, wrapped_key
 )
-select $1, n.subject, n.generation, n.key_id, $5, n.wrapped_key
+select $1, n.subject, 1, n.key_id, $4, n.wrapped_key
 from rows from (
-  pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::integer[]), pg_catalog.unnest($4::uuid[]),
-  pg_catalog.unnest($6::bytea[])
-) n (subject, generation, key_id, wrapped_key)
+  pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::uuid[]), pg_catalog.unnest($5::bytea[])
+) n (subject, key_id, wrapped_key)
 order by n.subject
 on conflict (tenant_id, subject, generation) do nothing;
 
+-- name: insert_next_key
+-- A new key of a subject behind its newest; nothing where it has none, or somebody made that one
+-- meanwhile. Where its keys are being deleted it waits for that.
+-- params: tenant_id text, subject text, key_id uuid, master_id text, wrapped_key bytea
+-- columns:
+-- shard: all, events are on one server
+with newest as materialized (
+  select e.generation
+  from {schema}.event_subjects e
+  where e.tenant_id = $1 and e.subject = $2
+  order by e.generation desc
+  limit 1
+  for key share of e
+)
+insert into {schema}.event_subjects (
+  tenant_id, subject, generation, key_id, master_id, wrapped_key
+)
+select $1, $2, n.generation + 1, $3, $4, $5
+from newest n
+on conflict (tenant_id, subject, generation) do nothing;
+
 -- name: delete_keys
--- Erases what a subject's keys encrypted; how many there were.
+-- Erases what a subject's keys encrypted; how many there were. It waits for who makes another one
+-- of them, which is seen by the next statement alone.
 -- params: tenant_id text, subject text
 -- columns: keys bigint
 -- shard: all, events are on one server

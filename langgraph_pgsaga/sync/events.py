@@ -441,7 +441,7 @@ class EventStore:
         `check_proof` checks it without a database.
 
         Raises:
-            BrokenSealError: the event isn't as it was sealed.
+            BrokenSealError: the event, or a seal, isn't as it was, or the root is of another log.
         """
         return self.db.portal.call(self._async.prove, event_id, root=root)
 

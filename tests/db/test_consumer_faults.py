@@ -109,7 +109,7 @@ async def _none(store: EventStore) -> bool:
     return not await letters(store)
 
 
-@pytest.mark.parametrize("ending", ["commit", "rollback"])
+@pytest.mark.parametrize("ending", ["commit", "rollback", "rollback; begin"])
 async def test_a_projection_that_ends_its_transaction_is_refused(
     store: EventStore, dsn: str, ending: str
 ) -> None:
@@ -127,7 +127,37 @@ async def test_a_projection_that_ends_its_transaction_is_refused(
     assert (name, error.partition(":")[0]) == ("a1", "TransactionEndedError")
     rows = [row[0] for row in await _consumers.applied(dsn)]
     others = [name for name in rows if name != "a1"]
-    assert others == (["a0", "a2"] if ending == "rollback" else ["a0", "a0", "a2"])
+    assert others == (["a0", "a0", "a2"] if ending == "commit" else ["a0", "a2"])
+
+
+@pytest.mark.parametrize("ending", ["close", "terminate"])
+async def test_a_handler_that_loses_its_connection_each_time_ends_as_a_dead_letter(
+    store: EventStore, dsn: str, ending: str
+) -> None:
+    """After a few claims its event is tried alone, and each attempt counts."""
+
+    async def handle(event: AgentEvent, conn: Connection) -> None:
+        if event.event_data["n"] == 1:
+            if ending == "close":
+                await conn.close()
+            else:
+                await conn.execute("select pg_terminate_backend(pg_backend_pid())")
+        at = (event.aggregate_id, event.version, event.event_data["n"])
+        await conn.execute(_consumers.APPLY, *at, "")
+
+    await append(store)
+    made = Projection(name="p", handler=handle, retry=Retry(attempts=2, backoff_seconds=0.0))
+    async with Database(dsn, retry_seconds=0) as db:
+        job: Any = EventStore(db).job(made)
+        object.__setattr__(job, "retry", Retry(attempts=None, backoff_seconds=0.0))
+        async with Worker(db, job):
+            await until(lambda: _is_dead(store))
+            await caught_up(store, "p")
+    assert [row[0] for row in await _consumers.applied(dsn)] == ["a0", "a2"]
+
+
+async def _is_dead(store: EventStore) -> bool:
+    return [(one.aggregate_id, one.is_dead) for one in await letters(store)] == [("a1", True)]
 
 
 @pytest.mark.parametrize("ending", ["commit", "rollback"])

@@ -154,6 +154,20 @@ async def test_a_model_outside_of_graphs_is_an_aggregate_of_its_run(saver: Postg
     assert error.event_data["step_id"] == str(run_id)
 
 
+async def test_a_run_id_may_be_of_several_calls(saver: PostgresSaver) -> None:
+    """Each call's events are stored."""
+    store = EventStore(saver.db)
+    handler = EventCallbackHandler(store, prompts=True, outputs=True)
+    run_id = uuid4()
+    model = FakeListLLM(responses=["1", "2", "3"])
+    for question in ("a", "b", "c"):
+        await model.ainvoke(question, {"callbacks": [handler], "run_id": run_id})
+    events = await store.get_events(str(run_id), aggregate_type="run")
+    assert [one.event_data.get("prompts", one.event_data.get("outputs")) for one in events] == [
+        *(["a"], ["1"], ["b"], ["2"], ["c"], ["3"]),
+    ]
+
+
 def call(handler: EventCallbackHandler, text: str = "?", parent: Any = True) -> None:
     """A begin of a model, of some run that goes on."""
     handler.on_llm_start(

@@ -599,6 +599,20 @@ async def test_what_is_not_sealed_has_no_proof(
         await store.prove("e8")
 
 
+@pytest.mark.parametrize("column", ["events = events + 1", "root = sha256(root)", "first_era = 0"])
+async def test_a_changed_seal_gives_no_proof(
+    dsn: str, store: EventStore, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    """None that wouldn't hold: an error says so where it is made."""
+    await sealed_log(store, monkeypatch)
+    root = await store.sealed_root()
+    async with connected(dsn) as conn:
+        await conn.execute(f"update event_seals set {column}")
+    for of in (None, root):
+        with pytest.raises(BrokenSealError, match="the way from it to the root doesn't hold"):
+            await store.prove("e8", root=of)
+
+
 @pytest.mark.parametrize("change", ["form", "event", "index", "path", "seal", "root"])
 async def test_a_text_that_is_no_proof_is_refused(
     store: EventStore, monkeypatch: pytest.MonkeyPatch, change: str

@@ -39,6 +39,7 @@ from langgraph_pgsaga.work import Retry, Worker
 from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests.db._events import settled, taken
+from tests.db._waits import waits_for_a_lock
 
 pytestmark = pytest.mark.anyio
 
@@ -502,6 +503,37 @@ async def test_what_is_appended_while_its_subject_is_forgotten_is_erased(
     monkeypatch.undo()
     [event] = await store.get_events("v")
     assert event.erased
+
+
+async def test_a_rotation_waits_for_who_forgets_the_subject(dsn: str, store: EventStore) -> None:
+    """And makes no key then: what follows is as after any erasure."""
+    await store.append("u", [signed_up()], aggregate_type="user")
+    async with Database(dsn) as other_db:
+        other = EventStore(other_db, subjects=keys())
+        async with store.db.transaction() as conn:
+            await store.forget_subject("user-7", conn=conn)
+            rotating = asyncio.create_task(other.rotate_subject("user-7"))
+            await waits_for_a_lock(dsn)
+            # By the old key, since no other one is there.
+            await other.append("v", [signed_up()], aggregate_type="user")
+        await rotating
+        [event] = await other.get_events("v")
+        assert event.erased
+        assert await other.forget_subject("user-7") == 0
+
+
+async def test_a_key_that_is_made_beside_an_erasure_is_erased(dsn: str, store: EventStore) -> None:
+    """It waits for who rotates, and what is committed before it is unreadable."""
+    await store.append("u", [signed_up()], aggregate_type="user")
+    async with Database(dsn) as other_db:
+        other = EventStore(other_db, subjects=keys())
+        async with store.db.transaction() as conn:
+            await store.rotate_subject("user-7", conn=conn)
+            await store.append("u", [signed_up()], aggregate_type="user", conn=conn)
+            forgetting = asyncio.create_task(other.forget_subject("user-7"))
+            await waits_for_a_lock(dsn)
+        assert await forgetting == 2
+        assert all(event.erased for event in await other.get_events("u"))
 
 
 async def _none(*given: Any) -> dict[str, Any]:
