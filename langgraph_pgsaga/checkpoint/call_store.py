@@ -237,8 +237,7 @@ class CallStore:
             cache.forget(session_id)
             return False
         if known is not None and not row["is_last_known"]:
-            cache.doubt(session_id, known)
-            known = cache.known(session_id)
+            known = cache.doubt(session_id, known)
         if conn is not None and known and known.message_count > row["message_count"]:
             # Another epoch, or damaged: the session is locked, so its row is what counts.
             cache.forget(session_id)

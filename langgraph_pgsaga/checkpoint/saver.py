@@ -277,8 +277,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
                 conn=conn,
             )
         if known is not None and not is_last_known(rows):
-            self._cache.doubt(address.session_id, known)
-            known = None
+            known = self._cache.doubt(address.session_id, known)
         return await decode_fetched(self.codec, address, rows, known)
 
     async def _fetch_old(self, address: Address, conn: Connection) -> FetchedCheckpoint | None:

@@ -111,6 +111,21 @@ class _Session:
     def weight(self) -> int:
         return _SESSION_NUMBERS + len(self.numbers) + len(self.hashes) + len(self.states)
 
+    def known(self) -> KnownSession:
+        """As it is now."""
+        return KnownSession(
+            epoch=self.epoch,
+            generation=self.generation,
+            message_count=self.message_count,
+            numbers=self.numbers,
+            hashes=self.hashes,
+            contents=self.contents,
+            held=self.held,
+            states=self.states,
+            doubtful=self.doubtful,
+            last=self.last,
+        )
+
     def add_states(
         self, states: Sequence[StateKey], deletion_count: int, position: int | None
     ) -> None:
@@ -220,18 +235,7 @@ class SessionCache:
             if session is None:
                 return None
             self._use(session_id)
-            return KnownSession(
-                epoch=session.epoch,
-                generation=session.generation,
-                message_count=session.message_count,
-                numbers=session.numbers,
-                hashes=session.hashes,
-                contents=session.contents,
-                held=session.held,
-                states=session.states,
-                doubtful=session.doubtful,
-                last=session.last,
-            )
+            return session.known()
 
     def epoch(self, session_id: UUID) -> int | None:
         """The epoch under which the session is remembered."""
@@ -270,7 +274,9 @@ class SessionCache:
 
         `position` is that of the last of `states`; of what was stored, where that is new. Whoever
         gives it asked for what was known `since`; where that turned out to be lost meanwhile,
-        nothing is learned. Without it, the states are doubtful.
+        nothing is learned. Without it, the states are doubtful. So they are, and the rest isn't
+        learned, where nothing was known then and something is now: others may have asked since,
+        after a loss.
         """
         with self._lock:
             if message_count > MOST_MESSAGES:
@@ -279,6 +285,8 @@ class SessionCache:
             session = self._sessions.get(session_id)
             if since and session and session.generation != since.generation:
                 return
+            if since is None and session and session.epoch == epoch:
+                found, stored, position, contents = (), None, None, ()
             if session is None or session.epoch != epoch:
                 session = self._entered(session_id, epoch)
             session.message_count = max(session.message_count, message_count)
@@ -305,18 +313,21 @@ class SessionCache:
             while self._numbers > self._most_numbers:
                 self._drop(next(iter(self._sessions)))
 
-    def doubt(self, session_id: UUID, known: KnownSession) -> None:
+    def doubt(self, session_id: UUID, known: KnownSession) -> KnownSession:
         """Forgets what was `known`, since the last of it isn't there any more.
 
-        Its checkpoints are doubtful from here on: who counts on one asks for it first.
+        Its checkpoints are doubtful from here on: who counts on one asks for it first. The result
+        is what whoever found out may learn more since: nothing, where others had by then.
         """
         with self._lock:
             session = self._sessions.get(session_id)
             if session is None or session.generation != known.generation:
-                return
+                return known._replace(numbers={}, hashes=set(), contents={}, held=0)
             self._drop(session_id)
             states = session.states
-            self._enter(session_id, session.epoch, states=states, doubtful=set(states))
+            return self._enter(
+                session_id, session.epoch, states=states, doubtful=set(states)
+            ).known()
 
     def forget(self, session_id: UUID) -> None:
         """Nothing of the session is known any more."""

@@ -311,6 +311,7 @@ async def put_below(
     **values: Any,
 ) -> RunnableConfig:
     put = empty_checkpoint()
+    put["v"] = 4
     versions: dict[str, Any] = {}
     if found is not None:
         put["channel_values"] = dict(found.checkpoint["channel_values"])
@@ -460,6 +461,35 @@ async def test_a_checkpoint_that_others_stored_does_not_tell_what_came_when_it_w
     loaded = await savers().aget_tuple(last)
     assert loaded is not None
     assert loaded.checkpoint["channel_values"] == values
+
+
+async def test_an_answer_from_before_a_loss_is_not_taken_for_what_came_after(
+    server: Rewound, savers: Callable[..., PostgresSaver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was under way while the loss came, others went on, and another call asked anew."""
+    one, other = savers(), savers()
+    said = [HumanMessage(text, id=text) for text in "abc"]
+    await next_put(other, PLACE, messages=said[:1])
+    await server.keep()
+    await next_put(other, PLACE, messages=said[:2])
+    fetch = one.db.fetch
+
+    async def late(statement: Any, *args: Any, **options: Any) -> Any:
+        rows = await fetch(statement, *args, **options)
+        if statement.name != "get_checkpoint":
+            return rows
+        monkeypatch.undo()
+        await server.lose()
+        await next_put(other, PLACE, messages=[said[0], said[2]])
+        assert await one.aget_tuple(PLACE)
+        return rows
+
+    monkeypatch.setattr(one.db, "fetch", late)
+    assert await one.aget_tuple(PLACE)
+    await next_put(one, PLACE, messages=said)
+    loaded = await savers().aget_tuple(PLACE)
+    assert loaded is not None
+    assert loaded.checkpoint["channel_values"] == {"messages": said}
 
 
 @pytest.mark.parametrize("is_forgotten", [False, True])
