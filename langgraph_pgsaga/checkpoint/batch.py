@@ -125,7 +125,7 @@ class SessionPart:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is there, and nothing but the last checkpoint tells that the rest is."""
+        """Whether it is there, and its last checkpoint alone tells that the rest is."""
         last = self.last_known
         return not self.is_new and last.known_no is None and last.known_hash is None
 
@@ -240,13 +240,11 @@ class Batch:
             return [self.writes]
         if name in ("write_dependent", "write_states", "write_turns"):
             (part,) = self.sessions.values()
-            expected = [*part.expected(), *part.last_known[:2]]
+            arguments = [*part.expected(), *part.last_known[:2]]
             if name == "write_dependent":
-                return [*expected, self.writes]
-            rows = [self.states, self.values]
-            return (
-                [*expected, *rows] if name == "write_states" else [*expected, *rows, self.messages]
-            )
+                return [*arguments, self.writes]
+            arguments += [self.states, self.values]
+            return arguments if name == "write_states" else [*arguments, self.messages]
         # Locked in this order: no two statements may wait for each other.
         ids = sorted(self.sessions)
         parts = [self.sessions[session_id] for session_id in ids]
