@@ -131,12 +131,12 @@ class SessionPart:
 
     def row(self) -> tuple[Any, ...]:
         """Its pgsaga_new_session."""
-        session_id, user_id, agent_type, priority, metadata, *numbers = self.expected()
+        session_id, user_id, agent_type, priority, metadata, *numbers = self.parameters()
         columns = user_id, agent_type, priority, metadata
         return session_id, self.thread_id, *columns, *numbers[:3], self.is_new, *numbers[3:]
 
-    def expected(self) -> tuple[Any, ...]:
-        """How its row has to be, and what becomes of it: of one that is there."""
+    def parameters(self) -> tuple[Any, ...]:
+        """How its row has to be, and what becomes of it, as statements for one session take it."""
         is_new = self.is_new or bool(self.lease and self.lease.is_session_new)
         user_id, agent_type, priority, metadata = self.columns
         return (
@@ -240,7 +240,7 @@ class Batch:
             return [self.writes]
         if name in ("write_dependent", "write_states", "write_turns"):
             (part,) = self.sessions.values()
-            arguments = [*part.expected(), *part.last_known[:2]]
+            arguments = [*part.parameters(), *part.last_known[:2]]
             if name == "write_dependent":
                 return [*arguments, self.writes]
             arguments += [self.states, self.values]
