@@ -760,42 +760,41 @@ where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
 --   message_count integer, deletion_count integer, last_position bigint, lease_id uuid,
 --   position bigint, is_last_known boolean, blob_hashes bytea[], hash bytea
 -- shard: session_id
-with wanted as materialized (
+with head as materialized (
   select
     s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact,
-    s.position
-  from {schema}.agent_states s
-  where s.session_id = $1 and s.checkpoint_ns = $2
+    s.position, e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
+    k.is_last_known, case when k.is_last_known and e.message_epoch = $4 then $5 else 0 end as held
+  from (select) one
+  left join {schema}.agent_states s
+    on s.session_id = $1 and s.checkpoint_ns = $2
     and s.checkpoint_id = coalesce($3, (
       select l.checkpoint_id from {schema}.agent_states l
       where l.session_id = $1 and l.checkpoint_ns = $2 and l.position > 0
       order by l.position desc
       limit 1
     ))
-),
-session as materialized (
-  select
-    e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
-    k.is_last_known, case when k.is_last_known and e.message_epoch = $4 then $5 else 0 end as held
-  from {schema}.agent_sessions e
-  -- A null would be known to find nothing, and Citus then makes no plan of a join.
-  left join {schema}.agent_states p
-    on p.session_id = $1 and p.checkpoint_ns = coalesce($6, ''::text)
-      and p.checkpoint_id = coalesce($7, ''::text)
-  left join {schema}.agent_messages m
-    on m.session_id = $1 and m.message_no = coalesce($8, 0) and m.digest = coalesce($9, ''::bytea)
+  left join {schema}.agent_sessions e on e.session_id = $1
+  -- What is known last is mostly this checkpoint: it is looked for where it isn't.
   cross join lateral (
-    select
-      ($7::text is null or p.checkpoint_id is not null)
-      and ($8::integer is null or m.message_no is not null) as is_last_known
+    select (
+      ($7::text is null or ($6::text = $2 and $7 = s.checkpoint_id) or (
+        select true from {schema}.agent_states p
+        where p.session_id = $1 and p.checkpoint_ns = $6 and p.checkpoint_id = $7
+      ))
+      and ($8::integer is null or (
+        select true from {schema}.agent_messages p
+        where p.session_id = $1 and p.message_no = $8 and p.digest = $9
+      ))
+    ) is true as is_last_known
+    offset 0
   ) k
-  where e.session_id = $1
 ),
 held as materialized (
   select
     'value' as kind, c.channel, null as task_id, null as task_path, null::integer as idx,
     v.type, v.payload, v.blob_hashes, v.message_runs
-  from wanted s
+  from head s
   -- Forged versions, which are no object, are told of by who decodes the state.
   cross join lateral jsonb_each_text(
     case when jsonb_typeof(s.state_data -> 'channel_versions'::text) = 'object'
@@ -812,7 +811,7 @@ held as materialized (
   select
     'write', w.channel, w.task_id, w.task_path, w.idx, w.type, w.payload, w.blob_hashes,
     w.message_runs
-  from wanted s
+  from head s
   cross join lateral (
     select a.* from {schema}.agent_state_writes a
     where a.session_id = $1 and a.checkpoint_ns = $2 and a.checkpoint_id = s.checkpoint_id
@@ -823,12 +822,10 @@ select
   'state' as kind, s.exact_type as type, s.exact as payload, null::integer[] as message_runs,
   null as channel, null as task_id, null as task_path, null::integer as idx,
   null::integer as message_no, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata,
-  e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
-  s.position, e.is_last_known, null::bytea[] as blob_hashes, null::bytea as hash
-from (select) one
-left join wanted s on true
-left join session e on true
-where s.checkpoint_id is not null or e.message_epoch is not null
+  s.message_epoch, s.message_count, s.deletion_count, s.last_position, s.lease_id,
+  s.position, s.is_last_known, null::bytea[] as blob_hashes, null::bytea as hash
+from head s
+where s.checkpoint_id is not null or s.message_epoch is not null
 union all
 select
   h.kind, h.type, h.payload, h.message_runs, h.channel, h.task_id, h.task_path, h.idx, null, null,
@@ -850,7 +847,7 @@ select
   'message', m.payload_type, m.payload, null, null, null, null, null, m.message_no, null, null,
   null, null, null, null, null, null, null, null, null, null, null
 from held a
-cross join session e
+cross join head e
 cross join lateral (
   select b.message_no, b.payload_type, b.payload
   from unnest(a.message_runs, a.message_runs[2:]) with ordinality u (first_no, last_no, i)
