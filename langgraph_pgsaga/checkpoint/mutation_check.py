@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import orjson
 import ormsgpack
 from langchain_core.messages import BaseMessage
+from pydantic import BaseModel
 
 Names = TypeVar("Names", tuple[str, ...], frozenset[str])
 
@@ -22,7 +23,12 @@ _NATIVE = (
     | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-_set = object.__setattr__
+# How pydantic's own parts of an object are set: its class would look their names up each time.
+_PARTS: Any = vars(BaseModel)
+_set_fields = _PARTS["__dict__"].__set__
+_set_fields_set = _PARTS["__pydantic_fields_set__"].__set__
+_set_extra = _PARTS["__pydantic_extra__"].__set__
+_set_private = _PARTS["__pydantic_private__"].__set__
 
 
 # As many as classes of messages have combinations of fields.
@@ -86,10 +92,10 @@ class Snapshot:
         values = marshal.loads(self._values)  # noqa: S302 - bytes of our own making
         message = self._class.__new__(self._class)
         # Names aren't among the bytes: new ones would take time and memory with each copy.
-        _set(message, "__dict__", dict(zip(self._names, values, strict=True)))
-        _set(message, "__pydantic_fields_set__", set(self._fields_set))
-        _set(message, "__pydantic_extra__", {})
-        _set(message, "__pydantic_private__", None)
+        _set_fields(message, dict(zip(self._names, values, strict=False)))
+        _set_fields_set(message, set(self._fields_set))
+        _set_extra(message, {})
+        _set_private(message, None)
         return message
 
 
