@@ -1,16 +1,17 @@
 """Events: appends, batches, readers and conditions, each beside what it is held against.
 
-    python -m benchmarks.events [--seconds 3] [--rounds 3] [--dsn URL]
+    python -m benchmarks.events [--seconds 3] [--rounds 3] [--flush-ms 0] [--dsn URL]
 
 Contenders work on one server, each in a database of its own, in rounds that take turns; a ratio is
 the median of the rounds' ratios. Without --dsn it is a new embedded server, fsync on, on a disk
 whose time for a flush is printed. The recorders of the `eventsourcing` library are left out where
 it isn't installed.
 
-What is measured at a flush of 1 ms has connections with commit_delay = 1000 and commit_siblings =
-0, for which the role has to be a superuser: each flush of the log begins with a pause of 1 ms, in
-which there is no other one. Who commits meanwhile goes with it, while with a disk that takes so
-long he waits for the next one.
+A slower disk is had by connections with commit_delay and commit_siblings = 0, for which the role
+has to be a superuser: each flush of the log begins with a pause, in which there is no other one.
+Who commits meanwhile goes with it, while with a disk that takes so long he waits for the next
+one. What is held against a lock of the table is measured at a pause of 1 ms; with --flush-ms all
+else is, too, at that.
 """
 
 from __future__ import annotations
@@ -325,13 +326,21 @@ def flush_seconds(folder: Path) -> float:
     return median(taken)
 
 
-async def rounds(server: str, count: int, seconds: float) -> None:
+async def slow_down(admin: asyncpg.Connection[asyncpg.Record], name: str, flush_ms: float) -> None:
+    """Has everybody's flushes in that database begin with a pause."""
+    for setting, value in (("commit_delay", round(flush_ms * 1000)), ("commit_siblings", 0)):
+        await admin.execute(f'alter database "{name}" set {setting} = {value}')
+
+
+async def rounds(server: str, count: int, seconds: float, flush_ms: float) -> None:
     """Measures, and prints the medians."""
     results: list[dict[str, tuple[float, float]]] = []
     admin = await asyncpg.connect(server)
     for number in range(count):
         name = f"pgsaga_bench_events_{os.getpid()}_{number}"
         await admin.execute(f'create database "{name}"')
+        if flush_ms:
+            await slow_down(admin, name, flush_ms)
         try:
             dsn = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
             found = await measured(dsn, seconds)
@@ -367,10 +376,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.events")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measure (3)")
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
+    parser.add_argument("--flush-ms", type=float, default=0.0, help="a pause before each (0)")
     parser.add_argument("--dsn", help="a URL of a server to make databases on")
     given = parser.parse_args()
     with _server(given.dsn) as dsn:
-        asyncio.run(rounds(dsn, given.rounds, given.seconds))
+        asyncio.run(rounds(dsn, given.rounds, given.seconds, given.flush_ms))
     return 0
 
 
