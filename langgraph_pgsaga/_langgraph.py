@@ -58,6 +58,11 @@ _CONTROL = frozenset((ERROR, ERROR_SOURCE, INTERRUPT, _RESUME))
 _LEVEL = "|"
 
 
+def is_within(namespace: str, outer: str) -> bool:
+    """Whether it is the namespace `outer`, or that of a graph somewhere below."""
+    return not outer or namespace == outer or namespace.startswith(f"{outer}{_LEVEL}")
+
+
 class RunKey(NamedTuple):
     """What tells the calls of one run from all others: LangGraph's own objects."""
 

@@ -158,6 +158,25 @@ class CallStore:
                 return
         raise self._never_still(call)
 
+    async def store_and(self, call: EncodedCall, riders: Sequence[Rider]) -> None:
+        """store_with for a call whose session likely is as expected: it doesn't look first."""
+
+        async def work(conn: Connection) -> tuple[Batch, _Live]:
+            batch = self._batch([call], self._cache)
+            live = await self._execute(batch, conn=conn)
+            if not batch.sessions.keys() - live.keys():
+                for rider in riders:
+                    await rider(conn)
+            return batch, live
+
+        try:
+            if not self._remember(*await self._db.run(work)):
+                return
+        except ServerError as error:
+            if not needs_look(error):
+                raise
+        await self.store_with(call, riders, place=None)
+
     def _never_still(self, call: EncodedCall) -> ServerError:
         return ServerError(
             dsn=self._db.dsn,

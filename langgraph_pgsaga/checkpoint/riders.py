@@ -9,7 +9,8 @@ the task's result, in a transaction of its own:
 - Under durability "exit" the last `put`, which has the results of all steps before it. Where it
   is a subgraph's, that is stopped in the middle, they wait for what makes it found.
 
-A later checkpoint has the result in it: its `put` waits for that call, and fails if it failed.
+A later checkpoint has the result in it: its `put` waits for that call, and fails if it failed,
+or if the server has lost it since (`ActedSteps`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -27,6 +28,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
 
 from langgraph_pgsaga import _fork, _langgraph
+from langgraph_pgsaga.checkpoint.acted_steps import ActedSteps, Sign, asking_for, signs_of
 from langgraph_pgsaga.checkpoint.call_store import CallStore
 from langgraph_pgsaga.checkpoint.encode import EncodedCall
 from langgraph_pgsaga.checkpoint.run import Remembered
@@ -83,12 +85,14 @@ class Riding(NamedTuple):
     """The steps whose riders go with a call.
 
     `awaited` are the tasks whose checkpoints must be stored before. `held` are steps whose
-    result is stored by the call, at this level, and can't be reached yet.
+    result is stored by the call, at this level, and can't be reached yet. `counted_on` tells of
+    steps before, whose results the call's checkpoint has.
     """
 
-    marks: Sequence[StepMark]
+    marks: Sequence[StepMark] = ()
     awaited: Sequence[Level] = ()
     held: Sequence[tuple[StepMark, int]] = ()
+    counted_on: Collection[Sign] = ()
 
 
 class Riders:
@@ -98,6 +102,7 @@ class Riders:
         self._db = db
         self._cache = cache
         self._tenants = tenants
+        self._acted = ActedSteps()
         self.after_fork()
         _fork.watch(self)
 
@@ -105,6 +110,7 @@ class Riders:
         """Begins anew: the parent's runs aren't the child's."""
         # Until a step asks, calls aren't looked at.
         self.is_used = False
+        self._acted.after_fork()
         self._open: WeakSet[StepMark] = WeakSet()
         self._exiting: Remembered[_ExitingRun] = Remembered()
         self._failures: Remembered[_Failure] = Remembered()
@@ -241,12 +247,10 @@ class Riders:
         for mark in marks:
             if not mark.is_stored_at_exit:
                 await self._settled(mark, address, step)
-        exiting = self._exiting.get(id(run.control))
-        if exiting is None or exiting.control is not run.control:
-            return None
-        if not address.checkpoint_ns:  # the run's last
-            self._exiting.drop(id(run.control))
-        return await self._exiting_with(exiting.marks, address, checkpoint["id"], step)
+        riding = await self._exiting_put(run.control, address, checkpoint["id"], step)
+        if counted_on := self._acted.of_put(run.control, address):
+            riding = (riding or Riding())._replace(counted_on=counted_on)
+        return riding
 
     async def _settled(self, mark: StepMark, address: Address, step: int) -> None:
         """Waits for a step that the checkpoint of a superstep has in it."""
@@ -264,6 +268,16 @@ class Riders:
             raise _not_stored(mark.levels[index]) from None
         except Exception as error:
             raise _of_another(error) from error.__cause__
+
+    async def _exiting_put(
+        self, control: object, address: Address, checkpoint_id: str, step: int
+    ) -> Riding | None:
+        exiting = self._exiting.get(id(control))
+        if exiting is None or exiting.control is not control:
+            return None
+        if not address.checkpoint_ns:  # the run's last
+            self._exiting.drop(id(control))
+        return await self._exiting_with(exiting.marks, address, checkpoint_id, step)
 
     async def _exiting_with(
         self, marks: Sequence[StepMark], address: Address, checkpoint_id: str, step: int
@@ -312,6 +326,10 @@ class Riders:
         except BaseException as error:
             self._lose(riding, address, control, error)
             raise
+        if queue.going and riding.awaited:
+            self._acted.note_task(control, riding.awaited[0])
+        if queue.stored_id is not None and riding.counted_on:
+            self._acted.note_put(control, address, queue.stored_id, riding.counted_on)
         for mark in queue.going:
             mark.settle(None)
         for mark, index in queue.held:
@@ -353,8 +371,10 @@ class RidingQueue:
         self._store = store
         self._awaited = riding.awaited
         self._control = control
+        self._counted_on = riding.counted_on
         self.going = list(riding.marks)
         self.held = list(riding.held)
+        self.stored_id: str | None = None
 
     async def turn(self) -> None:
         """Returns when the call will be found by what is stored."""
@@ -371,8 +391,16 @@ class RidingQueue:
     async def store(self, call: EncodedCall) -> None:
         """Returns when the call and the riders are committed."""
         riders = [rider for mark in self.going for rider in mark.close()]
-        place = (call.stored_ns, call.checkpoint_id) if self._awaited and self.going else None
-        await self._store.store_with(call, riders, place=place)
+        above = self._awaited[1:] if self.going else ()
+        counted_on = [*self._counted_on, *signs_of(above)]
+        if counted_on:
+            riders.append(asking_for(self._riders.db, counted_on))
+        if self.going or not counted_on:
+            place = (call.stored_ns, call.checkpoint_id) if self._awaited and self.going else None
+            await self._store.store_with(call, riders, place=place)
+        else:
+            await self._store.store_and(call, riders)
+        self.stored_id = call.checkpoint_id
 
 
 def _is_of_task(level: Level, address: Address, task_id: str) -> bool:

@@ -736,6 +736,30 @@ where s.session_id = $1;
 select s.checkpoint_id from {schema}.agent_states s
 where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
 
+-- name: find_missing_step
+-- The first of these that isn't there: the writes of a task at a checkpoint, or, where the task is
+-- null, the checkpoint.
+-- params: session_id uuid, namespaces text[], checkpoint_ids text[], task_ids text[]
+-- columns: checkpoint_id text
+-- shard: session_id
+select u.checkpoint_id
+from unnest($2::text[], $3::text[], $4::text[])
+  with ordinality u (checkpoint_ns, checkpoint_id, task_id, place)
+where not case
+  when u.task_id is null then exists (
+    select from {schema}.agent_states s
+    where s.session_id = $1
+      and s.checkpoint_ns = u.checkpoint_ns and s.checkpoint_id = u.checkpoint_id
+  )
+  else exists (
+    select from {schema}.agent_state_writes w
+    where w.session_id = $1 and w.checkpoint_ns = u.checkpoint_ns
+      and w.checkpoint_id = u.checkpoint_id and w.task_id = u.task_id
+  )
+end
+order by u.place
+limit 1;
+
 -- name: find_state_data
 -- What stands in a checkpoint's own row: a put below it may go on with its values.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text
