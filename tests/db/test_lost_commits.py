@@ -364,6 +364,36 @@ async def test_a_task_that_others_do_again_does_not_tell_that_its_writes_are_the
     assert await document_at(savers(), put) == document_of("lost")
 
 
+@pytest.mark.parametrize("namespace", ["", "inner"])
+async def test_a_checkpoint_does_not_tell_what_came_when_its_id_was_put_again(
+    server: Rewound, savers: Callable[..., PostgresSaver], namespace: str
+) -> None:
+    """It is there: what was put under its id, or in another namespace, and was loaded, is lost."""
+    one, other = savers(), savers()
+    put = empty_checkpoint()
+
+    async def said(
+        saver: PostgresSaver, by: PostgresSaver | None, text: str, namespace: str
+    ) -> Any:
+        """What the saver loads, after somebody said so."""
+        place: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": namespace}}
+        if by is not None:
+            values = {"messages": [HumanMessage(text, id=text)]}
+            versions: Any = {"messages": text}
+            again: Any = {**put, "channel_values": values, "channel_versions": versions}
+            await by.aput(place, again, {"source": "loop", "step": 1, "parents": {}}, versions)
+        found = await saver.aget_tuple(place)
+        assert found is not None
+        return [message.content for message in found.checkpoint["channel_values"]["messages"]]
+
+    await said(one, other, "first", "")
+    await server.keep()
+    assert await said(one, one if namespace else other, "lost", namespace) == ["lost"]
+    await server.lose()
+    others = savers()
+    assert await said(others, others, "theirs", "") == await said(one, None, "", "") == ["theirs"]
+
+
 async def test_a_deletion_is_not_taken_for_one_that_was_lost(
     server: Rewound, savers: Callable[..., PostgresSaver]
 ) -> None:
