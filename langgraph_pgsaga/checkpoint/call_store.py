@@ -182,7 +182,8 @@ class CallStore:
             dsn=self._db.dsn,
             sqlstate=None,
             detail=f"thread {call.thread_id!r} was deleted and begun anew again and again "
-            f"while this call was to be stored ({_MOST_TRIES} tries)",
+            f"while this call was to be stored ({_MOST_TRIES} tries), or row security shows this "
+            "user its row of agent_sessions and doesn't let it be changed",
         )
 
     async def _store_after_looking(self, call: EncodedCall) -> bool:

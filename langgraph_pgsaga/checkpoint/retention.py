@@ -15,12 +15,18 @@ from langgraph.checkpoint.serde.types import TASKS
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_choice, checked_items, required_text
 from langgraph_pgsaga.database import LONG, Connection, Database, load_statements
-from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError, ThreadExistsError
+from langgraph_pgsaga.errors import (
+    InvalidArgumentError,
+    MissingCheckpointError,
+    ServerError,
+    ThreadExistsError,
+)
 from langgraph_pgsaga.tenants import AllTenants, stored_scope
 from langgraph_pgsaga.threads import SessionStatus, session_id_of, thread_id_text
 
 _STATEMENTS = load_statements("retention")
 _HISTORY = load_statements("history")
+_INSUFFICIENT_PRIVILEGE = "42501"
 # Of the 21 bits of an epoch that change, and the 31 of a deletion_count.
 _LARGEST_STEP = 1 << 12
 
@@ -29,7 +35,8 @@ async def delete_thread(
     db: Database, thread_id: Any, tenant_id: str, *, conn: Connection | None = None
 ) -> None:
     """Everything of the thread, from every table. A thread that isn't there is no error."""
-    await _delete_session(db, session_id_of(thread_id_text(thread_id), tenant_id), conn)
+    session_id = session_id_of(thread_id_text(thread_id), tenant_id)
+    await _delete_session(db, session_id, tenant_id, conn)
 
 
 async def delete_for_runs(
@@ -82,7 +89,7 @@ async def prune(
         if strategy == "keep_latest":
             await _keep_latest(db, session_id, conn)
         else:
-            await _delete_session(db, session_id, conn)
+            await _delete_session(db, session_id, tenant_id, conn)
 
 
 async def copy_thread(
@@ -117,7 +124,10 @@ async def copy_thread(
         # In one order for everybody, so that two copies can't wait for each other.
         for session_id in sorted((source_id, target_id)):
             if session_id == target_id != source_id:
-                await db.fetch(_STATEMENTS["claim_session"].bind(session_id=session_id), conn=conn)
+                claim = _STATEMENTS["claim_session"].bind(
+                    session_id=session_id, tenant_id=tenant_id
+                )
+                await db.fetch(claim, conn=conn)
             locked[session_id] = await _lock(db, conn, session_id)
         if checkpoint_id is not None:
             await _require_checkpoint(db, conn, source, tenant_id, checkpoint_id)
@@ -168,8 +178,20 @@ class _NothingToCopyError(Exception):
 
 
 async def delete_claimed(db: Database, conn: Connection, session_id: UUID) -> None:
-    """Everything of a session whose row the transaction of `conn` has locked."""
-    await db.fetch(_STATEMENTS["delete_session"].bind(session_id=session_id), conn=conn)
+    """Everything of a session whose row the transaction of `conn` has locked.
+
+    Raises:
+        ServerError: row security shows some of it and lets none be deleted.
+    """
+    kept_in = None
+    # What somebody else deletes meanwhile (delete_stray_writes) isn't seen a second time.
+    for _ in range(2):
+        deletion = _STATEMENTS["delete_session"].bind(session_id=session_id)
+        row = await db.fetch_one(deletion, conn=conn)
+        kept_in = None if row is None else row["kept_in"]
+        if kept_in is None:
+            return
+    raise _refused(db, str(kept_in))
 
 
 async def prune_free(db: Database, session_id: UUID, *, keep_last: int, keep_named: bool) -> int:
@@ -192,9 +214,20 @@ async def prune_free(db: Database, session_id: UUID, *, keep_last: int, keep_nam
     return await db.run(work, limits=LONG)
 
 
-async def _delete_session(db: Database, session_id: UUID, conn: Connection | None = None) -> None:
+def _refused(db: Database, table: str) -> ServerError:
+    detail = (
+        f"row security shows this user rows of {table} and lets it delete none, so nothing was "
+        "deleted: it needs a policy for delete, too"
+    )
+    return ServerError(dsn=db.dsn, sqlstate=_INSUFFICIENT_PRIVILEGE, detail=detail)
+
+
+async def _delete_session(
+    db: Database, session_id: UUID, tenant_id: str, conn: Connection | None = None
+) -> None:
     async def work(conn: Connection) -> None:
-        await db.fetch(_STATEMENTS["claim_session"].bind(session_id=session_id), conn=conn)
+        claim = _STATEMENTS["claim_session"].bind(session_id=session_id, tenant_id=tenant_id)
+        await db.fetch(claim, conn=conn)
         await db.fetch(_STATEMENTS["lock_session"].bind(session_id=session_id), conn=conn)
         await delete_claimed(db, conn, session_id)
 
@@ -260,6 +293,8 @@ async def _delete_older(
             session_id=session_id, checkpoint_ns=namespace, kept_ids=sorted(kept), step=_step()
         )
         (row,) = await db.fetch(deletion, conn=conn)
+        if row["is_refused"]:
+            raise _refused(db, "agent_states")
         deleted += row["deleted"]
     return deleted
 

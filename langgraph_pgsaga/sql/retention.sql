@@ -19,31 +19,52 @@ select session_id from {schema}.agent_sessions where session_id = $1 for update 
 -- A row to lock where there is none: without it, puts could come between the snapshot
 -- of delete_session and its end, and be deleted in part, or into what copy_session makes.
 -- delete_session takes it away, copy_session fills it.
--- params: session_id uuid
+-- params: session_id uuid, tenant_id text
 -- shard: session_id
-insert into {schema}.agent_sessions as s (session_id, thread_id) values ($1, '')
+insert into {schema}.agent_sessions as s (session_id, thread_id, tenant_id) values ($1, '', $2)
 on conflict (session_id) do update set last_activity_at = s.last_activity_at;
 
 -- name: delete_session
--- Everything of a session, its row included.
+-- Everything of a session, its row included. Names a table whose rows are seen and stay: row
+-- security has policies for each command, and a deletion that has none passes over them.
 -- params: session_id uuid
+-- columns: kept_in text
 -- shard: session_id
 with writes as (
-  delete from {schema}.agent_state_writes where session_id = $1
+  delete from {schema}.agent_state_writes where session_id = $1 returning 1
 ),
 states as (
-  delete from {schema}.agent_states where session_id = $1
+  delete from {schema}.agent_states where session_id = $1 returning 1
 ),
 state_values as (
-  delete from {schema}.agent_state_values where session_id = $1
+  delete from {schema}.agent_state_values where session_id = $1 returning 1
 ),
 blobs as (
-  delete from {schema}.agent_state_blobs where session_id = $1
+  delete from {schema}.agent_state_blobs where session_id = $1 returning 1
 ),
 messages as (
-  delete from {schema}.agent_messages where session_id = $1
+  delete from {schema}.agent_messages where session_id = $1 returning 1
+),
+session as (
+  delete from {schema}.agent_sessions where session_id = $1 returning 1
 )
-delete from {schema}.agent_sessions where session_id = $1;
+select case
+  when not exists (select from session)
+    and exists (select from {schema}.agent_sessions where session_id = $1) then 'agent_sessions'
+  when not exists (select from states)
+    and exists (select from {schema}.agent_states where session_id = $1) then 'agent_states'
+  when not exists (select from state_values)
+    and exists (select from {schema}.agent_state_values where session_id = $1)
+    then 'agent_state_values'
+  when not exists (select from blobs)
+    and exists (select from {schema}.agent_state_blobs where session_id = $1)
+    then 'agent_state_blobs'
+  when not exists (select from messages)
+    and exists (select from {schema}.agent_messages where session_id = $1) then 'agent_messages'
+  when not exists (select from writes)
+    and exists (select from {schema}.agent_state_writes where session_id = $1)
+    then 'agent_state_writes'
+end as kept_in;
 
 -- name: select_heads
 -- The checkpoints that pruning keeps for their own sake: the last ones of each namespace
@@ -139,18 +160,23 @@ order by h.checkpoint_ns, h.position desc;
 
 -- name: delete_checkpoints_but
 -- The namespace's checkpoints other than those given, with their writes. Writes whose
--- checkpoint isn't saved yet belong to a running superstep and stay.
+-- checkpoint isn't saved yet belong to a running superstep and stay. is_refused: there are some,
+-- and row security let none be deleted.
 -- params: session_id uuid, checkpoint_ns text, kept_ids text[], step bigint
--- columns: deleted bigint
+-- columns: deleted bigint, is_refused boolean
 -- shard: session_id
-with gone as (
-  delete from {schema}.agent_states
-  where session_id = $1 and checkpoint_ns = $2 and checkpoint_id = any(array(
+with unwanted as materialized (
+  select array(
     select s.checkpoint_id from {schema}.agent_states s
     where s.session_id = $1 and s.checkpoint_ns = $2
     except all
     select k from pg_catalog.unnest($3::text[]) k
-  ))
+  ) as ids
+),
+gone as (
+  delete from {schema}.agent_states
+  where session_id = $1 and checkpoint_ns = $2
+    and checkpoint_id = any((select u.ids from unwanted u)::text[])
   returning checkpoint_id
 ),
 writes as (
@@ -164,7 +190,10 @@ counted as (
   set deletion_count = ((deletion_count + $4::bigint) & 2147483647::bigint)::integer
   where session_id = $1 and exists (select from gone)
 )
-select count(*) as deleted from gone;
+select
+  count(*) as deleted,
+  count(*) = 0 and (select pg_catalog.cardinality(u.ids) from unwanted u) > 0 as is_refused
+from gone;
 
 -- name: delete_checkpoints_of_runs
 -- The session's checkpoints whose metadata names one of the runs, with their writes.

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -15,7 +16,9 @@ from langchain_core.messages import HumanMessage
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import PgSagaError, ServerError
+from langgraph_pgsaga.sessions import RetentionPolicy, Sessions
 from langgraph_pgsaga.threads import session_id_of
+from tests._limits import HANG_SECONDS
 from tests._tables import SESSION_TABLES
 from tests.conftest import execute
 from tests.db import _histories as histories
@@ -126,3 +129,82 @@ async def test_rows_cant_be_checked_by_their_session(dsn: str) -> None:
         async with PostgresSaver.from_conn_string(apps) as saver:
             with pytest.raises(ServerError, match="row-level security"):
                 await asyncio.to_thread(put, saver, config_of("t"), {"c": 1})
+
+
+COMMANDS = ("select", "insert", "update", "delete")
+
+
+@pytest.mark.parametrize("table", SESSION_TABLES)
+async def test_what_may_be_seen_and_not_deleted_is_told(dsn: str, table: str) -> None:
+    """A deletion passes over such rows: neither is it taken for done, nor done again for ever."""
+    async with roles(dsn, "app") as ((app, apps),):
+        async with PostgresSaver.from_conn_string(dsn) as owners:
+            said = {"messages": [HumanMessage("hi")], "long": "x" * 9000}
+            for thread in ("t", "old"):
+                config = await asyncio.to_thread(put, owners, config_of(thread), said)
+                await owners.aput_writes(config, [("c", 1)], "task")
+            await Sessions(owners.db).update("old", expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+        await execute(dsn, f"alter table {table} enable row level security")
+        for command in COMMANDS[:-1]:
+            rule = "with check" if command == "insert" else "using"
+            await execute(
+                dsn, f"create policy p_{command} on {table} for {command} to {app} {rule} (true)"
+            )
+        before = await everything(dsn)
+        async with PostgresSaver.from_conn_string(apps) as saver:
+            sessions = Sessions(saver.db)
+            for deletion in (
+                saver.adelete_thread("t"),
+                sessions.delete("t"),
+                saver.aprune(["t"], strategy="delete"),
+                asyncio.wait_for(sessions.sweep(batch=1), HANG_SECONDS),
+            ):
+                with pytest.raises(
+                    ServerError, match=f"of {table} and lets it delete none"
+                ) as told:
+                    await deletion
+                assert told.value.sqlstate == "42501"
+        assert await everything(dsn) == before
+
+
+async def test_checkpoints_that_may_not_be_pruned_are_told(dsn: str) -> None:
+    async with roles(dsn, "app") as ((app, apps),):
+        async with PostgresSaver.from_conn_string(dsn) as owners:
+            config = await asyncio.to_thread(put, owners, config_of("t"), {"c": 1})
+            await asyncio.to_thread(put, owners, config, {"c": 2})
+        await execute(
+            dsn,
+            "alter table agent_states enable row level security",
+            f"create policy seen on agent_states for select to {app} using (true)",
+        )
+        async with PostgresSaver.from_conn_string(apps) as saver:
+            sweep = Sessions(saver.db).sweep([RetentionPolicy(keep_last=1)])
+            for pruning in (saver.aprune(["t"]), sweep):
+                with pytest.raises(ServerError, match="of agent_states and lets it delete none"):
+                    await pruning
+
+
+async def test_a_role_of_one_tenant_deletes_and_copies_its_threads(dsn: str) -> None:
+    """What is claimed for a deletion, or for a copy, is of the tenant, too."""
+    async with roles(dsn, "acme") as ((acme, own),):
+        await execute(
+            dsn,
+            "alter table agent_sessions enable row level security",
+            f"create policy own on agent_sessions to {acme} using (tenant_id = 'acme')",
+        )
+        async with PostgresSaver.from_conn_string(own, tenant="acme") as saver:
+            await asyncio.to_thread(put, saver, config_of("t"), {"c": 1})
+            await saver.acopy_thread("t", "u")
+            await saver.adelete_thread("t")
+            await saver.adelete_thread("never there")
+            page = await Sessions(saver.db).list()
+            assert [session.thread_id for session in page.sessions] == ["u"]
+
+
+async def everything(dsn: str) -> dict[str, int]:
+    """How many rows each table has."""
+    counts = {}
+    for name in SESSION_TABLES:
+        (row,) = await rows(dsn, f"select count(*) from {name}")
+        counts[name] = row["count"]
+    return counts
