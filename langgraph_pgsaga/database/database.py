@@ -47,6 +47,7 @@ from langgraph_pgsaga.database.server_errors import (
     GaveUpError,
     chainable,
     is_connection_loss,
+    is_of_connection,
     is_repeatable,
     note_of_caller,
     translated,
@@ -659,9 +660,10 @@ class Database(ProcessBound):
                 lost = is_connection_loss(error) or (not begun and isinstance(error, TimeoutError))
                 if lost and self._closed:
                     raise ClosedError from error
+                is_renewed = deadline is None and is_of_connection(error)
                 deadline = deadline or time.monotonic() + self._options.retry_seconds
                 is_certain = repeat or not (lost and begun)  # whether it was done
-                again = is_certain and (lost or is_repeatable(error))
+                again = is_certain and (lost or is_renewed or is_repeatable(error))
                 if not (again and self._connected_once) or time.monotonic() + pause > deadline:
                     raise await self._explained(error) from chainable(error)
                 if pause > _FIRST_PAUSE_SECONDS:  # it wasn't over at once
@@ -779,6 +781,8 @@ class _Borrowed:
         is_lost = plain is None or plain.is_closed() or plain.is_cancelling()
         gave_up = isinstance(error, TimeoutError) and is_lost
         with suppress(*CALL_ERRORS):
+            if is_of_connection(error):
+                await self._pool.expire()
             if error is not None and isinstance(error, DRIVER_ERRORS) and is_connection_loss(error):
                 # Or it would go back to the pool: the server's goodbye comes before the
                 # end of the stream. Not expire_connections() for all: asyncpg then closes

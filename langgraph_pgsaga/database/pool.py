@@ -107,6 +107,12 @@ class LoopPool:
             self._clearing = loop.call_later(_AT_HAND_SECONDS, self._clear)
         return True
 
+    async def expire(self) -> None:
+        """Has each connection that is open now closed, once it isn't in use."""
+        if self.pool is not None:
+            await self.pool.expire_connections()
+            await self._release_all()
+
     def has_room(self) -> bool:
         """Whether the pool could give a connection."""
         pool = self._opened()

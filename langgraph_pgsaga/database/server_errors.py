@@ -58,6 +58,8 @@ _TRY_AGAIN = {"40001", "40P01"}
 _LOCK_TIMEOUT = {"55P03"}
 # By the server's limit of time, or by somebody.
 _CANCELLED = {"57014"}
+# Of the server's own making: as a rule a prepared statement that has types which were made anew.
+_INTERNAL = "XX000"
 # No room for another connection just now.
 _FULL = {"53300"}
 
@@ -102,6 +104,14 @@ def is_repeatable(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in _TRY_AGAIN | _FULL:
         return True
     return is_connection_loss(error)
+
+
+def is_of_connection(error: BaseException | None) -> bool:
+    """Whether another connection may do, since this one was made before the tables were.
+
+    A copy of the database that is put in its place beneath open connections makes its types anew.
+    """
+    return getattr(error, "sqlstate", None) == _INTERNAL
 
 
 def translated(error: BaseException, dsn: str) -> PgSagaError:
