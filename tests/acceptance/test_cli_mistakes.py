@@ -86,7 +86,7 @@ def values_of(param: Any) -> list[str]:
         return UNUSABLE[param.name]
     bounds = [(getattr(param, "min", None), -1), (getattr(param, "max", None), 1)]
     beyond = [str(bound + step) for bound, step in bounds if bound is not None]
-    return ["frob", "", *beyond]
+    return ["frob", "", *beyond, *(["9" * 25] if beyond else [])]
 
 
 def shown_name(param: Any) -> str:

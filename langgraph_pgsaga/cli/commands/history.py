@@ -22,12 +22,13 @@ _COLUMNS = (
     "step", "source", "time (UTC)", "nodes", "changed", "next", "branch", "name", "checkpoint",
 )  # fmt: skip
 
+_Limit = Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many at most.")]
 _TIMED_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-6[0-9a-f]{3}")
 
 
 def history(
     thread: ThreadId,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many at most.")] = 50,
+    limit: _Limit = 50,
     ns: Namespace = "",
     dsn: Dsn = None,
     schema: Schema = None,
@@ -58,7 +59,7 @@ def history(
     else:
         note("no checkpoints")
     if has_more:
-        note(f"there are more: --limit {limit * 10}")
+        note(f"there are more: --limit {min(limit * 10, 1_000_000)}")
 
 
 def plain_step(step: Step) -> dict[str, Any]:

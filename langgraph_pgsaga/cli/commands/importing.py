@@ -60,7 +60,9 @@ _Thread = Annotated[
         metavar="THREAD", callback=values.thread_ids, help="Only this thread. Repeatable."
     ),
 ]
-_Batch = Annotated[int, typer.Option(min=1, metavar="N", help="Checkpoints in memory at once.")]
+_Batch = Annotated[
+    int, typer.Option(min=1, max=10_000, metavar="N", help="Checkpoints in memory at once.")
+]
 
 
 def import_(

@@ -37,7 +37,9 @@ _MaxIdle = Annotated[
 ]
 _KeepLast = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Keep so many checkpoints, and what these need."),
+    typer.Option(
+        min=1, max=1_000_000, metavar="N", help="Keep so many checkpoints, and what these need."
+    ),
 ]
 _KeepNamed = Annotated[
     bool,
