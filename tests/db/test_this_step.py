@@ -224,18 +224,21 @@ async def test_a_sibling_that_finished_keeps_its_effect(
     saver: PostgresSaver, effects: Effects, durability: Any
 ) -> None:
     """Where another task of the step fails, the finished one isn't executed again."""
-    done = asyncio.Event()
+    tasks: list[asyncio.Task[Any] | None] = []
     fails = [True]
 
     async def good(state: Any) -> Any:
+        tasks.append(asyncio.current_task())
         act("good")
         return {"items": ["good"]}
 
     async def late(state: Any) -> Any:
         act("late")
         if fails:
-            await wait_for_writes(saver if durability != "exit" else None)
-            done.set()
+            while not tasks or tasks[0] is None or not tasks[0].done():
+                await asyncio.sleep(0)
+            if durability != "exit":
+                await wait_for_writes(saver)
             raise ValueError(fails.pop())
         return {"items": ["late"]}
 
@@ -252,12 +255,8 @@ async def test_a_sibling_that_finished_keeps_its_effect(
     assert sorted(await stored_items(saver)) == ["good", "late"]
 
 
-async def wait_for_writes(saver: PostgresSaver | None) -> None:
-    """Until some task's writes are stored; under "exit" until the others had their turn."""
-    if saver is None:
-        for _ in range(20):
-            await asyncio.sleep(0)
-        return
+async def wait_for_writes(saver: PostgresSaver) -> None:
+    """Until some task's writes are stored."""
     async with asyncio.timeout(HANG_SECONDS):
         while not ((found := await saver.anew().aget_tuple(CONFIG)) and found.pending_writes):
             await asyncio.sleep(0.01)

@@ -22,7 +22,7 @@ from langgraph_pgsaga.errors import (
     PgSagaError,
     WorkerRunningError,
 )
-from langgraph_pgsaga.work import Claim, Notifier, Periodic, Retry, Worker, list_workers
+from langgraph_pgsaga.work import Claim, Notifier, Periodic, Retry, Worker, list_workers, waiting
 from tests import _chores
 from tests._chores import Chores
 from tests._limits import HANG_SECONDS
@@ -63,22 +63,28 @@ async def test_everything_is_done_once(dsn: str) -> None:
     await _chores.assert_each_was_done_once(dsn)
 
 
-@pytest.mark.alone
-async def test_news_have_it_done_at_once(dsn: str) -> None:
-    """Without a notification a chore waits for the poll, up to a second; with one it doesn't."""
+async def test_news_have_it_done_before_the_poll(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls are ten minutes apart, so that each chore is done by its notification alone."""
+    monkeypatch.setattr(waiting, "LEAST_SECONDS", 600.0)
+    job = Chores()
+    job.longest_poll_seconds = 600.0
+    found_nothing, again = asyncio.Event(), waiting.Watch.again
+
+    def again_and_tell(watch: waiting.Watch, *, found: bool) -> None:
+        again(watch, found=found)
+        if not found:
+            found_nothing.set()
+
+    monkeypatch.setattr(waiting.Watch, "again", again_and_tell)
     await _chores.make(dsn, 0)
-    async with Database(dsn) as db, Worker(db, Chores()):
+    async with Database(dsn) as db, Worker(db, job):
         await until(lambda: Notifier.of(db).is_listening)
-        await asyncio.sleep(3.0)  # by now polls are a second apart
-        waits = []
         for number in range(1, 11):
+            await asyncio.wait_for(found_nothing.wait(), HANG_SECONDS)
+            found_nothing.clear()
             await _chores.add(dsn, number)
-            begun = time.monotonic()
             Notifier.of(db).notify("chores")
             await _chores.all_done(dsn)
-            waits.append(time.monotonic() - begun)
-            await asyncio.sleep(0.3)
-    assert sorted(waits)[5] < 0.2, waits
 
 
 # What fails
@@ -255,7 +261,7 @@ async def test_a_run_that_is_cancelled_gives_back_what_it_had(dsn: str) -> None:
         run = asyncio.create_task(Worker(db, Chores(endless), grace_seconds=600).run())
         await begun.wait()
         run.cancel()
-        await asyncio.sleep(0.05)
+        await _chores.until(dsn, "exists (select from agent_workers where draining_at is not null)")
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(run, HANG_SECONDS)
@@ -385,7 +391,8 @@ async def test_through_a_pooler_it_works_by_polling(dsn: str, pooled: MakePooled
         if claim.row["chore_id"] not in failed:
             failed.add(claim.row["chore_id"])
             raise OSError
-        await asyncio.sleep(0.5)
+        claimed_until = claim.until
+        await until(lambda: claim.until > claimed_until)
 
     through = pooled(dsn)
     job = Chores(work, concurrency=5, retry=Retry(backoff_seconds=0.01))
