@@ -389,23 +389,28 @@ def _tokens_of(response: LLMResult) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in (one for batch in response.generations for one in batch):
         message = getattr(one, "message", None)
-        usage = getattr(message, "usage_metadata", None)
-        if isinstance(usage, Mapping):
-            for key in ("input_tokens", "output_tokens", "total_tokens"):
-                if isinstance(usage.get(key), int):
-                    found[key] = found.get(key, 0) + usage[key]
-        said = getattr(message, "response_metadata", None)
-        if isinstance(said, Mapping) and isinstance(said.get("model_name"), str):
-            found["model"] = said["model_name"]
-    usage = (response.llm_output or {}).get("token_usage")
-    if "total_tokens" not in found and isinstance(usage, Mapping):
-        for key, name in _OF_COMPLETIONS.items():
-            if isinstance(usage.get(name), int):
-                found[key] = usage[name]
+        usage = _mapping(getattr(message, "usage_metadata", None))
+        for key in _OF_COMPLETIONS:
+            if isinstance(usage.get(key), int):
+                found[key] = found.get(key, 0) + usage[key]
+        model = _mapping(getattr(message, "response_metadata", None)).get("model_name")
+        if isinstance(model, str):
+            found["model"] = model
+    if "total_tokens" in found:
+        return found
+    usage = _mapping((response.llm_output or {}).get("token_usage"))
+    for key, name in _OF_COMPLETIONS.items():
+        if isinstance(usage.get(name), int):
+            found[key] = usage[name]
     return found
 
 
-# As models that aren't chat models count them.
+def _mapping(value: object) -> Mapping[str, Any]:
+    """The value where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+# What chat models count, by the names of models that aren't.
 _OF_COMPLETIONS = {
     "input_tokens": "prompt_tokens",
     "output_tokens": "completion_tokens",

@@ -225,7 +225,7 @@ class Protection:
     ) -> Batch:
         """The batch with its fields encrypted by their keys; without one they stay in clear, as
         those that were stored before they were declared."""
-        batch, texts = self._batch, list(self._batch.event_data)
+        texts = list(self._batch.event_data)
         for number, names in enumerate(self._fields):
             if not names:
                 continue
@@ -234,12 +234,15 @@ class Protection:
                 if (number, name) in kept:
                     data[name] = kept[number, name]
                 elif keys := keys_of(number, name):
-                    event_id = batch.events[number].event_id
-                    named = (batch.aggregate_type, batch.aggregate_id, event_id, name)
-                    bound_to = _of_field(batch.tenant_id, *named)
-                    data[name] = encrypted(keys, data[name], bound_to)
+                    data[name] = encrypted(keys, data[name], self._bound_to(number, name))
             texts[number] = _json.dump(data)
-        return replace(batch, event_data=texts)
+        return replace(self._batch, event_data=texts)
+
+    def _bound_to(self, number: int, name: str) -> bytes:
+        """What the field of an event is bound to."""
+        batch = self._batch
+        event_id = batch.events[number].event_id
+        return _of_field(batch.tenant_id, batch.aggregate_type, batch.aggregate_id, event_id, name)
 
 
 async def current_keys(

@@ -114,11 +114,7 @@ class Outbox:
         try:
             while (some := await self._next()) is not None:
                 await self._append(some)
-                with self._changed:
-                    for _ in some:
-                        self._waiting.popleft()
-                    self._done += len(some)
-                    self._changed.notify_all()
+                self._drop(len(some))
         except BaseException:
             with self._changed:
                 self._is_running = False
@@ -126,6 +122,14 @@ class Outbox:
                 _log.error(told, len(self._waiting))
                 self._changed.notify_all()
             raise
+
+    def _drop(self, count: int) -> None:
+        """The first of the buffer are appended, or lost."""
+        with self._changed:
+            for _ in range(count):
+                self._waiting.popleft()
+            self._done += count
+            self._changed.notify_all()
 
     async def _next(self) -> list[Outgoing] | None:
         """The next ones, which stay in the buffer until they are appended; None where there are

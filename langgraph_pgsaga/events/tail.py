@@ -9,10 +9,10 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 from langgraph_pgsaga import _fork
+from langgraph_pgsaga._pause import pause
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import copy_of
 from langgraph_pgsaga.events.event import AgentEvent
@@ -109,9 +109,7 @@ class Tail:
         try:
             while True:
                 seconds = _WITHHELD_SECONDS if self._withheld.is_any else None
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await self._due.wait()
+                await pause(seconds, until=self._due.wait())
                 self._due.clear()
                 scan = await self._reader.read(self._reached)
                 self._watch.again(found=bool(scan.events))

@@ -12,6 +12,7 @@ from typing import Any
 
 from langgraph_pgsaga import _fork
 from langgraph_pgsaga._arguments import checked_instance, checked_seconds, required_text
+from langgraph_pgsaga._pause import pause
 from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import ClosedError, InvalidArgumentError
@@ -170,9 +171,7 @@ class Notifier(ProcessBound):
                     attempt = 0
                 except Exception as error:
                     _log.warning("news don't come, polling goes on: %s", described(error))
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_CONNECTING.delay(attempt)):
-                            await self._wait_unwatched(changed)
+                    await pause(_CONNECTING.delay(attempt), until=self._wait_unwatched(changed))
         except BaseException:
             with self._lock:
                 self._has_listener = False

@@ -29,18 +29,18 @@ class OwnConnection:
         """
         async with self._turn:
             try:
-                with self._db.translating(OSError, EOFError, TimeoutError):
-                    async with asyncio.timeout(self._seconds):
-                        return await self._fetch(bound)
+                return await self._fetch(bound)
             except BaseException:
                 self.close()
                 raise
 
     async def _fetch(self, bound: BoundStatement) -> tuple[float, list[asyncpg.Record]]:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._db.connect()
-        sent_at = time.monotonic()
-        return sent_at, await self._db.fetch(bound, conn=self._connection)
+        with self._db.translating(OSError, EOFError, TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await self._db.connect()
+                sent_at = time.monotonic()
+                return sent_at, await self._db.fetch(bound, conn=self._connection)
 
     def close(self) -> None:
         """Closes it, without waiting for the server."""

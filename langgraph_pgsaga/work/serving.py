@@ -8,10 +8,10 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import Literal, TypeVar
 
+from langgraph_pgsaga._pause import pause
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import PgSagaError, UnfinishedClaimError
 from langgraph_pgsaga.work.claims import Claim, Claims
@@ -109,9 +109,7 @@ class Serving:
             except Exception as error:
                 if attempt % _TOLD_EVERY == 1:
                     _log.warning("job %s can't look for work: %s", self.job.name, described(error))
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_WAITING.delay(attempt)):
-                        await self._claims.draining.wait()
+                await pause(_WAITING.delay(attempt), until=self._claims.draining.wait())
             else:
                 if attempt > 1:
                     _log.info("job %s looks for work again", self.job.name)

@@ -18,6 +18,7 @@ from langgraph_pgsaga._arguments import (
     checked_seconds,
     required_text,
 )
+from langgraph_pgsaga._pause import pause
 from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database import BoundStatement, Database
 from langgraph_pgsaga.errors import InvalidArgumentError, WorkerRunningError
@@ -221,9 +222,8 @@ class _Life:
         is_told = False
         while True:
             was_draining = self.draining.is_set()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
-                    await (asyncio.Event() if was_draining else self.draining).wait()
+            begins_to_drain = asyncio.Event() if was_draining else self.draining
+            await pause(HEARTBEAT_SECONDS, until=begins_to_drain.wait())
             try:
                 for statement in (self._heartbeat(), burial()):
                     await self._claims.line.fetch(statement)

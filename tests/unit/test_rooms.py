@@ -21,7 +21,7 @@ ROOT = Path(langgraph_pgsaga.__file__).parent
 # From the ground up: a room imports rooms of lower levels only. docs/architecture.md draws it.
 LEVELS: list[set[str]] = [
     {"errors"},
-    {"_fork", "_json", "_langgraph", "_same", "_text", "_times"},
+    {"_fork", "_json", "_langgraph", "_pause", "_same", "_text", "_times"},
     {"_arguments", "_cursor", "_message_text", "_process_bound"},
     {"tenants"},
     {"threads"},
