@@ -175,7 +175,7 @@ class Batch:
     def stored_together(self, row: asyncpg.Record) -> tuple[AgentEvent, ...]:
         """The one event, as a statement for many stored it."""
         [event] = self.events
-        place = EventPlace(row["era"], row["tx"], row["position"])
+        place = EventPlace.of_row(row)
         return (_stored(event, row["version"], place, row["recorded_at"]),)
 
     def resent(self, rows: Iterable[asyncpg.Record]) -> tuple[AgentEvent, ...]:
@@ -186,7 +186,7 @@ class Batch:
                 _stored(
                     by_id[row["event_id"]],
                     row["version"],
-                    EventPlace(row["era"], row["tx"], row["position"]),
+                    EventPlace.of_row(row),
                     row["recorded_at"],
                 ),
                 timestamp=row["timestamp"],

@@ -57,7 +57,7 @@ class ConsumerInfo:
             name=row["name"],
             partition=row["partition"],
             partitions=row["partition_count"],
-            cursor=EventPlace(row["era"], row["tx"], row["position"]).cursor(),
+            cursor=EventPlace.of_row(row).cursor(),
             behind=row["behind"],
             seconds=row["seconds"],
             withheld=row["withheld"],
@@ -125,4 +125,4 @@ async def _locked(db: Database, tenant_id: str, name: str, conn: Connection) -> 
         raise MissingConsumerError(consumer=name)
     if rows[0]["is_retired"]:
         raise ConsumerConflictError(consumer=name, problem="is retired already")
-    return [EventPlace(row["era"], row["tx"], row["position"]) for row in rows]
+    return [EventPlace.of_row(row) for row in rows]

@@ -819,9 +819,7 @@ class EventStore:
         tenant_id = self._tenant_id() if tenant_id is None else tenant_id
         statement = _STATEMENTS[name].bind(
             tenant_id=tenant_id,
-            after_era=after.era,
-            after_tx=after.tx,
-            after_position=after.position,
+            **after.after(),
             **asked,
         )
         rows = await self.db.fetch(statement)
@@ -831,9 +829,7 @@ class EventStore:
     async def _lag(self, after: EventPlace, tenant_id: str) -> Lag:
         statement = _STATEMENTS["measure_lag"].bind(
             tenant_id=tenant_id,
-            after_era=after.era,
-            after_tx=after.tx,
-            after_position=after.position,
+            **after.after(),
             most=_MOST_COUNTED,
         )
         row = await self.db.fetch_one(statement)

@@ -35,7 +35,7 @@ class Following:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         row = turn.claim.row
-        self._place = EventPlace(row["era"], row["tx"], row["position"])
+        self._place = EventPlace.of_row(row)
         self._is_suspect = row["deaths"] >= _SUSPECT_DEATHS or row["attempts"] >= _SUSPECT_ATTEMPTS
         # A page may have been read before an event of it was parked.
         self._has_parked = False

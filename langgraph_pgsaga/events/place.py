@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import asyncpg
+
 from langgraph_pgsaga._cursor import cursor_of, place_of_cursor
 from langgraph_pgsaga.errors import InvalidCursorError
 
@@ -32,6 +34,16 @@ class EventPlace(NamedTuple):
     def after(self) -> dict[str, int]:
         """As statements take a place behind which they read."""
         return {"after_era": self.era, "after_tx": self.tx, "after_position": self.position}
+
+    @classmethod
+    def of_row(cls, row: asyncpg.Record) -> EventPlace:
+        """That of a row, in the columns era, tx and position."""
+        return cls(row["era"], row["tx"], row["position"])
+
+    @classmethod
+    def of_columns(cls, row: asyncpg.Record, prefix: str) -> EventPlace:
+        """That of a row that has others, too: `prefix` is "reached", as in reached_era, say."""
+        return cls(row[f"{prefix}_era"], row[f"{prefix}_tx"], row[f"{prefix}_position"])
 
     @classmethod
     def of_cursor(cls, cursor: str | None) -> EventPlace:

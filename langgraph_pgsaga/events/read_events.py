@@ -50,7 +50,7 @@ class ReadEvents(Sequence[AgentEvent]):
     def place(self, index: int) -> EventPlace:
         """Where an event stands."""
         row = self._rows[index]
-        return EventPlace(row["era"], row["tx"], row["position"])
+        return EventPlace.of_row(row)
 
     def characters(self) -> int:
         """How much they hold."""

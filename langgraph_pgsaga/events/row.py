@@ -41,7 +41,7 @@ def event_of(row: asyncpg.Record, upcasters: Upcasters, ring: KeyRing | None = N
         row["checkpoint_id"],
         used[0].subject if used else None,
         erased,
-        EventPlace(row["era"], row["tx"], row["position"]),
+        EventPlace.of_row(row),
         row["recorded_at"],
     )
 
@@ -68,7 +68,7 @@ class Scan:
     ) -> Scan:
         """What the rows of read_page or read_narrowed tell, never less far than `after`."""
         first = rows[0]
-        reached = EventPlace(first["reached_era"], first["reached_tx"], first["reached_position"])
+        reached = EventPlace.of_columns(first, "reached")
         return cls(
             events=tuple(event_of(row, upcasters, ring) for row in _with_events(rows)),
             reached=max(after, reached),

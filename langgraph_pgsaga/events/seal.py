@@ -77,8 +77,8 @@ class Seal:
         return cls(
             tenant_id=tenant_id,
             number=row["number"],
-            first=EventPlace(row["first_era"], row["first_tx"], row["first_position"]),
-            last=EventPlace(row["last_era"], row["last_tx"], row["last_position"]),
+            first=EventPlace.of_columns(row, "first"),
+            last=EventPlace.of_columns(row, "last"),
             events=row["events"],
             root=row["root"],
             previous=row["previous"],

@@ -106,7 +106,7 @@ def _check_head(tenant_id: str, head: asyncpg.Record) -> None:
 def _last_of(head: asyncpg.Record) -> EventPlace:
     if head["number"] is None:
         return START
-    return EventPlace(head["last_era"], head["last_tx"], head["last_position"])
+    return EventPlace.of_columns(head, "last")
 
 
 async def _read_page(db: Database, tenant_id: str, start: EventPlace) -> list[asyncpg.Record]:
@@ -131,9 +131,7 @@ async def leaf_pages(
             to_era=None if end is None else end.era,
             to_tx=None if end is None else end.tx,
             to_position=None if end is None else end.position,
-            after_era=after.era,
-            after_tx=after.tx,
-            after_position=after.position,
+            **after.after(),
             after_event_id=after_id,
             page=MOST_EVENTS,
             most_bytes=MOST_BYTES,
@@ -142,12 +140,7 @@ async def leaf_pages(
         if not rows:
             return
         yield rows
-        after, after_id = place_of(rows[-1]), rows[-1]["event_id"]
-
-
-def place_of(row: asyncpg.Record) -> EventPlace:
-    """Where the event of a row stands."""
-    return EventPlace(row["era"], row["tx"], row["position"])
+        after, after_id = EventPlace.of_row(rows[-1]), rows[-1]["event_id"]
 
 
 async def _store(
@@ -159,8 +152,8 @@ async def _store(
     seal = Seal(
         tenant_id=tenant_id,
         number=(head["number"] or 0) + 1,
-        first=place_of(rows[0]),
-        last=place_of(rows[-1]),
+        first=EventPlace.of_row(rows[0]),
+        last=EventPlace.of_row(rows[-1]),
         events=len(rows),
         root=root_of(leaves),
         previous=head["hash"] or GENESIS,
@@ -225,10 +218,8 @@ async def prove(
     event = await db.fetch_one(STATEMENTS["read_leaf"].bind(tenant_id=tenant_id, event_id=event_id))
     if event is None:
         return None
-    era, tx, position = place_of(event)
-    row = await db.fetch_one(
-        STATEMENTS["find_seal"].bind(tenant_id=tenant_id, era=era, tx=tx, position=position)
-    )
+    place = EventPlace.of_row(event).named()
+    row = await db.fetch_one(STATEMENTS["find_seal"].bind(tenant_id=tenant_id, **place))
     if row is None:
         return None
     seal, leaf = Seal.from_row(tenant_id, row), leaf_of(event["columns"])

@@ -110,7 +110,7 @@ class Turn:
         narrowed |= {"partition_count": row["partition_count"], "window_rows": _WINDOW}
         rows = await self.db.fetch(_STATEMENTS["read_batch"].bind(**asked, **narrowed))
         first = rows[0]
-        reached = EventPlace(first["reached_era"], first["reached_tx"], first["reached_position"])
+        reached = EventPlace.of_columns(first, "reached")
         found = rows if first["event_id"] is not None else []
         return Page(
             events=await self.opened(found),

@@ -48,7 +48,7 @@ where s.name = any ($1::text[]);
 -- The tables beside agent_sessions that are named as this package's, and how they fare.
 -- params: sessions_table text
 -- columns: name text, total_bytes bigint, live_rows bigint, dead_rows bigint, updates bigint,
---   hot_updates bigint, vacuumed_at timestamp with time zone
+--   hot_updates bigint
 -- shard: all, on the server that is asked
 select
   c.relname::text as name,
@@ -56,8 +56,7 @@ select
   t.n_live_tup as live_rows,
   t.n_dead_tup as dead_rows,
   t.n_tup_upd as updates,
-  t.n_tup_hot_upd as hot_updates,
-  greatest(t.last_vacuum, t.last_autovacuum) as vacuumed_at
+  t.n_tup_hot_upd as hot_updates
 from pg_class c
 join pg_stat_user_tables t on t.relid = c.oid
 where c.relnamespace = (select s.relnamespace from pg_class s where s.oid = to_regclass($1::text))

@@ -7,12 +7,12 @@
 -- name: get_current_keys
 -- The newest key of each subject that has one.
 -- params: tenant_id text, subjects text[]
--- columns: subject text, generation integer, key_id uuid, master_id text, wrapped_key bytea
+-- columns: subject text, key_id uuid, master_id text, wrapped_key bytea
 -- shard: all, events are on one server
-select k.subject, k.generation, k.key_id, k.master_id, k.wrapped_key
+select k.subject, k.key_id, k.master_id, k.wrapped_key
 from pg_catalog.unnest($2::text[]) s (subject)
 cross join lateral (
-  select e.subject, e.generation, e.key_id, e.master_id, e.wrapped_key
+  select e.subject, e.key_id, e.master_id, e.wrapped_key
   from {schema}.event_subjects e
   where e.tenant_id = $1 and e.subject = s.subject
   order by e.generation desc
@@ -84,9 +84,9 @@ select count(*) as keys from gone;
 -- name: list_keys_of_other_masters
 -- Keys that another master key than one wraps, of a tenant: at most a page.
 -- params: tenant_id text, master_id text, page bigint
--- columns: subject text, generation integer, key_id uuid, master_id text, wrapped_key bytea
+-- columns: subject text, key_id uuid, master_id text, wrapped_key bytea
 -- shard: all, events are on one server
-select e.subject, e.generation, e.key_id, e.master_id, e.wrapped_key
+select e.subject, e.key_id, e.master_id, e.wrapped_key
 from {schema}.event_subjects e
 where e.tenant_id = $1 and e.master_id <> $2
 order by e.subject, e.generation

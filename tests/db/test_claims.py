@@ -150,13 +150,15 @@ async def test_claims_are_renewed_together(dsn: str) -> None:
 
 
 async def test_work_that_lasts_is_kept(chores: str) -> None:
-    """Three leases long nobody else gets it."""
-    async with claims_of(chores, lease_seconds=0.5) as first, claims_of(chores) as second:
+    """Until it has been renewed for two leases more nobody else gets it."""
+    lease = LEASE_SECONDS
+    async with claims_of(chores, lease_seconds=lease) as first, claims_of(chores) as second:
         (claim,) = await first.claim(TABLE, 1)
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:
-            assert await second.claim(TABLE, 1) == []
-            await asyncio.sleep(0.02)
+        kept_until = claim.until + 2 * lease
+        async with asyncio.timeout(HANG_SECONDS):
+            while claim.until < kept_until:
+                assert await second.claim(TABLE, 1) == []
+                await asyncio.sleep(0.02)
         await claim.end(FINISH)
 
 
