@@ -17,9 +17,9 @@ from langgraph_pgsaga.errors import (
     ProjectionBehindError,
 )
 from langgraph_pgsaga.events.place import EventPlace
+from langgraph_pgsaga.events.row import MOST_COUNTED
 
 _STATEMENTS = load_statements("consumers")
-_MOST_COUNTED = 10_000
 
 Swap: TypeAlias = "Callable[[Connection], Awaitable[object]]"
 
@@ -73,7 +73,7 @@ class ConsumerInfo:
 
 async def list_consumers(db: Database, tenant_id: str) -> list[ConsumerInfo]:
     """All of a tenant's, by name and partition."""
-    bound = _STATEMENTS["list_consumers"].bind(tenant_id=tenant_id, most=_MOST_COUNTED)
+    bound = _STATEMENTS["list_consumers"].bind(tenant_id=tenant_id, most=MOST_COUNTED)
     return [ConsumerInfo.from_row(row) for row in await db.fetch(bound)]
 
 
@@ -100,7 +100,7 @@ async def replace(db: Database, tenant_id: str, old: str, new: str, swap: Swap |
         behind = 0
         if (least := min(places[new])) < (most := max(places[old])):
             between = _STATEMENTS["count_between"].bind(
-                tenant_id=tenant_id, **least.after(), **most.named(), most=_MOST_COUNTED
+                tenant_id=tenant_id, **least.after(), **most.named(), most=MOST_COUNTED
             )
             row = await db.fetch_one(between, conn=conn)
             behind = 0 if row is None else row["events"]

@@ -281,34 +281,6 @@ async def _make_keys(
     await db.fetch(statement, conn=conn)
 
 
-# Snapshots
-
-
-def sealed_snapshot(
-    keys: Sequence[SubjectKey], data: str, tenant_id: str, named: tuple[str, str, int]
-) -> str:
-    """A snapshot's data as it is stored: readable as long as all of the keys are there."""
-    return _json.dump(encrypted(keys, _json.load(data), _of_snapshot(tenant_id, *named)))
-
-
-def opened_snapshot(
-    ring: KeyRing | None, data: dict[str, Any], named: tuple[str, str, int]
-) -> tuple[dict[str, Any] | None, list[SubjectKey]]:
-    """A snapshot's data, and the keys that it needed; None where it can't be read any more."""
-    mark = Mark.of(data)
-    if mark is None:
-        return data, []
-    if ring is None:
-        return None, []
-    bound_to = _of_snapshot(ring.tenant_id, *named)
-    found, is_there = decrypted(mark, ring.keys, bound_to, f"snapshot of {named[1]!r}")
-    return found, [ring.keys[key_id] for key_id in mark.key_ids] if is_there else []
-
-
-def _of_snapshot(tenant_id: str, aggregate_type: str, aggregate_id: str, version: int) -> bytes:
-    return framed(("pgsaga snapshot 1", tenant_id, aggregate_type, aggregate_id, str(version)))
-
-
 # Subjects
 
 

@@ -6,9 +6,7 @@ import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
-from uuid import UUID, uuid4
-
-import asyncpg
+from uuid import UUID
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import (
@@ -23,11 +21,7 @@ from langgraph_pgsaga._arguments import (
     shown,
 )
 from langgraph_pgsaga.database import Connection, Database, DatabaseOptions, load_statements
-from langgraph_pgsaga.errors import (
-    AmbiguousAggregateError,
-    InvalidArgumentError,
-    MissingVersionError,
-)
+from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.events.appending import Append
 from langgraph_pgsaga.events.batch import ANY, Batch, Expected, stored_expected
 from langgraph_pgsaga.events.condition import (
@@ -47,26 +41,29 @@ from langgraph_pgsaga.events.consumer_info import (
 from langgraph_pgsaga.events.consumer_job import ConsumerJob, checked_consumers
 from langgraph_pgsaga.events.data import encode_data
 from langgraph_pgsaga.events.erasure import (
-    KeyRing,
     Protection,
     current_keys,
     erase_subject,
-    opened_snapshot,
     rewrap,
-    ring_for,
     rotate_subject_key,
-    sealed_snapshot,
 )
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
 from langgraph_pgsaga.events.handlers import Handlers
+from langgraph_pgsaga.events.log_reader import LogReader
 from langgraph_pgsaga.events.news import News
 from langgraph_pgsaga.events.of_steps import TOLD_TYPES, StepEvents
 from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.proving import InclusionProof
-from langgraph_pgsaga.events.row import EventPage, Lag, Matching, Scan, event_of
+from langgraph_pgsaga.events.row import EventPage, Lag, Matching
 from langgraph_pgsaga.events.seal import SealedRoot
 from langgraph_pgsaga.events.sealing import prove, seal_job, seal_log, sealed_root
+from langgraph_pgsaga.events.snapshots import (
+    Snapshot,
+    SnapshotName,
+    latest_snapshot,
+    store_snapshot,
+)
 from langgraph_pgsaga.events.subjects import (
     MARK,
     SubjectKey,
@@ -74,8 +71,6 @@ from langgraph_pgsaga.events.subjects import (
     check_impersonal,
     check_unmarked,
 )
-from langgraph_pgsaga.events.subscription import Wanted, follow
-from langgraph_pgsaga.events.tail import Reader
 from langgraph_pgsaga.events.upcasting import Upcaster, Upcasters
 from langgraph_pgsaga.events.verifying import Verification, Verifier, VerifyProgress
 from langgraph_pgsaga.tenants import Tenants, checked_tenant
@@ -83,11 +78,6 @@ from langgraph_pgsaga.work import Job, Retry, RunContext, Step, StepRecorder, wr
 
 _STATEMENTS = load_statements("events")
 _MOST_PER_PAGE = 10_000
-# How many rows one statement goes through, for however few that fit.
-_WINDOW = 10_000
-_STREAM_PAGE = 5_000
-_SUBSCRIBED_PAGE = 1_000
-_MOST_COUNTED = 10_000
 
 
 class EventStore:
@@ -123,6 +113,7 @@ class EventStore:
         if subjects is not None:
             checked_instance("subjects", subjects, SubjectKeys, "Pass SubjectKeys(master_key=...)")
         self.subjects = subjects
+        self._reader = LogReader(db, self._upcasters, subjects)
         self._handlers = Handlers(db, self._upcasters, subjects)
         self._news = News(db)
         self._tenant_id()  # a store of no tenant is refused at once, where one is required
@@ -252,23 +243,17 @@ class EventStore:
         version = checked_integer("from_version", from_version, least=0)
         last = LARGEST_INTEGER if to_version is None else checked_integer("to_version", to_version)
         if aggregate_type is None:
-            aggregate_type = await self._type_of(aggregate_id, conn)
+            aggregate_type = await self._reader.type_of(self._tenant_id(), aggregate_id, conn)
         else:
             checked_name("aggregate_type", aggregate_type)
         if aggregate_type is None:
             return []
-        return (await self._stream(aggregate_id, aggregate_type, version, last, conn))[0]
+        named = self._tenant_id(), aggregate_id, aggregate_type
+        return (await self._reader.stream(*named, version, last, conn))[0]
 
     async def get_event(self, event_id: str) -> AgentEvent | None:
         """The event of an id, or None where there is none."""
-        statement = _STATEMENTS["get_event"].bind(
-            tenant_id=self._tenant_id(), event_id=checked_name("event_id", event_id)
-        )
-        row = await self.db.fetch_one(statement)
-        if row is None:
-            return None
-        ring = await self._ring([row])
-        return event_of(row, self._upcasters, ring)
+        return await self._reader.event(self._tenant_id(), checked_name("event_id", event_id))
 
     async def read_all(
         self,
@@ -305,19 +290,8 @@ class EventStore:
             "since": checked_time("since", since),
             "until": checked_time("until", until),
         }
-        asked: dict[str, Any] = _asked(types, tags)
-        place = EventPlace.of_cursor(after)
-        if asked["tags"] or any(given is not None for given in narrowed.values()):
-            scan = await self._scan("read_narrowed", place, **asked, **narrowed, page=limit)
-            return _page(scan.events, scan)
-        found: list[AgentEvent] = []
-        while True:
-            page = limit - len(found)
-            scan = await self._scan("read_page", place, **asked, page=page, window_rows=_WINDOW)
-            found += scan.events
-            place = scan.reached
-            if scan.is_end or len(found) == limit:
-                return _page(tuple(found), scan)
+        asked, place = _asked(types, tags), EventPlace.of_cursor(after)
+        return await self._reader.page(self._tenant_id(), place, asked, narrowed, limit)
 
     async def read_matching(
         self, condition: Condition, *, conn: Connection | None = None
@@ -328,17 +302,7 @@ class EventStore:
         with `Condition(types=..., tags=..., after=found.position)`.
         """
         checked_instance("condition", condition, Condition, "Pass Condition(types=..., tags=...)")
-        statement = _STATEMENTS["read_matching"].bind(
-            tenant_id=self._tenant_id(),
-            types=condition.type_names,
-            tags=condition.tags,
-            after_position=condition.after,
-        )
-        rows = await self.db.fetch(statement, conn=conn)
-        ring = await self._ring(rows, conn=conn)
-        events = tuple(event_of(row, self._upcasters, ring) for row in rows)
-        position = rows[-1]["position"] if rows else condition.after
-        return Matching(events=events, position=position)
+        return await self._reader.matching(self._tenant_id(), condition, conn)
 
     def subscribe(
         self,
@@ -359,35 +323,16 @@ class EventStore:
         Args:
             types, tags: as in `read_all`.
         """
-        asked = _asked(types, tags)
-        place = EventPlace.of_cursor(after)
-        tenant_id = self._tenant_id()
-
-        def reader(**asked: list[str] | None) -> Reader:
-            page = {**asked, "page": _SUBSCRIBED_PAGE, "window_rows": _WINDOW}
-
-            async def read(place: EventPlace) -> Scan:
-                return await self._scan("read_page", place, tenant_id=tenant_id, **page)
-
-            async def lag(place: EventPlace) -> Lag:
-                return await self._lag(place, tenant_id)
-
-            return Reader(read, lag)
-
-        # Events are the same for those who bring them up to date, and decrypt them, alike.
-        name = (tenant_id, self._upcasters.identity, id(self.subjects))
-        shared = reader(types=None, tags=None)
-        return follow(self.db, name, reader(**asked), shared, place, Wanted(**asked))
+        asked, place = _asked(types, tags), EventPlace.of_cursor(after)
+        return self._reader.follow(self._tenant_id(), place, asked)
 
     async def latest(self) -> str:
         """The cursor of now: behind it comes what `read_all` doesn't show yet."""
-        row = await self.db.fetch_one(_STATEMENTS["get_horizon"].bind())
-        assert row is not None, "a migration makes the first era"
-        return EventPlace(row["era"], row["tx"], 0).cursor()
+        return (await self._reader.horizon()).cursor()
 
     async def lag(self, after: str | None = None) -> Lag:
         """How far a reader is behind who has read up to a cursor, and who holds it up."""
-        return await self._lag(EventPlace.of_cursor(after), self._tenant_id())
+        return await self._reader.lag(self._tenant_id(), EventPlace.of_cursor(after))
 
     # Consumers
 
@@ -503,8 +448,10 @@ class EventStore:
         )
         data = encode_data(snapshot_data, "snapshot_data")
         check_unmarked(_json.load(data) if MARK in data else {}, "snapshot_data")
-        named = (aggregate_type, aggregate_id, checked_integer("version", version, least=1))
-        await self._store_snapshot(named, data, schema_version, keys, conn)
+        checked_integer("version", version, least=1)
+        checked_integer("schema_version", schema_version, least=1)
+        name = SnapshotName(aggregate_type, aggregate_id, version)
+        await store_snapshot(self.db, self._tenant_id(), name, data, schema_version, keys, conn)
 
     async def get_latest_snapshot(
         self,
@@ -518,8 +465,10 @@ class EventStore:
         Raises:
             AmbiguousAggregateError: without `aggregate_type`, there are some of several types.
         """
-        given = (aggregate_id, aggregate_type, schema_version, LARGEST_INTEGER)
-        return (await self._snapshot(*given))[0]
+        found = await self._latest_snapshot(
+            aggregate_id, aggregate_type, schema_version, LARGEST_INTEGER
+        )
+        return None if found is None else {"snapshot_data": found.data, "version": found.version}
 
     async def fold(
         self, aggregate: Aggregate[StateT], aggregate_id: str, *, to_version: int | None = None
@@ -528,11 +477,14 @@ class EventStore:
         checked_instance("aggregate", aggregate, Aggregate, "Pass Aggregate(aggregate_type=...)")
         last = LARGEST_INTEGER if to_version is None else checked_integer("to_version", to_version)
         kind, form = aggregate.aggregate_type, aggregate.schema_version
-        snapshot, keys = await self._snapshot(aggregate_id, kind, form, last)
+        snapshot = await self._latest_snapshot(aggregate_id, kind, form, last)
         state, version = aggregate.initial(), 0
+        keys: Mapping[UUID, SubjectKey] = {}
         if snapshot is not None:
-            state, version = aggregate.load(snapshot["snapshot_data"]), snapshot["version"]
-        events, more_keys = await self._stream(aggregate_id, kind, version, last)
+            state = aggregate.load(snapshot.data)
+            version, keys = snapshot.version, snapshot.keys
+        tenant_id = self._tenant_id()
+        events, more_keys = await self._reader.stream(tenant_id, aggregate_id, kind, version, last)
         for event in events:
             state = aggregate.apply(state, event)
         version += len(events)
@@ -540,7 +492,8 @@ class EventStore:
             # By the keys that it was made with: forgotten since, it is unreadable at once.
             data = encode_data(aggregate.dump(state), "snapshot_data")
             needed = list({**keys, **more_keys}.values())
-            await self._store_snapshot((kind, aggregate_id, version), data, form, needed)
+            name = SnapshotName(kind, aggregate_id, version)
+            await store_snapshot(self.db, tenant_id, name, data, form, needed)
         return Folded(state=state, version=version)
 
     # Seals
@@ -682,64 +635,11 @@ class EventStore:
             return checked_tenant("tenant_id", run.tenant_id)
         return self._tenants.of_call(None)
 
-    async def _type_of(self, aggregate_id: str, conn: Connection | None) -> str | None:
-        """The type of the aggregate that has the id; None where none has."""
-        statement = _STATEMENTS["list_types_of"].bind(
-            tenant_id=self._tenant_id(), aggregate_id=aggregate_id
-        )
-        found = [row["aggregate_type"] for row in await self.db.fetch(statement, conn=conn)]
-        if len(found) > 1:
-            raise AmbiguousAggregateError(aggregate_id=aggregate_id, aggregate_types=tuple(found))
-        return found[0] if found else None
-
     def _needed_subjects(self) -> SubjectKeys:
         if self.subjects is None:
             problem = "this store has no keys: make it with EventStore(db, subjects=...)"
             raise InvalidArgumentError(argument="subjects", problem=problem)
         return self.subjects
-
-    async def _ring(
-        self,
-        rows: Sequence[asyncpg.Record],
-        *,
-        tenant_id: str | None = None,
-        column: str = "event_data",
-        conn: Connection | None = None,
-    ) -> KeyRing | None:
-        """The keys that rows need to be read."""
-        if self.subjects is None:
-            return None
-        texts = [row[column] for row in rows]
-        tenant_id = self._tenant_id() if tenant_id is None else tenant_id
-        return await ring_for(self.db, self.subjects, tenant_id, texts, conn)
-
-    async def _stream(
-        self,
-        aggregate_id: str,
-        aggregate_type: str,
-        version: int,
-        last: int,
-        conn: Connection | None = None,
-    ) -> tuple[list[AgentEvent], Mapping[UUID, SubjectKey]]:
-        """An aggregate's events above a version, and the keys by which they were read."""
-        found: list[AgentEvent] = []
-        keys: dict[UUID, SubjectKey] = {}
-        while True:
-            statement = _STATEMENTS["select_stream"].bind(
-                tenant_id=self._tenant_id(),
-                aggregate_id=aggregate_id,
-                aggregate_type=aggregate_type,
-                from_version=version,
-                to_version=last,
-                page=_STREAM_PAGE,
-            )
-            rows = await self.db.fetch(statement, conn=conn)
-            ring = await self._ring(rows, conn=conn)
-            keys.update({} if ring is None else ring.keys)
-            found += [event_of(row, self._upcasters, ring) for row in rows]
-            if len(rows) < _STREAM_PAGE:
-                return found, keys
-            version = rows[-1]["version"]
 
     async def _keys_of(
         self, subjects: Sequence[str], conn: Connection | None
@@ -754,87 +654,19 @@ class EventStore:
                 raise InvalidArgumentError(argument="subjects", problem=problem)
         return list(found.values())
 
-    async def _store_snapshot(
-        self,
-        named: tuple[str, str, int],
-        data: str,
-        schema_version: int,
-        keys: Sequence[SubjectKey],
-        conn: Connection | None = None,
-    ) -> None:
-        tenant_id = self._tenant_id()
-        aggregate_type, aggregate_id, version = named
-        statement = _STATEMENTS["save_snapshot"].bind(
-            tenant_id=tenant_id,
-            aggregate_id=aggregate_id,
-            aggregate_type=aggregate_type,
-            version=version,
-            snapshot_id=uuid4(),
-            schema_version=checked_integer("schema_version", schema_version, least=1),
-            snapshot_data=sealed_snapshot(keys, data, tenant_id, named) if keys else data,
-        )
-        row = await self.db.fetch_one(statement, conn=conn)
-        assert row is not None, "it gives one always"
-        if row["last_version"] < version:
-            raise MissingVersionError(
-                aggregate_type=aggregate_type,
-                aggregate_id=aggregate_id,
-                version=version,
-                last_version=row["last_version"],
-            )
-
-    async def _snapshot(
+    async def _latest_snapshot(
         self, aggregate_id: str, kind: str | None, form: int | None, last: int
-    ) -> tuple[dict[str, Any] | None, Mapping[UUID, SubjectKey]]:
-        """The latest snapshot that can be read, and the keys that it needed."""
-        statement = _STATEMENTS["get_latest_snapshot"].bind(
-            tenant_id=self._tenant_id(),
-            aggregate_id=checked_name("aggregate_id", aggregate_id),
-            aggregate_type=None if kind is None else checked_name("aggregate_type", kind),
-            schema_version=(
-                None if form is None else checked_integer("schema_version", form, least=1)
-            ),
-            to_version=last,
+    ) -> Snapshot | None:
+        """The latest snapshot that can be read."""
+        return await latest_snapshot(
+            self.db,
+            self.subjects,
+            self._tenant_id(),
+            checked_name("aggregate_id", aggregate_id),
+            None if kind is None else checked_name("aggregate_type", kind),
+            None if form is None else checked_integer("schema_version", form, least=1),
+            last,
         )
-        rows = await self.db.fetch(statement)
-        if len(rows) > 1:
-            raise AmbiguousAggregateError(
-                aggregate_id=aggregate_id,
-                aggregate_types=tuple(row["aggregate_type"] for row in rows),
-            )
-        if not rows:
-            return None, {}
-        row = rows[0]
-        ring = await self._ring(rows, column="snapshot_data")
-        named = (row["aggregate_type"], aggregate_id, row["version"])
-        data, keys = opened_snapshot(ring, _json.load(row["snapshot_data"]), named)
-        if data is None:
-            return None, {}
-        found = {"snapshot_data": data, "version": row["version"]}
-        return found, {one.key_id: one for one in keys}
-
-    async def _scan(
-        self, name: str, after: EventPlace, *, tenant_id: str | None = None, **asked: Any
-    ) -> Scan:
-        tenant_id = self._tenant_id() if tenant_id is None else tenant_id
-        statement = _STATEMENTS[name].bind(
-            tenant_id=tenant_id,
-            **after.after(),
-            **asked,
-        )
-        rows = await self.db.fetch(statement)
-        ring = await self._ring(rows, tenant_id=tenant_id)
-        return Scan.of(rows, after, self._upcasters, ring)
-
-    async def _lag(self, after: EventPlace, tenant_id: str) -> Lag:
-        statement = _STATEMENTS["measure_lag"].bind(
-            tenant_id=tenant_id,
-            **after.after(),
-            most=_MOST_COUNTED,
-        )
-        row = await self.db.fetch_one(statement)
-        assert row is not None
-        return Lag.from_row(row)
 
 
 def _asked(
@@ -845,7 +677,3 @@ def _asked(
         "types": None if types is None else checked_types("types", types),
         "tags": None if tags is None else (checked_tags("tags", tags) or None),
     }
-
-
-def _page(events: tuple[AgentEvent, ...], scan: Scan) -> EventPage:
-    return EventPage(events=events, next_cursor=scan.reached.cursor(), is_last=scan.is_end)

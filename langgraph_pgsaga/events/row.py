@@ -14,6 +14,9 @@ from langgraph_pgsaga.events.place import EventPlace
 from langgraph_pgsaga.events.subjects import MARK, SubjectKey
 from langgraph_pgsaga.events.upcasting import Upcasters
 
+# Events behind a reader are counted so far.
+MOST_COUNTED = 10_000
+
 
 def event_of(row: asyncpg.Record, upcasters: Upcasters, ring: KeyRing | None = None) -> AgentEvent:
     """The event, its data in the latest form, and in clear where there are keys."""

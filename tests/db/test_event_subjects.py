@@ -600,7 +600,7 @@ async def test_what_is_forgotten_during_a_fold_isn_t_in_its_snapshot(
     """It is stored by the keys that the events were read with, not by newer ones."""
     await store.append("u", [signed_up(), signed_up()], aggregate_type="user")
 
-    plain = store._stream
+    plain = store._reader.stream
 
     async def forgotten_since(*given: Any) -> Any:
         found = await plain(*given)
@@ -608,7 +608,7 @@ async def test_what_is_forgotten_during_a_fold_isn_t_in_its_snapshot(
         await store.append("v", [signed_up()], aggregate_type="user")
         return found
 
-    monkeypatch.setattr(store, "_stream", forgotten_since)
+    monkeypatch.setattr(store._reader, "stream", forgotten_since)
     await store.fold(_USERS, "u")
     monkeypatch.undo()
     async with connected(dsn) as conn:
