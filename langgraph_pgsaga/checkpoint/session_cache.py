@@ -20,8 +20,6 @@ _MOST_CONTENT_BYTES = 64_000_000
 _SESSION_NUMBERS = 10
 # A checkpoint of a session: its namespace as it is stored, and its id.
 StateKey: TypeAlias = tuple[str, str]
-
-
 # Of an epoch, the bits that change while it stays the same session.
 _CHANGING_BITS = 21
 
@@ -220,7 +218,7 @@ class SessionCache:
 
     def after_fork(self) -> None:
         """Begins anew: the parent's lock may have been held halfway through a change."""
-        self._numbers = 0
+        self._weight = 0
         self._content_bytes = 0
         self._sessions: OrderedDict[UUID, _Session] = OrderedDict()
         # Those of the sessions that have contents, in the same order.
@@ -288,9 +286,9 @@ class SessionCache:
             if since is None and session and session.epoch == epoch:
                 found, stored, position, contents = (), None, None, ()
             if session is None or session.epoch != epoch:
-                session = self._entered(session_id, epoch)
+                session = self._anew(session_id, epoch)
             session.message_count = max(session.message_count, message_count)
-            self._numbers -= session.weight
+            self._weight -= session.weight
             if begins:
                 session.drop_pending()
             is_new = position is not None and bool(states) and states[-1] not in session.states
@@ -301,7 +299,7 @@ class SessionCache:
                 if stored:
                     session.add_pending(stored, stored_hash)
             session.add_states(states, deletion_count, position)
-            self._numbers += session.weight
+            self._weight += session.weight
             self._content_bytes -= session.content_bytes
             session.add_contents(contents)
             self._content_bytes += session.content_bytes
@@ -310,7 +308,7 @@ class SessionCache:
             self._use(session_id)
             while self._content_bytes > self._most_content_bytes:
                 self._drop_contents(next(iter(self._with_contents)))
-            while self._numbers > self._most_numbers:
+            while self._weight > self._most_numbers:
                 self._drop(next(iter(self._sessions)))
 
     def doubt(self, session_id: UUID, known: KnownSession) -> KnownSession:
@@ -336,15 +334,15 @@ class SessionCache:
 
     @property
     def weight(self) -> int:
-        """The numbers remembered, and ten for each session."""
-        return self._numbers
+        """How much is remembered, as `most_numbers` counts it."""
+        return self._weight
 
     @property
     def content_bytes(self) -> int:
         """What the messages that are held take, about."""
         return self._content_bytes
 
-    def _entered(self, session_id: UUID, epoch: int) -> _Session:
+    def _anew(self, session_id: UUID, epoch: int) -> _Session:
         """The session anew, under another epoch."""
         old = self._sessions.get(session_id)
         self._drop(session_id)
@@ -367,7 +365,7 @@ class SessionCache:
             epoch, next(self._generations), states=states or {}, doubtful=doubtful or set()
         )
         self._sessions[session_id] = session
-        self._numbers += session.weight
+        self._weight += session.weight
         return session
 
     def _use(self, session_id: UUID) -> None:
@@ -379,7 +377,7 @@ class SessionCache:
         self._drop_contents(session_id)
         session = self._sessions.pop(session_id, None)
         if session is not None:
-            self._numbers -= session.weight
+            self._weight -= session.weight
 
     def _drop_contents(self, session_id: UUID) -> None:
         if session_id not in self._with_contents:

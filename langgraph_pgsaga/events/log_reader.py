@@ -64,7 +64,7 @@ class LogReader:
         found: list[AgentEvent] = []
         keys: dict[UUID, SubjectKey] = {}
         while True:
-            statement = _STATEMENTS["select_stream"].bind(
+            statement = _STATEMENTS["read_stream"].bind(
                 tenant_id=tenant_id,
                 aggregate_id=aggregate_id,
                 aggregate_type=aggregate_type,

@@ -349,8 +349,6 @@ join given g on g.event_id = s.event_id;
 
 -- name: begin_era
 -- Notes that the log is in another cluster now; nothing where that is known.
--- params:
--- columns:
 -- shard: all, events are on one server
 insert into {schema}.event_eras (era, system_identifier)
 select coalesce(l.era, 0) + 1, c.system_identifier
@@ -434,7 +432,7 @@ with recursive types as (
 )
 select t.aggregate_type from types t where t.aggregate_type is not null;
 
--- name: select_stream
+-- name: read_stream
 -- An aggregate's events above a version, up to another, in order.
 -- params: tenant_id text, aggregate_id text, aggregate_type text, from_version integer,
 --   to_version integer, page bigint
@@ -683,7 +681,6 @@ where e.tenant_id = $1 and e.event_id = $2;
 
 -- name: get_horizon
 -- The place below which everything that will ever be there is there.
--- params:
 -- columns: era integer, tx xid8
 -- shard: all, events are on one server
 select

@@ -37,7 +37,6 @@ cross join lateral (
 -- First keys, each of another subject and in their order; nothing where somebody made that one
 -- meanwhile.
 -- params: tenant_id text, subjects text[], key_ids uuid[], master_id text, wrapped_keys bytea[]
--- columns:
 -- shard: all, events are on one server
 insert into {schema}.event_subjects (
   tenant_id, subject, generation, key_id, master_id, wrapped_key
@@ -53,7 +52,6 @@ on conflict (tenant_id, subject, generation) do nothing;
 -- A new key of a subject behind its newest; nothing where it has none, or somebody made that one
 -- meanwhile. Where its keys are being deleted it waits for that.
 -- params: tenant_id text, subject text, key_id uuid, master_id text, wrapped_key bytea
--- columns:
 -- shard: all, events are on one server
 with newest as materialized (
   select e.generation
@@ -95,7 +93,6 @@ limit $3;
 -- name: rewrap_keys
 -- Has keys wrapped by another master key, where they are wrapped as they were.
 -- params: tenant_id text, key_ids uuid[], old_keys bytea[], master_id text, wrapped_keys bytea[]
--- columns:
 -- shard: all, events are on one server
 update {schema}.event_subjects e
 set master_id = $4, wrapped_key = n.wrapped_key

@@ -1,6 +1,7 @@
 """What runs in the background, and what it knows of the run that it belongs to."""
 
 from langgraph_pgsaga.work.claims import Claim, Claims, ClaimTable
+from langgraph_pgsaga.work.error_text import described
 from langgraph_pgsaga.work.health import serve_health
 from langgraph_pgsaga.work.job import Job, Periodic
 from langgraph_pgsaga.work.members import WorkerInfo, list_workers
@@ -10,7 +11,6 @@ from langgraph_pgsaga.work.retry import Retry, delay_after
 from langgraph_pgsaga.work.run_context import RunContext
 from langgraph_pgsaga.work.step import Step, has_step, this_step, written
 from langgraph_pgsaga.work.step_mark import Level, Rider, StepKeeper, StepMark, enter_subgraph
-from langgraph_pgsaga.work.telling import described
 from langgraph_pgsaga.work.told import (
     NewEvent,
     RecordsSteps,

@@ -23,8 +23,8 @@ from langgraph_pgsaga._arguments import checked_integer, checked_seconds
 from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database import Connection, Database, Statement
 from langgraph_pgsaga.errors import ClaimLostError, InvalidArgumentError
+from langgraph_pgsaga.work.error_text import described
 from langgraph_pgsaga.work.own_connection import OwnConnection
-from langgraph_pgsaga.work.telling import described
 
 _log = logging.getLogger("langgraph_pgsaga.work")
 _MOST_AT_ONCE = 1000

@@ -16,8 +16,8 @@ from langgraph_pgsaga._pause import pause
 from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import ClosedError, InvalidArgumentError
+from langgraph_pgsaga.work.error_text import described
 from langgraph_pgsaga.work.retry import Retry
-from langgraph_pgsaga.work.telling import described
 from langgraph_pgsaga.work.waiting import LEAST_SECONDS, Waiting, Watch
 
 _log = logging.getLogger("langgraph_pgsaga.work")

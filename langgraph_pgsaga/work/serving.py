@@ -15,10 +15,10 @@ from langgraph_pgsaga._pause import pause
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.errors import PgSagaError, UnfinishedClaimError
 from langgraph_pgsaga.work.claims import Claim, Claims
+from langgraph_pgsaga.work.error_text import described
 from langgraph_pgsaga.work.job import Job
 from langgraph_pgsaga.work.notifier import Notifier
 from langgraph_pgsaga.work.retry import Retry, delay_after
-from langgraph_pgsaga.work.telling import described
 
 T = TypeVar("T")
 Outcome = Literal["done", "failed", "lost", "given_back"]

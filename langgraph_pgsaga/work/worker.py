@@ -23,11 +23,11 @@ from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database import BoundStatement, Database
 from langgraph_pgsaga.errors import InvalidArgumentError, WorkerRunningError
 from langgraph_pgsaga.work.claims import Claims
+from langgraph_pgsaga.work.error_text import described
 from langgraph_pgsaga.work.job import Job
 from langgraph_pgsaga.work.members import HEARTBEAT_SECONDS, burial, farewell, heartbeat
 from langgraph_pgsaga.work.notifier import Notifier, checked_topic
 from langgraph_pgsaga.work.serving import Serving
-from langgraph_pgsaga.work.telling import described
 
 _log = logging.getLogger("langgraph_pgsaga.work")
 # For what is cancelled to stop, and for the server to answer a worker that ends.

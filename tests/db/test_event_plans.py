@@ -53,7 +53,7 @@ EXPECTED: dict[str, dict[str, str]] = {
     },
     "find_resent": {"agent_events_event_id_key": "event_id"},
     "list_types_of": {_KEY: "aggregate_id"},
-    "select_stream": {_KEY: "version"},
+    "read_stream": {_KEY: "version"},
     "get_event": {"agent_events_event_id_key": "event_id"},
     "read_page": {_ORDER: "ROW(era, tx, ", "event_eras_pkey": ""},
     "read_narrowed": {**_ALL, "event_eras_pkey": ""},
