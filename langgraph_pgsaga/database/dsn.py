@@ -1,7 +1,7 @@
 """Connection strings: URLs and libpq's key=value pairs become parameters, by libpq's names.
 
 This is the only reader of a DSN: drivers get the parameters, and messages show what
-`shown` makes of the user, hosts, ports and database among them. No error quotes anything
+`shown_dsn` makes of the user, hosts, ports and database among them. No error quotes anything
 of a text that couldn't be read, nor is it raised while one is handled that does.
 """
 
@@ -51,7 +51,7 @@ def parse_dsn(dsn: object) -> dict[str, str]:
         raise _refused("this is no PostgreSQL scheme; use postgresql://...")
     else:
         pairs = _of_url(rest)
-    return checked({_ALIASES.get(name, name): value for name, value in pairs})
+    return checked_parameters({_ALIASES.get(name, name): value for name, value in pairs})
 
 
 def shown_dsn(parameters: Mapping[str, str]) -> str:
@@ -134,7 +134,7 @@ def _of_pairs(dsn: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def checked(parameters: dict[str, str]) -> dict[str, str]:
+def checked_parameters(parameters: dict[str, str]) -> dict[str, str]:
     """The parameters that aren't empty, once none of them is what no parameter can be."""
     for name, value in parameters.items():
         if name != "password" and name.lower() in _NO_PASSWORDS | {"password"}:

@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from langgraph_pgsaga.database.dsn import check_ports, checked, hosts_of, parse_dsn, shown_dsn
+from langgraph_pgsaga.database.dsn import (
+    check_ports,
+    checked_parameters,
+    hosts_of,
+    parse_dsn,
+    shown_dsn,
+)
 from langgraph_pgsaga.errors import InvalidArgumentError
 
 _log = logging.getLogger("langgraph_pgsaga.database")
@@ -250,7 +256,7 @@ def _service(name: str, file: str | None, folder: str | None) -> dict[str, str]:
             pairs = [line.partition("=") for line in lines]
             if any(not separator for _, separator, _ in pairs):
                 raise _refused("the service's lines must be name=value")
-            return checked({key.strip(): value for key, _, value in pairs})
+            return checked_parameters({key.strip(): value for key, _, value in pairs})
     raise _refused("the service files have no service of that name")
 
 

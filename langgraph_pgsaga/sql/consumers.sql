@@ -193,7 +193,7 @@ where tenant_id = $2 and name = $3 and partition = $4 and fence = $5 and claimed
 returning fence, pg_catalog.pg_current_xact_id()::text as transaction;
 
 -- name: end_consumer
--- It has come so far, and is nobody's. Due again at once, or after a while.
+-- It has come so far, and is nobody's; due again at once.
 -- params: claimed_by uuid, tenant_id text, name text, partition integer, fence bigint, era integer,
 --   tx xid8, position bigint
 -- columns: fence bigint, transaction text
@@ -584,7 +584,8 @@ from {schema}.event_dead_letters d
 where d.tenant_id = $1 and d.consumer = $2;
 
 -- name: get_next_due
--- In how many seconds the first aggregate that waits for one of the consumers is due; null: none is.
+-- In how many seconds the first aggregate that waits for one of the consumers is due; null where
+-- none is.
 -- params: tenant_id text, consumers text[]
 -- columns: seconds float8
 -- shard: all, events are on one server

@@ -3,11 +3,12 @@
 -- Lock order: what guarded events and conditions lock, in the order of the keys; then keys of
 -- rows, an aggregate's next version first.
 --
--- An id is looked for as the first one from there on, in the order of its index: for the id itself the
--- planner takes the primary key of a few rows for as good, and keeps that plan as they become many.
+-- An id is looked for as the first one from there on, in the order of its index: for the id itself
+-- the planner takes the primary key of a few rows for as good, and keeps that plan as they become
+-- many.
 --
--- `position > 0`, `version > 0` and `timestamp > '-infinity'` are so of each row; they say which index
--- is meant.
+-- `position > 0`, `version > 0` and `timestamp > '-infinity'` are so of each row; they say which
+-- index is meant.
 --
 -- All of a tenant's events are on one server: their order is that of its transactions. So no
 -- statement is for a shard.
@@ -240,9 +241,9 @@ cross join place p
 left join first f on true;
 
 -- name: append_alone
--- append_together for one event that locks nothing: nothing is stored where an id is there, a type is
--- guarded, or the aggregate isn't at expected. Its plan has no arrays and no joins of them, which is
--- a third of what the server takes.
+-- append_together for one event that locks nothing: nothing is stored where its id is there, its
+-- type is guarded, or the aggregate isn't at expected. Its plan has no arrays and no joins of them,
+-- which is a third of what the server takes.
 -- params: tenant_id text, aggregate_id text, aggregate_type text, expected integer, event_id text,
 --   event_type text, schema_version integer, event_data jsonb, metadata jsonb, tags text[],
 --   correlation_id text, causation_id text, session_id uuid, checkpoint_id text,

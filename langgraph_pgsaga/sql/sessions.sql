@@ -160,7 +160,7 @@ limit $7;
 
 -- name: list_type_by_created
 -- A tenant's sessions of an agent type, the newest first. Its beginning is compared as a range, not
--- for equality: only so is the order that of agent_sessions_tenant_type_idx and of no other index.
+-- for equality: only so is the order that of agent_sessions_type_idx and of no other index.
 -- params: agent_type text, status text, active_since timestamp with time zone,
 --   active_before timestamp with time zone, after_time text, after_id uuid,
 --   page bigint, tenant_id text
