@@ -19,6 +19,7 @@ import pytest
 from asyncpg.transaction import Transaction
 
 from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.database import database
 from langgraph_pgsaga.embedded import EmbeddedServer
 from langgraph_pgsaga.errors import (
     PoolTimeoutError,
@@ -285,6 +286,8 @@ async def test_a_server_that_never_answers_is_no_full_pool(dsn: str) -> None:
 
 # Transactions whose answer is lost
 
+_BUSY = "select pg_sleep(60)"
+
 
 @pytest.fixture(params=["not committed", "committed", "still going on"])
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
@@ -301,12 +304,22 @@ def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
             await end(self)
         elif request.param == "still going on":
             # The server doesn't notice that its client is gone while it is at something.
-            busy.append(asyncio.ensure_future(connection.execute("select pg_sleep(0.7)")))
+            busy.append(asyncio.ensure_future(connection.execute(_BUSY)))
             await asyncio.sleep(0)
         connection.terminate()
         raise asyncpg.ConnectionDoesNotExistError("cut")
 
+    async def asked(connection: Any, transaction: str) -> bool:
+        try:
+            return await is_committed(connection, transaction)
+        except ConnectionResetError:  # it goes on still: not for longer
+            ended = "select pg_cancel_backend(pid) from pg_stat_activity where query = $1"
+            await connection.fetch(f"{ended} and datname = current_database()", _BUSY)
+            raise
+
     busy: list[asyncio.Future[Any]] = []
+    is_committed = database._is_committed
+    monkeypatch.setattr(database, "_is_committed", asked)
     monkeypatch.setattr(Transaction, "commit", lose)
     yield commits
     for ended in busy:
