@@ -26,7 +26,9 @@ def event_of(row: asyncpg.Record, upcasters: Upcasters, ring: KeyRing | None = N
     erased: tuple[str, ...] = ()
     if ring is not None and MARK in row["event_data"]:
         data, used, erased = ring.opened(row, data)
-    schema_version, data = upcasters.up_to_date(event_type, row["schema_version"], data)
+    schema_version, data = upcasters.up_to_date(
+        event_type, row["schema_version"], data, row["event_id"]
+    )
     return made_event(
         event_type_of(event_type),
         row["aggregate_id"],

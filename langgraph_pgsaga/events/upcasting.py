@@ -52,10 +52,22 @@ class Upcasters:
         return frozenset((*key, id(upcast)) for key, upcast in self._known.items())
 
     def up_to_date(
-        self, event_type: str, schema_version: int, data: dict[str, Any]
+        self, event_type: str, schema_version: int, data: dict[str, Any], event_id: str
     ) -> tuple[int, Mapping[str, Any]]:
-        """The latest form that there is a way to, and the data in it."""
+        """The latest form that there is a way to, and the data in it.
+
+        Raises:
+            Whatever an upcaster does, with a note which one it was and at which event.
+        """
         while (upcast := self._known.get((event_type, schema_version))) is not None:
-            data = upcast(data)
+            try:
+                data = upcast(data)
+            except Exception as error:
+                error.add_note(
+                    f"in the upcaster of {event_type!r} from schema version {schema_version}, at "
+                    f"event {event_id!r}. Events of a later form are appended with that "
+                    f"schema_version="
+                )
+                raise
             schema_version += 1
         return schema_version, data

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from langgraph_pgsaga._arguments import checked_seconds, required_text
 from langgraph_pgsaga.database import Database, load_statements
+from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.work.claims import Claim, ClaimTable
 from langgraph_pgsaga.work.retry import Retry
 
 _STATEMENTS = load_statements("work")
 _LONGEST_POLL_SECONDS = 60.0
 _POLLS_PER_PERIOD = 20
+_NOT_ASYNC = (
+    "must be async, and was not: for a function that blocks write "
+    "work=lambda: asyncio.to_thread(remind)"
+)
 
 
 class Job(Protocol):
@@ -70,6 +76,7 @@ class Periodic:
     def __post_init__(self) -> None:
         required_text("name", self.name)
         checked_seconds("every_seconds", self.every_seconds, least=1)
+        _check_work(self.work)
 
     @property
     def topic(self) -> str:
@@ -105,5 +112,20 @@ class Periodic:
 
     async def run(self, claim: Claim) -> None:
         """Does the work; then it is due again after every_seconds."""
-        await self.work()
+        working: object = self.work()
+        if not inspect.isawaitable(working):
+            raise InvalidArgumentError(argument="work", problem=_NOT_ASYNC)
+        await working
         await claim.end(_STATEMENTS["finish_job"], every_seconds=self.every_seconds)
+
+
+def _check_work(work: object) -> None:
+    """Whether a function returns something to await is known when it is called."""
+    if inspect.iscoroutine(work):
+        work.close()  # or Python says that nobody awaited it
+        problem = "must be a function, not what it returned: write work=remind, not work=remind()"
+    elif not callable(work):
+        problem = f"must be an async function without arguments, not {type(work).__name__}"
+    else:
+        return
+    raise InvalidArgumentError(argument="work", problem=problem)

@@ -161,6 +161,7 @@ class _Life:
         self.draining = self._claims.draining
         self._servings = [Serving(worker.db, job, self._claims) for job in worker.jobs]
         self._names = [job.name for job in worker.jobs]
+        self._over = asyncio.Event()
         self._heard_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -207,10 +208,13 @@ class _Life:
         try:
             async with asyncio.timeout(_STOPPING_SECONDS):
                 await self._claims.release(given_back)
-                await _cancel(self._tasks[:1])
+                self._over.set()
+                # A heartbeat that is on its way would make the row anew.
+                await _wait(self._tasks[:1], _STOPPING_SECONDS)
                 await self._db.fetch(farewell(self._claims.owner))
         except Exception as error:
             _log.warning("a worker ends unheard, its leases by their time: %s", described(error))
+        await _cancel(self._tasks[:1])
         await self._claims.aclose()
         _log.info("worker %s has ended; given back: %d", self._claims.owner, len(given_back))
 
@@ -221,9 +225,10 @@ class _Life:
         """Says again and again that it is alive; at once when it begins to drain."""
         is_told = False
         while True:
-            was_draining = self.draining.is_set()
-            begins_to_drain = asyncio.Event() if was_draining else self.draining
-            await pause(HEARTBEAT_SECONDS, until=begins_to_drain.wait())
+            awaited = self._over if self.draining.is_set() else self.draining
+            await pause(HEARTBEAT_SECONDS, until=awaited.wait())
+            if self._over.is_set():
+                return
             try:
                 for statement in (self._heartbeat(), burial()):
                     await self._claims.line.fetch(statement)

@@ -42,6 +42,7 @@ class app:
     worker = make()
 
 number = 5
+takes = lambda name: None
 fails = lambda: 1 / 0
 """
 
@@ -49,6 +50,9 @@ fails = lambda: 1 / 0
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "some_app.py").write_text(MODULE)
+    no_dsn = "from langgraph_pgsaga import Database\nworker = Database()\n"
+    (tmp_path / "no_dsn.py").write_text(no_dsn)
+    (tmp_path / "no_setting.py").write_text("import os\nos.environ['NO_SUCH_SETTING']\n")
     return tmp_path
 
 
@@ -150,7 +154,13 @@ async def test_a_worker_may_be_an_attribute(dsn: str, folder: Path) -> None:
         (":worker", "is neither MODULE:ATTRIBUTE"),
         ("no_such_module:worker", "No module named"),
         ("some_app:no_such", "has no attribute 'no_such'"),
-        ("some_app:number", "is no Worker, and no function that makes one, but a int"),
+        ("some_app:number", "is no Worker, and no function that makes one: it is of type int"),
+        ("some_app:takes", "is called without arguments: missing a required argument: 'name'"),
+        ("some_app.py:make", "is a file; write the module's name, some_app:make"),
+        ("./some/app.py:make", "is a file; write the module's name, some.app:make"),
+        ("no_dsn:worker", "no_dsn:worker can't be imported: InvalidArgumentError: dsn"),
+        ("no_setting:worker", "can't be imported: KeyError at"),
+        ("no_setting:worker", "no_setting.py:2 in <module>"),
     ],
 )
 def test_what_is_no_worker_is_a_mistake(dsn: str, folder: Path, target: str, said: str) -> None:
@@ -159,3 +169,12 @@ def test_what_is_no_worker_is_a_mistake(dsn: str, folder: Path, target: str, sai
     done: Any = pgsaga("worker", target, DSN=dsn, PYTHONPATH=path)
     assert done.returncode == 2
     assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("option", ["--dsn=postgresql:///other", "--schema=other", "--json"])
+def test_options_of_the_list_are_no_workers(folder: Path, option: str) -> None:
+    """A worker has its own Database, so it is refused to name another."""
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    done: Any = pgsaga("worker", "some_app:make", option, DSN="postgresql://", PYTHONPATH=path)
+    assert done.returncode == 2
+    assert "is for list; a worker works on its own Database" in " ".join(done.stderr.split())

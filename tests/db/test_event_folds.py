@@ -188,3 +188,21 @@ async def test_archived_payloads_of_each_form_still_load(dsn: str) -> None:
         )
         assert (await store.fold(aggregate, "a")).state == 405
         assert {e.event_data["currency"] for e in await store.get_events("a")} == {"eur"}
+
+
+async def test_an_upcaster_that_raises_is_named(dsn: str) -> None:
+    """With its event: most often one of the new form that was appended as of the old one."""
+
+    def upcast(data: dict[str, Any]) -> dict[str, Any]:
+        return {"cents": data["amount"]}
+
+    async with Database(dsn) as db:
+        store = EventStore(
+            db, upcasters=[Upcaster(event_type="paid", schema_version=1, upcast=upcast)]
+        )
+        new = AgentEvent(event_type="paid", event_data={"cents": 5})
+        await store.append("till", [new], aggregate_type="till")
+        with pytest.raises(KeyError) as caught:
+            await store.get_events("till")
+    (note,) = caught.value.__notes__
+    assert f"the upcaster of 'paid' from schema version 1, at event {new.event_id!r}" in note

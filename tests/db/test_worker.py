@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -25,6 +25,7 @@ from langgraph_pgsaga.errors import (
 from langgraph_pgsaga.work import Claim, Notifier, Periodic, Retry, Worker, list_workers, waiting
 from tests import _chores
 from tests._chores import Chores
+from tests._connections import connected
 from tests._limits import HANG_SECONDS
 from tests.db import test_pooler
 from tests.db.test_claims import process, says
@@ -432,6 +433,40 @@ async def test_the_row_says_who_works(dsn: str) -> None:
         assert await list_workers(db) == []
 
 
+LAST_HEARTBEAT_WAITS = """
+create function wait_for_test() returns trigger language plpgsql as $$ begin
+  if new.draining_at is not null then perform pg_advisory_xact_lock(1); end if;
+  return new;
+end $$;
+create trigger wait_for_test before insert or update on agent_workers
+for each row execute function wait_for_test()
+"""
+HEARTBEAT_IS_ON_ITS_WAY = """
+exists (
+  select from pg_locks where locktype = 'advisory' and not granted
+  and database = (select oid from pg_database where datname = current_database())
+)
+"""
+
+
+async def test_a_last_heartbeat_that_is_slow_leaves_no_row_behind(dsn: str) -> None:
+    """The worker's row goes once the server has answered it, so that nothing makes it anew."""
+    await _chores.make(dsn, 1)
+    async with Database(dsn) as db, connected(dsn) as other:
+        await other.execute(LAST_HEARTBEAT_WAITS)
+        await other.execute("select pg_advisory_lock(1)")
+        worker = Worker(db, Chores())
+        running = asyncio.create_task(worker.run())
+        await _chores.all_done(dsn)
+        worker.stop()
+        await _chores.until(dsn, HEARTBEAT_IS_ON_ITS_WAY)
+        await asyncio.wait([running], timeout=0.5)  # one that waits for no answer has ended by now
+        await other.execute("select pg_advisory_unlock(1)")
+        await running
+        await _chores.until(dsn, f"not {HEARTBEAT_IS_ON_ITS_WAY}")
+        assert await list_workers(db) == []
+
+
 async def test_the_dead_are_told_from_the_living_and_go(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -530,6 +565,32 @@ async def test_a_periodic_job_that_fails_comes_sooner(dsn: str) -> None:
     assert row["attempts"] == 1
     assert row["last_error"].startswith("OSError at ")
     assert 5 < (row["due_at"] - row["now"]).total_seconds() <= 10
+
+
+async def test_periodic_work_that_is_not_async_says_so(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a function returns is known when it was called; until then it is tried again."""
+    job = Periodic(name="tidy", every_seconds=3600, work=cast("Any", lambda: 5))
+    async with Database(dsn) as db, Worker(db, job):
+        await _chores.until(dsn, "last_error is not null from agent_jobs")
+    (row,) = await _chores.rows(dsn, "select last_error from agent_jobs")
+    assert "work: must be async" in row["last_error"]
+    assert "asyncio.to_thread" in caplog.text
+
+
+async def never() -> None:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [(never, "must be a function, not what it returned"), (lambda: 5, "not int")],
+)
+def test_periodic_work_is_a_function(make: Callable[[], Any], problem: str) -> None:
+    """A call of it in its place is told, and leaves no coroutine that nobody awaits."""
+    with pytest.raises(InvalidArgumentError, match=problem):
+        Periodic(name="tidy", every_seconds=5, work=make())
 
 
 @pytest.mark.parametrize(("name", "value"), [("name", 5), ("every_seconds", 0), ("name", "a\0")])

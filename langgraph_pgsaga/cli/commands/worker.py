@@ -43,6 +43,7 @@ _Host = Annotated[str, typer.Option(metavar="HOST", help="The address that --por
 
 
 def worker(
+    context: typer.Context,
     target: _Target,
     port: _Port = None,
     host: _Host = "127.0.0.1",
@@ -66,11 +67,21 @@ def worker(
     if target == "list":
         _list(dsn, schema, as_json=as_json)
         return
+    _check_options_of_list(context)
     found = _imported(target)
     # Where the module has set up logging, that stays.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if not asyncio.run(_run(target, found, host, port)):
         raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def _check_options_of_list(context: typer.Context) -> None:
+    """A --dsn that says where to work would be passed over in silence."""
+    for name, option in (("dsn", "--dsn"), ("schema", "--schema"), ("as_json", "--json")):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            problem = "it is for list; a worker works on its own Database, in its module"
+            raise typer.BadParameter(problem, param_hint=option)
 
 
 def _list(dsn: str | None, schema: str | None, *, as_json: bool) -> None:
@@ -102,9 +113,15 @@ def _cells(info: WorkerInfo) -> tuple[str, ...]:
 
 def _imported(target: str) -> Any:
     """What `module:attribute` names."""
+    from langgraph_pgsaga.work import described
+
     module, _, attribute = target.partition(":")
     if not module or not attribute:
         problem = f"{target!r} is neither {_HINT}, such as app.work:worker, nor list"
+        raise typer.BadParameter(problem, param_hint=_METAVAR)
+    if "/" in module or module.endswith(".py"):
+        name = module.removesuffix(".py").strip("./").replace("/", ".")
+        problem = f"{module!r} is a file; write the module's name, {name}:{attribute}"
         raise typer.BadParameter(problem, param_hint=_METAVAR)
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -114,8 +131,9 @@ def _imported(target: str) -> Any:
             found = getattr(found, name)
     except Exception as error:
         # Others than Python's own may quote anything, as a connection string.
-        told = f": {error}" if isinstance(error, _PYTHONS_OWN) else ""
-        problem = f"{target} can't be imported: {type(error).__name__}{told}"
+        is_shown = isinstance(error, _PYTHONS_OWN)
+        told = f"{type(error).__name__}: {error}" if is_shown else described(error)
+        problem = f"{target} can't be imported: {told}"
         raise typer.BadParameter(problem, param_hint=_METAVAR) from error
     return found
 
@@ -125,13 +143,24 @@ async def _made(target: str, found: Any) -> Worker:
     from langgraph_pgsaga.work import Worker
 
     if not isinstance(found, Worker) and callable(found):
+        _check_takes_nothing(target, found)
         found = found()
         found = await found if inspect.isawaitable(found) else found
     if not isinstance(found, Worker):
         kind = type(found).__name__
-        problem = f"{target} is no Worker, and no function that makes one, but a {kind}"
+        problem = f"{target} is no Worker, and no function that makes one: it is of type {kind}"
         raise typer.BadParameter(problem, param_hint=_METAVAR)
     return found
+
+
+def _check_takes_nothing(target: str, function: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(function).bind()
+    except ValueError:
+        return  # some builtins have no signature
+    except TypeError as error:
+        problem = f"{target} is called without arguments: {error}"
+        raise typer.BadParameter(problem, param_hint=_METAVAR) from None
 
 
 async def _run(target: str, found: Any, host: str, port: int | None) -> bool:
