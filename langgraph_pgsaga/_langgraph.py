@@ -33,6 +33,8 @@ ERROR_SOURCE = "__error_source_node__"
 CALLED_PATH = "~__pregel_push, ~"
 # That of a task that the graph plans itself: the node's name comes behind it.
 _PLANNED_PATH = "~__pregel_pull, "
+# How the path of a task ends that handles the error of another, whose path is before it.
+_HANDLED = ("node_error_handler", False)
 # The step that is counted from where a thread has no checkpoint.
 STEP_BEFORE_FIRST = -2
 # The namespace under which `update_state` copies a checkpoint.
@@ -109,14 +111,19 @@ def running_task() -> RunningTask | None:
     if info is None:
         return None
     metadata = config.get("metadata") or {}
-    # A task has a namespace of its own, below that of its graph. What it calls by `@task` has
-    # one below it, and is of the same checkpoint.
-    levels = info.checkpoint_ns.split(_LEVEL)[: -1 - _calls(metadata.get("langgraph_path"))]
+    path = metadata.get("langgraph_path")
+    checkpoint_ns, task_id = info.checkpoint_ns, info.task_id
+    if _is_handler(path):  # whose runtime says what the task is that failed
+        configurable = config.get("configurable") or {}
+        checkpoint_ns, task_id = configurable["checkpoint_ns"], configurable[_TASK_ID]
+    # A task has a namespace of its own, below that of its graph. What it calls by `@task`, and
+    # what handles its error, has one below it, and is of the same checkpoint.
+    levels = checkpoint_ns.split(_LEVEL)[: -1 - _tasks_above(path)]
     return RunningTask(
         thread_id=info.thread_id,
         checkpoint_ns=_LEVEL.join(levels),
         checkpoint_id=info.checkpoint_id,
-        task_id=info.task_id,
+        task_id=task_id,
         node=metadata.get("langgraph_node", ""),
         step=metadata.get("langgraph_step", 0),
         attempt=info.node_attempt,
@@ -169,9 +176,14 @@ def is_answer(channel: str) -> bool:
     return channel == _RESUME
 
 
-def is_failure(channel: str) -> bool:
-    """Whether a task that writes this hasn't finished."""
-    return channel in (ERROR, INTERRUPT)
+def has_failed(channels: Iterable[str]) -> bool:
+    """Whether a task that writes to these hasn't finished.
+
+    Of one whose error is handled what it gave before is applied, as if it had.
+    """
+    found = set(channels)
+    is_applied = ERROR_SOURCE in found and not found <= _CONTROL
+    return not is_applied and not found.isdisjoint((ERROR, INTERRUPT))
 
 
 def node_of_path(task_path: str) -> str | None:
@@ -181,12 +193,22 @@ def node_of_path(task_path: str) -> str | None:
     return task_path.removeprefix(_PLANNED_PATH) or None
 
 
-def _calls(path: Any) -> int:
-    """How many calls of `@task` lead to the task of this path, from its graph's node on."""
+def _tasks_above(path: Any) -> int:
+    """How many tasks of its graph lead to the task of this path: callers, and one that failed."""
     count = 0
-    while isinstance(path, tuple) and len(path) == 4 and path[3] is True:
-        count, path = count + 1, path[1]
+    while isinstance(path, tuple):
+        if _is_handler(path):
+            count, path = count + 1, path[:-2]
+        elif len(path) == 4 and path[3] is True:
+            count, path = count + 1, path[1]
+        else:
+            break
     return count
+
+
+def _is_handler(path: Any) -> bool:
+    """Whether the task of this path handles the error of another."""
+    return isinstance(path, tuple) and path[-2:] == _HANDLED
 
 
 def is_trigger(channel: str) -> bool:

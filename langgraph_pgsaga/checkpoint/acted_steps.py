@@ -63,29 +63,37 @@ class ActedSteps:
 
     def of_put(self, control: object, address: Address) -> frozenset[Sign]:
         """What must be there for a checkpoint: it has the results of its graph and those below."""
-        run = self._runs.get(id(control))
+        run = self._runs.get((address.session_id, id(control)))
         if run is None or run.control is not control:
             return frozenset()
-        return frozenset(sign for sign in run.signs if _is_within(sign, address))
+        return frozenset(
+            sign
+            for sign in run.signs
+            if _langgraph.is_within(sign.checkpoint_ns, address.checkpoint_ns)
+        )
 
     def note_task(self, control: object, level: Level) -> None:
         """The writes of a task are stored, and effects with them."""
         sign = Sign(level.session_id, level.checkpoint_ns, level.checkpoint_id, level.task_id)
-        self._change(control, (), (sign,))
+        self._change(control, level.session_id, (), (sign,))
 
     def note_put(
         self, control: object, address: Address, checkpoint_id: str, signs: Collection[Sign]
     ) -> None:
         """A checkpoint is stored for which these were there; of a subgraph it tells of them now."""
         own = Sign(address.session_id, address.checkpoint_ns, checkpoint_id, None)
-        self._change(control, signs, (own,) if address.checkpoint_ns else ())
+        news = (own,) if address.checkpoint_ns else ()
+        self._change(control, address.session_id, signs, news)
 
-    def _change(self, control: object, gone: Collection[Sign], new: Sequence[Sign]) -> None:
+    def _change(
+        self, control: object, session_id: UUID, gone: Collection[Sign], new: Sequence[Sign]
+    ) -> None:
+        key = session_id, id(control)
         with self._lock:
-            run = self._runs.get(id(control))
+            run = self._runs.get(key)
             if run is None or run.control is not control:
                 run = _Run(control)
-                self._runs.set(id(control), run)
+                self._runs.set(key, run)
             run.signs = (run.signs - frozenset(gone)) | frozenset(new)
             run.noted_at = time.monotonic()
 
@@ -114,11 +122,6 @@ def asking_for(db: Database, signs: Collection[Sign]) -> Rider:
             raise _lost(row["checkpoint_id"])
 
     return ask
-
-
-def _is_within(sign: Sign, address: Address) -> bool:
-    is_of_thread = sign.session_id == address.session_id
-    return is_of_thread and _langgraph.is_within(sign.checkpoint_ns, address.checkpoint_ns)
 
 
 def _lost(checkpoint_id: str) -> StepNotStoredError:

@@ -135,7 +135,7 @@ class Riders:
             self._open.add(mark)
             if not mark.is_stored_at_exit:
                 return
-            key = id(mark.control)
+            key = mark.levels[0].session_id, id(mark.control)
             run = self._exiting.get(key)
             if run is None or run.control is not mark.control:
                 run = _ExitingRun(mark.control)
@@ -158,7 +158,7 @@ class Riders:
             return
         deadline, pause = time.monotonic() + _LONGEST_WAIT_SECONDS, 0.001
         while not (pause > _OWN_PAUSE_SECONDS and await self._is_found(level)):
-            failure = self._failure(self._failures, level.checkpoint_ns, control)
+            failure = self._failure(self._failures, level, control)
             if failure is not None or time.monotonic() > deadline:
                 raise _not_stored(level) from failure
             await asyncio.sleep(pause)
@@ -188,21 +188,29 @@ class Riders:
         self, address: Address, writes: Writes, task_id: str
     ) -> tuple[Writes, Riding | None]:
         """What `put_writes` stores, without marks; and what goes with it."""
-        has_failed = any(_langgraph.is_failure(channel) for channel, _ in writes)
         marks = [value for _, value in writes if type(value) is StepMark]
-        if has_failed:
-            self._drop_of(address, task_id)
+        plain = [write for write in writes if type(write[1]) is not StepMark]
+        if _langgraph.has_failed(channel for channel, _ in plain):
+            return self._of_failed(address, marks, plain, task_id), None
         if not marks:
             return writes, None
-        plain = [write for write in writes if type(write[1]) is not StepMark]
-        if has_failed:
-            for mark in marks:
-                if mark.held_at is None and not mark.is_closed:
-                    mark.drop()
-            return plain, None
         if all(_langgraph.is_control(channel) for channel, _ in plain):
             plain.append((_langgraph.NO_WRITES, None))
         return plain, self._finishing(address, marks, task_id)
+
+    def _of_failed(
+        self, address: Address, marks: Sequence[StepMark], plain: Writes, task_id: str
+    ) -> Writes:
+        """What is stored of a task that failed: nothing that it gave, where it acted for that.
+
+        LangGraph stores what was given before an error, and wouldn't execute the task again.
+        """
+        lost = [mark for mark in marks if mark.held_at is None and not mark.is_closed]
+        has_acted = any(not mark.is_empty for mark in lost)
+        self._drop_of(address, task_id)
+        for mark in lost:
+            mark.drop()
+        return [write for write in plain if not has_acted or _langgraph.is_control(write[0])]
 
     def _drop_of(self, address: Address, task_id: str) -> None:
         """What a task wrote that failed, or asked."""
@@ -241,7 +249,7 @@ class Riders:
         step = metadata.get("step", _langgraph.STEP_BEFORE_FIRST)
         if run is None or step == _langgraph.STEP_BEFORE_FIRST:
             return None
-        if (lost := self._failure(self._lost, address.checkpoint_ns, run.control)) is not None:
+        if (lost := self._failure(self._lost, address, run.control)) is not None:
             raise _of_another(lost)
         marks = [mark for mark in self._all_open() if mark.control is run.control]
         for mark in marks:
@@ -272,11 +280,12 @@ class Riders:
     async def _exiting_put(
         self, control: object, address: Address, checkpoint_id: str, step: int
     ) -> Riding | None:
-        exiting = self._exiting.get(id(control))
+        key = address.session_id, id(control)
+        exiting = self._exiting.get(key)
         if exiting is None or exiting.control is not control:
             return None
         if not address.checkpoint_ns:  # the run's last
-            self._exiting.drop(id(control))
+            self._exiting.drop(key)
         return await self._exiting_with(exiting.marks, address, checkpoint_id, step)
 
     async def _exiting_with(
@@ -344,18 +353,17 @@ class Riders:
             mark.close()
             mark.settle(copy_of(told))
         if riding.marks:
-            self._lost.set((address.checkpoint_ns, id(control)), _Failure(control, told))
+            self._lost.set(_place(address, control), _Failure(control, told))
 
     def note_failed(self, address: Address, config: RunnableConfig, error: BaseException) -> None:
         """A `put` failed: nobody needs to wait for its checkpoint."""
         if (run := _langgraph.run_key(config)) is not None:
-            key = address.checkpoint_ns, id(run.control)
-            self._failures.set(key, _Failure(run.control, error))
+            self._failures.set(_place(address, run.control), _Failure(run.control, error))
 
     def _failure(
-        self, among: Remembered[_Failure], checkpoint_ns: str, control: object
+        self, among: Remembered[_Failure], where: Address | Level, control: object
     ) -> BaseException | None:
-        found = among.get((checkpoint_ns, id(control)))
+        found = among.get(_place(where, control))
         return found.error if found is not None and found.control is control else None
 
     def _all_open(self) -> list[StepMark]:
@@ -401,6 +409,11 @@ class RidingQueue:
         else:
             await self._store.store_and(call, riders)
         self.stored_id = call.checkpoint_id
+
+
+def _place(where: Address | Level, control: object) -> tuple[UUID, str, int]:
+    """What tells the graphs of all runs apart; a control can be given to runs of many threads."""
+    return where.session_id, where.checkpoint_ns, id(control)
 
 
 def _is_of_task(level: Level, address: Address, task_id: str) -> bool:

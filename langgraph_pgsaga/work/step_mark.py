@@ -48,8 +48,8 @@ class Level:
     def is_finishing(self, mark: StepMark) -> bool:
         """Whether that attempt gives the task's result, if the task has one."""
         writes = tuple(self.writes)
-        has_failed = any(_langgraph.is_failure(channel) for channel, _ in writes)
-        return not has_failed and any(value is mark for _, value in writes)
+        given = (channel for channel, value in writes if type(value) is not StepMark)
+        return not _langgraph.has_failed(given) and any(value is mark for _, value in writes)
 
     def goes_on(self, mark: StepMark) -> bool:
         """Whether that attempt hasn't given anything yet."""

@@ -17,6 +17,7 @@ from langgraph.errors import GraphInterrupt
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from langgraph.runtime import RunControl
 from langgraph.types import CachePolicy, Command, RetryPolicy, Send, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver, sync
@@ -510,6 +511,134 @@ async def test_cancellation_drops(saver: PostgresSaver, effects: Effects, durabi
     given: Any = None if found else {"items": []}
     await graph.ainvoke(given, CONFIG, durability=durability)
     assert await effects.found() == once("before", "node")
+
+
+def with_an_edge(saver: Any, node: Any, edge: Any, **options: Any) -> Any:
+    """The node, and an edge whose function is called when the node has given its result."""
+    builder: StateGraph[Any] = StateGraph(Log)
+    builder.add_node("node", node, **options)
+    builder.add_node("next", acts("next"))
+    builder.add_edge(START, "node")
+    builder.add_conditional_edges("node", edge, ["next"])
+    return builder.compile(checkpointer=saver)
+
+
+@pytest.mark.parametrize("is_below", [False, True], ids=["top", "below"])
+async def test_a_node_whose_edge_fails_has_done_and_given_nothing(
+    saver: PostgresSaver, effects: Effects, durability: Any, is_below: bool
+) -> None:
+    """LangGraph stores what it gave beside the error, and wouldn't execute it again."""
+    fails = [True]
+
+    def edge(state: Any) -> str:
+        if fails:
+            raise ValueError(fails.pop())
+        return "next"
+
+    graph = with_an_edge(None if is_below else saver, acts("node"), edge)
+    if is_below:
+        graph = graph_of(saver, sub=graph)
+    with pytest.raises(ValueError, match="True"):
+        await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    assert await effects.found() == {}
+    state = await graph.ainvoke(None, CONFIG, durability=durability)
+    assert state["items"] == ["node", "next"]
+    assert await effects.found() == once("node", "next")
+
+
+async def test_a_node_that_is_cancelled_behind_its_result_acts_once(
+    saver: PostgresSaver, effects: Effects, durability: Any
+) -> None:
+    """The same where it is cancelled, since another task of its step failed."""
+    reached, fails = asyncio.Event(), [True]
+
+    async def edge(state: Any) -> str:
+        reached.set()
+        if fails:
+            await asyncio.Event().wait()
+        return "next"
+
+    async def other(state: Any) -> Any:
+        if fails:
+            await reached.wait()
+            raise ValueError(fails.pop())
+        return {"items": []}
+
+    builder: StateGraph[Any] = StateGraph(Log)
+    builder.add_node("node", acts("node"))
+    builder.add_node("next", lambda state: {"items": []})
+    builder.add_node("other", other)
+    builder.add_edge(START, "node")
+    builder.add_edge(START, "other")
+    builder.add_conditional_edges("node", edge, ["next"])
+    graph = builder.compile(checkpointer=saver)
+    with pytest.raises(ValueError, match="True"):
+        await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    state = await graph.ainvoke(None, CONFIG, durability=durability)
+    assert state["items"] == ["node"]
+    assert await effects.found() == once("node")
+
+
+@pytest.mark.parametrize("is_below", [False, True], ids=["top", "below"])
+async def test_what_handles_an_error_acts(
+    saver: PostgresSaver, effects: Effects, durability: Any, is_below: bool
+) -> None:
+    """Once; what the node did that failed is dropped, but where it had given its result."""
+
+    @task
+    async def called() -> None:
+        act("called")
+
+    async def handler(state: Any) -> Any:
+        act("handler")
+        await called()
+        return {"items": ["handled"]}
+
+    async def fails(state: Any) -> Any:
+        act("fails")
+        raise ValueError("node")
+
+    def edge(state: Any) -> str:
+        raise ValueError("edge")
+
+    for number, (node, given) in enumerate({fails: [], acts("node"): ["node"]}.items()):
+        checkpointer = None if is_below else saver
+        graph = with_an_edge(checkpointer, node, edge, error_handler=handler)
+        graph = graph_of(saver, sub=graph) if is_below else graph
+        config: Any = {"configurable": {"thread_id": f"handled {number}"}}
+        state = await graph.ainvoke({"items": []}, config, durability=durability)
+        assert state["items"] == [*given, "handled"]
+    assert await effects.found() == {"called": 2, "handler": 2, "node": 1}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_one_control_for_runs_of_several_threads(
+    saver: PostgresSaver, effects: Effects, durability: Any, fails: bool
+) -> None:
+    """As it drains all of them: what one run does, or fails at, is nothing to another."""
+    control, reached, goes = RunControl(), asyncio.Event(), asyncio.Event()
+
+    async def slow(state: Any) -> Any:
+        act("slow")
+        reached.set()
+        await goes.wait()
+        return {"items": ["slow"]}
+
+    async def other(state: Any) -> Any:
+        act("bad" if fails else "other")
+        return {"items": ["other"]}
+
+    def run(graph: Any, thread_id: str) -> Any:
+        config: Any = {"configurable": {"thread_id": thread_id}}
+        return graph.ainvoke({"items": []}, config, durability=durability, control=control)
+
+    first = asyncio.create_task(run(graph_of(saver, slow=slow, last=acts("last")), "first"))
+    await asyncio.wait_for(reached.wait(), HANG_SECONDS)
+    with pytest.raises(ServerError) if fails else contextlib.nullcontext():
+        await run(graph_of(saver, slow=other), "second")
+    goes.set()
+    assert (await first)["items"] == ["slow", "last"]
+    assert await effects.found() == once("slow", "last", *([] if fails else ["other"]))
 
 
 async def test_a_tool(saver: PostgresSaver, effects: Effects, durability: Any) -> None:
