@@ -7,7 +7,8 @@ the task's result, in a transaction of its own:
   task that it is in. The checkpoints below which that stands are stored before: without them
   nobody would find it.
 - Under durability "exit" the last `put`, which has the results of all steps before it. Where it
-  is a subgraph's, that is stopped in the middle, they wait for what makes it found.
+  is a subgraph's, that is stopped in the middle, they wait for what makes it found. So these calls
+  go one after the other: of two at once neither would see what the other makes found.
 
 A later checkpoint has the result in it: its `put` waits for that call, and fails if it failed,
 or if the server has lost it since (`ActedSteps`).
@@ -19,6 +20,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -68,17 +70,40 @@ class _Failure:
 class _ExitingRun:
     """The steps of a run that stores nothing before it ends."""
 
-    __slots__ = ("control", "marks", "noted_at")
+    __slots__ = ("_last", "_lock", "control", "marks", "noted_at")
 
     def __init__(self, control: object) -> None:
         self.control = control
         self.marks: list[StepMark] = []
         self.noted_at = time.monotonic()
+        self._last: Future[None] | None = None
+        self._lock = threading.Lock()
 
     @property
     def is_over(self) -> bool:
         is_silent = time.monotonic() > self.noted_at + _LONGEST_RUN_SECONDS
         return is_silent or all(mark.is_closed for mark in self.marks)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no later call can have the result of a step that isn't stored yet."""
+        return not any(
+            not (mark.is_closed or mark.is_empty) and mark.has_finished_below(1)
+            for mark in self.marks
+        )
+
+    async def turn(self) -> Future[None]:
+        """Returns when the calls before have ended; to be set when this one has."""
+        own: Future[None] = Future()
+        with self._lock:
+            before, self._last = self._last, own
+        if before is not None:
+            try:
+                await asyncio.shield(asyncio.wrap_future(before))
+            except BaseException:
+                before.add_done_callback(lambda _: own.set_result(None))
+                raise
+        return own
 
 
 class Riding(NamedTuple):
@@ -86,13 +111,15 @@ class Riding(NamedTuple):
 
     `awaited` are the tasks whose checkpoints must be stored before. `held` are steps whose
     result is stored by the call, at this level, and can't be reached yet. `counted_on` tells of
-    steps before, whose results the call's checkpoint has.
+    steps before, whose results the call's checkpoint has. `turn` is to be set when the call has
+    ended.
     """
 
     marks: Sequence[StepMark] = ()
     awaited: Sequence[Level] = ()
     held: Sequence[tuple[StepMark, int]] = ()
     counted_on: Collection[Sign] = ()
+    turn: Future[None] | None = None
 
 
 class Riders:
@@ -277,16 +304,24 @@ class Riders:
         except Exception as error:
             raise _of_another(error) from error.__cause__
 
+    def exiting_run(self, where: Address | Level, control: object) -> _ExitingRun | None:
+        """The run's steps, if it is one of those and has any."""
+        found = self._exiting.get((where.session_id, id(control)))
+        return found if found is not None and found.control is control else None
+
     async def _exiting_put(
         self, control: object, address: Address, checkpoint_id: str, step: int
     ) -> Riding | None:
-        key = address.session_id, id(control)
-        exiting = self._exiting.get(key)
-        if exiting is None or exiting.control is not control:
+        exiting = self.exiting_run(address, control)
+        if exiting is None:
             return None
-        if not address.checkpoint_ns:  # the run's last
-            self._exiting.drop(key)
-        return await self._exiting_with(exiting.marks, address, checkpoint_id, step)
+        turn = await exiting.turn()
+        try:
+            riding = await self._exiting_with(exiting.marks, address, checkpoint_id, step)
+        except BaseException:
+            turn.set_result(None)
+            raise
+        return (riding or Riding())._replace(turn=turn)
 
     async def _exiting_with(
         self, marks: Sequence[StepMark], address: Address, checkpoint_id: str, step: int
@@ -332,9 +367,18 @@ class Riders:
         queue = RidingQueue(self, riding, store, control)
         try:
             yield queue
+            self._note_stored(queue, riding, address, control)
         except BaseException as error:
             self._lose(riding, address, control, error)
             raise
+        finally:
+            queue.end_turn()
+            if not address.checkpoint_ns:  # perhaps the run's last
+                self._forget_exiting(address, control)
+
+    def _note_stored(
+        self, queue: RidingQueue, riding: Riding, address: Address, control: object
+    ) -> None:
         if queue.going and riding.awaited:
             self._acted.note_task(control, riding.awaited[0])
         if queue.stored_id is not None and riding.counted_on:
@@ -343,6 +387,11 @@ class Riders:
             mark.settle(None)
         for mark, index in queue.held:
             mark.held_at = index
+
+    def _forget_exiting(self, address: Address, control: object) -> None:
+        exiting = self.exiting_run(address, control)
+        if exiting is not None and exiting.is_settled:
+            self._exiting.drop((address.session_id, id(control)))
 
     def _lose(
         self, riding: Riding, address: Address, control: object, error: BaseException
@@ -383,18 +432,33 @@ class RidingQueue:
         self.going = list(riding.marks)
         self.held = list(riding.held)
         self.stored_id: str | None = None
+        self._turn = riding.turn
 
     async def turn(self) -> None:
         """Returns when the call will be found by what is stored."""
-        if not self._awaited:
+        if not self._awaited or await self._is_held():
             return
-        own, *above = self._awaited
-        is_stored_at_exit = any(mark.is_stored_at_exit for mark in self.going)
-        if is_stored_at_exit and above and not await self._riders.are_stored(above):
-            self.held += [(mark, mark.levels.index(own)) for mark in self.going]
-            self.going = []
-            return
+        self.end_turn()  # whoever has it waits for no other call
         await self._riders.wait_until_stored(self._awaited, self._control)
+
+    async def _is_held(self) -> bool:
+        """Whether what makes the result of an exiting run's task found comes later."""
+        own, *above = self._awaited
+        if not above or not any(mark.is_stored_at_exit for mark in self.going):
+            return False
+        if (exiting := self._riders.exiting_run(own, self._control)) is not None:
+            self._turn = await exiting.turn()
+        if await self._riders.are_stored(above):
+            return False
+        self.held += [(mark, mark.levels.index(own)) for mark in self.going]
+        self.going = []
+        return True
+
+    def end_turn(self) -> None:
+        """Lets the run's other calls go on."""
+        if self._turn is not None:
+            self._turn.set_result(None)
+            self._turn = None
 
     async def store(self, call: EncodedCall) -> None:
         """Returns when the call and the riders are committed."""
@@ -403,7 +467,7 @@ class RidingQueue:
         counted_on = [*self._counted_on, *signs_of(above)]
         if counted_on:
             riders.append(asking_for(self._riders.db, counted_on))
-        if self.going or not counted_on:
+        if self.going:
             place = (call.stored_ns, call.checkpoint_id) if self._awaited and self.going else None
             await self._store.store_with(call, riders, place=place)
         else:
