@@ -327,7 +327,8 @@ async def test_the_end_of_a_loop_ends_its_calls(dsn: str) -> None:
         async with held(dsn, saver, one), asyncio.timeout(HANG_SECONDS):
             calls = await asyncio.to_thread(lambda: asyncio.run(main(), debug=True))
         assert all(call.cancelled() for call in calls)
-        assert await values_of(saver, config_of(one)) == {"text": "first"}
+        # The loop's end doesn't wait for the server to hear of it: what was sent is stored or not.
+        assert await values_of(saver, config_of(one)) in ({"text": "first"}, {"text": "sent"})
         assert await saver.aget_tuple(config_of(two)) is None
 
 
