@@ -253,6 +253,7 @@ async def test_a_statement_that_is_given_up_takes_no_other_call_with_it(
                 call.cancel()
             async with asyncio.timeout(HANG_SECONDS):
                 configs = await asyncio.gather(*waiting)
+            await waits_for_a_lock(dsn, 0)  # the server has heard of it
         for config in configs:
             assert await values_of(saver, config) == {"text": "later"}
         for name in given_up:
@@ -308,6 +309,7 @@ async def test_a_call_that_is_repeated_alone_is_given_up_alone(dsn: str) -> None
             puts[1].cancel()
             async with asyncio.timeout(HANG_SECONDS):
                 await put(saver, three, text="later")
+            await waits_for_a_lock(dsn, 0)
         assert await values_of(saver, config) == {"text": "later"}
         assert await values_of(saver, config_of(two)) == {"text": "first"}
 
