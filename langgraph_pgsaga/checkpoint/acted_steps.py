@@ -16,14 +16,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from langgraph_pgsaga import _langgraph
-from langgraph_pgsaga.checkpoint.run import Remembered
+from langgraph_pgsaga.checkpoint.run import LONGEST_RUN_SECONDS, Remembered
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import StepNotStoredError
 from langgraph_pgsaga.threads import Address, stored_namespace
 from langgraph_pgsaga.work import Level, Rider
 
 _STATEMENTS = load_statements("checkpoint")
-_LONGEST_RUN_SECONDS = 86_400.0
 
 
 class Sign(NamedTuple):
@@ -47,7 +46,7 @@ class _Run:
 
     @property
     def is_over(self) -> bool:
-        return not self.signs or time.monotonic() > self.noted_at + _LONGEST_RUN_SECONDS
+        return not self.signs or time.monotonic() > self.noted_at + LONGEST_RUN_SECONDS
 
 
 class ActedSteps:

@@ -159,7 +159,13 @@ class CallStore:
         raise self._never_still(call)
 
     async def store_and(self, call: EncodedCall, riders: Sequence[Rider]) -> None:
-        """store_with for a call whose session likely is as expected: it doesn't look first."""
+        """Stores a call whose session likely is as expected, and asks what the riders ask.
+
+        It doesn't look first, as store_with does, and is repeated when the connection is lost: so
+        these riders change nothing.
+
+        Raises: as store_with.
+        """
 
         async def work(conn: Connection) -> tuple[Batch, _Live]:
             batch = self._batch([call], self._cache)

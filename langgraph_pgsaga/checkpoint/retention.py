@@ -183,15 +183,15 @@ async def delete_claimed(db: Database, conn: Connection, session_id: UUID) -> No
     Raises:
         ServerError: row security shows some of it and lets none be deleted.
     """
-    kept_in = None
+    deletion = _STATEMENTS["delete_session"].bind(session_id=session_id)
+    kept_in = ""
     # What somebody else deletes meanwhile (delete_stray_writes) isn't seen a second time.
     for _ in range(2):
-        deletion = _STATEMENTS["delete_session"].bind(session_id=session_id)
-        row = await db.fetch_one(deletion, conn=conn)
-        kept_in = None if row is None else row["kept_in"]
+        (row,) = await db.fetch(deletion, conn=conn)
+        kept_in = row["kept_in"]
         if kept_in is None:
             return
-    raise _refused(db, str(kept_in))
+    raise _refused(db, kept_in)
 
 
 async def prune_free(db: Database, session_id: UUID, *, keep_last: int, keep_named: bool) -> int:

@@ -33,6 +33,7 @@ from langgraph_pgsaga import _fork, _langgraph
 from langgraph_pgsaga.checkpoint.acted_steps import ActedSteps, Sign, asking_for, signs_of
 from langgraph_pgsaga.checkpoint.call_store import CallStore
 from langgraph_pgsaga.checkpoint.encode import EncodedCall
+from langgraph_pgsaga.checkpoint.exiting_run import ExitingRun
 from langgraph_pgsaga.checkpoint.run import Remembered
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.database import Database, load_statements
@@ -47,7 +48,6 @@ _LONGEST_WAIT_SECONDS = 30.0
 _OWN_PAUSE_SECONDS = 0.03
 _LONGEST_PAUSE_SECONDS = 0.25
 _REMEMBERED_SECONDS = 3600.0
-_LONGEST_RUN_SECONDS = 86_400.0
 
 Writes = Sequence[tuple[str, Any]]
 
@@ -65,45 +65,6 @@ class _Failure:
     @property
     def is_over(self) -> bool:
         return time.monotonic() > self.noted_at + _REMEMBERED_SECONDS
-
-
-class _ExitingRun:
-    """The steps of a run that stores nothing before it ends."""
-
-    __slots__ = ("_last", "_lock", "control", "marks", "noted_at")
-
-    def __init__(self, control: object) -> None:
-        self.control = control
-        self.marks: list[StepMark] = []
-        self.noted_at = time.monotonic()
-        self._last: Future[None] | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def is_over(self) -> bool:
-        is_silent = time.monotonic() > self.noted_at + _LONGEST_RUN_SECONDS
-        return is_silent or all(mark.is_closed for mark in self.marks)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether no later call can have the result of a step that isn't stored yet."""
-        return not any(
-            not (mark.is_closed or mark.is_empty) and mark.has_finished_below(1)
-            for mark in self.marks
-        )
-
-    async def turn(self) -> Future[None]:
-        """Returns when the calls before have ended; to be set when this one has."""
-        own: Future[None] = Future()
-        with self._lock:
-            before, self._last = self._last, own
-        if before is not None:
-            try:
-                await asyncio.shield(asyncio.wrap_future(before))
-            except BaseException:
-                before.add_done_callback(lambda _: own.set_result(None))
-                raise
-        return own
 
 
 class Riding(NamedTuple):
@@ -139,7 +100,7 @@ class Riders:
         self.is_used = False
         self._acted.after_fork()
         self._open: WeakSet[StepMark] = WeakSet()
-        self._exiting: Remembered[_ExitingRun] = Remembered()
+        self._exiting: Remembered[ExitingRun] = Remembered()
         self._failures: Remembered[_Failure] = Remembered()
         self._lost: Remembered[_Failure] = Remembered()
         self._lock = threading.Lock()
@@ -165,7 +126,7 @@ class Riders:
             key = mark.levels[0].session_id, id(mark.control)
             run = self._exiting.get(key)
             if run is None or run.control is not mark.control:
-                run = _ExitingRun(mark.control)
+                run = ExitingRun(mark.control)
                 self._exiting.set(key, run)
             if not any(mark is known for known in run.marks):
                 run.marks.append(mark)
@@ -304,7 +265,7 @@ class Riders:
         except Exception as error:
             raise _of_another(error) from error.__cause__
 
-    def exiting_run(self, where: Address | Level, control: object) -> _ExitingRun | None:
+    def exiting_run(self, where: Address | Level, control: object) -> ExitingRun | None:
         """The run's steps, if it is one of those and has any."""
         found = self._exiting.get((where.session_id, id(control)))
         return found if found is not None and found.control is control else None
@@ -468,7 +429,7 @@ class RidingQueue:
         if counted_on:
             riders.append(asking_for(self._riders.db, counted_on))
         if self.going:
-            place = (call.stored_ns, call.checkpoint_id) if self._awaited and self.going else None
+            place = (call.stored_ns, call.checkpoint_id) if self._awaited else None
             await self._store.store_with(call, riders, place=place)
         else:
             await self._store.store_and(call, riders)

@@ -14,7 +14,7 @@ _FEWEST_REMEMBERED = 1_000
 # A run that has ended may still have calls under way, for as long as a task of its last step
 # takes, unless its last checkpoint is there already.
 _ENDED_SECONDS = 60.0
-_LONGEST_SECONDS = 86_400.0
+LONGEST_RUN_SECONDS = 86_400.0
 
 
 # What a run runs in: while that goes on with other things, the run is over.
@@ -75,7 +75,7 @@ class Course:
         """Whether it needn't be remembered: its own calls don't come any more."""
         silent_seconds = time.monotonic() - self._called_at
         has_ended = self._is_complete or self.owner.is_gone
-        return silent_seconds > (_ENDED_SECONDS if has_ended else _LONGEST_SECONDS)
+        return silent_seconds > (_ENDED_SECONDS if has_ended else LONGEST_RUN_SECONDS)
 
 
 class Passing(Protocol):

@@ -22,7 +22,8 @@ _COLUMNS = (
     "step", "source", "time (UTC)", "nodes", "changed", "next", "branch", "name", "checkpoint",
 )  # fmt: skip
 
-_Limit = Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many at most.")]
+_MOST = 1_000_000
+_Limit = Annotated[int, typer.Option(min=1, max=_MOST, metavar="N", help="How many at most.")]
 _TIMED_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-6[0-9a-f]{3}")
 
 
@@ -59,7 +60,7 @@ def history(
     else:
         note("no checkpoints")
     if has_more:
-        note(f"there are more: --limit {min(limit * 10, 1_000_000)}")
+        note(f"there are more: --limit {min(limit * 10, _MOST)}")
 
 
 def plain_step(step: Step) -> dict[str, Any]:
