@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
@@ -17,8 +18,10 @@ from langgraph_pgsaga.messages import Messages
 from tests._graphs import Comparison, Saver
 from tests.conftest import fetch
 from tests.db._chains import MODES
+from tests.db._effects import Effects
 from tests.db._puts import config_of, put
 from tests.db._secrets import PLACES, SetRow
+from tests.db._steps import DURABILITIES
 from tests.db._stored_messages import Server
 
 
@@ -49,6 +52,20 @@ async def encrypted(dsn: str) -> AsyncIterator[PostgresSaver]:
     serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
     async with PostgresSaver.from_conn_string(dsn, serde=serde) as saver:
         yield saver
+
+
+@pytest.fixture
+async def effects(dsn: str) -> Effects:
+    """The table that steps write to."""
+    effects = Effects(dsn)
+    await effects.make()
+    return effects
+
+
+@pytest.fixture(params=DURABILITIES)
+def durability(request: pytest.FixtureRequest) -> Any:
+    """When a graph stores its steps: any of the ways there are."""
+    return request.param
 
 
 @pytest.fixture

@@ -13,11 +13,10 @@ from langgraph_pgsaga import PostgresSaver
 from tests._limits import HANG_SECONDS
 from tests.db._effects import Effects, once
 from tests.db._gates import CONFIG, Log
-from tests.db.test_this_step import acts, effects, stored_items
+from tests.db._steps import acts, stored_items
 
 pytestmark = pytest.mark.anyio
 
-__all__ = ["effects"]
 # How long one call may be held up by another that waits for it.
 _HELD_UP_SECONDS = 0.5
 

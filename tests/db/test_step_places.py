@@ -15,16 +15,9 @@ from langgraph_pgsaga.takeover import ReadThroughSaver
 from langgraph_pgsaga.work import step_is_stored, this_step
 from tests.db._effects import INSERT, Effects, once
 from tests.db._gates import CONFIG, adds, graph_of
-from tests.db.test_this_step import DURABILITIES, acts, nested
+from tests.db._steps import DURABILITIES, acts, nested
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def effects(dsn: str) -> Effects:
-    effects = Effects(dsn)
-    await effects.make()
-    return effects
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)
