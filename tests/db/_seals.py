@@ -6,12 +6,13 @@ from typing import Any
 
 import asyncpg
 
-from langgraph_pgsaga.events import AgentEvent, EventStore
+from langgraph_pgsaga.events import AgentEvent, EventStore, Tampering
 from langgraph_pgsaga.events import sealing as sealing_module
 from tests.db._events import noted, settled
 
 EVENTS = 24
 PER_SEAL = 6
+SEALS = EVENTS // PER_SEAL
 
 
 async def sealed_log(store: EventStore, monkeypatch: Any, events: int = EVENTS) -> list[AgentEvent]:
@@ -30,3 +31,8 @@ async def run(conn: asyncpg.Connection[asyncpg.Record], statement: str, *values:
     """A statement that has to change one row."""
     status = await conn.execute(statement, *values)
     assert status.rpartition(" ")[2] == "1", status
+
+
+def told(found: Any) -> list[tuple[Tampering, int | None, str | None]]:
+    """What was found: what it is, at which seal, of which event."""
+    return [(one.kind, one.seal, one.event_id) for one in found.findings]
