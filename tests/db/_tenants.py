@@ -1,8 +1,9 @@
-"""What tests of tenants ask a database."""
+"""What tests of tenants ask a database, and look for in what they are given."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
@@ -46,3 +47,15 @@ def rows_of(dsn: str, tenant: str) -> list[str]:
         for table in TABLES
     ]
     return sorted(row["row"] for row in fetch(dsn, " union all ".join(parts), tenant))
+
+
+def configs_of(found: Any) -> Iterator[Any]:
+    """Those that anything of a snapshot or a tuple carries."""
+    for config in (found.config, found.parent_config):
+        if config is not None:
+            yield config
+    for task in getattr(found, "tasks", ()):
+        if isinstance(task.state, dict):
+            yield task.state
+        elif task.state is not None:
+            yield from configs_of(task.state)
