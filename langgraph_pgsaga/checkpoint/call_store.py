@@ -126,11 +126,16 @@ class CallStore:
         raise self._never_still(call)
 
     async def store_with(
-        self, call: EncodedCall, riders: Sequence[Rider], *, place: StateKey | None
+        self,
+        call: EncodedCall,
+        riders: Sequence[Rider],
+        *,
+        checks: Sequence[Rider] = (),
+        place: StateKey | None,
     ) -> None:
         """Stores one call and what the riders do, in one transaction that holds the session.
 
-        With `place`, only while that checkpoint is there.
+        With `place`, only while that checkpoint is there. What raises in `checks` is asked before.
 
         Raises: as store_alone, and what a rider raises: then nothing is stored.
         """
@@ -141,6 +146,8 @@ class CallStore:
             has_parent = await self._look(call, self._cache, conn=conn, place=place)
             if place is not None and not has_parent:
                 raise CheckpointDeletedError(thread_id=call.thread_id, checkpoint_id=place[1])
+            for check in checks:
+                await check(conn)
             batch = self._batch([call], self._cache)
             try:
                 live = await self._execute(batch, conn=conn)

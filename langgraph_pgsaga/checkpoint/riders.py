@@ -27,7 +27,7 @@ from uuid import UUID
 from weakref import WeakSet
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, CheckpointTuple
 
 from langgraph_pgsaga import _fork, _langgraph
 from langgraph_pgsaga.checkpoint.acted_steps import ActedSteps, Sign, asking_for, signs_of
@@ -36,6 +36,7 @@ from langgraph_pgsaga.checkpoint.encode import EncodedCall
 from langgraph_pgsaga.checkpoint.exiting_run import ExitingRun
 from langgraph_pgsaga.checkpoint.run import Remembered
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
+from langgraph_pgsaga.checkpoint.task_results import TaskResults, refusing_results
 from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import StepNotStoredError, copy_of
 from langgraph_pgsaga.tenants import Tenants
@@ -91,6 +92,7 @@ class Riders:
         self._cache = cache
         self._tenants = tenants
         self._acted = ActedSteps()
+        self.results = TaskResults()
         self.after_fork()
         _fork.watch(self)
 
@@ -99,6 +101,7 @@ class Riders:
         # Until a step asks, calls aren't looked at.
         self.is_used = False
         self._acted.after_fork()
+        self.results.after_fork()
         self._open: WeakSet[StepMark] = WeakSet()
         self._exiting: Remembered[ExitingRun] = Remembered()
         self._failures: Remembered[_Failure] = Remembered()
@@ -131,6 +134,11 @@ class Riders:
             if not any(mark is known for known in run.marks):
                 run.marks.append(mark)
                 run.noted_at = time.monotonic()
+
+    def note_read(self, address: Address, config: RunnableConfig, found: CheckpointTuple) -> None:
+        """A graph was given this checkpoint: what has a result there, it knows."""
+        if (run := _langgraph.run_key(config)) is not None:
+            self.results.note_read(run.control, address, found)
 
     async def wait_until_stored(self, levels: Sequence[Level], control: object) -> None:
         """Returns when the checkpoints at which these tasks were planned are stored.
@@ -348,6 +356,7 @@ class Riders:
             mark.settle(None)
         for mark, index in queue.held:
             mark.held_at = index
+            self.results.note_stored(control, mark.levels[index])
 
     def _forget_exiting(self, address: Address, control: object) -> None:
         exiting = self.exiting_run(address, control)
@@ -430,7 +439,9 @@ class RidingQueue:
             riders.append(asking_for(self._riders.db, counted_on))
         if self.going:
             place = (call.stored_ns, call.checkpoint_id) if self._awaited else None
-            await self._store.store_with(call, riders, place=place)
+            asked = self._riders.results.unknown_to(self._control, self.going)
+            checks = [refusing_results(self._riders.db, asked)] if asked else []
+            await self._store.store_with(call, riders, checks=checks, place=place)
         else:
             await self._store.store_and(call, riders)
         self.stored_id = call.checkpoint_id

@@ -298,6 +298,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         base = Base(fetched.lease_id, fetched.last_position or 0) if fetched else NO_BASE
         session = fetched.session if fetched else None
         self._tracker.begin(address, config, found, base, session.epoch if session else None)
+        if found is not None and found.pending_writes:
+            self._riders.note_read(address, config, found)
         if address.checkpoint_ns:
             enter_subgraph(self._riders, address.checkpoint_ns)
 

@@ -760,6 +760,22 @@ end
 order by u.place
 limit 1;
 
+-- name: find_result
+-- The first of these tasks, each at a checkpoint, that has a result there.
+-- params: session_id uuid, namespaces text[], checkpoint_ids text[], task_ids text[]
+-- columns: checkpoint_id text
+-- shard: session_id
+select u.checkpoint_id
+from unnest($2::text[], $3::text[], $4::text[])
+  with ordinality u (checkpoint_ns, checkpoint_id, task_id, place)
+where exists (
+  select from {schema}.agent_state_writes w
+  where w.session_id = $1 and w.checkpoint_ns = u.checkpoint_ns
+    and w.checkpoint_id = u.checkpoint_id and w.task_id = u.task_id and w.idx >= 0
+)
+order by u.place
+limit 1;
+
 -- name: find_state_data
 -- What stands in a checkpoint's own row: a put below it may go on with its values.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text
