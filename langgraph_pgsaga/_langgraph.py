@@ -58,6 +58,8 @@ _RESUME = "__resume__"
 _CONTROL = frozenset((ERROR, ERROR_SOURCE, INTERRUPT, _RESUME))
 # Between the levels of a namespace.
 _LEVEL = "|"
+# Between a task's node and its id, in one.
+_ID = ":"
 
 
 def is_within(namespace: str, outer: str) -> bool:
@@ -82,7 +84,10 @@ def run_key(config: RunnableConfig) -> RunKey | None:
 
 
 class RunningTask(NamedTuple):
-    """What LangGraph says of the task that the caller is part of; see work.RunContext."""
+    """What LangGraph says of the task that the caller is part of; see work.RunContext.
+
+    `callers` are the ids of the tasks that called it, or whose subgraph it is in.
+    """
 
     thread_id: str | None
     checkpoint_ns: str
@@ -92,6 +97,7 @@ class RunningTask(NamedTuple):
     step: int
     attempt: int
     run_id: str | None
+    callers: frozenset[str]
     config: RunnableConfig
 
     def given(self, key: str) -> Any:
@@ -118,16 +124,17 @@ def running_task() -> RunningTask | None:
         checkpoint_ns, task_id = configurable["checkpoint_ns"], configurable[_TASK_ID]
     # A task has a namespace of its own, below that of its graph. What it calls by `@task`, and
     # what handles its error, has one below it, and is of the same checkpoint.
-    levels = checkpoint_ns.split(_LEVEL)[: -1 - _tasks_above(path)]
+    *outer, _ = checkpoint_ns.split(_LEVEL)
     return RunningTask(
         thread_id=info.thread_id,
-        checkpoint_ns=_LEVEL.join(levels),
+        checkpoint_ns=_LEVEL.join(outer[: len(outer) - _tasks_above(path)]),
         checkpoint_id=info.checkpoint_id,
         task_id=task_id,
         node=metadata.get("langgraph_node", ""),
         step=metadata.get("langgraph_step", 0),
         attempt=info.node_attempt,
         run_id=info.run_id,
+        callers=frozenset(level.rpartition(_ID)[2] for level in outer),
         config=config,
     )
 

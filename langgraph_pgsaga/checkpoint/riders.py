@@ -11,7 +11,9 @@ the task's result, in a transaction of its own:
   go one after the other: of two at once neither would see what the other makes found.
 
 A later checkpoint has the result in it: its `put` waits for that call, and fails if it failed,
-or if the server has lost it since (`ActedSteps`).
+or if the server has lost it since (`ActedSteps`). So does the `put_writes` of a task whose result
+may be made of it: who calls a `@task` goes on when that has ended, and a node that leaves its
+subgraph takes along what others of that gave, before their calls have ended.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class Riding(NamedTuple):
     `awaited` are the tasks whose checkpoints must be stored before. `held` are steps whose
     result is stored by the call, at this level, and can't be reached yet. `counted_on` tells of
     steps before, whose results the call's checkpoint has. `turn` is to be set when the call has
-    ended.
+    ended. `called` are steps whose calls must have ended well before.
     """
 
     marks: Sequence[StepMark] = ()
@@ -82,6 +84,7 @@ class Riding(NamedTuple):
     held: Sequence[tuple[StepMark, int]] = ()
     counted_on: Collection[Sign] = ()
     turn: Future[None] | None = None
+    called: Sequence[StepMark] = ()
 
 
 class Riders:
@@ -181,18 +184,22 @@ class Riders:
     # What goes with a call
 
     def of_writes(
-        self, address: Address, writes: Writes, task_id: str
+        self, address: Address, config: RunnableConfig, writes: Writes, task_id: str
     ) -> tuple[Writes, Riding | None]:
         """What `put_writes` stores, without marks; and what goes with it."""
         marks = [value for _, value in writes if type(value) is StepMark]
         plain = [write for write in writes if type(write[1]) is not StepMark]
         if _langgraph.has_failed(channel for channel, _ in plain):
             return self._of_failed(address, marks, plain, task_id), None
-        if not marks:
+        has_answers_alone = all(_langgraph.is_control(channel) for channel, _ in plain)
+        if not marks and has_answers_alone:
             return writes, None
-        if all(_langgraph.is_control(channel) for channel, _ in plain):
+        if has_answers_alone:
             plain.append((_langgraph.NO_WRITES, None))
-        return plain, self._finishing(address, marks, task_id)
+        riding = self._finishing(address, marks, task_id)
+        if called := self._called(address, config, task_id, going=riding.marks if riding else ()):
+            riding = (riding or Riding())._replace(called=called)
+        return plain, riding
 
     def _of_failed(
         self, address: Address, marks: Sequence[StepMark], plain: Writes, task_id: str
@@ -213,6 +220,22 @@ class Riders:
         for mark in self._all_open():
             if not mark.is_closed and _is_of_task(mark.levels[0], address, task_id):
                 mark.drop()
+
+    def _called(
+        self, address: Address, config: RunnableConfig, task_id: str, going: Sequence[StepMark]
+    ) -> list[StepMark]:
+        """The steps whose results this task's may be made of, and whose calls may fail."""
+        run = _langgraph.run_key(config)
+        return [
+            mark
+            for mark in self._all_open()
+            if task_id in mark.callers
+            and run is not None
+            and mark.control is run.control
+            and mark.levels[0].session_id == address.session_id
+            and not any(mark is other for other in going)
+            and _is_counted_on(mark, address)
+        ]
 
     def _finishing(
         self, address: Address, marks: Iterable[StepMark], task_id: str
@@ -265,13 +288,7 @@ class Riders:
             return
         if not mark.is_closed and not mark.has_finished_below(index + 1):
             return  # of an attempt that failed
-        waiting = asyncio.wrap_future(mark.settled)
-        try:
-            await asyncio.wait_for(asyncio.shield(waiting), _LONGEST_WAIT_SECONDS)
-        except TimeoutError:
-            raise _not_stored(mark.levels[index]) from None
-        except Exception as error:
-            raise _of_another(error) from error.__cause__
+        await _wait_for(mark, mark.levels[index])
 
     def exiting_run(self, where: Address | Level, control: object) -> ExitingRun | None:
         """The run's steps, if it is one of those and has any."""
@@ -371,7 +388,7 @@ class Riders:
         for mark in riding.marks:
             mark.close()
             mark.settle(copy_of(told))
-        if riding.marks:
+        if riding.marks or riding.called:
             self._lost.set(_place(address, control), _Failure(control, told))
 
     def note_failed(self, address: Address, config: RunnableConfig, error: BaseException) -> None:
@@ -397,6 +414,7 @@ class RidingQueue:
         self._riders = riders
         self._store = store
         self._awaited = riding.awaited
+        self._called = riding.called
         self._control = control
         self._counted_on = riding.counted_on
         self.going = list(riding.marks)
@@ -405,7 +423,9 @@ class RidingQueue:
         self._turn = riding.turn
 
     async def turn(self) -> None:
-        """Returns when the call will be found by what is stored."""
+        """Returns when the call will be found by what is stored, as what it is made of is."""
+        for mark in self._called:
+            await _wait_for(mark, mark.levels[0])
         if not self._awaited or await self._is_held():
             return
         self.end_turn()  # whoever has it waits for no other call
@@ -450,6 +470,31 @@ class RidingQueue:
 def _place(where: Address | Level, control: object) -> tuple[UUID, str, int]:
     """What tells the graphs of all runs apart; a control can be given to runs of many threads."""
     return where.session_id, where.checkpoint_ns, id(control)
+
+
+def _is_counted_on(mark: StepMark, address: Address) -> bool:
+    """Whether a task of this graph, which called the step's, counts on its call."""
+    if mark.settled.done():
+        return mark.settled.exception() is not None
+    own = mark.levels[0]
+    if mark.is_stored_at_exit and not _is_of_graph(own, address):
+        return False  # it waits for what makes it found
+    # What goes on has given nothing yet; of an attempt that failed nothing is stored.
+    return mark.is_closed or (own.is_finishing(mark) and not own.goes_on(mark))
+
+
+async def _wait_for(mark: StepMark, level: Level) -> None:
+    """Returns when the step is stored.
+
+    Raises: as its call failed; StepNotStoredError after 30 s.
+    """
+    waiting = asyncio.wrap_future(mark.settled)
+    try:
+        await asyncio.wait_for(asyncio.shield(waiting), _LONGEST_WAIT_SECONDS)
+    except TimeoutError:
+        raise _not_stored(level) from None
+    except Exception as error:
+        raise _of_another(error) from error.__cause__
 
 
 def _is_of_task(level: Level, address: Address, task_id: str) -> bool:

@@ -509,7 +509,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             return
         riding = None
         if self._riders.is_used and conn is None:
-            writes, riding = self._riders.of_writes(address, writes, task_id)
+            writes, riding = self._riders.of_writes(address, config, writes, task_id)
         change = self._tracker.of_writes(address, config, checkpoint_id, writes, task_path)
         given = address, config, checkpoint_id, writes, task_id, task_path, change
         if riding is None:

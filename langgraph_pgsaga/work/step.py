@@ -95,6 +95,7 @@ def this_step() -> Step:
     if mark is None:
         mark = StepMark(
             found.levels,
+            callers=found.callers,
             node=found.node,
             control=found.control,
             is_stored_at_exit=found.is_stored_at_exit,

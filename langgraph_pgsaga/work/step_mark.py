@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -72,6 +72,7 @@ class StepMark(list[Any]):
         "__weakref__",
         "_lock",
         "_riders",
+        "callers",
         "control",
         "held_at",
         "is_closed",
@@ -82,10 +83,18 @@ class StepMark(list[Any]):
     )
 
     def __init__(
-        self, levels: Sequence[Level], *, node: str, control: object, is_stored_at_exit: bool
+        self,
+        levels: Sequence[Level],
+        *,
+        callers: Collection[str],
+        node: str,
+        control: object,
+        is_stored_at_exit: bool,
     ) -> None:
         super().__init__()
         self.levels = tuple(levels)
+        # The ids of the tasks whose results may be made of this one's.
+        self.callers = callers
         self.node = node
         self.control = control
         self.is_stored_at_exit = is_stored_at_exit
@@ -171,6 +180,7 @@ class FoundStep:
     keeper: StepKeeper
     node: str
     levels: tuple[Level, ...]
+    callers: frozenset[str]
     control: object
     is_stored_at_exit: bool
 
@@ -222,6 +232,7 @@ def find_step(call: str) -> FoundStep:
         keeper=keeper,
         node=found.node,
         levels=(level, *above),
+        callers=found.callers,
         control=_langgraph.control_of(found.config),
         is_stored_at_exit=_langgraph.is_stored_at_exit(found.config),
     )
