@@ -333,6 +333,9 @@ class SaverMachine(RuleBasedStateMachine):
             # Those that need the thread; the others do no harm until a checkpoint follows.
             assert self.was_deleted(place.thread_id)
             self.reference.forget_stray_writes(place.thread_id)
+        except CheckpointDeletedError:
+            # Of those that need to look at the session, as others' calls come in between.
+            assert self.is_gone(place.thread_id, place.checkpoint_ns, place.checkpoint_id)
         else:
             self.reference_call("put_writes", place.config, writes, task_id, task_path)
 
