@@ -244,9 +244,8 @@ class RunTracker:
 
         Its namespace's first begins the thread where no run makes it, or one that found nothing.
         """
-        key = run_key(config)
-        below = key and self._first_runs.get((address.session_id, id(key.control)))
-        is_of_first = key is None or (below is not None and below.control is key.control)
+        below = self._first_run(address, config)
+        is_of_first = run_key(config) is None or below is not None
         return SessionChange(
             lease=lease,
             begins_thread=address.checkpoint_id is None and is_of_first,
@@ -264,18 +263,23 @@ class RunTracker:
         writes: Sequence[tuple[str, Any]],
         task_path: str,
     ) -> SessionChange:
-        """What a `put_writes` says."""
+        """What a `put_writes` says.
+
+        An input that is a Command is written before the first checkpoint of its run.
+        """
         is_of_node = not address.checkpoint_ns and not task_path.startswith(_langgraph.CALLED_PATH)
         has_ended, status = _end_of_writes(writes) if is_of_node else (False, None)
         lease = self._lease(address, config)
         if lease is not None and self._starts_nothing(address, config, checkpoint_id, writes):
             has_ended = True
-        root = self._root(address, config)
-        if lease is None and not has_ended:
-            return NO_CHANGE if root is None else SessionChange(root=root)
+        root, below = self._root(address, config), self._first_run(address, config)
+        if lease is None and not has_ended and root is None:
+            return NO_CHANGE
         return SessionChange(
             status=status,
             lease=lease,
+            begins_thread=below is not None,
+            below=below,
             ends_run=True if has_ended else None,
             stops_at=None if status is None else (address.session_id, checkpoint_id),
             root=root,
@@ -341,6 +345,12 @@ class RunTracker:
         """The root graph's run that makes a call, or of one of whose subgraphs it is."""
         key = run_key(config)
         found = key and self._roots.get((address.session_id, id(key.control)))
+        return found if key is not None and found and found.control is key.control else None
+
+    def _first_run(self, address: Address, config: RunnableConfig) -> _Run | None:
+        """The same, where it found nothing in its thread."""
+        key = run_key(config)
+        found = key and self._first_runs.get((address.session_id, id(key.control)))
         return found if key is not None and found and found.control is key.control else None
 
     def _run(self, address: Address, config: RunnableConfig) -> _Run:

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import asyncpg
 import pytest
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
@@ -90,6 +91,32 @@ async def test_a_run_stores_nothing_in_a_thread_that_was_begun_anew(
         await finish(run, gate)
     assert (await plain.aget_state(CONFIG)).values == {"items": ["anew", 1]}
     assert {**await rows(dsn), "agent_state_writes": 0} == {**there, "agent_state_writes": 0}
+
+
+@pytest.mark.parametrize("kind", ["plain", "single writer"])
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize(
+    "command",
+    [Command(update={"items": ["anew"]}), Command(goto="one"), Command(resume="yes")],
+    ids=["update", "goto", "resume"],
+)
+async def test_a_command_begins_a_deleted_thread_anew(
+    saver: PostgresSaver,
+    single: PostgresSaver,
+    kind: str,
+    durability: Any,
+    command: Command[Any],
+) -> None:
+    """It is written before the run's first checkpoint, and is as good a beginning as values."""
+    used = single if kind == "single writer" else saver
+    graph = graph_of(used, one=adds(1))
+    expected = await graph_of(InMemorySaver(), one=adds(1)).ainvoke(command, CONFIG)
+    for _ in range(5):
+        await graph.ainvoke({"items": ["before"]}, CONFIG, durability=durability)
+        await used.adelete_thread("t")
+        assert await graph.ainvoke(command, CONFIG, durability=durability) == expected
+        assert (await graph.aget_state(CONFIG)).values == expected
+        await used.adelete_thread("t")
 
 
 async def test_a_put_below_a_deleted_checkpoint_joins_no_thread_begun_anew(
