@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.base import WRITES_IDX_MAP, CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_pgsaga._langgraph import DeltaSnapshot
@@ -117,8 +117,17 @@ def _difference_of_writes(
 
 
 def by_task(writes: Sequence[tuple[str, str, Any]]) -> dict[str, list[tuple[str, Any]]]:
-    """Each task's writes as channel and value, in order."""
+    """Each task's writes as channel and value: those of nodes in order, then the special ones.
+
+    Interrupts, errors and answers have places of their own, which come before or behind the
+    others: savers sort by the path under which each was written, and an update of the state in
+    the name of a task that asked has another one than its question.
+    """
     found: dict[str, list[tuple[str, Any]]] = {}
     for task_id, channel, value in writes:
         found.setdefault(task_id, []).append((channel, value))
-    return found
+    return {task_id: sorted(some, key=_special_place) for task_id, some in found.items()}
+
+
+def _special_place(write: tuple[str, Any]) -> int:
+    return -WRITES_IDX_MAP.get(write[0], 0)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import WRITES_IDX_MAP, ChannelVersions, CheckpointTuple
+from langgraph.checkpoint.base import ChannelVersions, CheckpointTuple
 
 from langgraph_pgsaga._arguments import (
     checked_instance,
@@ -599,16 +599,15 @@ def _tasks(found: CheckpointTuple) -> list[tuple[str, str, list[tuple[str, Any]]
     """Each task's pending writes, with a path under which tasks keep their order.
 
     Pending writes are sorted by path, task id and place. While ids rise, the path can
-    stay empty. Special writes (interrupts, errors) have places of their own and go last,
-    so that the others have the places that they have when they are written alone.
+    stay empty. Special writes go last, so that the others have the places that they have
+    when they are written alone.
     """
     tasks = []
     count, previous = 0, ""
     for task_id, writes in by_task(found.pending_writes or ()).items():
         count += task_id < previous
         previous = task_id
-        ordered = sorted(writes, key=lambda write: write[0] in WRITES_IDX_MAP)
-        tasks.append((task_id, f"{count:08}" if count else "", ordered))
+        tasks.append((task_id, f"{count:08}" if count else "", writes))
     return tasks
 
 

@@ -61,7 +61,7 @@ class Outcome:
 class Comparison:
     """The outcomes of variants by name. It prints as text, and shows itself in a notebook.
 
-    Each variant ran in a thread of its own, which stays checkpoint_id `discard()`.
+    Each variant ran in a thread of its own, which stays until `discard()`.
     """
 
     def __init__(self, start: State, outcomes: Mapping[str, Outcome]) -> None:

@@ -22,8 +22,6 @@ from langgraph_pgsaga.timetravel.states import (
 )
 from langgraph_pgsaga.timetravel.steps import saver_of
 
-# LangGraph's name for an update that copies a checkpoint.
-
 
 def fork(
     state: State, values: Any = None, *, as_node: str | None = None, thread_id: str | None = None

@@ -88,6 +88,13 @@ async def ask(graph: Any, config: Any) -> None:
     await graph.ainvoke({"total": ["start"]}, config)
 
 
+async def overrule(graph: Any, config: Any) -> None:
+    """An update in the name of the task that asked, in place of its answer."""
+    await ask(graph, config)
+    await graph.aupdate_state(config, {"total": ["overruled"]}, as_node="asks")
+    await graph.ainvoke(None, config)
+
+
 def nested(saver: Saver) -> Any:
     """A subgraph that is interrupted, in a namespace of its own."""
 
@@ -168,6 +175,12 @@ async def fail(graph: Any, config: Any) -> None:
     raise AssertionError("it didn't fail")
 
 
+async def mend(graph: Any, config: Any) -> None:
+    """An update in the name of the task that failed."""
+    await fail(graph, config)
+    await graph.aupdate_state(config, {"messages": [HumanMessage("mended")]}, as_node="fails")
+
+
 def odd_values(saver: Saver) -> Any:
     """Values that == doesn't compare, or JSON doesn't hold."""
     builder: Any = StateGraph(Total)
@@ -181,10 +194,12 @@ HISTORIES: dict[str, tuple[Callable[[Saver], Any], Drive]] = {
     "chat": (chat, talk),
     "fork": (chat, fork),
     "interrupt": (approval, ask),
+    "overruled": (approval, overrule),
     "subgraph": (nested, ask),
     "send": (fan_out, ask),
     "delta": (deltas, turns),
     "error": (failing, fail),
+    "mended": (failing, mend),
     "odd values": (odd_values, ask),
 }
 

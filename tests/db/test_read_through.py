@@ -122,12 +122,13 @@ async def test_reads_show_the_old_saver_and_move_nothing(
     ("build", "drive", "answer"),
     [
         (histories.approval, histories.ask, Command(resume="one")),
+        (histories.approval, histories.overrule, Command(update={"total": ["more"]})),
         (histories.nested, histories.ask, Command(resume="yes")),
         (histories.fan_out, histories.ask, Command(resume=7)),
         (histories.deltas, histories.turns, {"items": ["more"], "turn": 9}),
         (histories.chat, histories.fork, {"messages": [HumanMessage("more", id="m")]}),
     ],
-    ids=["interrupt", "subgraph", "send", "delta", "fork"],
+    ids=["interrupt", "overruled", "subgraph", "send", "delta", "fork"],
 )
 async def test_a_thread_goes_on_in_the_new_saver(
     old: Saver, saver: PostgresSaver, build: Any, drive: Any, answer: Any, is_async: bool

@@ -60,3 +60,13 @@ def test_a_value_is_that_of_its_version() -> None:
     assert first_difference(found(checkpoint=early), found(), repr) is None
     other = {"channel_values": {"a": 1, "b": [1]}}
     assert first_difference(found(checkpoint=early), found(checkpoint=other), repr) == "channel 'b'"
+
+
+def test_special_writes_stand_anywhere_among_the_others_of_their_task() -> None:
+    """They have places of their own; what nodes wrote has its order."""
+    node = [("task", "a", 1), ("task", "b", 2)]
+    asked = [("task", "__resume__", ["yes"]), ("task", "__interrupt__", ())]
+    one = found(pending_writes=[*node, *reversed(asked)])
+    assert first_difference(one, found(pending_writes=[*asked, *node]), repr) is None
+    changed = found(pending_writes=[*asked, *reversed(node)])
+    assert first_difference(one, changed, repr) == "the pending writes of task 'task'"
