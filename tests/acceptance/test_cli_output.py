@@ -41,6 +41,16 @@ def test_a_full_disk_is_one_line(dsn: str, command: list[str]) -> None:
     assert started(command, dsn, "> /dev/full 2> /dev/full") == (1, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_no_mistake_in_the_command(dsn: str) -> None:
+    """Of a file that is named, too."""
+    order(dsn, "order-1", "tea")
+    done = pgsaga("messages", "--export", "/dev/full", "--dsn", dsn)
+    problem = "[Errno 28] No space left on device"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"pgsaga: the output can't be written: {problem}\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_reader_that_went_and_a_closed_output_are_quiet(dsn: str, command: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.sync import Messages
     from langgraph_pgsaga.tenants import TenantScope
 
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _LONGEST_CELL = 200
 _COLUMNS = ("thread", "no", "time (UTC)", "role", "message")
 _ROWS_ONLY = ("type_", "role", "since", "until", "text", "checkpoint", "after", "export", "full")
@@ -184,6 +186,8 @@ def _export(reader: Messages, target: str, query: dict[str, Any]) -> None:
     try:
         count = reader.export(Path(target), **query)
     except OSError as error:
+        if error.errno in _DISK_ERRORS:  # no other path would be a better one
+            raise
         problem = f"{target} can't be written: {error.strerror}"
         raise typer.BadParameter(problem, param_hint="--export") from error
     note(f"{counted(count, 'message')} in {target}")
