@@ -190,7 +190,7 @@ class Riders:
         marks = [value for _, value in writes if type(value) is StepMark]
         plain = [write for write in writes if type(write[1]) is not StepMark]
         if _langgraph.has_failed(channel for channel, _ in plain):
-            return self._of_failed(address, marks, plain, task_id), None
+            return self._of_failed(address, config, marks, plain, task_id), None
         has_answers_alone = all(_langgraph.is_control(channel) for channel, _ in plain)
         if not marks and has_answers_alone:
             return writes, None
@@ -202,17 +202,25 @@ class Riders:
         return plain, riding
 
     def _of_failed(
-        self, address: Address, marks: Sequence[StepMark], plain: Writes, task_id: str
+        self,
+        address: Address,
+        config: RunnableConfig,
+        marks: Sequence[StepMark],
+        plain: Writes,
+        task_id: str,
     ) -> Writes:
         """What is stored of a task that failed: nothing that it gave, where it acted for that.
 
         LangGraph stores what was given before an error, and wouldn't execute the task again.
         """
-        lost = [mark for mark in marks if mark.held_at is None and not mark.is_closed]
-        has_acted = any(not mark.is_empty for mark in lost)
+        called = self._called(address, config, task_id)
+        has_acted = any(_may_be_lost(mark) for mark in (*marks, *called))
         self._drop_of(address, task_id)
-        for mark in lost:
-            mark.drop()
+        for mark in marks:
+            # What a task of its subgraph gave goes with that task's own call, which may be on its
+            # way: a checkpoint that has it waits for that.
+            if not mark.is_going and mark.levels[0].goes_on(mark) and mark.held_at is None:
+                mark.drop()
         return [write for write in plain if not has_acted or _langgraph.is_control(write[0])]
 
     def _drop_of(self, address: Address, task_id: str) -> None:
@@ -222,7 +230,11 @@ class Riders:
                 mark.drop()
 
     def _called(
-        self, address: Address, config: RunnableConfig, task_id: str, going: Sequence[StepMark]
+        self,
+        address: Address,
+        config: RunnableConfig,
+        task_id: str,
+        going: Sequence[StepMark] = (),
     ) -> list[StepMark]:
         """The steps whose results this task's may be made of, and whose calls may fail."""
         run = _langgraph.run_key(config)
@@ -249,6 +261,7 @@ class Riders:
             if mark.is_empty or not mark.has_finished_below(index):
                 mark.drop()
                 continue
+            mark.is_going = True
             going.append(mark)
             awaited = mark.levels[index:]
         return Riding(going, awaited) if going else None
@@ -286,7 +299,8 @@ class Riders:
             if index is not None and (error := mark.settled.exception()) is not None:
                 raise _of_another(error)
             return
-        if not mark.is_closed and not mark.has_finished_below(index + 1):
+        is_coming = mark.is_closed or mark.is_going
+        if not is_coming and not mark.has_finished_below(index + 1):
             return  # of an attempt that failed
         await _wait_for(mark, mark.levels[index])
 
@@ -470,6 +484,13 @@ class RidingQueue:
 def _place(where: Address | Level, control: object) -> tuple[UUID, str, int]:
     """What tells the graphs of all runs apart; a control can be given to runs of many threads."""
     return where.session_id, where.checkpoint_ns, id(control)
+
+
+def _may_be_lost(mark: StepMark) -> bool:
+    """Whether what a step did may not be stored, of which nobody has been told."""
+    if mark.is_empty or mark.held_at is not None:
+        return False
+    return not mark.settled.done() or mark.settled.exception() is not None
 
 
 def _is_counted_on(mark: StepMark, address: Address) -> bool:

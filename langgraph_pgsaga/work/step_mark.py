@@ -76,6 +76,7 @@ class StepMark(list[Any]):
         "control",
         "held_at",
         "is_closed",
+        "is_going",
         "is_stored_at_exit",
         "levels",
         "node",
@@ -101,6 +102,8 @@ class StepMark(list[Any]):
         # The level whose graph has the result stored, where that can't be reached yet.
         self.held_at: int | None = None
         self.is_closed = False
+        # Whether the call that stores the step has begun.
+        self.is_going = False
         # How it went, for who waits for it; None where nothing was to be stored, too.
         self.settled: Future[None] = Future()
         self._riders: list[Rider] = []

@@ -11,7 +11,9 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 
 from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.checkpoint.riders import RidingQueue
 from langgraph_pgsaga.errors import ServerError
+from tests._limits import HANG_SECONDS
 from tests.conftest import execute
 from tests.db._effects import Effects, once
 from tests.db._gates import CONFIG, Log, graph_of
@@ -19,6 +21,7 @@ from tests.db._steps import DURABILITIES, act
 
 pytestmark = pytest.mark.anyio
 
+ROOT: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 REFUSE = "alter table effects add constraint none_yet check (name <> 'paid')"
 ALLOW = "alter table effects drop constraint none_yet"
 
@@ -126,8 +129,7 @@ async def test_what_is_made_of_a_refused_step_isnt_stored(
     graph = make(saver)
     with pytest.raises((ServerError, ValueError)):
         await graph.ainvoke({"items": []}, CONFIG, durability=durability)
-    root: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
-    async for found in saver.anew().alist(root):
+    async for found in saver.anew().alist(ROOT):
         assert "paid" not in repr((found.checkpoint["channel_values"], found.pending_writes))
     assert await effects.found() == {}
     await execute(effects.dsn, ALLOW)
@@ -182,3 +184,71 @@ async def test_what_isnt_awaited_holds_nobody_up(
 
     assert await flow.ainvoke({"items": []}, CONFIG, durability=durability) == {"items": ["paid"]}
     assert await effects.found() in (once("paid", "slow"), once("paid"))
+
+
+class HeldSteps:
+    """Holds up the calls of a saver that store steps; tells when they, and a failure, came."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, saver: PostgresSaver) -> None:
+        self.open, self.has_failed = asyncio.Event(), asyncio.Event()
+        self.has_ended = asyncio.Event()
+        call = saver._put_writes
+
+        async def stored(queue: Any, *given: Any) -> None:
+            if isinstance(queue, RidingQueue):
+                await self.open.wait()
+                try:
+                    await call(queue, *given)
+                finally:
+                    self.has_ended.set()
+            else:
+                await call(queue, *given)
+            if any(channel == "__error__" for channel, _ in given[3]):
+                self.has_failed.set()
+
+        monkeypatch.setattr(saver, "_put_writes", stored)
+
+
+async def test_who_gives_up_a_subgraph_tells_nobody_that_its_step_is_stored(
+    saver: PostgresSaver, effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that failed while the call of a step below it was on its way, which is refused."""
+    held = HeldSteps(monkeypatch, saver)
+    has_begun = asyncio.Event()
+
+    async def first(state: Any) -> Any:
+        act("bad")
+        return {"items": ["bad"]}
+
+    async def second(state: Any) -> Any:
+        has_begun.set()
+        await asyncio.sleep(HANG_SECONDS)
+
+    inner = graph_of(None, first=first, second=second)
+
+    async def gives_up(state: Any) -> Any:
+        run = asyncio.create_task(inner.ainvoke(state))
+        await has_begun.wait()
+        while not run.done():
+            run.cancel()
+            await asyncio.sleep(0)
+        raise ValueError("given up")
+
+    puts: list[Any] = []
+    put = saver.aput
+
+    async def noted(*given: Any) -> Any:
+        puts.append(asyncio.current_task())
+        return await put(*given)
+
+    monkeypatch.setattr(saver, "aput", noted)
+    graph = graph_of(saver, gives_up=gives_up)
+    with pytest.raises(ValueError, match="given up"):
+        await graph.ainvoke({"items": []}, CONFIG, durability="async")
+    await asyncio.wait_for(held.has_failed.wait(), HANG_SECONDS)
+    held.open.set()
+    await asyncio.wait_for(held.has_ended.wait(), HANG_SECONDS)
+    await asyncio.wait(puts, timeout=HANG_SECONDS)
+    async for found in saver.anew().alist(CONFIG):
+        left = found.checkpoint["channel_values"], found.pending_writes
+        assert "'bad'" not in repr(left)
