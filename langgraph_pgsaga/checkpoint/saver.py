@@ -27,6 +27,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_methods
 
+from langgraph_pgsaga import _langgraph
 from langgraph_pgsaga._arguments import (
     checked_flag,
     checked_instance,
@@ -348,9 +349,28 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             tenant: whose threads, where all are asked for: ALL is everybody's.
         """
         listing = self._listing(config, filter, before, limit, tenant)
+        begins = self._enter_replayed(config)
         while page := await listing.next_page():
             for found in page:
+                if begins is not None:
+                    self._riders.note_read(*begins, found)
                 yield found
+
+    def _enter_replayed(
+        self, config: RunnableConfig | None
+    ) -> tuple[Address, RunnableConfig] | None:
+        """The subgraph that begins with a checkpoint of a listing: of a past state run on from.
+
+        LangGraph lists what was before that, instead of asking for the subgraph's latest.
+        """
+        run = _langgraph.run_key(config) if config is not None else None
+        if config is None or run is None or not run.is_nested:
+            return None
+        address = Address.of(config, self.tenants)
+        if not address.checkpoint_ns:
+            return None
+        enter_subgraph(self._riders, address.checkpoint_ns)
+        return address, config
 
     def _listing(
         self,
@@ -762,8 +782,12 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
     ) -> Iterator[CheckpointTuple]:
         """`alist` for sync callers."""
         listing = self._listing(config, filter, before, limit, tenant)
+        begins = self._enter_replayed(config)
         while page := self.db.portal.call(listing.next_page):
-            yield from page
+            for found in page:
+                if begins is not None:
+                    self._riders.note_read(*begins, found)
+                yield found
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

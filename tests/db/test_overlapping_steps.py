@@ -14,7 +14,7 @@ from langgraph_pgsaga.errors import LeaseError, StepNotStoredError
 from tests._limits import HANG_SECONDS
 from tests.db._effects import Effects, once
 from tests.db._gates import CONFIG, Log, end_leases, graph_of
-from tests.db._steps import DURABILITIES, act, acts, stored_items
+from tests.db._steps import DURABILITIES, act, acts, acts_sync, stored_items
 
 pytestmark = pytest.mark.anyio
 
@@ -160,3 +160,28 @@ async def test_a_replay_acts_again(saver: PostgresSaver, effects: Effects, durab
         await graph.ainvoke(None, at[0], durability=durability)
         assert await effects.found() == {"a": 1, "b": times}
     assert await stored_items(saver) == ["a", "b"]
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_a_replay_acts_again_in_subgraphs(
+    saver: PostgresSaver, effects: Effects, durability: Any
+) -> None:
+    """Whose checkpoint of that time LangGraph finds by a listing."""
+    inner = graph_of(None, deep=graph_of(None, b=acts("b")), c=acts("c"))
+    graph = graph_of(saver, a=acts("a"), sub=inner)
+    await graph.ainvoke({"items": []}, CONFIG)
+    at = [found.config async for found in graph.aget_state_history(CONFIG) if "sub" in found.next]
+    for times in (2, 3):
+        await graph.ainvoke(None, at[0], durability=durability)
+        assert await effects.found() == {"a": 1, "b": times, "c": times}
+
+
+def test_a_sync_replay_acts_again_in_subgraphs(sync_saver: PostgresSaver, dsn: str) -> None:
+    """The same where nodes and calls are in threads."""
+    effects = Effects(dsn)
+    asyncio.run(effects.make())
+    graph = graph_of(sync_saver, a=acts_sync("a"), sub=graph_of(None, b=acts_sync("b")))
+    graph.invoke({"items": []}, CONFIG)
+    at = [found.config for found in graph.get_state_history(CONFIG) if "sub" in found.next]
+    graph.invoke(None, at[0])
+    assert effects.found_now() == {"a": 1, "b": 2}
