@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.database import Database
     from langgraph_pgsaga.events import EventStore
+    from langgraph_pgsaga.memory import MemoryStore
     from langgraph_pgsaga.messages import Messages
     from langgraph_pgsaga.sessions import Sessions
     from langgraph_pgsaga.takeover import ReadThroughSaver
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Database",
     "EventStore",
+    "MemoryStore",
     "Messages",
     "PgSagaError",
     "PostgresSaver",
@@ -38,6 +40,7 @@ if not TYPE_CHECKING:
     _MODULES = {
         "Database": "database",
         "EventStore": "events",
+        "MemoryStore": "memory",
         "Messages": "messages",
         "PostgresSaver": "checkpoint",
         "ReadThroughSaver": "takeover",

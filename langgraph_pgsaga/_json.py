@@ -9,15 +9,16 @@ people and filters look at, next to exact bytes kept elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import orjson
 
-from langgraph_pgsaga.errors import CorruptValueError
+from langgraph_pgsaga.errors import CorruptValueError, UnstorableValueError
 
 JSON_INT_LIMIT = 2**53
+_LEAST_INT, _LARGEST_INT = -(2**63), 2**63 - 1
 # Containers in one another: below what orjson and the server's stack allow.
 _DEEPEST = 200
 _STR = frozenset({str})
@@ -68,6 +69,65 @@ def dump_exact(value: Any) -> str | None:
         return None
     # Text that holds these six characters themselves counts as inexact, too.
     return None if _NUL in text else text
+
+
+def dump_object(value: Any) -> str:
+    """JSON text of a dict that loads to an equal one after a stay in jsonb.
+
+    Tuples become lists, and what is of a subclass of str, int, float, list or dict is as those.
+
+    Raises:
+        UnstorableValueError: it holds what JSON, or jsonb, hasn't, and where.
+    """
+    if not isinstance(value, Mapping):
+        raise UnstorableValueError(where="value", problem=_is_a("dict", value))
+    return dump(_jsonb_value(value, "value", 0))
+
+
+def _jsonb_value(value: Any, where: str, depth: int) -> Any:
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    if kind is str or isinstance(value, str):
+        if not is_clean(value):
+            problem = "PostgreSQL's text has no NUL character and no lone surrogate"
+            raise UnstorableValueError(where=where, problem=problem)
+        return str.__str__(value)
+    if isinstance(value, int):
+        if not _LEAST_INT <= value <= _LARGEST_INT:
+            problem = "JSON readers have integers of 64 bits; store it as text"
+            raise UnstorableValueError(where=where, problem=problem)
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UnstorableValueError(where=where, problem=f"JSON has no {value}")
+        return float(value)
+    if depth >= _DEEPEST:
+        problem = f"containers stand in one another more than {_DEEPEST} deep"
+        raise UnstorableValueError(where="value", problem=problem)
+    if isinstance(value, Mapping):
+        return {
+            _jsonb_key(key, where): _jsonb_value(part, f"{where}[{key!r}]", depth + 1)
+            for key, part in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [
+            _jsonb_value(part, f"{where}[{place}]", depth + 1) for place, part in enumerate(value)
+        ]
+    raise UnstorableValueError(where=where, problem=_is_a("JSON value", value))
+
+
+def _jsonb_key(key: Any, where: str) -> str:
+    if not isinstance(key, str):
+        raise UnstorableValueError(where=f"a key of {where}", problem=_is_a("str", key))
+    if not is_clean(key):
+        problem = "PostgreSQL's text has no NUL character and no lone surrogate"
+        raise UnstorableValueError(where=f"a key of {where}", problem=problem)
+    return str.__str__(key)
+
+
+def _is_a(wanted: str, value: Any) -> str:
+    return f"it must be a {wanted}, not {type(value).__name__}"
 
 
 def project(value: Any, *, longest: int | None = None, _depth: int = 0) -> Any:

@@ -20,6 +20,7 @@ NEEDED = {
     ("table", "agent_messages"): _ALL,
     ("table", "agent_workers"): _ALL,
     ("table", "agent_jobs"): ("select", "insert", "update"),
+    ("table", "agent_store_items"): _ALL,
     ("table", "agent_events"): ("select", "insert"),
     ("table", "event_consumers"): _ALL,
     ("table", "event_dead_letters"): _ALL,
@@ -37,6 +38,7 @@ NEEDED = {
     ("function", "pgsaga_event_partition"): ("execute",),
     ("function", "pgsaga_guard_events"): ("execute",),
     ("function", "pgsaga_lock_keys"): ("execute",),
+    ("function", "pgsaga_matches"): ("execute",),
     ("function", "pgsaga_message_words"): ("execute",),
     ("function", "pgsaga_now"): ("execute",),
 }

@@ -5,7 +5,8 @@
     │   ├── UnknownOptionError        a keyword that isn't one of the options
     │   ├── MissingThreadIdError      a thread id is absent, None or empty
     │   ├── MissingTenantError        a call of no tenant, where each has to be of one
-    │   └── InvalidCursorError        a page's cursor that no listing gave
+    │   ├── InvalidCursorError        a page's cursor that no listing gave
+    │   └── InvalidFilterError        a filter of the store that can't be used
     ├── ThreadExistsError             the target of copy_thread already holds state
     ├── SessionExistsError            the thread that is to be created has a session already
     ├── MissingThreadError            the thread isn't there
@@ -33,6 +34,7 @@
     │   ├── MissingDeadLetterError    no aggregate waits for this event
     │   ├── MasterKeyError            personal data needs another master key
     │   └── BrokenSealError           the log isn't as it was sealed
+    ├── ItemConflictError             an item of the store has another version than expected
     ├── BindingError                  a statement got other values than its header names
     ├── TooManyRowsError              a statement for one row gave several
     ├── TransactionEndedError         COMMIT or ROLLBACK was sent in a transaction of ours
@@ -97,6 +99,7 @@ from langgraph_pgsaga.errors.events import (
     MissingVersionError,
     VersionConflictError,
 )
+from langgraph_pgsaga.errors.memory import InvalidFilterError, ItemConflictError
 from langgraph_pgsaga.errors.migrations import (
     ChangedMigrationError,
     MigrationError,
@@ -200,6 +203,8 @@ __all__ = [
     "EventsNotAppendedError",
     "InvalidArgumentError",
     "InvalidCursorError",
+    "InvalidFilterError",
+    "ItemConflictError",
     "LeaseError",
     "LeaseLostError",
     "LockLostError",

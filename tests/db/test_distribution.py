@@ -41,7 +41,9 @@ _WORK = {"agent_workers", "agent_jobs"}
 _EVENTS = {"agent_events", "event_eras", "event_guards", "event_snapshots"}
 _EVENTS |= {"event_seal_heads", "event_seals", "event_subjects"}
 _EVENTS |= {"event_consumers", "event_dead_letters"}
-_ON_COORDINATOR = _WORK | _EVENTS
+# A tenant's items, by namespace and key.
+_STORE = {"agent_store_items"}
+_ON_COORDINATOR = _WORK | _EVENTS | _STORE
 
 
 async def test_each_table_is_distributed_by_session_or_is_everywhere(dsn: str) -> None:

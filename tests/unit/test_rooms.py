@@ -28,7 +28,7 @@ LEVELS: list[set[str]] = [
     {"embedded", "serde"},
     {"database"},
     {"distribution", "work"},
-    {"checkpoint", "events"},
+    {"checkpoint", "events", "memory"},
     {"messages", "sessions", "takeover", "timetravel"},
     {"doctor", "sync"},
     {"cli"},

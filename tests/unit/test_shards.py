@@ -28,9 +28,9 @@ _STATEMENTS = [s for system in _SYSTEMS for s in load_statements(system).values(
 _ROUTED = [s for s in _STATEMENTS if s.shard != "all"]
 # They claim what a sweep takes, of any sessions. Sweeps aren't for distributed tables yet. Leases
 # are renewed one by one there.
-# Jobs of workers aren't distributed, nor are consumers of events.
+# Jobs of workers aren't distributed, nor are consumers of events and a store's items.
 _LOCKS_ANYWHERE = {"claim_expired", "claim_idle", "renew_free_leases", "claim_job", "renew_jobs"}
-_LOCKS_ANYWHERE |= {"claim_consumer", "renew_consumers"}
+_LOCKS_ANYWHERE |= {"claim_consumer", "renew_consumers", "refresh_items", "sweep_items"}
 _MIGRATIONS = "".join(m.sql for m in load_migrations())
 _TABLES = set(re.findall(r"create table {schema}\.(\w+)", _MIGRATIONS))
 # They are where all of a tenant's events are; a session of an event is a column as others.
