@@ -138,10 +138,17 @@ class Riders:
                 run.marks.append(mark)
                 run.noted_at = time.monotonic()
 
-    def note_read(self, address: Address, config: RunnableConfig, found: CheckpointTuple) -> None:
+    def note_read(
+        self,
+        address: Address,
+        config: RunnableConfig,
+        found: CheckpointTuple,
+        *,
+        is_replay: bool,
+    ) -> None:
         """A graph was given this checkpoint: what has a result there, it knows."""
         if (run := _langgraph.run_key(config)) is not None:
-            self.results.note_read(run.control, address, found)
+            self.results.note_read(run.control, address, found, is_replay=is_replay)
 
     async def wait_until_stored(self, levels: Sequence[Level], control: object) -> None:
         """Returns when the checkpoints at which these tasks were planned are stored.
@@ -258,7 +265,8 @@ class Riders:
             index = _index_of_task(mark, address, task_id)
             if mark.is_closed or index is None:
                 continue
-            if mark.is_empty or not mark.has_finished_below(index):
+            is_vain = mark.is_empty or self.results.is_done(mark)
+            if is_vain or not mark.has_finished_below(index):
                 mark.drop()
                 continue
             mark.is_going = True
@@ -330,6 +338,9 @@ class Riders:
         held: list[tuple[StepMark, int]] = []
         for mark in marks:
             if mark.is_closed or mark.is_empty:
+                continue
+            if self.results.is_done(mark):
+                mark.drop()
                 continue
             if await self._is_made_found(mark, address, checkpoint_id):
                 going.append(mark)

@@ -300,7 +300,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         session = fetched.session if fetched else None
         self._tracker.begin(address, config, found, base, session.epoch if session else None)
         if found is not None and found.pending_writes:
-            self._riders.note_read(address, config, found)
+            is_replay = address.checkpoint_id is not None
+            self._riders.note_read(address, config, found, is_replay=is_replay)
         if address.checkpoint_ns:
             enter_subgraph(self._riders, address.checkpoint_ns)
 
@@ -353,7 +354,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         while page := await listing.next_page():
             for found in page:
                 if begins is not None:
-                    self._riders.note_read(*begins, found)
+                    self._riders.note_read(*begins, found, is_replay=True)
                 yield found
 
     def _enter_replayed(
@@ -786,7 +787,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         while page := self.db.portal.call(listing.next_page):
             for found in page:
                 if begins is not None:
-                    self._riders.note_read(*begins, found)
+                    self._riders.note_read(*begins, found, is_replay=True)
                 yield found
 
     def get_delta_channel_history(

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 from langgraph.checkpoint.base import WRITES_IDX_MAP, CheckpointTuple
+from langgraph.checkpoint.serde.types import ERROR
 
 from langgraph_pgsaga.checkpoint.run import LONGEST_RUN_SECONDS, Remembered
 from langgraph_pgsaga.database import Connection, Database, load_statements
@@ -25,13 +26,17 @@ _STATEMENTS = load_statements("checkpoint")
 
 
 class _Run:
-    """The tasks whose results a run has read or stored: namespace, checkpoint id, task id."""
+    """The tasks whose results a run has read or stored: namespace, checkpoint id, task id.
 
-    __slots__ = ("control", "noted_at", "tasks")
+    Those of `done` it goes on from: who executes them all the same does nothing by it.
+    """
+
+    __slots__ = ("control", "done", "noted_at", "tasks")
 
     def __init__(self, control: object) -> None:
         self.control = control
         self.tasks: frozenset[tuple[str, str, str]] = frozenset()
+        self.done: frozenset[tuple[str, str, str]] = frozenset()
         self.noted_at = time.monotonic()
 
     @property
@@ -50,23 +55,32 @@ class TaskResults:
         self._runs: Remembered[_Run] = Remembered()
         self._lock = threading.Lock()
 
-    def note_read(self, control: object, address: Address, found: CheckpointTuple) -> None:
-        """A run begins with this checkpoint, or a graph of it does."""
-        with_result = {
-            task_id
-            for task_id, channel, _ in found.pending_writes or ()
-            if channel not in WRITES_IDX_MAP
-        }
-        if with_result:
-            place = address.checkpoint_ns, found.checkpoint["id"]
-            self._add(control, address.session_id, ((*place, task_id) for task_id in with_result))
+    def note_read(
+        self, control: object, address: Address, found: CheckpointTuple, *, is_replay: bool
+    ) -> None:
+        """A run begins with this checkpoint, or a graph of it does.
+
+        A replay executes its tasks again. Else those that have a result aren't executed, but for
+        error handlers.
+        """
+        writes = found.pending_writes or ()
+        place = address.checkpoint_ns, found.checkpoint["id"]
+        failed = {task_id for task_id, channel, _ in writes if channel == ERROR}
+        for task_id in {task for task, channel, _ in writes if channel not in WRITES_IDX_MAP}:
+            is_done = not is_replay and task_id not in failed
+            self._add(control, address.session_id, (*place, task_id), is_done=is_done)
 
     def note_stored(self, control: object, level: Level) -> None:
         """A run has stored this task's result, whose step goes with a later call."""
-        self._add(control, level.session_id, (_key(level),))
+        self._add(control, level.session_id, _key(level))
 
     def _add(
-        self, control: object, session_id: UUID, tasks: Iterable[tuple[str, str, str]]
+        self,
+        control: object,
+        session_id: UUID,
+        task: tuple[str, str, str],
+        *,
+        is_done: bool = False,
     ) -> None:
         key = session_id, id(control)
         with self._lock:
@@ -74,16 +88,26 @@ class TaskResults:
             if run is None or run.control is not control:
                 run = _Run(control)
                 self._runs.set(key, run)
-            run.tasks |= frozenset(tasks)
+            run.tasks |= {task}
+            run.done = run.done | {task} if is_done else run.done - {task}
             run.noted_at = time.monotonic()
+
+    def is_done(self, mark: StepMark) -> bool:
+        """Whether the task of a step, or one that it is in, had its result when its run began."""
+        run = self._run(mark.control, mark.levels[0].session_id)
+        return run is not None and any(_key(level) in run.done for level in mark.levels)
+
+    def _run(self, control: object, session_id: UUID) -> _Run | None:
+        run = self._runs.get((session_id, id(control)))
+        return run if run is not None and run.control is control else None
 
     def unknown_to(self, control: object, marks: Sequence[StepMark]) -> list[Level]:
         """The tasks of these steps, but for those whose results the run has read or stored."""
         levels = {_key(level): level for mark in marks for level in mark.levels}
         if not levels:
             return []
-        run = self._runs.get((marks[0].levels[0].session_id, id(control)))
-        known = run.tasks if run is not None and run.control is control else frozenset()
+        run = self._run(control, marks[0].levels[0].session_id)
+        known = run.tasks if run is not None else frozenset()
         return [level for key, level in levels.items() if key not in known]
 
 

@@ -111,6 +111,16 @@ async def _cancelled(graph: Any, held: HeldCalls, durability: Any) -> None:
         await asyncio.sleep(0)
 
 
+async def _until_planned(saver: PostgresSaver) -> None:
+    """Returns when the checkpoint is there at which the nodes are planned: under "async" it may
+    be on its way, and who begins before goes on from the one before."""
+    while True:
+        found = await saver.anew().aget_tuple(CONFIG)
+        if found is not None and found.metadata["step"] == 0:
+            return
+        await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("single_writer", [False, True])
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 async def test_what_comes_after_its_run_was_cancelled_acts_once(
@@ -125,8 +135,7 @@ async def test_what_comes_after_its_run_was_cancelled_acts_once(
     held = HeldCalls(monkeypatch, saver, "_put_writes")
     cancelled = _builder(a=acts("a"), beside=stands_still).compile(checkpointer=saver)
     await _cancelled(cancelled, held, durability)
-    while not await saver.anew().aget_tuple(CONFIG):
-        await asyncio.sleep(0.01)
+    await _until_planned(saver)
     await end_leases(saver.db.dsn)
     begun, goes_on = asyncio.Event(), asyncio.Event()
 
@@ -185,3 +194,40 @@ def test_a_sync_replay_acts_again_in_subgraphs(sync_saver: PostgresSaver, dsn: s
     at = [found.config for found in graph.get_state_history(CONFIG) if "sub" in found.next]
     graph.invoke(None, at[0])
     assert effects.found_now() == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_an_error_handler_whose_result_is_stored_acts_no_more(
+    saver: PostgresSaver, effects: Effects, durability: Any
+) -> None:
+    """LangGraph executes it again where a run is resumed in the step in which it ran."""
+    handled, has_resumed = 0, False
+
+    async def fails(state: Any) -> Any:
+        raise ValueError
+
+    async def handler(state: Any) -> Any:
+        nonlocal handled
+        handled += 1
+        act("handler")
+        return {"items": ["handled"]}
+
+    async def beside(state: Any) -> Any:
+        return {"items": ["beside"]} if has_resumed else await asyncio.sleep(HANG_SECONDS)
+
+    builder = _builder(beside=beside).add_node("fails", fails, error_handler=handler)
+    graph = builder.add_edge(START, "fails").compile(checkpointer=saver)
+    updates: Any = graph.astream(
+        {"items": []}, CONFIG, durability=durability, stream_mode="updates"
+    )
+    async with asyncio.timeout(HANG_SECONDS):
+        async for _ in updates:
+            break
+    await updates.aclose()
+    while not await effects.found():
+        await asyncio.sleep(0.01)
+    has_resumed = True
+    await graph.ainvoke(None, CONFIG, durability=durability)
+    assert handled == 2
+    assert await effects.found() == once("handler")
+    assert sorted(await stored_items(saver)) == ["beside", "handled"]
