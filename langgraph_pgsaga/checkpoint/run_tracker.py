@@ -224,7 +224,7 @@ class RunTracker:
             status=status,
             lease=lease,
             begins_thread=address.checkpoint_id is None,
-            ends_run=status not in (None, SessionStatus.ACTIVE),
+            ends_run=status not in (None, SessionStatus.ACTIVE) or _is_of_update(lease, metadata),
             puts=(address.session_id, checkpoint["id"]),
             run=run,
             limited_to=limited_to,
@@ -362,6 +362,11 @@ class RunTracker:
             found = _Run(control)
             self._runs.set(key, found)
         return found
+
+
+def _is_of_update(lease: Lease | None, metadata: Mapping[str, Any]) -> bool:
+    """Whether update_state makes the checkpoint: of a new thread no status tells."""
+    return lease is not None and lease.is_of_update and metadata.get("source") == "update"
 
 
 def _is_reached(last_step: int | None, metadata: Mapping[str, Any]) -> bool:

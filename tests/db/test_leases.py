@@ -430,6 +430,17 @@ async def test_a_cancelled_answer_makes_way_in_its_own_process(
     assert answer["items"] == ["begun", "second"]
 
 
+async def test_an_update_that_begins_a_thread_leaves_no_lease(
+    saver: PostgresSaver, single: PostgresSaver, dsn: str
+) -> None:
+    """Whoever is to run the thread that was made so comes at once."""
+    graph = graph_of(single, one=adds(1), two=adds(2))
+    await graph.aupdate_state(CONFIG, {"items": ["made"]}, as_node="one")
+    assert await value(dsn, "lease_expires_at") is None
+    answer = await graph_of(saver, one=adds(1), two=adds(2)).ainvoke(None, CONFIG)
+    assert answer["items"] == ["made", 2]
+
+
 async def test_forks_that_are_meant_work(single: PostgresSaver) -> None:
     """A run may look at its thread; states can be changed, and replayed from the past."""
     graph = graph_of(single, one=adds(1), two=adds(2))
