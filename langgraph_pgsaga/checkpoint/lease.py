@@ -39,7 +39,7 @@ import copy
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -112,8 +112,8 @@ class Lease:
     has it. It is given only where the thread is as the run found it, which is `base`: nobody
     may have written since. The lease of then must have ended, unless `is_superseding`, where
     it was of a run of this process that is over. `loaded` are the checkpoints that an update
-    can go on from. A run that `has_ended` gives the lease back, and may still write until
-    somebody takes it. `is_of_update`: it is of calls that no run makes, such as update_state's.
+    can go on from, and `loaded_before` those of the look before. A run that `has_ended` gives
+    the lease back, and may still write until somebody takes it. `is_of_update`: it is of calls that no run makes, such as update_state's.
     `course` is None for a block, whose lease is for all that happens in it.
     """
 
@@ -124,6 +124,7 @@ class Lease:
     is_claimed: bool = False
     is_session_new: bool = False
     loaded: set[str | None] = field(default_factory=set)
+    loaded_before: Set[str | None] = frozenset()
     base: Base = NO_BASE
     is_superseding: bool = False
     has_ended: bool = False
@@ -320,9 +321,9 @@ class Leases:
                 raise LeaseLostError(thread_id=thread_id)
             return None
         look = _looks.get().get((self._key, session_id, namespace))
-        if look is None or look.is_inherited or parent_id not in look.loaded:
+        if look is None or look.is_inherited:
             return None
-        return look
+        return look if parent_id in look.loaded | look.loaded_before else None
 
     def _remember(self, session_id: UUID, run: RunKey, lease: Lease) -> None:
         """The run's calls are under the lease, and those of its subgraphs."""
@@ -351,10 +352,13 @@ class Leases:
         return None if block is None or block.is_inherited else block
 
     def _note_look(self, lease: Lease, namespace: str) -> None:
-        place = self._key, lease.session_id, namespace
+        place, before = (self._key, lease.session_id, namespace), _looks.get()
+        if place in before:
+            # Updating the past, LangGraph looks at the latest checkpoint, too.
+            lease.loaded_before = before[place].loaded
         looks = {
             key: look
-            for key, look in _looks.get().items()
+            for key, look in before.items()
             if key != place and not (look.has_ended or look.is_over)
         }
         if len(looks) >= _MOST_LOOKS:
