@@ -240,6 +240,7 @@ def encode_writes(
     """
     rows: dict[int, tuple[str, EncodedValue]] = {}
     for place, (channel, value) in enumerate(writes):
+        _check_name(channel)
         encoded = _encode_written(codec, channel, value)
         rows[WRITES_IDX_MAP.get(channel, place)] = channel, encoded
     messages = (m for _, value in rows.values() if value.list_type for m in value.messages)
@@ -275,6 +276,13 @@ def _encode_value(
             codec.readable_columns(stored, message)
     list_type = MESSAGES_SNAPSHOT if is_snapshot else MESSAGES
     return EncodedValue(messages=messages, list_type=list_type)
+
+
+def _check_name(channel: Any) -> None:
+    """UnstorableValueError where a channel's name is text that PostgreSQL can't hold."""
+    if isinstance(channel, str) and not _json.is_clean(channel):
+        problem = "its name holds a NUL character or a lone surrogate, which PostgreSQL text can't"
+        raise UnstorableValueError(where=f"channel {channel!r}", problem=problem)
 
 
 def _as_of_now(value: Any) -> Any:
@@ -339,6 +347,8 @@ def _state_columns(
         return state_json, metadata_json, None, None
     # These stay in clear whatever happens to the rest: values are found by them.
     if _json.dump_exact(checkpoint["channel_versions"]) is None:
+        for channel in checkpoint["channel_versions"]:
+            _check_name(channel)
         problem = "a channel's name or version isn't text or a number that PostgreSQL can hold"
         raise UnstorableValueError(where="channel_versions", problem=problem)
     whole = {"checkpoint": rest, "metadata": metadata, "checkpoint_ns": address.checkpoint_ns}

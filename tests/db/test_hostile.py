@@ -381,6 +381,23 @@ def test_int_and_uuid_thread_ids_work(sync_saver: PostgresSaver, given_id: Any) 
 
 
 @pytest.mark.parametrize("bad", ["a\0b", "\ud800", "x\udfffy"], ids=ascii)
+def test_channels_that_postgresql_cannot_hold_are_named(
+    shared_saver: PostgresSaver, bad: str
+) -> None:
+    """Whether a checkpoint has one or a task writes to it, nothing is stored."""
+    config = put(shared_saver, config_of("t"), {"c": 1})
+    calls: list[Callable[[], Any]] = [
+        lambda: put(shared_saver, config, {"c": 1, bad: 2}),
+        lambda: shared_saver.put_writes(config, [("c", 1), (bad, 2)], "task"),
+    ]
+    for call in calls:
+        with pytest.raises(UnstorableValueError) as refused:
+            call()
+        assert str(refused.value).startswith(f"channel {bad!r} can't be stored: its name")
+    assert stored(shared_saver, config_of("t")).pending_writes == []
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "\ud800", "x\udfffy"], ids=ascii)
 def test_ids_that_postgresql_cannot_hold_are_refused(shared_saver: PostgresSaver, bad: str) -> None:
     """A thread id with NUL or a lone surrogate never becomes another thread's."""
     calls: list[Callable[[], Any]] = [
