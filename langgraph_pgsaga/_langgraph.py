@@ -244,18 +244,44 @@ def own_values(channel_values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: channel_values[channel] for channel, name in names.items() if name is not None}
 
 
-def is_known(versions: Mapping[str, Any]) -> bool:
-    """Whether a graph with these channels starts its nodes by such channels only.
+def is_known(checkpoint: Mapping[str, Any], source: Any) -> bool:
+    """Whether the graph that made a checkpoint starts its nodes by such channels only.
 
     Those of StateGraph and of the functional API do; not those that are put together from
-    Pregel's own parts.
+    Pregel's own parts. Their inputs tell, or which nodes are started; where neither was since
+    update_state began the thread, what the nodes have seen.
     """
-    return INPUT in versions
+    versions, seen = checkpoint["channel_versions"], checkpoint.get("versions_seen") or {}
+    if INPUT in versions or any(name.startswith((_JOIN, _BRANCH_TO)) for name in versions):
+        return True
+    by_nodes = [channels for node, channels in seen.items() if node != INTERRUPT]
+    has_run = source in ("loop", "update") and len(by_nodes) > 0
+    return has_run and all(is_trigger(channel) for channels in by_nodes for channel in channels)
 
 
-def next_nodes(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The nodes that the values of a checkpoint's triggers start, by name."""
-    return tuple(sorted({node for name, value in values.items() for node in _started(name, value)}))
+def next_nodes(checkpoint: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes that the values of a checkpoint's triggers start, by name.
+
+    A node that has seen a trigger's version isn't started by it again.
+    """
+    versions, seen = checkpoint["channel_versions"], checkpoint.get("versions_seen") or {}
+    return tuple(
+        sorted(
+            {
+                node
+                for channel, value in values.items()
+                for node in _started(channel, value)
+                if channel == TASKS or not _has_seen(seen.get(node), channel, versions)
+            }
+        )
+    )
+
+
+def _has_seen(seen: Mapping[str, Any] | None, channel: str, versions: Mapping[str, Any]) -> bool:
+    """Whether the node that has seen these versions has seen the channel's."""
+    if not seen or channel not in seen or channel not in versions:
+        return False
+    return bool(seen[channel] >= versions[channel])
 
 
 def _started(channel: str, value: Any) -> Iterable[str]:

@@ -186,8 +186,8 @@ async def status_at(
             keys = starter_keys(address, state)
             contents = Contents(db, codec)
             await contents.fetch(keys, conn)
-            versions = state.checkpoint["channel_versions"]
-            return status_of(versions, {**state.inline, **contents.values(keys)}, state.metadata)
+            triggers = {**state.inline, **contents.values(keys)}
+            return status_of(state.checkpoint, triggers, state.metadata)
     except SerializationError:
         pass  # a copy needs nothing loaded
     return None

@@ -211,7 +211,8 @@ class RunTracker:
         seen = seen if root is None else None
         if address.checkpoint_ns:
             return self._of_subgraph(address, config, lease, root, seen)
-        status = status_of(checkpoint["channel_versions"], checkpoint["channel_values"], metadata)
+        is_of_run = run_key(config) is not None
+        status = status_of(checkpoint, checkpoint["channel_values"], metadata, is_of_run=is_of_run)
         run = self._runs.get(_key(address, config))
         limited_to = None
         if run is not None:
@@ -365,8 +366,9 @@ class RunTracker:
 
 
 def _is_of_update(lease: Lease | None, metadata: Mapping[str, Any]) -> bool:
-    """Whether update_state makes the checkpoint: of a new thread no status tells."""
-    return lease is not None and lease.is_of_update and metadata.get("source") == "update"
+    """Whether update_state makes the checkpoint, be there nodes that it starts or not."""
+    is_made = metadata.get("source") in ("update", "fork", "input")
+    return is_made and lease is not None and lease.is_of_update
 
 
 def _is_reached(last_step: int | None, metadata: Mapping[str, Any]) -> bool:
@@ -382,7 +384,7 @@ def _key(address: Address, config: RunnableConfig) -> tuple[UUID, int | None]:
 def _is_idle(found: CheckpointTuple) -> bool:
     """Whether a root graph's checkpoint starts no node."""
     checkpoint = found.checkpoint
-    status = status_of(checkpoint["channel_versions"], checkpoint["channel_values"], found.metadata)
+    status = status_of(checkpoint, checkpoint["channel_values"], found.metadata)
     return status is SessionStatus.COMPLETED
 
 

@@ -10,19 +10,24 @@ from langgraph_pgsaga.threads import SessionStatus
 
 
 def status_of(
-    versions: Mapping[str, Any], values: Mapping[str, Any], metadata: Mapping[str, Any]
+    checkpoint: Mapping[str, Any],
+    triggers: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    *,
+    is_of_run: bool = True,
 ) -> SessionStatus | None:
     """The status that the root graph's checkpoint leaves its thread with, if it tells.
 
-    `versions` and `values` are those of its channels; of the values the triggers' will do.
+    `triggers` are the values of its channels, of which those that start nodes will do.
     """
-    if not is_known(versions):
+    source = metadata.get("source")
+    try:
+        if not is_known(checkpoint, source):
+            return None
+        if not next_nodes(checkpoint, triggers):
+            return SessionStatus.COMPLETED
+    except (AttributeError, TypeError):  # no graph's checkpoint: encode_put says what is wrong
         return None
-    if not next_nodes(values):
-        return SessionStatus.COMPLETED
-    # A state that somebody made waits for a run.
-    return (
-        SessionStatus.PAUSED
-        if metadata.get("source") in ("update", "fork")
-        else SessionStatus.ACTIVE
-    )
+    # A state that somebody made waits for a run, also where update_state did as the input.
+    is_made = source in ("update", "fork") or (source == "input" and not is_of_run)
+    return SessionStatus.PAUSED if is_made else SessionStatus.ACTIVE

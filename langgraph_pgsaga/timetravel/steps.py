@@ -494,14 +494,15 @@ class _Pages:
             name=row["checkpoint_name"],
             nodes=_nodes(before, state.checkpoint),
             changed=_changed(before, state.checkpoint),
-            next=tuple(
-                self._first_node if node == INPUT else node
-                for node in next_nodes({**state.inline, **page.started[checkpoint_id]})
-            ),
+            next=self._next(state, page.started[checkpoint_id]),
             is_interrupted=INTERRUPT in row["marks"],
             has_error=ERROR in row["marks"],
             branch=self._branch(checkpoint_id, row["parent_checkpoint_id"]),
         )
+
+    def _next(self, state: StateData, started: Mapping[str, Any]) -> tuple[str, ...]:
+        nodes = next_nodes(state.checkpoint, {**state.inline, **started})
+        return tuple(self._first_node if node == INPUT else node for node in nodes)
 
     def _branch(self, checkpoint_id: str, parent_id: str | None) -> int:
         branch = self._branches.pop(checkpoint_id, None)

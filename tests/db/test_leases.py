@@ -441,6 +441,49 @@ async def test_an_update_that_begins_a_thread_leaves_no_lease(
     assert answer["items"] == ["made", 2]
 
 
+@pytest.mark.parametrize("node", ["__input__", "one", "two"])
+async def test_a_thread_that_an_update_began_is_left_free_by_its_runs(
+    single: PostgresSaver, dsn: str, node: str
+) -> None:
+    """After the update, the run that goes on from it, and what is said where nothing follows."""
+    graph = graph_of(single, one=adds(1), two=adds(2))
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: graph.aupdate_state(CONFIG, {"items": ["made"]}, as_node=node),
+        lambda: graph.ainvoke(None, CONFIG),
+        lambda: graph.ainvoke(Command(update={"items": ["said"]}), CONFIG),
+        lambda: graph.ainvoke(Command(resume="nobody asked"), CONFIG),
+    ]
+    for call in calls:
+        await call()
+        assert await value(dsn, "lease_expires_at") is None
+
+
+async def test_a_cancelled_run_makes_way_for_an_update_of_the_past(single: PostgresSaver) -> None:
+    """LangGraph looks at the latest checkpoint, too, before it stores the update's."""
+    gate = Gate()
+    graph = graph_of(single, one=adds(1), gate=gate, end=adds("end"))
+    run = await in_the_middle(graph, gate)
+    run.cancel()
+    await asyncio.wait([run])
+    *_, past = [state async for state in graph.aget_state_history(CONFIG)]
+    forked = await graph.aupdate_state(past.config, {"items": ["fork"]}, as_node="gate")
+    assert (await graph.ainvoke(None, forked))["items"] == ["fork", "end"]
+
+
+async def test_an_update_of_the_past_is_refused_while_a_run_goes_on(
+    single: PostgresSaver, other: PostgresSaver
+) -> None:
+    """It leaves nothing, and the run ends as ever."""
+    gate = Gate()
+    run = await in_the_middle(graph_of(single, one=adds(1), gate=gate), gate)
+    graph = graph_of(other, one=adds(1), gate=gate)
+    *_, past = [state async for state in graph.aget_state_history(CONFIG)]
+    with pytest.raises(ThreadLeasedError):
+        await graph.aupdate_state(past.config, {"items": ["fork"]}, as_node="one")
+    assert (await finish(run, gate))["items"] == ["begun", 1, "through"]
+    assert await is_one_line(single)
+
+
 async def test_forks_that_are_meant_work(single: PostgresSaver) -> None:
     """A run may look at its thread; states can be changed, and replayed from the past."""
     graph = graph_of(single, one=adds(1), two=adds(2))

@@ -16,7 +16,7 @@ from langgraph.checkpoint.serde.types import ERROR
 from langgraph.errors import GraphRecursionError
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, Send, interrupt
+from langgraph.types import Command, Send, StateUpdate, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
@@ -65,6 +65,47 @@ async def test_the_status_follows_the_run(saver: PostgresSaver) -> None:
     begun = [state async for state in graph.aget_state_history(CONFIG)][-2]
     await graph.aupdate_state(begun.config, None, as_node="__copy__")
     assert await status(saver) is SessionStatus.PAUSED
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (["__input__"], SessionStatus.PAUSED),
+        (["one"], SessionStatus.PAUSED),
+        (["one", "two"], SessionStatus.COMPLETED),
+        (["two"], SessionStatus.COMPLETED),
+        (["two", "one"], SessionStatus.PAUSED),
+    ],
+    ids=str,
+)
+async def test_the_status_of_a_thread_that_updates_began(
+    saver: PostgresSaver, nodes: list[str], expected: SessionStatus
+) -> None:
+    """Paused where nodes are to run, else completed; so it is after the run that follows."""
+    graph = graph_of(saver, one=adds(1), two=adds(2))
+    for node in nodes:
+        await graph.aupdate_state(CONFIG, {"items": ["made"]}, as_node=node)
+    assert await status(saver) is expected
+    await graph.ainvoke(None, CONFIG)
+    assert await status(saver) is SessionStatus.COMPLETED
+    await saver.adelete_thread("t")
+    updates = [[StateUpdate({"items": ["made"]}, node)] for node in nodes]
+    await graph.abulk_update_state(CONFIG, updates)
+    assert await status(saver) is expected
+
+
+async def test_the_status_of_an_entrypoints_thread_that_an_update_began(
+    saver: PostgresSaver,
+) -> None:
+    """Completed: what it returned is there, and nothing is to run."""
+
+    @entrypoint(checkpointer=saver)
+    async def flow(given: int, *, previous: int | None = None) -> int:
+        return given + (previous or 0)
+
+    await flow.aupdate_state(CONFIG, 1)
+    assert await status(saver) is SessionStatus.COMPLETED
+    assert await flow.ainvoke(1, CONFIG) == 2
 
 
 def by_invoke(graph: Any) -> Any:

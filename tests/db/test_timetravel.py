@@ -14,6 +14,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import InvalidUpdateError
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy, StateSnapshot, interrupt
@@ -52,6 +53,19 @@ def same(steps: Sequence[Step], snapshots: Sequence[StateSnapshot]) -> None:
         assert step.created_at == datetime.fromisoformat(snapshot.created_at or "")
         assert set(step.next) == set(snapshot.next)
         assert step.is_interrupted == bool(snapshot.interrupts)
+
+
+@pytest.mark.parametrize("durability", ["sync", "exit"])
+def test_what_was_seen_already_is_not_next(sync_saver: PostgresSaver, durability: Any) -> None:
+    """Nodes whose writes clash end a run; under "exit" what it stores then has them seen."""
+    builder: StateGraph[Any] = StateGraph(State)
+    for name in ("left", "right"):
+        builder.add_node(name, lambda state: {"count": 1})
+        builder.add_edge(START, name)
+    graph = builder.compile(checkpointer=sync_saver)
+    with pytest.raises(InvalidUpdateError):
+        graph.invoke({"seen": ["question"]}, thread(), durability=durability)
+    same(history(graph, thread()), list(graph.get_state_history(thread())))
 
 
 def test_steps_say_what_langgraph_says(sync_saver: PostgresSaver) -> None:
