@@ -113,7 +113,8 @@ class Lease:
     may have written since. The lease of then must have ended, unless `is_superseding`, where
     it was of a run of this process that is over. `loaded` are the checkpoints that an update
     can go on from, and `loaded_before` those of the look before. A run that `has_ended` gives
-    the lease back, and may still write until somebody takes it. `is_of_update`: it is of calls that no run makes, such as update_state's.
+    the lease back, and may still write until somebody takes it. `is_of_update`: it is of calls
+    that no run makes, such as update_state's.
     `course` is None for a block, whose lease is for all that happens in it.
     """
 
