@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.database import Database
     from langgraph_pgsaga.events import EventStore
-    from langgraph_pgsaga.memory import MemoryStore
+    from langgraph_pgsaga.memory import AgentMemory, MemoryStore
     from langgraph_pgsaga.messages import Messages
     from langgraph_pgsaga.sessions import Sessions
     from langgraph_pgsaga.takeover import ReadThroughSaver
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgentMemory",
     "Database",
     "EventStore",
     "MemoryStore",
@@ -38,6 +39,7 @@ __all__ = [
 if not TYPE_CHECKING:
     # LangGraph takes most of a second to import, which `pgsaga --help` doesn't need.
     _MODULES = {
+        "AgentMemory": "memory",
         "Database": "database",
         "EventStore": "events",
         "MemoryStore": "memory",

@@ -183,6 +183,10 @@ async def delete_claimed(db: Database, conn: Connection, session_id: UUID) -> No
     Raises:
         ServerError: row security shows some of it and lets none be deleted.
     """
+    memories = _STATEMENTS["delete_session_memories"].bind(session_id=session_id)
+    (row,) = await db.fetch(memories, conn=conn)
+    if row["is_kept"]:
+        raise _refused(db, "agent_memory")
     deletion = _STATEMENTS["delete_session"].bind(session_id=session_id)
     kept_in = ""
     # What somebody else deletes meanwhile (delete_stray_writes) isn't seen a second time.

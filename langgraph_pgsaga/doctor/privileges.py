@@ -22,6 +22,7 @@ NEEDED = {
     ("table", "agent_jobs"): ("select", "insert", "update"),
     ("table", "agent_store_items"): _ALL,
     ("table", "agent_events"): ("select", "insert"),
+    ("table", "agent_memory"): _ALL,
     ("table", "event_consumers"): _ALL,
     ("table", "event_dead_letters"): _ALL,
     ("table", "event_eras"): ("select", "insert"),
@@ -39,6 +40,8 @@ NEEDED = {
     ("function", "pgsaga_guard_events"): ("execute",),
     ("function", "pgsaga_lock_keys"): ("execute",),
     ("function", "pgsaga_matches"): ("execute",),
+    ("function", "pgsaga_create_memory_vectors"): ("execute",),
+    ("function", "pgsaga_memory_scope"): ("execute",),
     ("function", "pgsaga_message_words"): ("execute",),
     ("function", "pgsaga_now"): ("execute",),
 }

@@ -35,6 +35,10 @@
     │   ├── MasterKeyError            personal data needs another master key
     │   └── BrokenSealError           the log isn't as it was sealed
     ├── ItemConflictError             an item of the store has another version than expected
+    ├── MissingMemoryError            there is no such live memory
+    ├── MissingVectorsError           the server has no pgvector, or no table of vectors
+    ├── EmbeddingError                what an embedding function gave can't be used
+    │   └── DimensionsError           a vector has other dimensions than are expected
     ├── BindingError                  a statement got other values than its header names
     ├── TooManyRowsError              a statement for one row gave several
     ├── TransactionEndedError         COMMIT or ROLLBACK was sent in a transaction of ours
@@ -99,7 +103,14 @@ from langgraph_pgsaga.errors.events import (
     MissingVersionError,
     VersionConflictError,
 )
-from langgraph_pgsaga.errors.memory import InvalidFilterError, ItemConflictError
+from langgraph_pgsaga.errors.memory import (
+    DimensionsError,
+    EmbeddingError,
+    InvalidFilterError,
+    ItemConflictError,
+    MissingMemoryError,
+    MissingVectorsError,
+)
 from langgraph_pgsaga.errors.migrations import (
     ChangedMigrationError,
     MigrationError,
@@ -196,7 +207,9 @@ __all__ = [
     "CopyError",
     "CorruptSessionError",
     "CorruptValueError",
+    "DimensionsError",
     "EmbeddedServerError",
+    "EmbeddingError",
     "EncryptedValueError",
     "EventError",
     "EventIdConflictError",
@@ -216,11 +229,13 @@ __all__ = [
     "MissingConsumerError",
     "MissingDatabaseError",
     "MissingDeadLetterError",
+    "MissingMemoryError",
     "MissingMigrationsError",
     "MissingTenantError",
     "MissingThreadError",
     "MissingThreadIdError",
     "MissingTypeError",
+    "MissingVectorsError",
     "MissingVersionError",
     "NameTakenError",
     "NoAnswerError",

@@ -1,7 +1,42 @@
-"""What agents keep across threads: LangGraph's store on PostgreSQL."""
+"""What agents keep across threads: LangGraph's store, and memories that are recalled."""
 
+from langgraph_pgsaga.memory.embedding import Embed, Embedder
 from langgraph_pgsaga.memory.item import FoundItem, StoredItem
+from langgraph_pgsaga.memory.listing import MemoryOrder
+from langgraph_pgsaga.memory.memory import AgentMemory
 from langgraph_pgsaga.memory.operations import VersionedPut
+from langgraph_pgsaga.memory.remembering import NewMemory
+from langgraph_pgsaga.memory.row import Memory, MemoryPage, MemoryType, Recalled
+from langgraph_pgsaga.memory.scoring import (
+    GENERATIVE_AGENTS,
+    HYBRID,
+    IMPORTANCE,
+    RANKS,
+    SEMANTIC,
+    TEXT,
+    Scoring,
+)
 from langgraph_pgsaga.memory.store import MemoryStore
 
-__all__ = ["FoundItem", "MemoryStore", "StoredItem", "VersionedPut"]
+__all__ = [
+    "GENERATIVE_AGENTS",
+    "HYBRID",
+    "IMPORTANCE",
+    "RANKS",
+    "SEMANTIC",
+    "TEXT",
+    "AgentMemory",
+    "Embed",
+    "Embedder",
+    "FoundItem",
+    "Memory",
+    "MemoryOrder",
+    "MemoryPage",
+    "MemoryStore",
+    "MemoryType",
+    "NewMemory",
+    "Recalled",
+    "Scoring",
+    "StoredItem",
+    "VersionedPut",
+]

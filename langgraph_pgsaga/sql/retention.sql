@@ -66,6 +66,18 @@ select case
     then 'agent_state_writes'
 end as kept_in;
 
+-- name: delete_session_memories
+-- What was remembered in a session, with its vectors; is_kept as kept_in of delete_session.
+-- params: session_id uuid
+-- columns: is_kept boolean
+-- shard: all, memories are on one server
+with gone as (
+  delete from {schema}.agent_memory where session_id = $1 returning 1
+)
+select
+  not exists (select from gone)
+  and exists (select from {schema}.agent_memory where session_id = $1) as is_kept;
+
 -- name: select_heads
 -- The checkpoints that pruning keeps for their own sake: the last ones of each namespace
 -- and, with keep_named, those with a name. With keep_replays also, in the namespaces of

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from langgraph_pgsaga.sync.events import DeadLetters, EventStore
+    from langgraph_pgsaga.sync.memory import AgentMemory
     from langgraph_pgsaga.sync.messages import Messages
     from langgraph_pgsaga.sync.sessions import Sessions
     from langgraph_pgsaga.sync.steps import step_is_stored
 
-__all__ = ["DeadLetters", "EventStore", "Messages", "Sessions", "step_is_stored"]
+__all__ = ["AgentMemory", "DeadLetters", "EventStore", "Messages", "Sessions", "step_is_stored"]
 
 if not TYPE_CHECKING:
     # Who wants one system doesn't load the others.
     _MODULES = {
         "DeadLetters": "events",
         "EventStore": "events",
+        "AgentMemory": "memory",
         "Messages": "messages",
         "Sessions": "sessions",
         "step_is_stored": "steps",

@@ -20,6 +20,7 @@ from pathlib import Path
 # A line for each room: its classes that sync callers have, too.
 CLASSES = {
     "langgraph_pgsaga.events": ["DeadLetters", "EventStore"],
+    "langgraph_pgsaga.memory": ["AgentMemory"],
     "langgraph_pgsaga.messages": ["Messages"],
     "langgraph_pgsaga.sessions": ["Sessions"],
 }

@@ -33,6 +33,7 @@ from langgraph_pgsaga.events import (
     event_node,
     recorded,
 )
+from langgraph_pgsaga.memory import AgentMemory, NewMemory, Scoring
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, SessionStatus
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
@@ -150,6 +151,8 @@ class World:
             (self.steps, "History"),
             (EventStore(db), "EventStore"),
             (sync.EventStore(db), "sync.EventStore"),
+            (AgentMemory(db), "AgentMemory"),
+            (sync.AgentMemory(db), "sync.AgentMemory"),
             (DeadLetters(db), "DeadLetters"),
             (sync.DeadLetters(db), "sync.DeadLetters"),
         ):
@@ -163,6 +166,7 @@ class World:
             yield self._target(kind.__name__, kind)
         kinds: tuple[Any, ...] = (EventStore, Condition, Aggregate, Upcaster)
         kinds += (Consumer, Projection, DeadLetters, sync.DeadLetters)
+        kinds += (AgentMemory, sync.AgentMemory, NewMemory, Scoring)
         for made in kinds:
             yield self._target(made.__name__, made)
         # Of a store that appends nothing, so that nobody is called.
@@ -240,6 +244,10 @@ class World:
             "node": lambda state: {},
             "handler": handle,
             "consumer": "c",
+            "memories": ["a"],
+            "memory_id": "00000000-0000-0000-0000-000000000000",
+            "user_id": "u",
+            "query": "a",
         }
 
 
@@ -278,7 +286,15 @@ def test_no_argument_fails_in_a_way_of_its_own(
 
 
 _SEQUENCES = {"channels", "types", "roles", "run_ids", "thread_ids", "policies", "allow", "writes"}
-_SEQUENCES |= {"extra_allowlist", "events", "tags", "upcasters", "aggregate_types", "subjects"}
+_SEQUENCES |= {
+    "extra_allowlist",
+    "events",
+    "memories",
+    "tags",
+    "upcasters",
+    "aggregate_types",
+    "subjects",
+}
 
 
 def test_a_lone_text_is_no_list(world: World) -> None:

@@ -36,14 +36,16 @@ async def test_without_tables_there_is_nothing_to_distribute(empty_dsn: str) -> 
                 await attempt(db)
 
 
-# Rows that are claimed over all of them, and events, which have one order for all: one server.
+# Rows that are claimed over all of them, events, which have one order for all, and memories, which
+# may be a user's: one server.
 _WORK = {"agent_workers", "agent_jobs"}
 _EVENTS = {"agent_events", "event_eras", "event_guards", "event_snapshots"}
 _EVENTS |= {"event_seal_heads", "event_seals", "event_subjects"}
 _EVENTS |= {"event_consumers", "event_dead_letters"}
 # A tenant's items, by namespace and key.
 _STORE = {"agent_store_items"}
-_ON_COORDINATOR = _WORK | _EVENTS | _STORE
+_MEMORIES = {"agent_memory"}
+_ON_COORDINATOR = _WORK | _EVENTS | _STORE | _MEMORIES
 
 
 async def test_each_table_is_distributed_by_session_or_is_everywhere(dsn: str) -> None:

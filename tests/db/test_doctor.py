@@ -404,7 +404,7 @@ async def test_what_a_user_may_not_see_is_a_warning(dsn: str) -> None:
 
 _ALL_TABLES = (
     "table agent_sessions, table agent_states, table agent_state_writes, table agent_messages, "
-    "table agent_workers, table agent_store_items, table event_consumers, "
+    "table agent_workers, table agent_store_items, table agent_memory, table event_consumers, "
     "table event_dead_letters, table event_subjects"
 )
 _OTHERS = "table agent_state_values, table agent_state_blobs"

@@ -180,8 +180,11 @@ def run_everywhere(saver: PostgresSaver) -> None:
     Sessions(saver.db, tenant=tenant).update(thread_id, metadata={place(): place()})
 
 
-# Events aren't the saver's, nor are a store's items and what runs in the background.
-NOT_THE_SAVERS = {"agent_events", "agent_jobs", "agent_store_items", "agent_workers"}
+# Events and memories aren't the saver's, nor are a store's items and what runs in the background.
+NOT_THE_SAVERS = {
+    *("agent_events", "agent_jobs", "agent_memory"),
+    *("agent_store_items", "agent_workers"),
+}
 
 
 def documented_columns() -> list[set[tuple[str, str]]]:

@@ -50,12 +50,37 @@ _STATEMENTS = [
 ]
 
 
+async def _make_vectors(dsn: str, schema: str = "public") -> None:
+    """The tables of vectors, where the server has pgvector, which gets a schema of its own."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        if await conn.fetchval(
+            "select count(*) from pg_available_extensions where name = 'vector'"
+        ):
+            await conn.execute("create schema of_vectors")
+            await conn.execute("create extension vector schema of_vectors")
+            await conn.execute(f"select {schema}.pgsaga_create_memory_vectors()")
+    finally:
+        await conn.close()
+
+
+async def _skip_without_vectors(
+    conn: asyncpg.Connection[asyncpg.Record], statement: Statement
+) -> None:
+    """Skips what needs tables of vectors where there are none."""
+    of_vectors = statement.name in load_statements("memory_vectors")
+    if of_vectors and not await conn.fetchval("select to_regtype('of_vectors.vector') is not null"):
+        pytest.skip("the server has no pgvector")
+
+
 @pytest.fixture(scope="module")
 def read_only_dsn(server_dsn: str, template_database: str) -> Iterator[str]:
     """One database for all of them: what is only prepared changes nothing."""
     name = f"pgsaga_prepared_{os.getpid()}"
     asyncio.run(execute(server_dsn, f'create database "{name}" template "{template_database}"'))
-    yield with_database(server_dsn, name)
+    dsn = with_database(server_dsn, name)
+    asyncio.run(_make_vectors(dsn))
+    yield dsn
     asyncio.run(execute(server_dsn, f'drop database "{name}" with (force)'))
 
 
@@ -65,6 +90,7 @@ async def test_statement_has_the_types_that_its_header_says(
 ) -> None:
     """A misspelt column or a wrong header fails here, before any data is touched."""
     async with Database(read_only_dsn) as db, connection_of(db) as conn:
+        await _skip_without_vectors(conn, statement)
         await _check_types(conn, db, statement)
 
 
@@ -103,7 +129,8 @@ async def test_the_privileges_that_doctor_looks_for_are_those_that_statements_ne
     async with Database(dsn) as db, connection_of(db) as conn:
         if conn.get_server_version().major < 16:
             pytest.skip("before PostgreSQL 16 nothing explains a statement with parameters")
-        texts = [asked + db.text(s) for s in _STATEMENTS if s.name not in _OF_MIGRATIONS]
+        without = {*_OF_MIGRATIONS, *load_statements("memory_vectors")}
+        texts = [asked + db.text(s) for s in _STATEMENTS if s.name not in without]
         await conn.execute(f"create role {role}")
         begun = conn.transaction()
         await begun.start()
@@ -155,6 +182,7 @@ def hostile_dsn(server_dsn: str) -> Iterator[str]:
         async with Database(dsn, schema="own") as db:
             await migrate(db)
         await plant(dsn, texts, rows)
+        await _make_vectors(dsn, "own")
 
     asyncio.run(make())
     yield dsn

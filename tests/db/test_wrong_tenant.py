@@ -1,7 +1,7 @@
 """Everything public, tried from the wrong tenant with another one's ids.
 
 What is there is found by walking the package: a new method or function without a case here, or
-among those of events in tests/db/_wrong_tenant.py, fails the test that counts them.
+among those of events and memory in tests/db/_wrong_tenant.py, fails the test that counts them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from langgraph.errors import EmptyInputError, InvalidUpdateError
 
 from langgraph_pgsaga import PgSagaError, PostgresSaver, sync, timetravel
 from langgraph_pgsaga.events import DeadLetters, EventStore
+from langgraph_pgsaga.memory import AgentMemory
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.sessions import Sessions
 from langgraph_pgsaga.takeover import ReadThroughSaver
 from tests.db._puts import checkpoint_of, config_of
 from tests.db._tenants import of, rows_of
-from tests.db._wrong_tenant import NAME, OF_EVENTS, SECRET, World, finished
+from tests.db._wrong_tenant import NAME, OF_EVENTS, OF_MEMORY, SECRET, World, finished
 
 # What shows that something is "a"'s: configs, and rows.
 MARKS = (SECRET, NAME, "'tenant_id': 'a'", "tenant_id='a'")
@@ -39,6 +40,7 @@ NOT_OF_THREADS = {
     *(f"{room}EventStore.{name}" for room in ("", "sync.")
       for name in ("from_conn_string", "initialize", "latest",  # "latest" tells no event
                    "register_event_handler")),
+    *(f"{room}AgentMemory.{name}" for room in ("", "sync.") for name in ("setup", "flush")),
     "timetravel.diff",  # of two dicts that the caller has
     "timetravel.aopen_errors",  # of a tuple that the caller has
 }  # fmt: skip
@@ -90,6 +92,8 @@ def public_names() -> set[str]:
         ("Messages", Messages),
         ("sync.Messages", sync.Messages),
         ("History", timetravel.History),
+        ("AgentMemory", AgentMemory),
+        ("sync.AgentMemory", sync.AgentMemory),
         ("EventStore", EventStore),
         ("sync.EventStore", sync.EventStore),
         ("DeadLetters", DeadLetters),
@@ -111,7 +115,7 @@ def public_names() -> set[str]:
 
 def test_everything_public_has_a_case() -> None:
     """A method or function that is new says here whether it is of threads."""
-    assert public_names() == OF_THREADS | OF_EVENTS | NOT_OF_THREADS
+    assert public_names() == OF_THREADS | OF_EVENTS | OF_MEMORY | NOT_OF_THREADS
     assert not OF_THREADS & NOT_OF_THREADS
 
 

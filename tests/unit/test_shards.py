@@ -33,8 +33,8 @@ _LOCKS_ANYWHERE = {"claim_expired", "claim_idle", "renew_free_leases", "claim_jo
 _LOCKS_ANYWHERE |= {"claim_consumer", "renew_consumers", "refresh_items", "sweep_items"}
 _MIGRATIONS = "".join(m.sql for m in load_migrations())
 _TABLES = set(re.findall(r"create table {schema}\.(\w+)", _MIGRATIONS))
-# They are where all of a tenant's events are; a session of an event is a column as others.
-_OF_EVENTS = {"agent_events", "event_eras", "event_guards"}
+# They are where all of a tenant's events and memories are; their session is a column as others.
+_ON_ONE_SERVER = {"agent_events", "agent_memory", "event_eras", "event_guards"}
 # What these make of a time depends on settings.
 _CLOCKS = {"now", "pgsaga_now"}
 _STABLE_FUNCTIONS = {*_CLOCKS, "to_jsonb", "to_json", "to_char", "jsonb_build_object"}
@@ -288,7 +288,7 @@ def test_a_statement_names_the_parameter_that_says_where_its_rows_are(statement:
     assert statement.shard in (*names, "all")
     tree = parsed(statement.text)
     named = [n["relname"] for n in _nodes(tree) if n.get("@") == "RangeVar"]
-    tables = _TABLES & set(named) - _OF_EVENTS
+    tables = _TABLES & set(named) - _ON_ONE_SERVER
     takes_one = ("session_id", "uuid") in statement.params and tables
     assert not (statement.shard == "all" and takes_one)
     skips = any("Skip" in str(n.get("waitPolicy")) for n in _nodes(tree))

@@ -1,0 +1,399 @@
+"""AgentMemory: what agents remember of a user, of a thread, or of a user in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from langgraph_pgsaga._arguments import (
+    checked_choice,
+    checked_flag,
+    checked_instance,
+    checked_integer,
+    checked_items,
+    checked_time,
+    required_text,
+)
+from langgraph_pgsaga.database import Connection, Database, load_statements
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
+from langgraph_pgsaga.memory.embedding import Embed, Embedder
+from langgraph_pgsaga.memory.listing import STATEMENTS, MemoryOrder, Place, cursor_behind
+from langgraph_pgsaga.memory.recalling import Recall, scoring_of
+from langgraph_pgsaga.memory.remembering import (
+    Batch,
+    NewMemory,
+    Vectors,
+    checked_id,
+    type_name,
+)
+from langgraph_pgsaga.memory.row import Memory, MemoryPage, MemoryType, Recalled
+from langgraph_pgsaga.memory.scope import Scope, checked_name
+from langgraph_pgsaga.memory.scoring import Scoring
+from langgraph_pgsaga.memory.touching import Touches
+from langgraph_pgsaga.memory.vector_tables import VectorTables
+from langgraph_pgsaga.tenants import Tenants, checked_tenant
+from langgraph_pgsaga.threads import ThreadId
+from langgraph_pgsaga.work import RunContext, Step, written
+
+_STATEMENTS = load_statements("memory")
+_MOST_PER_PAGE = 10_000
+
+
+class AgentMemory:
+    """A tenant's memories in a database.
+
+    A memory is its user's, its thread's, or a user's in a thread. It is given only to who names
+    all of that, so nobody is given another user's; a call that names neither is refused. Methods
+    with `conn` join that connection's transaction; without, they commit on their own, and are
+    repeated when the connection is lost.
+
+    Args:
+        db: the database.
+        embed: makes vectors of texts: LangChain's Embeddings, or a function of a list of texts,
+            sync or async. Without it memories are recalled by their words.
+        dims: how many dimensions the vectors have, to 16,000.
+        tenant: whose memories they are. None is the tenant of the run that a call is part of, else
+            the Database's.
+        language: the configuration of text search, such as "english", "german" or "simple";
+            one of your own with its schema.
+        vector_type: "halfvec" takes two bytes for a dimension, "vector" four.
+        model: a name for the model of `embed`, if memories have vectors of several.
+
+    Raises:
+        MissingTenantError: from calls, where the Database requires a tenant and there is none.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        embed: Embed | None = None,
+        dims: int | None = None,
+        tenant: str | None = None,
+        language: str = "english",
+        vector_type: Literal["halfvec", "vector"] = "halfvec",
+        model: str = "",
+    ) -> None:
+        self.db = checked_instance("db", db, Database, "Pass a Database, such as saver.db")
+        if embed is None and dims is not None:
+            raise InvalidArgumentError(argument="dims", problem="goes with embed=")
+        self._embedder = None if embed is None else Embedder(embed, dims=dims)
+        self._tenant = None if tenant is None else checked_tenant("tenant", tenant)
+        self._tenants = Tenants(db.tenant, is_required=db.require_tenant)
+        name = checked_name("language", language)
+        self._language = name if "." in name else f"pg_catalog.{name}"
+        checked_choice("vector_type", vector_type, ("halfvec", "vector"))
+        self._is_half = vector_type == "halfvec"
+        self._model = checked_name("model", model) if required_text("model", model) else ""
+        self._tables = VectorTables(db)
+        self._touches = Touches(db)
+        self._tenant_id()  # a memory of no tenant is refused at once, where one is required
+
+    async def setup(self) -> None:
+        """Makes or updates the tables, as `Database.setup` does, and those of vectors where there
+        is `embed`.
+
+        Raises:
+            MissingVectorsError: the server has no pgvector.
+            InvalidArgumentError: it has no configuration of text search of this name.
+        """
+        await self.db.asetup()
+        found = await self.db.fetch(_STATEMENTS["get_language"].bind(language=self._language))
+        if not found:
+            problem = f"the server has no configuration of text search {self._language!r}"
+            raise InvalidArgumentError(argument="language", problem=problem)
+        if self._embedder is not None:
+            await self._tables.make()
+
+    # Remembering
+
+    async def remember(
+        self,
+        text: str,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        type: MemoryType | str = MemoryType.SEMANTIC,
+        importance: float = 0.0,
+        pinned: bool = False,
+        ttl: timedelta | None = None,
+        expires_at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        context: str | None = None,
+        supersedes: UUID | str | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        message_no: int | None = None,
+        conn: Connection | Step | None = None,
+    ) -> Memory:
+        """Stores a memory, and returns it as it is stored.
+
+        What is there already, of the same type with the same text in the same scope, is reinforced:
+        that is an access more, the greater importance and the later end count, metadata is added.
+        In a node, it says which checkpoint it comes from.
+
+        Args:
+            user_id, thread_id: whose it is. With a thread it is of the thread, and goes with it.
+            type: such as "episodic", "semantic", "procedural" or "working".
+            importance: from 0 to 1, or on whatever scale all are on.
+            pinned: nothing that goes by rules takes it away.
+            ttl, expires_at: until when it is recalled, for so long, or to a time.
+            context: what was said around it. It is searched with the text.
+            supersedes: the memory of the same scope that this one takes the place of.
+            valid_from, valid_to: when it holds; outside of that it isn't recalled.
+            message_no: of the message that it comes from, as in `Messages`.
+            conn: of a transaction that it joins. With this_step() it is done with the node's
+                result; the memory is returned at once, as it is if it is new.
+
+        Raises:
+            MissingMemoryError: what it supersedes isn't there, or isn't live.
+            EmbeddingError, DimensionsError, MissingVectorsError: it has no vector that fits.
+            InvalidArgumentError, UnstorableValueError: what can't be stored.
+        """
+        new = NewMemory(
+            text=text,
+            type=type,
+            importance=importance,
+            pinned=pinned,
+            ttl=ttl,
+            expires_at=expires_at,
+            metadata={} if metadata is None else metadata,
+            context=context,
+            supersedes=supersedes,
+            valid_from=valid_from,
+            valid_to=valid_to,
+            message_no=message_no,
+        )
+        [memory] = await self.remember_many([new], user_id=user_id, thread_id=thread_id, conn=conn)
+        return memory
+
+    async def remember_many(
+        self,
+        memories: Iterable[NewMemory | str],
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        conn: Connection | Step | None = None,
+    ) -> tuple[Memory, ...]:
+        """`remember` of several, of one user and thread, all or none, with one call of `embed`.
+
+        Args:
+            memories: NewMemory(text=..., ...), or texts. Of the same type and text it is one.
+        """
+        scope = self._scope(user_id, thread_id)
+        given = [
+            one if isinstance(one, NewMemory) else NewMemory(text=one)
+            for one in checked_items("memories", memories)
+        ]
+        if not given:
+            return ()
+        batch = Batch(given, scope, self._language)
+        vectors = await self._vectors_of(batch)
+
+        async def store(conn: Connection | None) -> tuple[Memory, ...]:
+            return await batch.store(self.db, vectors, conn)
+
+        return await written(conn, self.db, store, known=batch.as_new())
+
+    # Recalling
+
+    async def recall(
+        self,
+        query: str | None,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        types: Sequence[MemoryType | str] | None = None,
+        k: int = 8,
+        scoring: Scoring | None = None,
+        now: datetime | None = None,
+        as_of: datetime | None = None,
+        as_of_checkpoint: str | None = None,
+        touch: bool = True,
+        conn: Connection | None = None,
+    ) -> tuple[Recalled, ...]:
+        """The best memories for a query, the best first: `k` of them, if there are as many.
+
+        They are the user's own, with a thread also the thread's, and the user's in the thread. By
+        default words and vectors count alike (HYBRID). None as the query gives the most important.
+
+        Args:
+            types: of one of these; None is any.
+            scoring: what counts how much: HYBRID, TEXT, SEMANTIC, RANKS, GENERATIVE_AGENTS,
+                IMPORTANCE, or a Scoring.
+            now: a time in place of the server's.
+            as_of: what was known at a time, whatever was superseded or forgotten since. Erased
+                memories aren't there.
+            as_of_checkpoint: `as_of` the time at which this checkpoint of the thread was stored.
+            touch: whether this is an access. Accesses are written a little later.
+
+        Raises:
+            MissingCheckpointError: the thread has no such checkpoint.
+            DimensionsError, MissingVectorsError: the vectors that are there don't fit, or aren't.
+        """
+        scope = self._scope(user_id, thread_id)
+        checked_flag("touch", touch)
+        rule = scoring_of(scoring, query, has_vectors=self._embedder is not None)
+        asked = Recall(
+            scopes=scope.visible,
+            types=_type_names(types),
+            language=self._language,
+            query="" if query is None else required_text("query", query),
+            scoring=rule,
+            k=checked_integer("k", k, least=1, most=_MOST_PER_PAGE),
+            now=checked_time("now", now),
+            as_of=await self._moment(scope, as_of, as_of_checkpoint, conn),
+        )
+        vectors = None
+        if self._embedder is not None and asked.query and rule.semantic:
+            await self._tables.check()
+            values = await self._embedder.of_query(asked.query)
+            vectors = Vectors(
+                values=values, dims=len(values), model=self._model, is_half=self._is_half
+            )
+        found = await asked.run(self.db, vectors, conn)
+        if touch and asked.as_of is None:
+            self._touches.add((one.memory.scope_id, one.memory.memory_id) for one in found)
+        return found
+
+    async def flush(self) -> None:
+        """Writes the accesses that were counted in this event loop, and aren't written yet."""
+        await self._touches.flush()
+
+    async def get(
+        self,
+        memory_id: UUID | str,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+    ) -> Memory | None:
+        """A memory, also one that was superseded or has expired; None where there is none."""
+        statement = _STATEMENTS["get_memory"].bind(
+            scope_ids=self._scope(user_id, thread_id).visible,
+            memory_id=checked_id("memory_id", memory_id),
+        )
+        row = await self.db.fetch_one(statement)
+        return None if row is None else Memory.from_row(row)
+
+    async def list(
+        self,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        types: Sequence[MemoryType | str] | None = None,
+        order: MemoryOrder = "created",
+        after: str | None = None,
+        limit: int = 100,
+    ) -> MemoryPage:
+        """A page of the memories that a recall goes over, those first that come first in the order.
+
+        Args:
+            order: "importance", "created" (the newest first) or "accessed" (the last first).
+            after: the `next_cursor` of the page before.
+            limit: memories per page, at most 10,000.
+
+        Raises:
+            InvalidCursorError: `after` isn't a cursor of this order.
+        """
+        checked_choice("order", order, STATEMENTS)
+        place = Place.of_cursor(after, order)
+        statement = _STATEMENTS[STATEMENTS[order]].bind(
+            scope_ids=self._scope(user_id, thread_id).visible,
+            types=_type_names(types),
+            after_place=place.value,
+            after_id=place.memory_id,
+            page=checked_integer("limit", limit, least=1, most=_MOST_PER_PAGE),
+        )
+        memories = tuple(Memory.from_row(row) for row in await self.db.fetch(statement))
+        cursor = cursor_behind(memories[-1], order) if len(memories) == limit else None
+        return MemoryPage(memories=memories, next_cursor=cursor)
+
+    # Forgetting
+
+    async def forget(
+        self,
+        memory_id: UUID | str,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        erase: bool = False,
+        conn: Connection | Step | None = None,
+    ) -> None:
+        """Has a memory not recalled any more, but `as_of` a time before; one that isn't there is
+        no error.
+
+        Args:
+            erase: deletes it, with its vectors, so that nothing gives it any more.
+            conn: of a transaction that it joins, or this_step().
+        """
+        name = "erase_memory" if checked_flag("erase", erase) else "forget_memory"
+        statement = _STATEMENTS[name].bind(
+            scope_ids=self._scope(user_id, thread_id).visible,
+            memory_id=checked_id("memory_id", memory_id),
+        )
+
+        async def work(conn: Connection | None) -> None:
+            await self.db.fetch(statement, conn=conn)
+
+        await written(conn, self.db, work, known=None)
+
+    async def forget_user(self, user_id: str, *, conn: Connection | None = None) -> int:
+        """Erases all memories of a user, those in threads, too; how many they were."""
+        statement = _STATEMENTS["erase_user"].bind(
+            tenant_id=self._tenant_id(), user_id=checked_name("user_id", user_id)
+        )
+        (row,) = await self.db.fetch(statement, conn=conn)
+        count: int = row["memories"]
+        return count
+
+    # Inside
+
+    async def _vectors_of(self, batch: Batch) -> Vectors | None:
+        if self._embedder is None:
+            return None
+        await self._tables.check()
+        values = await self._embedder.of_texts([one.text for one in batch.memories])
+        return Vectors(
+            values=values, dims=self._embedder.dims, model=self._model, is_half=self._is_half
+        )
+
+    async def _moment(
+        self,
+        scope: Scope,
+        as_of: datetime | None,
+        checkpoint_id: str | None,
+        conn: Connection | None,
+    ) -> datetime | None:
+        """The time that a recall is as of."""
+        if checkpoint_id is None:
+            return checked_time("as_of", as_of)
+        if as_of is not None or scope.thread_id is None:
+            problem = "goes with thread_id=, and without as_of="
+            raise InvalidArgumentError(argument="as_of_checkpoint", problem=problem)
+        statement = _STATEMENTS["get_checkpoint_time"].bind(
+            session_id=scope.session_id,
+            checkpoint_id=required_text("as_of_checkpoint", checkpoint_id),
+        )
+        row = await self.db.fetch_one(statement, conn=conn)
+        if row is None:
+            raise MissingCheckpointError(thread_id=scope.thread_id)
+        moment: datetime = row["created_at"]
+        return moment
+
+    def _scope(self, user_id: str | None, thread_id: ThreadId | None) -> Scope:
+        return Scope.of(self._tenant_id(), user_id, thread_id)
+
+    def _tenant_id(self) -> str:
+        """The tenant of a call."""
+        if self._tenant is not None:
+            return self._tenants.of_call(self._tenant)
+        run = RunContext.current()
+        if run is not None and run.tenant_id:
+            return checked_tenant("tenant_id", run.tenant_id)
+        return self._tenants.of_call(None)
+
+
+def _type_names(types: Sequence[MemoryType | str] | None) -> Sequence[str] | None:
+    return None if types is None else [type_name(one) for one in checked_items("types", types)]

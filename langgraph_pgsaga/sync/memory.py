@@ -1,0 +1,260 @@
+"""AgentMemory for sync callers, made from `langgraph_pgsaga.memory` by `make docs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from langgraph_pgsaga.database import Database
+from langgraph_pgsaga.memory import AgentMemory as AsyncAgentMemory
+from langgraph_pgsaga.memory import (
+    Embed,
+    Memory,
+    MemoryOrder,
+    MemoryPage,
+    MemoryType,
+    NewMemory,
+    Recalled,
+    Scoring,
+)
+from langgraph_pgsaga.threads import ThreadId
+from langgraph_pgsaga.work import Step
+
+
+class AgentMemory:
+    """A tenant's memories in a database.
+
+    `langgraph_pgsaga.memory.AgentMemory` for sync callers.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        embed: Embed | None = None,
+        dims: int | None = None,
+        tenant: str | None = None,
+        language: str = "english",
+        vector_type: Literal["halfvec", "vector"] = "halfvec",
+        model: str = "",
+    ) -> None:
+        self._async = AsyncAgentMemory(
+            db,
+            embed=embed,
+            dims=dims,
+            tenant=tenant,
+            language=language,
+            vector_type=vector_type,
+            model=model,
+        )
+        self.db = self._async.db
+
+    def setup(self) -> None:
+        """Makes or updates the tables, as `Database.setup` does, and those of vectors where there
+        is `embed`.
+
+        Raises:
+            MissingVectorsError: the server has no pgvector.
+            InvalidArgumentError: it has no configuration of text search of this name.
+        """
+        self.db.portal.call(self._async.setup)
+
+    def remember(
+        self,
+        text: str,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        type: MemoryType | str = MemoryType.SEMANTIC,
+        importance: float = 0.0,
+        pinned: bool = False,
+        ttl: timedelta | None = None,
+        expires_at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        context: str | None = None,
+        supersedes: UUID | str | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        message_no: int | None = None,
+        conn: Step | None = None,
+    ) -> Memory:
+        """Stores a memory, and returns it as it is stored.
+
+        What is there already, of the same type with the same text in the same scope, is reinforced:
+        that is an access more, the greater importance and the later end count, metadata is added.
+        In a node, it says which checkpoint it comes from.
+
+        Args:
+            user_id, thread_id: whose it is. With a thread it is of the thread, and goes with it.
+            type: such as "episodic", "semantic", "procedural" or "working".
+            importance: from 0 to 1, or on whatever scale all are on.
+            pinned: nothing that goes by rules takes it away.
+            ttl, expires_at: until when it is recalled, for so long, or to a time.
+            context: what was said around it. It is searched with the text.
+            supersedes: the memory of the same scope that this one takes the place of.
+            valid_from, valid_to: when it holds; outside of that it isn't recalled.
+            message_no: of the message that it comes from, as in `Messages`.
+            conn: this_step(), in a node: it is done with the node's result.
+
+        Raises:
+            MissingMemoryError: what it supersedes isn't there, or isn't live.
+            EmbeddingError, DimensionsError, MissingVectorsError: it has no vector that fits.
+            InvalidArgumentError, UnstorableValueError: what can't be stored.
+        """
+        return self.db.portal.call(
+            self._async.remember,
+            text,
+            user_id=user_id,
+            thread_id=thread_id,
+            type=type,
+            importance=importance,
+            pinned=pinned,
+            ttl=ttl,
+            expires_at=expires_at,
+            metadata=metadata,
+            context=context,
+            supersedes=supersedes,
+            valid_from=valid_from,
+            valid_to=valid_to,
+            message_no=message_no,
+            conn=conn,
+        )
+
+    def remember_many(
+        self,
+        memories: Iterable[NewMemory | str],
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        conn: Step | None = None,
+    ) -> tuple[Memory, ...]:
+        """`remember` of several, of one user and thread, all or none, with one call of `embed`.
+
+        Args:
+            memories: NewMemory(text=..., ...), or texts. Of the same type and text it is one.
+        """
+        return self.db.portal.call(
+            self._async.remember_many, memories, user_id=user_id, thread_id=thread_id, conn=conn
+        )
+
+    def recall(
+        self,
+        query: str | None,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        types: Sequence[MemoryType | str] | None = None,
+        k: int = 8,
+        scoring: Scoring | None = None,
+        now: datetime | None = None,
+        as_of: datetime | None = None,
+        as_of_checkpoint: str | None = None,
+        touch: bool = True,
+    ) -> tuple[Recalled, ...]:
+        """The best memories for a query, the best first: `k` of them, if there are as many.
+
+        They are the user's own, with a thread also the thread's, and the user's in the thread. By
+        default words and vectors count alike (HYBRID). None as the query gives the most important.
+
+        Args:
+            types: of one of these; None is any.
+            scoring: what counts how much: HYBRID, TEXT, SEMANTIC, RANKS, GENERATIVE_AGENTS,
+                IMPORTANCE, or a Scoring.
+            now: a time in place of the server's.
+            as_of: what was known at a time, whatever was superseded or forgotten since. Erased
+                memories aren't there.
+            as_of_checkpoint: `as_of` the time at which this checkpoint of the thread was stored.
+            touch: whether this is an access. Accesses are written a little later.
+
+        Raises:
+            MissingCheckpointError: the thread has no such checkpoint.
+            DimensionsError, MissingVectorsError: the vectors that are there don't fit, or aren't.
+        """
+        return self.db.portal.call(
+            self._async.recall,
+            query,
+            user_id=user_id,
+            thread_id=thread_id,
+            types=types,
+            k=k,
+            scoring=scoring,
+            now=now,
+            as_of=as_of,
+            as_of_checkpoint=as_of_checkpoint,
+            touch=touch,
+        )
+
+    def flush(self) -> None:
+        """Writes the accesses that were counted in this event loop, and aren't written yet."""
+        self.db.portal.call(self._async.flush)
+
+    def get(
+        self,
+        memory_id: UUID | str,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+    ) -> Memory | None:
+        """A memory, also one that was superseded or has expired; None where there is none."""
+        return self.db.portal.call(self._async.get, memory_id, user_id=user_id, thread_id=thread_id)
+
+    def list(
+        self,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        types: Sequence[MemoryType | str] | None = None,
+        order: MemoryOrder = "created",
+        after: str | None = None,
+        limit: int = 100,
+    ) -> MemoryPage:
+        """A page of the memories that a recall goes over, those first that come first in the order.
+
+        Args:
+            order: "importance", "created" (the newest first) or "accessed" (the last first).
+            after: the `next_cursor` of the page before.
+            limit: memories per page, at most 10,000.
+
+        Raises:
+            InvalidCursorError: `after` isn't a cursor of this order.
+        """
+        return self.db.portal.call(
+            self._async.list,
+            user_id=user_id,
+            thread_id=thread_id,
+            types=types,
+            order=order,
+            after=after,
+            limit=limit,
+        )
+
+    def forget(
+        self,
+        memory_id: UUID | str,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        erase: bool = False,
+        conn: Step | None = None,
+    ) -> None:
+        """Has a memory not recalled any more, but `as_of` a time before; one that isn't there is
+        no error.
+
+        Args:
+            erase: deletes it, with its vectors, so that nothing gives it any more.
+            conn: this_step(), in a node: it is done with the node's result.
+        """
+        self.db.portal.call(
+            self._async.forget,
+            memory_id,
+            user_id=user_id,
+            thread_id=thread_id,
+            erase=erase,
+            conn=conn,
+        )
+
+    def forget_user(self, user_id: str) -> int:
+        """Erases all memories of a user, those in threads, too; how many they were."""
+        return self.db.portal.call(self._async.forget_user, user_id)
