@@ -310,7 +310,10 @@ def _mismatch(
 
 async def _preparation(db: Database, conn: Connection, schema: str) -> list[str]:
     name = quote_identifier(schema)
-    texts = [_STATEMENTS["set_search_path"].text.replace("{schema_name}", name)]
+    texts = [
+        _STATEMENTS["keep_backslashes"].text,
+        _STATEMENTS["set_search_path"].text.replace("{schema_name}", name),
+    ]
     (found,) = await db.fetch(_STATEMENTS["exists_schema"].bind(schema_name=schema), conn=conn)
     if not found["is_there"]:
         texts.insert(0, _STATEMENTS["create_schema"].text.replace("{schema_name}", name))

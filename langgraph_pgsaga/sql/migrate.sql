@@ -82,6 +82,12 @@ select
 -- shard: all, on the server that is asked
 set local search_path to {schema_name}, pg_temp;
 
+-- name: keep_backslashes
+-- Until the transaction ends: a backslash in a migration's text is one, also where the role or the
+-- database has it begin an escape, as PostgreSQL before 9.1 had.
+-- shard: all, on the server that is asked
+set local standard_conforming_strings to on;
+
 -- name: exists_migrations_table
 -- Whether anything was ever applied here.
 -- params: table_name text

@@ -449,6 +449,24 @@ def test_the_printed_sql_makes_a_schema_too(empty_dsn: str) -> None:
     assert _migrated(empty_dsn, ODD_SCHEMA) == []
 
 
+@pytest.mark.parametrize("by_hand", [False, True], ids=["by migrate", "by psql"])
+def test_a_database_where_a_backslash_escapes_gets_the_same_tables(
+    dsn: str, empty_dsn: str, by_hand: bool
+) -> None:
+    """What a migration's literals mean isn't left to the settings of a role or a database."""
+    name = urlsplit(empty_dsn).path.lstrip("/")
+    setting = f'alter database "{name}" set standard_conforming_strings = off'
+    asyncio.run(execute(empty_dsn, setting))
+    if by_hand:
+        psql = [str(find_programs() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_dsn]
+        subprocess.run(psql, input=_pending(empty_dsn), text=True, check=True)
+    else:
+        _migrated(empty_dsn)
+    assert catalogue_of(empty_dsn) == catalogue_of(dsn)
+    with PostgresSaver.from_conn_string(empty_dsn) as saver:
+        run_a_graph(saver)
+
+
 @pytest.mark.parametrize("schema", ["a$1b", "a$$b$2", "a'b", "a\nb--", "a\\:b{schema}."])
 def test_a_schemas_name_is_no_part_of_the_printed_sql(empty_dsn: str, schema: str) -> None:
     """Whatever a name has that means something to SQL, to psql or to us."""

@@ -32,7 +32,12 @@ _SYSTEMS = sorted(
     if f.name.endswith(".sql")
 )
 # Their schema's name is no parameter; and what only Citus has.
-_NOT_PREPARABLE = {"create_schema", "set_search_path", "distribute_tables"}
+_NOT_PREPARABLE = {
+    "create_schema",
+    "distribute_tables",
+    "keep_backslashes",
+    "set_search_path",
+}
 _OF_MIGRATIONS = {"create_migrations_table", "insert_migration", "update_migration"}
 
 
