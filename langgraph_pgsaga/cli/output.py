@@ -10,9 +10,10 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -33,6 +34,7 @@ _IN_ASCII = str.maketrans(
     }
 )  # fmt: skip
 _LINE_EVERY_SECONDS = 2.0
+_TIMED_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-6[0-9a-f]{3}")
 
 
 class ExitCode(IntEnum):
@@ -49,6 +51,33 @@ class ExitCode(IntEnum):
 def shown_time(moment: datetime | None) -> str:
     """A time for people, in UTC."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
+def shown_id(checkpoint_id: str) -> str:
+    """On a terminal its beginning, which holds the time, to a tenth of a microsecond."""
+    match = _TIMED_ID.match(checkpoint_id) if sys.stdout.isatty() else None
+    return match[0] if match else checkpoint_id
+
+
+def in_lines(parts: Sequence[str], *, before: str = "") -> str:
+    """The parts after one another; on a terminal in as many lines as they take."""
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    first, *others = map(shown, parts)
+    lines = [f"{before}{first}"]
+    for part in others:
+        longer = f"{lines[-1]}, {part}"
+        if room is None or _width(longer) < room:
+            lines[-1] = longer
+        else:
+            lines[-1] += ","
+            lines.append(f"{' ' * (len(before) or 2)}{part}")
+    return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def counted(number: int, what: str) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,30 @@ async def _interrupted(dsn: str) -> tuple[int | None, bytes]:
 def test_an_interruption_ends_quietly(dsn: str) -> None:
     """Ctrl-C in the middle of a statement is exit code 130, without a traceback."""
     assert asyncio.run(_interrupted(dsn)) == (130, b"")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["-m", "langgraph_pgsaga"], ["-c", "from langgraph_pgsaga.__main__ import main; main()"]],
+    ids=["module", "script"],
+)
+def test_an_interruption_of_the_imports_ends_quietly(tmp_path: Path, command: list[str]) -> None:
+    """Ctrl-C before the command has begun is the same."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, *command, "--help"],
+        env={**NO_DSN, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_the_console_script_is_the_one_that_ends_quietly() -> None:
+    """It imports nothing before it can be interrupted but the package itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"pgsaga": "langgraph_pgsaga.__main__:main"}
 
 
 def test_a_terminal_that_speaks_ascii_is_no_reason_to_fail(dsn: str) -> None:

@@ -100,6 +100,26 @@ def test_a_narrow_terminal_shows_whole_words(dsn: str, columns: int) -> None:
         assert whole <= words, shown
 
 
+@pytest.mark.parametrize("columns", [60, 80])
+def test_headings_fit_the_terminal(dsn: str, columns: int) -> None:
+    """They have the beginnings of ids, and go on in the next line; a file has them whole."""
+    order(dsn, "order-1", "tea")
+    latest = answer("show", "order-1", "--dsn", dsn)["checkpoint_id"]
+    for command in (
+        ["show", "order-1"],
+        ["diff", "order-1", "0"],
+        ["tree", "order-1"],
+        ["fork", "order-1", "--at", "latest", "--to", "order-1-another-way"],
+    ):
+        _, shown = at_terminal(*command, "--dsn", dsn, columns=columns)
+        assert max(len(line) for line in shown.split("\r\n")) < columns, shown
+        assert (latest[:18] in shown) == (command[0] != "tree")
+        assert latest not in shown
+    first = output("show", "order-1", "--dsn", dsn).split("\n")[0]
+    assert first.startswith("thread order-1, step ")
+    assert first.endswith(f"checkpoint {latest}")
+
+
 def test_nothing_stored_gives_orders_to_the_terminal(dsn: str) -> None:
     """The only escape sequences are the styles of tables."""
     order(dsn, "\x1b[2Jevil", HOSTILE, note={"k": HOSTILE})

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langgraph_pgsaga._text import shown, shown_block
+from langgraph_pgsaga._text import shown_block
 from langgraph_pgsaga.cli import checkpoints, values
 from langgraph_pgsaga.cli.commands.history import plain_step
 from langgraph_pgsaga.cli.connection import Dsn, Schema, Tenant, opened_saver
 from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, Json, Namespace, ThreadId
-from langgraph_pgsaga.cli.output import note, write_json, write_line
+from langgraph_pgsaga.cli.output import in_lines, note, shown_id, write_json, write_line
 
 if TYPE_CHECKING:
     from langgraph_pgsaga.timetravel import Branch, BranchTree
@@ -82,8 +82,10 @@ def fork(
     if as_json:
         write_json({"thread_id": target, "source_thread_id": thread, **plain_step(step)})
     else:
-        number = "" if step.step is None else f"step {step.step}, "
-        write_line(shown(f"thread {target} begins with {number}checkpoint {step.checkpoint_id}"))
+        parts = [] if step.step is None else [f"step {step.step}"]
+        parts.append(f"checkpoint {shown_id(step.checkpoint_id)}")
+        parts[0] = f"thread {target} begins with {parts[0]}"
+        write_line(in_lines(parts))
 
 
 def _plain(thread: str, namespace: str, found: BranchTree) -> dict[str, Any]:

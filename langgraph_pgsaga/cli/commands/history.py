@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +10,7 @@ import typer
 from langgraph_pgsaga.cli.checkpoints import history_of
 from langgraph_pgsaga.cli.connection import Dsn, Schema, Tenant, opened_saver
 from langgraph_pgsaga.cli.options import Json, Namespace, ThreadId
-from langgraph_pgsaga.cli.output import note, shown_time, write_json
+from langgraph_pgsaga.cli.output import note, shown_id, shown_time, write_json
 from langgraph_pgsaga.cli.table import write_table
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ _COLUMNS = (
 
 _MOST = 1_000_000
 _Limit = Annotated[int, typer.Option(min=1, max=_MOST, metavar="N", help="How many at most.")]
-_TIMED_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-6[0-9a-f]{3}")
 
 
 def history(
@@ -92,11 +89,5 @@ def _cells(step: Step) -> tuple[str, ...]:
         " ".join([", ".join(step.next), *marks]).strip(),
         str(step.branch),
         step.name or "",
-        _shown_id(step.checkpoint_id),
+        shown_id(step.checkpoint_id),
     )
-
-
-def _shown_id(checkpoint_id: str) -> str:
-    """On a terminal its beginning, which holds the time, to a tenth of a microsecond."""
-    match = _TIMED_ID.match(checkpoint_id) if sys.stdout.isatty() else None
-    return match[0] if match else checkpoint_id

@@ -13,7 +13,14 @@ from langgraph_pgsaga.cli import checkpoints, values
 from langgraph_pgsaga.cli.commands.history import plain_step
 from langgraph_pgsaga.cli.connection import Dsn, Imports, Schema, Tenant, opened_saver
 from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, Json, Namespace, ThreadId
-from langgraph_pgsaga.cli.output import shown_time, write, write_json, write_line
+from langgraph_pgsaga.cli.output import (
+    in_lines,
+    shown_id,
+    shown_time,
+    write,
+    write_json,
+    write_line,
+)
 from langgraph_pgsaga.errors import MissingCheckpointError
 
 if TYPE_CHECKING:
@@ -130,7 +137,8 @@ def diff(
             }
         )
         return
-    write_line(f"from {_title(thread, first)}\nto   {_title(later_thread, second)}\n")
+    titles = _title(thread, first, "from "), _title(later_thread, second, "to   ")
+    write_line(f"{titles[0]}\n{titles[1]}\n")
     write_line("\n".join(shown(str(change)) for change in changes) or "no changes")
 
 
@@ -199,15 +207,15 @@ def _plain_change(change: Change) -> dict[str, Any]:
     }
 
 
-def _title(thread: str, step: Step) -> str:
+def _title(thread: str, step: Step, before: str = "") -> str:
     parts = [
         f"thread {thread}",
         f"step {step.step}" if step.step is not None else "",
         f"“{step.name}”" if step.name else "",
         f"{shown_time(step.created_at)} UTC" if step.created_at else "",
-        f"checkpoint {step.checkpoint_id}",
+        f"checkpoint {shown_id(step.checkpoint_id)}",
     ]
-    return shown(", ".join(filter(None, parts)))
+    return in_lines(list(filter(None, parts)), before=before)
 
 
 def _state_text(thread: str, step: Step, found: CheckpointTuple, errors: Sequence[Any]) -> str:
