@@ -1,6 +1,7 @@
 """What agents keep across threads: LangGraph's store, and memories that are recalled."""
 
 from langgraph_pgsaga.memory.embedding import Embed, Embedder
+from langgraph_pgsaga.memory.forgetting import ForgettingPolicy, ForgettingResult
 from langgraph_pgsaga.memory.item import FoundItem, StoredItem
 from langgraph_pgsaga.memory.listing import MemoryOrder
 from langgraph_pgsaga.memory.memory import AgentMemory
@@ -28,6 +29,8 @@ __all__ = [
     "AgentMemory",
     "Embed",
     "Embedder",
+    "ForgettingPolicy",
+    "ForgettingResult",
     "FoundItem",
     "Memory",
     "MemoryOrder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -19,6 +20,12 @@ from langgraph_pgsaga._arguments import (
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
 from langgraph_pgsaga.memory.embedding import Embed, Embedder
+from langgraph_pgsaga.memory.forgetting import (
+    ForgettingPolicy,
+    ForgettingResult,
+    checked_policies,
+    forget_by,
+)
 from langgraph_pgsaga.memory.listing import STATEMENTS, MemoryOrder, Place, cursor_behind
 from langgraph_pgsaga.memory.recalling import Recall, scoring_of
 from langgraph_pgsaga.memory.remembering import (
@@ -35,8 +42,9 @@ from langgraph_pgsaga.memory.touching import Touches
 from langgraph_pgsaga.memory.vector_tables import VectorTables
 from langgraph_pgsaga.tenants import Tenants, checked_tenant
 from langgraph_pgsaga.threads import ThreadId
-from langgraph_pgsaga.work import RunContext, Step, written
+from langgraph_pgsaga.work import Job, Periodic, RunContext, Step, written
 
+_log = logging.getLogger("langgraph_pgsaga.memory")
 _STATEMENTS = load_statements("memory")
 _MOST_PER_PAGE = 10_000
 
@@ -347,6 +355,49 @@ class AgentMemory:
         (row,) = await self.db.fetch(statement, conn=conn)
         count: int = row["memories"]
         return count
+
+    async def sweep(
+        self, policies: Sequence[ForgettingPolicy], *, dry_run: bool = False
+    ) -> ForgettingResult:
+        """Forgets what policies say, one after the other, of all users and threads of the tenant.
+
+        Args:
+            dry_run: only counts, for each policy as if it were alone.
+        """
+        rules = checked_policies(policies)
+        checked_flag("dry_run", dry_run)
+        return await forget_by(self.db, self._tenant_id(), rules, dry_run=dry_run)
+
+    def job(
+        self,
+        policies: Sequence[ForgettingPolicy],
+        *,
+        every_seconds: float = 3600.0,
+        name: str | None = None,
+    ) -> Job:
+        """A job for a Worker: `sweep(policies)` again and again, in one process at a time.
+
+        Workers that have it under one name share it, whatever their policies are. How many memories
+        it took stands in the log.
+
+        Args:
+            every_seconds: how long after a sweep the next one begins.
+            name: in the log and in `agent_jobs`; None is "forget", with the tenant's name if there
+                is one.
+        """
+        rules, tenant_id = checked_policies(policies), self._tenant_id()
+
+        async def work() -> ForgettingResult:
+            done = await forget_by(self.db, tenant_id, rules, dry_run=False)
+            _log.info("swept: %s", done)
+            return done
+
+        return Periodic(
+            name=(f"forget {tenant_id}" if tenant_id else "forget") if name is None else name,
+            every_seconds=every_seconds,
+            work=work,
+            tenant_id=tenant_id,
+        )
 
     # Inside
 

@@ -319,6 +319,123 @@ with gone as (
 )
 select count(*) as memories from gone;
 
+-- name: count_by_policy
+-- How many memories of a tenant a policy takes: of live ones, or, where it erases, of all.
+-- params: tenant_id text, types text[], erases boolean, max_age interval, max_idle interval,
+--   max_expired interval, max_accesses integer, keep_best bigint
+-- columns: memories bigint
+-- shard: all, memories are on one server
+with clock as materialized (select {schema}.pgsaga_now() as at),
+ranked as (
+  select
+    m.scope_id, m.memory_id, m.pinned, m.created_at, m.last_accessed_at, m.expires_at,
+    m.access_count,
+    row_number() over (
+      partition by m.scope_id
+      order by
+        m.superseded_at is null and m.forgotten_at is null desc, m.pinned desc,
+        m.importance_score desc, m.created_at desc, m.memory_id
+    ) as place
+  from {schema}.agent_memory m
+  where m.tenant_id = $1 and ($2::text[] is null or m.memory_type = any($2))
+    and ($3::boolean or (m.superseded_at is null and m.forgotten_at is null))
+),
+chosen as materialized (
+  select r.scope_id, r.memory_id
+  from ranked r
+  cross join clock k
+  where not r.pinned
+    and ($4::interval is null or r.created_at <= k.at - $4)
+    and ($5::interval is null or r.last_accessed_at <= k.at - $5)
+    and ($6::interval is null or coalesce(r.expires_at, 'infinity'::timestamptz) <= k.at - $6)
+    and ($7::integer is null or r.access_count <= $7)
+    and ($8::bigint is null or r.place > $8)
+)
+select count(*) as memories from chosen;
+
+-- name: forget_by_policy
+-- Has the memories that a policy takes not recalled any more, but as of before.
+-- params: tenant_id text, types text[], erases boolean, max_age interval, max_idle interval,
+--   max_expired interval, max_accesses integer, keep_best bigint
+-- columns: memories bigint
+-- shard: all, memories are on one server
+with clock as materialized (select {schema}.pgsaga_now() as at),
+ranked as (
+  select
+    m.scope_id, m.memory_id, m.pinned, m.created_at, m.last_accessed_at, m.expires_at,
+    m.access_count,
+    row_number() over (
+      partition by m.scope_id
+      order by
+        m.superseded_at is null and m.forgotten_at is null desc, m.pinned desc,
+        m.importance_score desc, m.created_at desc, m.memory_id
+    ) as place
+  from {schema}.agent_memory m
+  where m.tenant_id = $1 and ($2::text[] is null or m.memory_type = any($2))
+    and ($3::boolean or (m.superseded_at is null and m.forgotten_at is null))
+),
+chosen as materialized (
+  select r.scope_id, r.memory_id
+  from ranked r
+  cross join clock k
+  where not r.pinned
+    and ($4::interval is null or r.created_at <= k.at - $4)
+    and ($5::interval is null or r.last_accessed_at <= k.at - $5)
+    and ($6::interval is null or coalesce(r.expires_at, 'infinity'::timestamptz) <= k.at - $6)
+    and ($7::integer is null or r.access_count <= $7)
+    and ($8::bigint is null or r.place > $8)
+),
+gone as (
+  update {schema}.agent_memory m
+  set forgotten_at = k.at
+  from chosen c
+  cross join clock k
+  where m.scope_id = c.scope_id and m.memory_id = c.memory_id
+    and m.superseded_at is null and m.forgotten_at is null and not m.pinned
+  returning m.memory_id
+)
+select count(*) as memories from gone;
+
+-- name: erase_by_policy
+-- Deletes the memories that a policy takes.
+-- params: tenant_id text, types text[], erases boolean, max_age interval, max_idle interval,
+--   max_expired interval, max_accesses integer, keep_best bigint
+-- columns: memories bigint
+-- shard: all, memories are on one server
+with clock as materialized (select {schema}.pgsaga_now() as at),
+ranked as (
+  select
+    m.scope_id, m.memory_id, m.pinned, m.created_at, m.last_accessed_at, m.expires_at,
+    m.access_count,
+    row_number() over (
+      partition by m.scope_id
+      order by
+        m.superseded_at is null and m.forgotten_at is null desc, m.pinned desc,
+        m.importance_score desc, m.created_at desc, m.memory_id
+    ) as place
+  from {schema}.agent_memory m
+  where m.tenant_id = $1 and ($2::text[] is null or m.memory_type = any($2))
+    and ($3::boolean or (m.superseded_at is null and m.forgotten_at is null))
+),
+chosen as materialized (
+  select r.scope_id, r.memory_id
+  from ranked r
+  cross join clock k
+  where not r.pinned
+    and ($4::interval is null or r.created_at <= k.at - $4)
+    and ($5::interval is null or r.last_accessed_at <= k.at - $5)
+    and ($6::interval is null or coalesce(r.expires_at, 'infinity'::timestamptz) <= k.at - $6)
+    and ($7::integer is null or r.access_count <= $7)
+    and ($8::bigint is null or r.place > $8)
+),
+gone as (
+  delete from {schema}.agent_memory m
+  using chosen c
+  where m.scope_id = c.scope_id and m.memory_id = c.memory_id and not m.pinned
+  returning m.memory_id
+)
+select count(*) as memories from gone;
+
 -- name: touch_memories
 -- Counts accesses of memories, in an order that is the same for everybody.
 -- params: scope_ids uuid[], memory_ids uuid[], counts integer[],

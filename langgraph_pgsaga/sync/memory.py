@@ -11,6 +11,8 @@ from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.memory import AgentMemory as AsyncAgentMemory
 from langgraph_pgsaga.memory import (
     Embed,
+    ForgettingPolicy,
+    ForgettingResult,
     Memory,
     MemoryOrder,
     MemoryPage,
@@ -20,7 +22,7 @@ from langgraph_pgsaga.memory import (
     Scoring,
 )
 from langgraph_pgsaga.threads import ThreadId
-from langgraph_pgsaga.work import Step
+from langgraph_pgsaga.work import Job, Step
 
 
 class AgentMemory:
@@ -258,3 +260,32 @@ class AgentMemory:
     def forget_user(self, user_id: str) -> int:
         """Erases all memories of a user, those in threads, too; how many they were."""
         return self.db.portal.call(self._async.forget_user, user_id)
+
+    def sweep(
+        self, policies: Sequence[ForgettingPolicy], *, dry_run: bool = False
+    ) -> ForgettingResult:
+        """Forgets what policies say, one after the other, of all users and threads of the tenant.
+
+        Args:
+            dry_run: only counts, for each policy as if it were alone.
+        """
+        return self.db.portal.call(self._async.sweep, policies, dry_run=dry_run)
+
+    def job(
+        self,
+        policies: Sequence[ForgettingPolicy],
+        *,
+        every_seconds: float = 3600.0,
+        name: str | None = None,
+    ) -> Job:
+        """A job for a Worker: `sweep(policies)` again and again, in one process at a time.
+
+        Workers that have it under one name share it, whatever their policies are. How many memories
+        it took stands in the log.
+
+        Args:
+            every_seconds: how long after a sweep the next one begins.
+            name: in the log and in `agent_jobs`; None is "forget", with the tenant's name if there
+                is one.
+        """
+        return self._async.job(policies, every_seconds=every_seconds, name=name)

@@ -33,7 +33,7 @@ from langgraph_pgsaga.events import (
     event_node,
     recorded,
 )
-from langgraph_pgsaga.memory import AgentMemory, NewMemory, Scoring
+from langgraph_pgsaga.memory import AgentMemory, ForgettingPolicy, NewMemory, Scoring
 from langgraph_pgsaga.messages import Messages
 from langgraph_pgsaga.sessions import RetentionPolicy, Sessions, SessionStatus
 from langgraph_pgsaga.takeover import ReadThroughSaver, import_threads
@@ -166,7 +166,7 @@ class World:
             yield self._target(kind.__name__, kind)
         kinds: tuple[Any, ...] = (EventStore, Condition, Aggregate, Upcaster)
         kinds += (Consumer, Projection, DeadLetters, sync.DeadLetters)
-        kinds += (AgentMemory, sync.AgentMemory, NewMemory, Scoring)
+        kinds += (AgentMemory, sync.AgentMemory, NewMemory, Scoring, ForgettingPolicy)
         for made in kinds:
             yield self._target(made.__name__, made)
         # Of a store that appends nothing, so that nobody is called.
@@ -245,6 +245,8 @@ class World:
             "handler": handle,
             "consumer": "c",
             "memories": ["a"],
+            "policies": [ForgettingPolicy(max_age=timedelta(days=999))],
+            "max_age": timedelta(days=999),
             "memory_id": "00000000-0000-0000-0000-000000000000",
             "user_id": "u",
             "query": "a",

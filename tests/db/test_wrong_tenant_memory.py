@@ -5,12 +5,13 @@ Which these are, `OF_MEMORY` says; tests/db/test_wrong_tenant.py counts them.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from langgraph_pgsaga import Database, sync
-from langgraph_pgsaga.memory import AgentMemory, Memory
+from langgraph_pgsaga.memory import AgentMemory, ForgettingPolicy, Memory
 from tests.db._tenants import fetch
 from tests.db._wrong_tenant import OF_MEMORY, SECRET, finished
 
@@ -45,8 +46,10 @@ def _call(db: Database, name: str, tenant: str, memory: Memory) -> str:
         "get": (memory.memory_id,),
         "forget": (memory.memory_id,),
         "forget_user": ("u",),
+        "sweep": ([ForgettingPolicy(max_age=timedelta(0))],),
+        "job": ([ForgettingPolicy(max_age=timedelta(0))],),
     }
-    named = {} if method == "forget_user" else scope
+    named = {} if method in ("forget_user", "sweep", "job") else scope
     if method == "recall":
         named = {**scope, "touch": False}
     return repr(finished(getattr(own, method)(*given.get(method, ()), **named)))
