@@ -707,7 +707,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
 
         Args:
             source_thread_id: the thread, which stays as it is.
-            target_thread_id: a thread that holds nothing.
+            target_thread_id: a thread that holds nothing. A session that it has already keeps
+                its user, agent type, priority and metadata, where these are set.
             checkpoint_id: one of the root graph: the copy is the thread as it stood there.
                 The latest is copied with all that its tasks wrote, so a paused run can be
                 resumed in the copy. Of an earlier one the tasks are unfinished again; the

@@ -340,6 +340,8 @@ select exists (
 -- their subgraphs' checkpoints those up to the one that asked. Values, blobs and messages
 -- are all copied. The copy stands as its source does, or, where that went on, as
 -- until_status says: what the checkpoint leaves its thread with, unless a question is open.
+-- Whose it is, its type, priority and metadata are the source's where the target's session has
+-- none of its own.
 -- params: source_id uuid, target_id uuid, thread_id text, until_id text, until_status text,
 --   tenant_id text
 -- shard: all, source and target may be on two servers
@@ -418,11 +420,11 @@ session as (
   on conflict (session_id) do update set
     thread_id = excluded.thread_id,
     tenant_id = excluded.tenant_id,
-    user_id = excluded.user_id,
-    agent_type = excluded.agent_type,
+    user_id = case when t.user_id = '' then excluded.user_id else t.user_id end,
+    agent_type = case when t.agent_type = '' then excluded.agent_type else t.agent_type end,
     status = excluded.status,
-    priority = excluded.priority,
-    metadata = excluded.metadata,
+    priority = case when t.priority = 0 then excluded.priority else t.priority end,
+    metadata = case when t.metadata = '{}'::jsonb then excluded.metadata else t.metadata end,
     message_count = excluded.message_count,
     last_position = greatest(t.last_position, excluded.last_position)
 ),

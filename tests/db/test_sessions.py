@@ -101,6 +101,42 @@ async def test_a_run_uses_the_session_that_was_created(
     assert found.last_activity_at > found.created_at
 
 
+@pytest.mark.parametrize("is_past", [False, True], ids=["whole", "up to a checkpoint"])
+async def test_a_copy_uses_the_session_that_was_created(
+    sessions: Sessions, saver: PostgresSaver, is_past: bool
+) -> None:
+    """A thread that was made for somebody isn't another's for being begun with a copy; what
+    create left open is the source's."""
+    await sessions.create("source", user_id="ann", agent_type="sales", metadata={"of": "ann"})
+    await sessions.update("source", priority=3)
+    await say(saver, "source", "hello")
+    latest = await saver.aget_tuple(config_of("source"))
+    assert latest is not None
+    checkpoint_id = latest.checkpoint["id"] if is_past else None
+    expires_at = datetime(2100, 1, 1, tzinfo=UTC)
+    await sessions.create(
+        "bobs",
+        user_id="bob",
+        agent_type="help",
+        metadata={"of": "bob"},
+        priority=4,
+        expires_at=expires_at,
+    )
+    await sessions.create("open")
+    for target in ("bobs", "open", "new"):
+        await saver.acopy_thread("source", target, checkpoint_id=checkpoint_id)
+    found = {name: await sessions.get(name) for name in ("bobs", "open", "new")}
+    assert {
+        name: s and (s.user_id, s.agent_type, s.priority, s.metadata, s.expires_at)
+        for name, s in found.items()
+    } == {
+        "bobs": ("bob", "help", 4, {"of": "bob"}, expires_at),
+        "open": ("ann", "sales", 3, {"of": "ann"}, None),
+        "new": ("ann", "sales", 3, {"of": "ann"}, None),
+    }
+    assert [s.message_count for s in found.values() if s] == [2, 2, 2]
+
+
 async def test_an_update_changes_what_is_given(sessions: Sessions) -> None:
     """Each field alone, all others as they were; None ends the expiry; and it is no activity."""
     expires_at = datetime(2100, 1, 1, tzinfo=UTC)
