@@ -253,6 +253,9 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         return fetched.found if fetched else None
 
     async def _fetch(self, address: Address) -> FetchedCheckpoint | None:
+        if self._leases.is_automatic:
+            # A cancelled call that is stored late would shut out the run that begins here.
+            await self._queue().settle(address.session_id)
         fetched = await self._fetch_state(address)
         if fetched is not None and fetched.found is not None:
             if _has_sends_of_parent(fetched.found):

@@ -102,6 +102,13 @@ class WriteQueue:
             self._queued_bytes -= call.size
             self._wake_next()
 
+    async def settle(self, session_id: UUID) -> None:
+        """Returns when no call of the session is on its way that nobody waits for any more.
+
+        Once the caller of one was cancelled, it can still be stored.
+        """
+        await self._lanes[session_id.int % _LANES].settle(session_id)
+
     async def _wait(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(waiter)
@@ -152,6 +159,17 @@ class _Lane:
         if self._task and is_unwanted and not self._gave_up:
             self._gave_up = True
             self._task.cancel()
+
+    async def settle(self, session_id: UUID) -> None:
+        """Waits for the statement while a cancelled call of the session is in it."""
+        while self._task is not None and self._has_cancelled(session_id):
+            await asyncio.wait([self._task])
+
+    def _has_cancelled(self, session_id: UUID) -> bool:
+        return any(
+            queued.done.cancelled() and queued.call.session_id == session_id
+            for queued in self._taken
+        )
 
     def _begin(self) -> None:
         """Stores what is next, in a task of its own: what cancels it ends nothing else."""

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -17,6 +18,8 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.checkpoint.call_store import CallStore
+from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     LeaseError,
@@ -428,6 +431,43 @@ async def test_a_cancelled_answer_makes_way_in_its_own_process(
     gate.open.set()
     answer = await graph.ainvoke(Command(resume="second"), CONFIG)
     assert answer["items"] == ["begun", "second"]
+
+
+async def test_a_cancelled_update_that_is_stored_late_ends_no_run(
+    single: PostgresSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled while its statement is on its way, it is there before the next run looks."""
+    graph = graph_of(single, one=adds(1), two=adds(2))
+    await graph.ainvoke({"items": [0]}, CONFIG)
+    is_sent, goes_on = asyncio.Event(), asyncio.Event()
+    store, settle, fetch = CallStore.store_together, WriteQueue.settle, single._fetch_state
+
+    async def late(self: CallStore, calls: Any) -> Any:
+        monkeypatch.setattr(CallStore, "store_together", store)
+        is_sent.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await goes_on.wait()
+        return await store(self, calls)
+
+    async def waits(self: WriteQueue, session_id: Any) -> None:
+        goes_on.set()
+        await settle(self, session_id)
+
+    async def looks(address: Any) -> Any:
+        found = await fetch(address)
+        goes_on.set()
+        return found
+
+    monkeypatch.setattr(CallStore, "store_together", late)
+    update = asyncio.create_task(graph.aupdate_state(CONFIG, {"items": ["made"]}, as_node="one"))
+    await asyncio.wait_for(is_sent.wait(), HANG_SECONDS)
+    monkeypatch.setattr(WriteQueue, "settle", waits)
+    monkeypatch.setattr(single, "_fetch_state", looks)
+    update.cancel()
+    await asyncio.wait([update])
+    answer = await asyncio.wait_for(graph.ainvoke({"items": ["on"]}, CONFIG), HANG_SECONDS)
+    assert answer["items"][-3:] == ["on", 1, 2]
 
 
 async def test_an_update_that_begins_a_thread_leaves_no_lease(
