@@ -5,6 +5,7 @@ from langgraph_pgsaga.memory.forgetting import ForgettingPolicy, ForgettingResul
 from langgraph_pgsaga.memory.item import FoundItem, StoredItem
 from langgraph_pgsaga.memory.listing import MemoryOrder
 from langgraph_pgsaga.memory.memory import AgentMemory
+from langgraph_pgsaga.memory.nodes import Query
 from langgraph_pgsaga.memory.operations import VersionedPut
 from langgraph_pgsaga.memory.remembering import NewMemory
 from langgraph_pgsaga.memory.row import Memory, MemoryPage, MemoryType, Recalled
@@ -38,6 +39,7 @@ __all__ = [
     "MemoryStore",
     "MemoryType",
     "NewMemory",
+    "Query",
     "Recalled",
     "Scoring",
     "StoredItem",

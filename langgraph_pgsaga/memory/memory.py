@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
+
+from langchain_core.runnables import Runnable
 
 from langgraph_pgsaga._arguments import (
     checked_choice,
@@ -27,6 +29,7 @@ from langgraph_pgsaga.memory.forgetting import (
     forget_by,
 )
 from langgraph_pgsaga.memory.listing import STATEMENTS, MemoryOrder, Place, cursor_behind
+from langgraph_pgsaga.memory.nodes import Query, recall_node, remember_node
 from langgraph_pgsaga.memory.recalling import Recall, scoring_of
 from langgraph_pgsaga.memory.remembering import (
     Batch,
@@ -398,6 +401,43 @@ class AgentMemory:
             work=work,
             tenant_id=tenant_id,
         )
+
+    # In graphs
+
+    def recall_node(
+        self,
+        *,
+        k: int = 8,
+        types: Sequence[MemoryType | str] | None = None,
+        into: str = "memories",
+        query: Query | None = None,
+        scoring: Scoring | None = None,
+    ) -> Runnable[Any, dict[str, Any]]:
+        """A node that recalls for the run's user and thread, as its config names them.
+
+        Args:
+            into: the part of the state that gets them: a list of dicts with `memory_id`, `type`,
+                `text`, `score`, `recorded_at` and `source_thread_id`.
+            query: a function of the state that gives the query, None for the most important;
+                without, it is what a person said last in the state's "messages".
+        """
+        return recall_node(self, k=k, types=types, into=into, query=query, scoring=scoring)
+
+    def remember_node(
+        self, extract: Callable[[Any], Any], *, in_thread: bool = False
+    ) -> Runnable[Any, dict[str, Any]]:
+        """A node that remembers what `extract(state)` gives, and changes nothing of the state.
+
+        It is stored with the node's result, by `this_step()`, where the graph's saver is a
+        PostgresSaver of this database: once, however often the node is executed. Else it is stored
+        by itself, and an execution more is an access more.
+
+        Args:
+            extract: a function, sync or async, that gives NewMemory, or texts; None is nothing.
+            in_thread: it is of the thread, too, and goes with it; else of the run's user alone,
+                or, where the config names none, of the thread.
+        """
+        return remember_node(self, extract, in_thread=in_thread)
 
     # Inside
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
+
+from langchain_core.runnables import Runnable
 
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.memory import AgentMemory as AsyncAgentMemory
@@ -18,6 +20,7 @@ from langgraph_pgsaga.memory import (
     MemoryPage,
     MemoryType,
     NewMemory,
+    Query,
     Recalled,
     Scoring,
 )
@@ -289,3 +292,38 @@ class AgentMemory:
                 is one.
         """
         return self._async.job(policies, every_seconds=every_seconds, name=name)
+
+    def recall_node(
+        self,
+        *,
+        k: int = 8,
+        types: Sequence[MemoryType | str] | None = None,
+        into: str = "memories",
+        query: Query | None = None,
+        scoring: Scoring | None = None,
+    ) -> Runnable[Any, dict[str, Any]]:
+        """A node that recalls for the run's user and thread, as its config names them.
+
+        Args:
+            into: the part of the state that gets them: a list of dicts with `memory_id`, `type`,
+                `text`, `score`, `recorded_at` and `source_thread_id`.
+            query: a function of the state that gives the query, None for the most important;
+                without, it is what a person said last in the state's "messages".
+        """
+        return self._async.recall_node(k=k, types=types, into=into, query=query, scoring=scoring)
+
+    def remember_node(
+        self, extract: Callable[[Any], Any], *, in_thread: bool = False
+    ) -> Runnable[Any, dict[str, Any]]:
+        """A node that remembers what `extract(state)` gives, and changes nothing of the state.
+
+        It is stored with the node's result, by `this_step()`, where the graph's saver is a
+        PostgresSaver of this database: once, however often the node is executed. Else it is stored
+        by itself, and an execution more is an access more.
+
+        Args:
+            extract: a function, sync or async, that gives NewMemory, or texts; None is nothing.
+            in_thread: it is of the thread, too, and goes with it; else of the run's user alone,
+                or, where the config names none, of the thread.
+        """
+        return self._async.remember_node(extract, in_thread=in_thread)

@@ -104,6 +104,7 @@ def methods_of(owner: object, prefix: str) -> Iterator[tuple[str, Callable[..., 
     has no end.
     """
     left_out = {"close", "aclose", "setup", "asetup", "embedded", "from_conn_string", "call"}
+    left_out |= {"recall_node", "remember_node"} if prefix.endswith("AgentMemory") else set()
     left_out |= {"initialize", "subscribe", "job", "register_event_handler"}
     for name in list(vars(type(owner))):  # a class that is copied gets a name more
         found = getattr(owner, name)
