@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 
 from langchain_core.embeddings import Embeddings
@@ -37,3 +38,27 @@ class HashedEmbeddings(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         return _vector(text)
+
+
+class HashingEmbedder(Embeddings):
+    """Each word is a number of the vector: texts with words in common are near."""
+
+    def __init__(self, dims: int = 64) -> None:
+        self.dims = dims
+        self.calls: list[list[str]] = []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.calls.append(texts)
+        return [self.vector(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.vector(text)
+
+    def vector(self, text: str) -> list[float]:
+        """The vector of a text, of length 1."""
+        numbers = [0.0] * self.dims
+        for word in re.findall(r"\w+", text.lower()):
+            digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
+            numbers[int.from_bytes(digest) % self.dims] += 1.0
+        length = math.sqrt(sum(n * n for n in numbers)) or 1.0
+        return [n / length for n in numbers]

@@ -376,12 +376,16 @@ class Database(ProcessBound):
         at once, in the background, and sync calls that follow wait for it; one that is never
         awaited warns, and logs what failed.
         """
+        return self.begun("setup", self.asetup)
+
+    def begun(self, name: str, work: Callable[[], Awaitable[None]]) -> Awaitable[None]:
+        """`work()`, done by now; in a running loop begun in the background, to be awaited."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            self.portal.call(self.asetup)
+            self.portal.call(work)
             return Done()
-        return Begun("setup", self.portal.begin(self.asetup))
+        return Begun(name, self.portal.begin(work))
 
     async def asetup(self) -> None:
         """`setup` for async callers."""

@@ -34,6 +34,7 @@
     │   ├── MissingDeadLetterError    no aggregate waits for this event
     │   ├── MasterKeyError            personal data needs another master key
     │   └── BrokenSealError           the log isn't as it was sealed
+    ├── VectorTypeError               the store's vectors are of another type or length
     ├── ItemConflictError             an item of the store has another version than expected
     ├── MissingMemoryError            there is no such live memory
     ├── MissingVectorsError           the server has no pgvector, or no table of vectors
@@ -110,6 +111,7 @@ from langgraph_pgsaga.errors.memory import (
     ItemConflictError,
     MissingMemoryError,
     MissingVectorsError,
+    VectorTypeError,
 )
 from langgraph_pgsaga.errors.migrations import (
     ChangedMigrationError,
@@ -267,6 +269,7 @@ __all__ = [
     "UnloadableValueError",
     "UnreadableThreadError",
     "UnstorableValueError",
+    "VectorTypeError",
     "VersionConflictError",
     "WorkerRunningError",
     "copy_of",

@@ -79,3 +79,17 @@ class MissingVectorsError(PgSagaError):
 
     def __str__(self) -> str:
         return f"there are no vectors here: {self.detail}"
+
+
+@dataclass(kw_only=True, eq=False)
+class VectorTypeError(PgSagaError):
+    """The database has vectors of another type or length than the store is to have."""
+
+    stored: str
+    wanted: str
+
+    def __str__(self) -> str:
+        return (
+            f"the store's vectors here are {self.stored}, and the index says {self.wanted}. Give "
+            "the index those dims and that vector_type, or make a store in another schema"
+        )

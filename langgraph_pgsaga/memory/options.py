@@ -14,6 +14,7 @@ from langgraph_pgsaga._arguments import (
     checked_seconds,
 )
 from langgraph_pgsaga.database import DatabaseOptions
+from langgraph_pgsaga.memory.index import StoreIndex
 from langgraph_pgsaga.memory.operations import checked_minutes
 
 DEFAULT_SWEEP_SECONDS = 300.0
@@ -22,6 +23,7 @@ DEFAULT_SWEEP_SECONDS = 300.0
 class StoreOptions(TypedDict, total=False):
     """The keywords of `MemoryStore`."""
 
+    index: StoreIndex | None
     ttl: TTLConfig | None
 
 

@@ -13,6 +13,7 @@ from langgraph_pgsaga.memory.filters import Filter
 from langgraph_pgsaga.memory.item import FoundItem, StoredItem
 from langgraph_pgsaga.memory.namespaces import paths_of, scope_of, stored_namespace
 from langgraph_pgsaga.memory.operations import Operations, Place
+from langgraph_pgsaga.memory.vectors import Vectors
 
 _STATEMENTS = load_statements("store")
 
@@ -20,9 +21,10 @@ _STATEMENTS = load_statements("store")
 class Reader:
     """Answers what a batch asks of a tenant's items, each kind of operation by its statements."""
 
-    def __init__(self, db: Database, tenant_id: str) -> None:
+    def __init__(self, db: Database, tenant_id: str, vectors: Vectors | None) -> None:
         self._db = db
         self._tenant_id = tenant_id
+        self._vectors = vectors
 
     async def results(self, operations: Operations, conn: Connection | None) -> list[Result]:
         """The results in the order of the operations; that of a put is None."""
@@ -30,8 +32,13 @@ class Reader:
         refreshed: set[Place] = set()
         if operations.gets:
             refreshed |= await self._get(operations.gets, results, conn)
+        queries = await self._embedded([op for _, op, _ in operations.searches])
         for number, search, narrowed in operations.searches:
-            rows = await self._search(search, narrowed, conn)
+            if self._vectors is not None and search.query:
+                query = queries[search.query]
+                rows = await self._vectors.search(search, narrowed, query, conn)
+            else:
+                rows = await self._search(search, narrowed, conn)
             results[number] = [FoundItem.from_row(row) for row in rows]
             refreshed |= _living(rows) if search.refresh_ttl else set()
         for number, listing in operations.listings:
@@ -56,6 +63,14 @@ class Reader:
                 results[number] = StoredItem.from_row(row)
                 read += [row] if op.refresh_ttl else []
         return _living(read)
+
+    async def _embedded(self, searches: Sequence[SearchOp]) -> dict[str, str]:
+        """The vectors of what is searched for; without an index a query is none."""
+        asked = list(dict.fromkeys(op.query for op in searches if op.query))
+        if self._vectors is None or not asked:
+            return {}
+        vectors = await self._vectors.index.queries(asked)
+        return dict(zip(asked, vectors, strict=True))
 
     async def _search(
         self, op: SearchOp, narrowed: Filter, conn: Connection | None

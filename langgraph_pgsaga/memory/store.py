@@ -20,6 +20,7 @@ from langgraph.store.base import (
 from langgraph_pgsaga._arguments import checked_instance, checked_integer, required_text
 from langgraph_pgsaga._process_bound import ProcessBound
 from langgraph_pgsaga.database import Connection, Database, load_statements
+from langgraph_pgsaga.memory.index import Index, StoreIndex
 from langgraph_pgsaga.memory.operations import Operations, VersionedPut
 from langgraph_pgsaga.memory.options import (
     MemoryStoreOptions,
@@ -29,6 +30,7 @@ from langgraph_pgsaga.memory.options import (
     sweep_seconds,
 )
 from langgraph_pgsaga.memory.reading import Reader
+from langgraph_pgsaga.memory.vectors import Vectors, create_vectors
 from langgraph_pgsaga.memory.writing import Writer
 from langgraph_pgsaga.tenants import Tenants, TenantScope, single_tenant, stored_scope
 from langgraph_pgsaga.work import Job, Periodic, Step, written
@@ -53,6 +55,9 @@ class MemoryStore(ProcessBound, BaseStore):
 
     Args:
         db: the database; the store doesn't close it (the class methods' stores do).
+        index: LangGraph's settings for searches by meaning, as its PostgresStore takes them: dims,
+            embed (an Embeddings, or a function), fields, distance_type, ann_index_config. By
+            default vectors are halfvec and no index is approximate. None is no such searches.
         ttl: LangGraph's settings of how long items live, in minutes: default_ttl, refresh_on_read,
             sweep_interval_minutes (of `job`). Items that have expired are never given,
             whatever omit_expired says.
@@ -68,10 +73,12 @@ class MemoryStore(ProcessBound, BaseStore):
         self,
         db: Database,
         *,
+        index: StoreIndex | None = None,
         ttl: TTLConfig | None = None,
         tenant: TenantScope = None,
     ) -> None:
         self.db = checked_instance("db", db, Database, _ON_A_DATABASE)
+        self._index = Index.of(index)
         self.ttl_config = checked_ttl(ttl)
         self._scope = Tenants(db.tenant, is_required=db.require_tenant).of_listing(tenant)
         self._owns_db = False
@@ -82,7 +89,7 @@ class MemoryStore(ProcessBound, BaseStore):
     ) -> MemoryStore:
         """A store with a Database of its own, for `with`, `async with`, or `close()`.
 
-        `options` are the store's and Database's: ttl, schema, tenant, max_size, pooler, ...
+        `options` are the store's and Database's: index, ttl, schema, tenant, max_size, pooler, ...
         """
         own, of_database = split_options(options)
         return cls._with_own(Database(dsn, **of_database), own)
@@ -108,16 +115,25 @@ class MemoryStore(ProcessBound, BaseStore):
     # Life
 
     def setup(self) -> Awaitable[None]:
-        """Makes or updates the tables. Safe to call at every start, by many processes at once.
+        """Makes or updates the tables, those of vectors, too, if there is an index.
+
+        Safe to call at every start, by many processes at once.
 
         In a running event loop it doesn't block: `await store.setup()`, as one would with
         AsyncPostgresStore; see `Database.setup`.
         """
-        return self.db.setup()
+        return self.db.begun("setup", self.asetup)
 
     async def asetup(self) -> None:
-        """`setup` for async callers."""
+        """`setup` for async callers.
+
+        Raises:
+            MissingVectorsError: there is an index, and the server has no pgvector.
+            VectorTypeError: the database has vectors of another type or length.
+        """
         await self.db.asetup()
+        if self._index is not None:
+            await create_vectors(self.db, self._index)
 
     def close(self) -> None:
         """Closes the database if this store made it."""
@@ -163,10 +179,14 @@ class MemoryStore(ProcessBound, BaseStore):
             ItemConflictError: an item hasn't the version that was expected.
         """
         operations = Operations.of(ops)
-        reader = Reader(self.db, single_tenant(self._scope))
+        tenant_id = single_tenant(self._scope)
+        vectors = None if self._index is None else Vectors(self.db, tenant_id, self._index)
+        reader = Reader(self.db, tenant_id, vectors)
         results = await reader.results(operations, None if isinstance(conn, Step) else conn)
         if operations.puts:
-            writer = Writer(self.db, single_tenant(self._scope), operations.puts)
+            writer = Writer(self.db, tenant_id, operations.puts, vectors)
+            if conn is not None:
+                await writer.embed()
             await written(conn, self.db, writer.write, known=None)
         return results
 
@@ -189,6 +209,8 @@ class MemoryStore(ProcessBound, BaseStore):
 
         Args:
             value: a dict that JSON holds: text, numbers, booleans, None, lists and dicts of these.
+            index: the paths of the texts that searches find it by, in place of the index's fields;
+                False is none.
             ttl: minutes that it lives after it was put or read; None is for ever; by default
                 what the store's settings say.
             expected_version: the `version` of the item that this one takes the place of; 0 says
