@@ -367,8 +367,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
 
         LangGraph lists what was before that, instead of asking for the subgraph's latest.
         """
-        run = _langgraph.run_key(config) if config is not None else None
-        if config is None or run is None or not run.is_nested:
+        run = _langgraph.run_key(config) if config else None
+        if not config or run is None or not run.is_nested:
             return None
         address = Address.of(config, self.tenants)
         if not address.checkpoint_ns:
