@@ -11,7 +11,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     needs_pending_sends,
     placed,
 )
-from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
+from langgraph_pgsaga.checkpoint.encode import encode_put, encode_values, encode_writes
 from langgraph_pgsaga.checkpoint.retention import delete_claimed, delete_thread, prune_free
 from langgraph_pgsaga.checkpoint.saver import PostgresSaver
 from langgraph_pgsaga.serde import Placeholder, PlaceholderMessage
@@ -26,6 +26,7 @@ __all__ = [
     "delete_claimed",
     "delete_thread",
     "encode_put",
+    "encode_values",
     "encode_writes",
     "needs_pending_sends",
     "placed",

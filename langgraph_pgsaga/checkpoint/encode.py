@@ -178,35 +178,61 @@ class EncodedWrites(NamedTuple):
 EncodedCall: TypeAlias = EncodedPut | EncodedWrites
 
 
+Values: TypeAlias = Sequence[tuple[str, str, EncodedValue]]
+
+
+def encode_values(
+    codec: MessageCodec,
+    checkpoint: Checkpoint,
+    new_versions: ChannelVersions,
+    numbers: Mapping[bytes, int],
+) -> Values:
+    """The new values of a `put`, by channel and version, as they are now.
+
+    They are the graph's own objects, which it changes in place as it goes on: so this comes before
+    anything is awaited. `numbers` are those of messages known to be stored already.
+
+    Raises:
+        UnstorableValueError: a value couldn't be loaded again.
+    """
+    checkpoint_values = checkpoint["channel_values"]
+    if part := flaw_of_values(checkpoint_values):
+        raise _flawed(part)
+    inline = small_values(checkpoint) if codec.values.readable else {}
+    return [
+        (channel, str(version), _encode_value(codec, channel, checkpoint_values[channel], numbers))
+        for channel, version in new_versions.items()
+        if channel in checkpoint_values and channel not in inline
+    ]
+
+
+def _flawed(part: str) -> UnstorableValueError:
+    problem = f"LangGraph couldn't go on from it: its {part} isn't what a graph makes"
+    return UnstorableValueError(where="the checkpoint", problem=problem)
+
+
 def encode_put(
     codec: MessageCodec,
     address: Address,
     config: RunnableConfig,
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
-    new_versions: ChannelVersions,
+    values: Values,
     numbers: Mapping[bytes, int],
     change: SessionChange = NO_CHANGE,
     small: dict[str, Any] | None = None,
 ) -> EncodedPut:
-    """What `put` stores; `numbers` are those of messages known to be stored already.
+    """What `put` stores, `values` among it; `numbers` are as of `encode_values`, or newer.
 
     `small` are the values that stand in its row; None are those that it brings.
 
     Raises:
         UnstorableValueError: a value couldn't be loaded again.
     """
-    checkpoint_values = checkpoint["channel_values"]
     full_metadata = get_checkpoint_metadata(config, metadata)
-    if part := flaw(checkpoint, full_metadata) or flaw_of_values(checkpoint_values):
-        problem = f"LangGraph couldn't go on from it: its {part} isn't what a graph makes"
-        raise UnstorableValueError(where="the checkpoint", problem=problem)
+    if part := flaw(checkpoint, full_metadata):
+        raise _flawed(part)
     inline = _inline_values(codec.values, checkpoint, small)
-    values = [
-        (channel, str(version), _encode_value(codec, channel, checkpoint_values[channel], numbers))
-        for channel, version in new_versions.items()
-        if channel in checkpoint_values and channel not in inline
-    ]
     state = _state_columns(codec.values, address, checkpoint, inline, full_metadata)
     new = (m for _, _, value in values for m in value.messages if m.digest not in numbers)
     return EncodedPut(

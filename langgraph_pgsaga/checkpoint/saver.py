@@ -53,7 +53,7 @@ from langgraph_pgsaga.checkpoint.decode import (
     small_values_of,
 )
 from langgraph_pgsaga.checkpoint.delta_history import delta_channel_history, pending_sends
-from langgraph_pgsaga.checkpoint.encode import encode_put, encode_writes
+from langgraph_pgsaga.checkpoint.encode import Values, encode_put, encode_values, encode_writes
 from langgraph_pgsaga.checkpoint.lease import NO_BASE, Base, Leases
 from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock, Renewals
 from langgraph_pgsaga.checkpoint.listing import CheckpointListing
@@ -441,8 +441,11 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         check_put(checkpoint, metadata, new_versions)
         seen = self._cache.epoch(address.session_id)
         change = self._tracker.of_put(address, config, checkpoint, metadata, seen)
-        given = address, config, checkpoint, metadata, new_versions, change
         try:
+            known = self._cache.known(address.session_id)
+            numbers = known.numbers if known else {}
+            values = encode_values(self.codec, checkpoint, new_versions, numbers)
+            given = address, config, checkpoint, metadata, new_versions, values, change
             riding = None
             if self._riders.is_used and conn is None:
                 riding = await self._riders.of_put(address, config, checkpoint, metadata)
@@ -464,6 +467,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
+        values: Values,
         change: SessionChange,
         *,
         conn: Connection | None = None,
@@ -480,7 +484,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             config,
             checkpoint,
             metadata,
-            new_versions,
+            values,
             known.numbers if known else {},
             change,
             self._small_values.of_put(address, checkpoint, new_versions),
@@ -553,12 +557,13 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         task_path: str,
         change: SessionChange,
     ) -> None:
-        if self._recorder is not None:
-            await self._recorder.prepare(address.tenant_id)
-        await queue.turn()
+        # Before anything is awaited: the values are the graph's own, which it changes.
         call = encode_writes(
             self.codec, address, config, checkpoint_id, writes, task_id, task_path, change
         )
+        if self._recorder is not None:
+            await self._recorder.prepare(address.tenant_id)
+        await queue.turn()
         if self._recorder is not None:
             readable = self.codec.values.readable
             told = told_error(

@@ -20,7 +20,7 @@ from langgraph_pgsaga._arguments import (
     checked_items,
     checked_time,
 )
-from langgraph_pgsaga.checkpoint import PostgresSaver, encode_put, encode_writes
+from langgraph_pgsaga.checkpoint import PostgresSaver, encode_put, encode_values, encode_writes
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import (
     BlockingCallError,
@@ -538,7 +538,8 @@ class _Takeover:
             config, new = self._put_arguments(one)
             try:
                 address = Address.of(config, self._target.tenants)
-                encode_put(codec, address, config, one.checkpoint, one.metadata, new, {})
+                values = encode_values(codec, one.checkpoint, new, {})
+                encode_put(codec, address, config, one.checkpoint, one.metadata, values, {})
                 for task_id, task_path, writes in _tasks(one):
                     checkpoint_id = one.checkpoint["id"]
                     encode_writes(codec, address, config, checkpoint_id, writes, task_id, task_path)
