@@ -42,8 +42,10 @@ from langgraph_pgsaga.work import (
 def test_the_front_door_is_this_and_no_more() -> None:
     """What `import langgraph_pgsaga` offers changes only on purpose."""
     assert langgraph_pgsaga.__all__ == [
+        "AgentMemory",
         "Database",
         "EventStore",
+        "MemoryStore",
         "Messages",
         "PgSagaError",
         "PostgresSaver",
