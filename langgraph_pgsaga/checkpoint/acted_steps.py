@@ -16,7 +16,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from langgraph_pgsaga import _langgraph
-from langgraph_pgsaga.checkpoint.run import LONGEST_RUN_SECONDS, Remembered
+from langgraph_pgsaga.checkpoint.run import LONGEST_RUN_SECONDS, ByRun
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import StepNotStoredError
 from langgraph_pgsaga.threads import Address, stored_namespace
@@ -57,13 +57,13 @@ class ActedSteps:
 
     def after_fork(self) -> None:
         """Begins anew: the parent's runs aren't the child's."""
-        self._runs: Remembered[_Run] = Remembered()
+        self._runs: ByRun[_Run] = ByRun()
         self._lock = threading.Lock()
 
     def of_put(self, control: object, address: Address) -> frozenset[Sign]:
         """What must be there for a checkpoint: it has the results of its graph and those below."""
-        run = self._runs.get((address.session_id, id(control)))
-        if run is None or run.control is not control:
+        run = self._runs.get(address.session_id, control)
+        if run is None:
             return frozenset()
         return frozenset(
             sign
@@ -87,12 +87,11 @@ class ActedSteps:
     def _change(
         self, control: object, session_id: UUID, gone: Collection[Sign], new: Sequence[Sign]
     ) -> None:
-        key = session_id, id(control)
         with self._lock:
-            run = self._runs.get(key)
-            if run is None or run.control is not control:
+            run = self._runs.get(session_id, control)
+            if run is None:
                 run = _Run(control)
-                self._runs.set(key, run)
+                self._runs.set(session_id, run)
             run.signs = (run.signs - frozenset(gone)) | frozenset(new)
             run.noted_at = time.monotonic()
 

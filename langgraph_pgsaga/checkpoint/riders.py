@@ -36,7 +36,7 @@ from langgraph_pgsaga.checkpoint.acted_steps import ActedSteps, Sign, asking_for
 from langgraph_pgsaga.checkpoint.call_store import CallStore
 from langgraph_pgsaga.checkpoint.encode import EncodedCall
 from langgraph_pgsaga.checkpoint.exiting_run import ExitingRun
-from langgraph_pgsaga.checkpoint.run import Remembered
+from langgraph_pgsaga.checkpoint.run import ByRun, Remembered
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.checkpoint.task_results import TaskResults, refusing_results
 from langgraph_pgsaga.database import Database, load_statements
@@ -106,7 +106,7 @@ class Riders:
         self._acted.after_fork()
         self.results.after_fork()
         self._open: WeakSet[StepMark] = WeakSet()
-        self._exiting: Remembered[ExitingRun] = Remembered()
+        self._exiting: ByRun[ExitingRun] = ByRun()
         self._failures: Remembered[_Failure] = Remembered()
         self._lost: Remembered[_Failure] = Remembered()
         self._lock = threading.Lock()
@@ -129,11 +129,11 @@ class Riders:
             self._open.add(mark)
             if not mark.is_stored_at_exit:
                 return
-            key = mark.levels[0].session_id, id(mark.control)
-            run = self._exiting.get(key)
-            if run is None or run.control is not mark.control:
+            session_id = mark.levels[0].session_id
+            run = self._exiting.get(session_id, mark.control)
+            if run is None:
                 run = ExitingRun(mark.control)
-                self._exiting.set(key, run)
+                self._exiting.set(session_id, run)
             if not any(mark is known for known in run.marks):
                 run.marks.append(mark)
                 run.noted_at = time.monotonic()
@@ -314,8 +314,7 @@ class Riders:
 
     def exiting_run(self, where: Address | Level, control: object) -> ExitingRun | None:
         """The run's steps, if it is one of those and has any."""
-        found = self._exiting.get((where.session_id, id(control)))
-        return found if found is not None and found.control is control else None
+        return self._exiting.get(where.session_id, control)
 
     async def _exiting_put(
         self, control: object, address: Address, checkpoint_id: str, step: int
@@ -403,7 +402,7 @@ class Riders:
     def _forget_exiting(self, address: Address, control: object) -> None:
         exiting = self.exiting_run(address, control)
         if exiting is not None and exiting.is_settled:
-            self._exiting.drop((address.session_id, id(control)))
+            self._exiting.drop(address.session_id, control)
 
     def _lose(
         self, riding: Riding, address: Address, control: object, error: BaseException

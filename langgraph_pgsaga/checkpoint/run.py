@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from uuid import UUID
 
 from langgraph_pgsaga import _fork
 
@@ -121,3 +122,35 @@ class Remembered(Generic[P]):
         """Forgets what is remembered under the key, if anything."""
         with self._lock:
             self._found.pop(key, None)
+
+
+class OfRun(Passing, Protocol):
+    """What is remembered of a run. It keeps the run's control, whose place in memory is its key."""
+
+    control: object
+
+
+R = TypeVar("R", bound=OfRun)
+
+
+class ByRun(Generic[R]):
+    """One thing for each run, by its session and its control. Safe to use from several threads.
+
+    A control can be given to runs of many threads, and its place in memory to another one later.
+    """
+
+    def __init__(self) -> None:
+        self._found: Remembered[R] = Remembered()
+
+    def get(self, session_id: UUID, control: object) -> R | None:
+        """What is remembered of that run, if anything."""
+        found = self._found.get((session_id, id(control)))
+        return found if found is not None and found.control is control else None
+
+    def set(self, session_id: UUID, found: R) -> None:
+        """Remembers it of its run, in the place of what was there."""
+        self._found.set((session_id, id(found.control)), found)
+
+    def drop(self, session_id: UUID, control: object) -> None:
+        """Forgets what is remembered of that run."""
+        self._found.drop((session_id, id(control)))

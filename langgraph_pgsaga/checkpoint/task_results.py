@@ -16,7 +16,7 @@ from uuid import UUID
 from langgraph.checkpoint.base import WRITES_IDX_MAP, CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR
 
-from langgraph_pgsaga.checkpoint.run import LONGEST_RUN_SECONDS, Remembered
+from langgraph_pgsaga.checkpoint.run import LONGEST_RUN_SECONDS, ByRun
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import StepNotStoredError
 from langgraph_pgsaga.threads import Address, stored_namespace
@@ -52,7 +52,7 @@ class TaskResults:
 
     def after_fork(self) -> None:
         """Begins anew: the parent's runs aren't the child's."""
-        self._runs: Remembered[_Run] = Remembered()
+        self._runs: ByRun[_Run] = ByRun()
         self._lock = threading.Lock()
 
     def note_read(
@@ -82,31 +82,26 @@ class TaskResults:
         *,
         is_done: bool = False,
     ) -> None:
-        key = session_id, id(control)
         with self._lock:
-            run = self._runs.get(key)
-            if run is None or run.control is not control:
+            run = self._runs.get(session_id, control)
+            if run is None:
                 run = _Run(control)
-                self._runs.set(key, run)
+                self._runs.set(session_id, run)
             run.tasks |= {task}
             run.done = run.done | {task} if is_done else run.done - {task}
             run.noted_at = time.monotonic()
 
     def is_done(self, mark: StepMark) -> bool:
         """Whether the task of a step, or one that it is in, had its result when its run began."""
-        run = self._run(mark.control, mark.levels[0].session_id)
+        run = self._runs.get(mark.levels[0].session_id, mark.control)
         return run is not None and any(_key(level) in run.done for level in mark.levels)
-
-    def _run(self, control: object, session_id: UUID) -> _Run | None:
-        run = self._runs.get((session_id, id(control)))
-        return run if run is not None and run.control is control else None
 
     def unknown_to(self, control: object, marks: Sequence[StepMark]) -> list[Level]:
         """The tasks of these steps, but for those whose results the run has read or stored."""
         levels = {_key(level): level for mark in marks for level in mark.levels}
         if not levels:
             return []
-        run = self._run(control, marks[0].levels[0].session_id)
+        run = self._runs.get(marks[0].levels[0].session_id, control)
         known = run.tasks if run is not None else frozenset()
         return [level for key, level in levels.items() if key not in known]
 
