@@ -16,6 +16,7 @@ import random
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -166,8 +167,10 @@ def main() -> None:
     if given.dsn:
         asyncio.run(run(given.dsn, given.dims, given.rounds))
         return
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer.start(folder) as server:
-        asyncio.run(run(server.dsn, given.dims, given.rounds))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # run by root, the server is another user's
+        with EmbeddedServer.start(Path(folder) / "server") as server:
+            asyncio.run(run(server.dsn, given.dims, given.rounds))
 
 
 if __name__ == "__main__":

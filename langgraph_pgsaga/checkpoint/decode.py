@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -182,26 +182,42 @@ class SharedMessages(Messages):
         return found
 
 
-@contextmanager
-def placed(thread_id: Any, stored_ns: str, checkpoint_id: str) -> Iterator[None]:
+class placed:  # noqa: N801 - used as contextlib's, which would make a generator of each
     """Errors of values that can't be loaded say of which checkpoint these are."""
-    try:
-        yield
-    except UnloadableValueError as error:
-        error.at(
-            thread_id=str(thread_id), checkpoint_ns=stored_ns or None, checkpoint_id=checkpoint_id
-        )
-        raise
+
+    __slots__ = ("_checkpoint_id", "_stored_ns", "_thread_id")
+
+    def __init__(self, thread_id: Any, stored_ns: str, checkpoint_id: str) -> None:
+        self._thread_id, self._stored_ns = thread_id, stored_ns
+        self._checkpoint_id = checkpoint_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, UnloadableValueError):
+            error.at(
+                thread_id=str(self._thread_id),
+                checkpoint_ns=self._stored_ns or None,
+                checkpoint_id=self._checkpoint_id,
+            )
 
 
-@contextmanager
-def reading(**place: Any) -> Iterator[None]:
+class reading:  # noqa: N801 - as above
     """Errors of a statement that reads: what the server can't hold was never stored so."""
-    try:
-        yield
-    except UnstorableValueError as error:
-        problem = "its parts are more together than PostgreSQL's limit of 1 GB for a value"
-        raise CorruptValueError(what="a large value", problem=problem, **place) from error
+
+    __slots__ = ("_place",)
+
+    def __init__(self, **place: Any) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, UnstorableValueError):
+            problem = "its parts are more together than PostgreSQL's limit of 1 GB for a value"
+            raise CorruptValueError(what="a large value", problem=problem, **self._place) from error
 
 
 def decode_state(
@@ -384,14 +400,8 @@ class FetchedSession(NamedTuple):
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> FetchedSession | None:
         """The session of a row of kind 'state'; None where it isn't there."""
-        if row["message_epoch"] is None:
-            return None
-        return cls(
-            row["message_epoch"],
-            row["message_count"],
-            row["deletion_count"],
-            row["position"],
-        )
+        epoch, message_count, deletion_count, _, position = row["counters"]
+        return None if epoch is None else cls(epoch, message_count, deletion_count, position)
 
 
 class FetchedCheckpoint(NamedTuple):
@@ -436,7 +446,7 @@ async def decode_fetched(
         return None
     (state_row,) = by_kind["state"]
     if state_row["checkpoint_id"] is None:
-        return FetchedCheckpoint(None, state_row["lease_id"], state_row["last_position"])
+        return FetchedCheckpoint(None, *_base_of(state_row))
     with placed(address.given_thread_id, address.stored_ns, state_row["checkpoint_id"]):
         return await _decode_fetched(codec, address, state_row, by_kind, known)
 
@@ -452,13 +462,13 @@ async def _decode_fetched(
     for place, some in enumerate(slices(by_kind.get("message", ()))):
         if place:
             await asyncio.sleep(0)
-        sent.update((row["message_no"], codec.of_row(row["type"], row["payload"])) for row in some)
+        sent.update((row["number"], codec.of_row(row["type"], row["payload"])) for row in some)
     session = FetchedSession.from_row(state_row)
     stored: Mapping[int, StoredMessage] = sent
     if known and session and known.epoch == session.epoch:
         stored = {**known.contents, **sent}
     messages = Messages(codec, stored)
-    blobs = {row["hash"]: row["payload"] for row in by_kind.get("blob", ())}
+    blobs = {row["hashes"][0]: row["payload"] for row in by_kind.get("blob", ())}
     held = [(row["channel"], _held(row, blobs)) for row in by_kind.get("value", ())]
     await messages.prepare(value for _, value in held)
     values = {
@@ -483,8 +493,12 @@ async def _decode_fetched(
         values=values,
         pending_writes=decode_writes(codec.values, writes, messages),
     )
-    base = state_row["lease_id"], state_row["last_position"]
-    return FetchedCheckpoint(found, *base, session, sent, state.inline, known)
+    return FetchedCheckpoint(found, *_base_of(state_row), session, sent, state.inline, known)
+
+
+def _base_of(state_row: asyncpg.Record) -> tuple[UUID | None, int | None]:
+    _, _, _, last_position, _ = state_row["counters"]
+    return state_row["lease_id"], last_position
 
 
 def value_of(row: asyncpg.Record) -> StoredValue:
@@ -495,8 +509,8 @@ def value_of(row: asyncpg.Record) -> StoredValue:
 def _held(row: asyncpg.Record, blobs: Mapping[bytes, bytes]) -> StoredValue:
     """What the row holds, put together of its blobs where they have its payload."""
     payload = row["payload"]
-    if payload is None and row["blob_hashes"] is not None:
-        payload = _joined(row["blob_hashes"], blobs)
+    if payload is None and row["hashes"] is not None:
+        payload = _joined(row["hashes"], blobs)
     return StoredValue(row["type"], payload, row["message_runs"])
 
 
@@ -511,7 +525,7 @@ def _joined(hashes: Sequence[Any], blobs: Mapping[bytes, bytes]) -> bytes | None
 
 
 def _write_of(row: asyncpg.Record, blobs: Mapping[bytes, bytes]) -> StoredWrite:
-    place = row["task_path"], row["task_id"], row["idx"], row["channel"]
+    place = row["task_path"], row["task_id"], row["number"], row["channel"]
     return StoredWrite(*place, _held(row, blobs))
 
 

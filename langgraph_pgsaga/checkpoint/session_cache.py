@@ -135,7 +135,8 @@ class _Session:
             is_later = self.position is None or position > self.position
             # One that is put again was there before what was stored with it.
             if is_later and (key not in self.states or key in self.doubtful):
-                self.last = self.last._replace(known_ns=key[0], known_id=key[1])
+                last = self.last
+                self.last = LastKnown(*key, last.known_no, last.known_digest, last.known_hash)
                 self.position = position
             self.doubtful.difference_update(states)
         self.states.update(dict.fromkeys(states, deletion_count))

@@ -790,21 +790,32 @@ where s.session_id = $1 and s.checkpoint_ns = $2 and s.checkpoint_id = $3;
 -- 'state', then the others. The first held_messages of the session are left out if held_epoch
 -- is still its epoch, and the last that is known of it (known_...) is there. A column that a
 -- kind doesn't have is null. type and payload are what the kind's row holds, a state's its
--- exact_type and exact; the state's row also has what counts of the session. There is a
--- state's row, without a checkpoint, where only the session is.
+-- exact_type and exact; counters are the session's message_epoch, message_count, deletion_count
+-- and last_position, and the state's position. number is a write's idx and a message's
+-- message_no; hashes are those of a value's blobs, and a blob's own. There is a state's row,
+-- without a checkpoint, where only the session is.
 -- params: session_id uuid, checkpoint_ns text, checkpoint_id text, held_epoch bigint,
 --   held_messages integer, known_ns text, known_id text, known_no integer, known_digest bytea
 -- columns: kind text, type text, payload bytea, message_runs integer[], channel text,
---   task_id text, task_path text, idx integer, message_no integer, checkpoint_id text,
---   parent_checkpoint_id text, state_data jsonb, metadata jsonb, message_epoch bigint,
---   message_count integer, deletion_count integer, last_position bigint, lease_id uuid,
---   position bigint, is_last_known boolean, blob_hashes bytea[], hash bytea
+--   task_id text, task_path text, number integer, hashes bytea[], checkpoint_id text,
+--   parent_checkpoint_id text, state_data jsonb, metadata jsonb, counters bigint[], lease_id uuid,
+--   is_last_known boolean
 -- shard: session_id
 with head as materialized (
   select
     s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata, s.exact_type, s.exact,
     s.position, e.message_epoch, e.message_count, e.deletion_count, e.last_position, e.lease_id,
-    k.is_last_known, case when k.is_last_known and e.message_epoch = $4 then $5 else 0 end as held
+    -- What is known last is mostly this checkpoint: it is looked for where it isn't.
+    (
+      ($7::text is null or ($6::text = $2 and $7 = s.checkpoint_id) or (
+        select true from {schema}.agent_states p
+        where p.session_id = $1 and p.checkpoint_ns = $6 and p.checkpoint_id = $7
+      ))
+      and ($8::integer is null or (
+        select true from {schema}.agent_messages p
+        where p.session_id = $1 and p.message_no = $8 and p.digest = $9
+      ))
+    ) is true as is_last_known
   from (select) one
   left join {schema}.agent_states s
     on s.session_id = $1 and s.checkpoint_ns = $2
@@ -815,25 +826,12 @@ with head as materialized (
       limit 1
     ))
   left join {schema}.agent_sessions e on e.session_id = $1
-  -- What is known last is mostly this checkpoint: it is looked for where it isn't.
-  cross join lateral (
-    select (
-      ($7::text is null or ($6::text = $2 and $7 = s.checkpoint_id) or (
-        select true from {schema}.agent_states p
-        where p.session_id = $1 and p.checkpoint_ns = $6 and p.checkpoint_id = $7
-      ))
-      and ($8::integer is null or (
-        select true from {schema}.agent_messages p
-        where p.session_id = $1 and p.message_no = $8 and p.digest = $9
-      ))
-    ) is true as is_last_known
-    offset 0
-  ) k
 ),
 held as materialized (
   select
     'value' as kind, c.channel, null as task_id, null as task_path, null::integer as idx,
-    v.type, v.payload, v.blob_hashes, v.message_runs
+    v.type, v.payload, v.blob_hashes, v.message_runs, s.message_count,
+    case when s.is_last_known and s.message_epoch = $4 then $5 else 0 end as known_count
   from head s
   -- Forged versions, which are no object, are told of by who decodes the state.
   cross join lateral jsonb_each_text(
@@ -850,7 +848,8 @@ held as materialized (
   union all
   select
     'write', w.channel, w.task_id, w.task_path, w.idx, w.type, w.payload, w.blob_hashes,
-    w.message_runs
+    w.message_runs, s.message_count,
+    case when s.is_last_known and s.message_epoch = $4 then $5 else 0 end
   from head s
   cross join lateral (
     select a.* from {schema}.agent_state_writes a
@@ -860,48 +859,48 @@ held as materialized (
 )
 select
   'state' as kind, s.exact_type as type, s.exact as payload, null::integer[] as message_runs,
-  null as channel, null as task_id, null as task_path, null::integer as idx,
-  null::integer as message_no, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata,
-  s.message_epoch, s.message_count, s.deletion_count, s.last_position, s.lease_id,
-  s.position, s.is_last_known, null::bytea[] as blob_hashes, null::bytea as hash
+  null as channel, null as task_id, null as task_path, null::integer as number,
+  null::bytea[] as hashes, s.checkpoint_id, s.parent_checkpoint_id, s.state_data, s.metadata,
+  array[s.message_epoch, s.message_count, s.deletion_count, s.last_position, s.position]
+    as counters,
+  s.lease_id, s.is_last_known
 from head s
 where s.checkpoint_id is not null or s.message_epoch is not null
 union all
 select
-  h.kind, h.type, h.payload, h.message_runs, h.channel, h.task_id, h.task_path, h.idx, null, null,
-  null, null, null, null, null, null, null, null, null, null, h.blob_hashes, null
+  h.kind, h.type, h.payload, h.message_runs, h.channel, h.task_id, h.task_path, h.idx,
+  h.blob_hashes, null, null, null, null, null, null, null
 from held h
 union all
 select
-  'blob', null, b.payload, null, null, null, null, null, null, null, null, null, null, null, null,
-  null, null, null, null, null, null, b.hash
+  'blob', null, b.payload, null, null, null, null, null, array[b.hash], null, null, null, null,
+  null, null, null
 from held h
 cross join lateral (
   select a.hash, a.payload from {schema}.agent_state_blobs a
   where a.session_id = $1 and a.hash = any(h.blob_hashes)
   offset 0
 ) b
-where h.payload is null
+where h.payload is null and h.blob_hashes is not null
 union all
 select
-  'message', m.payload_type, m.payload, null, null, null, null, null, m.message_no, null, null,
-  null, null, null, null, null, null, null, null, null, null, null
-from held a
-cross join head e
+  'message', m.payload_type, m.payload, null, null, null, null, m.message_no, null, null, null,
+  null, null, null, null, null
+from held h
 cross join lateral (
   select b.message_no, b.payload_type, b.payload
-  from unnest(a.message_runs, a.message_runs[2:]) with ordinality u (first_no, last_no, i)
+  from unnest(h.message_runs, h.message_runs[2:]) with ordinality u (first_no, last_no, i)
   cross join lateral (
     select c.message_no, c.payload_type, c.payload from {schema}.agent_messages c
     where c.session_id = $1
-      and c.message_no between greatest(u.first_no, e.held + 1) and u.last_no
+      and c.message_no between greatest(u.first_no, h.known_count + 1) and u.last_no
     order by c.message_no
   ) b
-  where u.i % 2::bigint = 1 and u.last_no > e.held
+  where u.i % 2::bigint = 1 and u.last_no > h.known_count
   -- A value that has more was forged: see MOST_REPEATED.
-  limit greatest(e.message_count, 0)::bigint + 5000
+  limit greatest(h.message_count, 0)::bigint + 5000
 ) m
-where a.message_runs is not null;
+where h.message_runs is not null;
 
 -- name: select_pending_sends
 -- The Send writes of a checkpoint, which checkpoints before format 4 take from their parent.
