@@ -273,7 +273,7 @@ class Leases:
             # What a node looks at, or changes, in its own thread is its run's.
             known = self._lease_above(session_id, run)
         if known is None or not known.is_claimed or known.has_ended:
-            known = self._block(session_id)
+            known = self.of_block(session_id)
         if known is not None:
             if run is not None:
                 self._remember(session_id, run, known)
@@ -314,7 +314,7 @@ class Leases:
         if not self._is_used:
             return None
         run, is_root = run_key(config), not namespace
-        found = self._lease_of(session_id, run, is_root=is_root) or self._block(session_id)
+        found = self._lease_of(session_id, run, is_root=is_root) or self.of_block(session_id)
         if found is not None:
             return found
         if run is not None:
@@ -325,6 +325,11 @@ class Leases:
         if look is None or look.is_inherited:
             return None
         return look if parent_id in look.loaded | look.loaded_before else None
+
+    def of_block(self, session_id: UUID) -> Lease | None:
+        """That of the context's block of the thread, also where it was lost."""
+        block = _blocks.get().get((self._key, session_id))
+        return None if block is None or block.is_inherited else block
 
     def _remember(self, session_id: UUID, run: RunKey, lease: Lease) -> None:
         """The run's calls are under the lease, and those of its subgraphs."""
@@ -347,10 +352,6 @@ class Leases:
         found = self._runs.get((session_id, "control", id(run.control)))
         is_above = found is not None and found.control is run.control and not found.is_nested
         return found.lease if found is not None and is_above else None
-
-    def _block(self, session_id: UUID) -> Lease | None:
-        block = _blocks.get().get((self._key, session_id))
-        return None if block is None or block.is_inherited else block
 
     def _note_look(self, lease: Lease, namespace: str) -> None:
         place, before = (self._key, lease.session_id, namespace), _looks.get()

@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import checked_choice, checked_items, required_text
+from langgraph_pgsaga.checkpoint.lease import Lease, refusal
 from langgraph_pgsaga.database import LONG, Connection, Database, load_statements
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
@@ -100,6 +101,7 @@ async def copy_thread(
     *,
     checkpoint_id: str | None = None,
     status: SessionStatus | None = None,
+    lease: Lease | None = None,
     conn: Connection | None = None,
 ) -> None:
     """Everything of `source` under `target`, or what there is of it `checkpoint_id` a checkpoint.
@@ -107,10 +109,13 @@ async def copy_thread(
     Both are threads of one tenant.
 
     A source that isn't there copies nothing. `status` is what that checkpoint leaves its thread
-    with, where it tells. See PostgresSaver.acopy_thread.
+    with, where it tells. `lease` is that of the target which the caller's block holds, if any.
+    See PostgresSaver.acopy_thread.
 
     Raises:
         ThreadExistsError: the target holds state already.
+        ThreadLeasedError: somebody else has the target's lease.
+        LeaseLostError: the caller's block lost it.
         MissingCheckpointError: the source has no such checkpoint.
     """
     if checkpoint_id is not None and not required_text("checkpoint_id", checkpoint_id):
@@ -133,9 +138,12 @@ async def copy_thread(
             await _require_checkpoint(db, conn, source, tenant_id, checkpoint_id)
         if not locked[source_id]:
             raise _NothingToCopyError
-        (held,) = await db.fetch(_STATEMENTS["exists_state"].bind(session_id=target_id), conn=conn)
+        (held,) = await db.fetch(_STATEMENTS["find_target"].bind(session_id=target_id), conn=conn)
         if held["is_there"]:
             raise ThreadExistsError(thread_id=target_text)
+        # A block whose thread was deleted holds nothing, and keeps nobody from it.
+        if held["lease_id"] and (refused := refusal(target_text, lease, held)):
+            raise refused
         copying = _STATEMENTS["copy_session"].bind(
             source_id=source_id,
             target_id=target_id,
@@ -143,6 +151,7 @@ async def copy_thread(
             tenant_id=tenant_id,
             until_id=checkpoint_id,
             until_status=status and status.value,
+            lease_id=lease and lease.lease_id,
         )
         await db.fetch(copying, conn=conn)
         if checkpoint_id is not None:

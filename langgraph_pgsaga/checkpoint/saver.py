@@ -84,6 +84,8 @@ from langgraph_pgsaga.threads import (
     ThreadId,
     checkpoint_config,
     optional_checkpoint_id,
+    session_id_of,
+    thread_id_text,
 )
 from langgraph_pgsaga.work import RecordsSteps, StepKeeper, enter_subgraph
 
@@ -727,12 +729,14 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
 
         Raises:
             ThreadExistsError: the target holds state already.
+            ThreadLeasedError, LeaseLostError: the target's lease is another's (see `lease`).
             MissingCheckpointError: the source has no such checkpoint.
         """
         status, tenant_id = None, self.tenants.of_call(tenant)
         if checkpoint_id is not None:
             at = checkpoint_config(source_thread_id, "", checkpoint_id, tenant_id)
             status = await self._status_at(Address.of(at), conn)
+        target_id = session_id_of(thread_id_text(target_thread_id), tenant_id)
         await retention.copy_thread(
             self.db,
             source_thread_id,
@@ -740,6 +744,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             tenant_id,
             checkpoint_id=checkpoint_id,
             status=status,
+            lease=self._leases.of_block(target_id),
             conn=conn,
         )
 

@@ -312,15 +312,21 @@ update {schema}.agent_sessions
 set message_epoch = (message_epoch & ~2097151::bigint) | ((message_epoch + $2::bigint) & 2097151::bigint)
 where session_id = $1 and (exists (select from messages) or exists (select from blobs));
 
--- name: exists_state
--- Whether the session holds anything.
+-- name: find_target
+-- Of the session that is copied to: whether it holds anything, and its lease. One row.
 -- params: session_id uuid
--- columns: is_there boolean
+-- columns: is_there boolean, lease_id uuid, lease_holder text, lease_expires_at text,
+--   is_leased boolean, last_position bigint
 -- shard: session_id
 select
   exists (select from {schema}.agent_states where session_id = $1)
   or exists (select from {schema}.agent_state_writes where session_id = $1)
-  or exists (select from {schema}.agent_messages where session_id = $1) as is_there;
+  or exists (select from {schema}.agent_messages where session_id = $1) as is_there,
+  s.lease_id, s.lease_holder,
+  pg_catalog.to_jsonb(s.lease_expires_at) #>> '{}'::text[] as lease_expires_at,
+  coalesce(s.lease_expires_at > now(), false) as is_leased, s.last_position
+from (select) one
+left join {schema}.agent_sessions s on s.session_id = $1;
 
 -- name: exists_checkpoint
 -- Whether the root graph has this checkpoint.
@@ -341,9 +347,9 @@ select exists (
 -- are all copied. The copy stands as its source does, or, where that went on, as
 -- until_status says: what the checkpoint leaves its thread with, unless a question is open.
 -- Whose it is, its type, priority and metadata are the source's where the target's session has
--- none of its own.
+-- none of its own. Of the target's lease only that under which it is copied stays.
 -- params: source_id uuid, target_id uuid, thread_id text, until_id text, until_status text,
---   tenant_id text
+--   tenant_id text, lease_id uuid
 -- shard: all, source and target may be on two servers
 with begun as materialized (
   select
@@ -426,7 +432,11 @@ session as (
     priority = case when t.priority = 0 then excluded.priority else t.priority end,
     metadata = case when t.metadata = '{}'::jsonb then excluded.metadata else t.metadata end,
     message_count = excluded.message_count,
-    last_position = greatest(t.last_position, excluded.last_position)
+    -- Another one in any case: who found the thread empty doesn't begin it beside the copy.
+    last_position = greatest(t.last_position + 1, excluded.last_position),
+    lease_id = case when t.lease_id = $7 then t.lease_id end,
+    lease_holder = case when t.lease_id = $7 then t.lease_holder end,
+    lease_expires_at = case when t.lease_id = $7 then t.lease_expires_at end
 ),
 states as (
   insert into {schema}.agent_states

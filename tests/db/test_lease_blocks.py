@@ -8,6 +8,7 @@ import threading
 from contextlib import AsyncExitStack, ExitStack
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -19,6 +20,7 @@ from langgraph_pgsaga.checkpoint.lease_block import LeaseBlock
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     LeaseLostError,
+    ThreadExistsError,
     ThreadLeasedError,
 )
 from langgraph_pgsaga.sessions import Sessions
@@ -38,6 +40,8 @@ from tests.db._gates import (
 )
 
 pytestmark = pytest.mark.anyio
+
+RUN_ID = str(uuid4())
 
 
 async def test_a_block_alone_may_write(saver: PostgresSaver, dsn: str) -> None:
@@ -142,6 +146,71 @@ async def test_a_block_that_lost_its_lease_writes_nothing(saver: PostgresSaver, 
         with pytest.raises(ThreadLeasedError):
             async with other.lease("t"), saver.lease("t"):
                 pass
+
+
+@pytest.mark.parametrize("joins", [False, True], ids=["alone", "in a transaction"])
+async def test_nothing_is_copied_into_a_thread_that_somebody_else_holds(
+    saver: PostgresSaver, second: PostgresSaver, joins: bool
+) -> None:
+    """The block itself may copy into its thread, and goes on from the copy."""
+    await graph_of(saver, one=adds(1)).ainvoke({"items": [0]}, {"configurable": {"thread_id": "s"}})
+
+    async def copied(by: PostgresSaver) -> None:
+        async with AsyncExitStack() as stack:
+            conn = await stack.enter_async_context(by.db.transaction()) if joins else None
+            await by.acopy_thread("s", "t", conn=conn)
+
+    async with saver.lease("t"):
+        with pytest.raises(ThreadLeasedError) as refused:
+            await copied(second)
+        assert refused.value.thread_id == "t"
+        assert await saver.aget_tuple(CONFIG) is None
+        await copied(saver)
+        with pytest.raises(ThreadExistsError):
+            await copied(second)
+        assert (await graph_of(saver, one=adds(2)).ainvoke({"items": []}, CONFIG))["items"] == [
+            *(0, 1, 2),
+        ]
+        await saver.adelete_thread("t")
+    await copied(second)
+
+
+async def test_a_copy_into_a_thread_takes_an_ended_lease_away(
+    saver: PostgresSaver, second: PostgresSaver, dsn: str
+) -> None:
+    """As every write does: the block that had it, and was away for long, writes nothing more."""
+    graph = graph_of(saver, one=adds(1))
+    await graph.ainvoke({"items": [0]}, {"configurable": {"thread_id": "s"}})
+    async with saver.lease("t", seconds=86_400):
+        await end_leases(dsn)
+        await second.acopy_thread("s", "t")
+        assert await value(dsn, "count(lease_id)") == 0
+        with pytest.raises(LeaseLostError):
+            await graph.ainvoke({"items": []}, CONFIG)
+        await second.adelete_thread("t")
+        async with second.lease("t"):
+            with pytest.raises(LeaseLostError):
+                await saver.acopy_thread("s", "t")
+        await saver.acopy_thread("s", "t")
+
+
+async def test_a_run_that_found_a_thread_empty_is_not_stored_beside_a_copy(
+    single: PostgresSaver, second: PostgresSaver
+) -> None:
+    """Also where the thread had checkpoints that are newer than the copied ones, and lost them."""
+    gate = Gate()
+    graph = graph_of(second, one=adds(1))
+    await graph.ainvoke({"items": [0]}, {"configurable": {"thread_id": "s"}})
+    await graph.ainvoke({"items": [0]}, {**CONFIG, "metadata": {"run_id": RUN_ID}})
+    await second.adelete_for_runs([RUN_ID])
+    run = asyncio.create_task(
+        graph_of(single, gate=gate).ainvoke({"items": ["run"]}, CONFIG, durability="exit")
+    )
+    await asyncio.wait_for(gate.reached.wait(), HANG_SECONDS)
+    await second.acopy_thread("s", "t")
+    with pytest.raises(LeaseLostError):
+        await finish(run, gate)
+    assert await is_one_line(second)
 
 
 async def test_a_block_waits_for_its_turn(
