@@ -56,6 +56,8 @@ NO_WRITES = "__no_writes__"
 # What happened to a task, rather than what it gives; RESUME are answers that it has been given.
 _RESUME = "__resume__"
 _CONTROL = frozenset((ERROR, ERROR_SOURCE, INTERRUPT, _RESUME))
+# Under whose id the writes of an input stand: of an answer, or of what `Command` updates.
+INPUT_TASK_ID = "00000000-0000-0000-0000-000000000000"
 # Between the levels of a namespace.
 _LEVEL = "|"
 # Between a task's node and its id, in one.

@@ -37,7 +37,8 @@ from langgraph_pgsaga.errors import (
     UnreadableThreadError,
     UnstorableValueError,
 )
-from langgraph_pgsaga.takeover.equality import by_task, first_difference
+from langgraph_pgsaga.takeover.equality import first_difference
+from langgraph_pgsaga.takeover.pending import calls_of, results_of
 from langgraph_pgsaga.takeover.report import ImportProgress, ImportReport, ThreadReport
 from langgraph_pgsaga.takeover.source import (
     CheckpointKey,
@@ -299,6 +300,8 @@ class _Takeover:
         self._errors: list[PgSagaError] = []
         self._newest: CheckpointKey | None = None
         self._order: Sequence[CheckpointKey] = ()
+        # The tasks whose results are here, at checkpoints that lack writes.
+        self._results: dict[CheckpointKey, set[str]] = {}
         self._came_to = ""
         # Whether somebody asked for this thread, so that it should be there.
         self.is_named = False
@@ -440,6 +443,7 @@ class _Takeover:
             has_more = has_more or bool(ours - theirs)
             if first_difference(expected, found, self._reader.stored) is not None:
                 behind.append(key)
+                self._results[key] = results_of(found)
         self._progress.note(self._thread_id, len(keys) - len(behind))
         return has_more, behind
 
@@ -511,8 +515,8 @@ class _Takeover:
 
     async def _write(self, found: CheckpointTuple) -> None:
         config = self._config(key_of(found), key_of(found).checkpoint_id)
-        for task_id, task_path, writes in _tasks(found):
-            await self._target.aput_writes(config, writes, task_id, task_path)
+        for call in calls_of(found, self._results.get(key_of(found), ())):
+            await self._target.aput_writes(config, call.writes, call.task_id, call.task_path)
 
     async def _set_times(self, found: Sequence[CheckpointTuple]) -> None:
         """Of those whose time can be told; the others are of now."""
@@ -540,9 +544,10 @@ class _Takeover:
                 address = Address.of(config, self._target.tenants)
                 values = encode_values(codec, one.checkpoint, new, {})
                 encode_put(codec, address, config, one.checkpoint, one.metadata, values, {})
-                for task_id, task_path, writes in _tasks(one):
-                    checkpoint_id = one.checkpoint["id"]
-                    encode_writes(codec, address, config, checkpoint_id, writes, task_id, task_path)
+                checkpoint_id = one.checkpoint["id"]
+                for call in calls_of(one):
+                    path, writes = call.task_path, call.writes
+                    encode_writes(codec, address, config, checkpoint_id, writes, call.task_id, path)
             except UnstorableValueError as error:
                 self._errors.append(error)
 
@@ -594,22 +599,6 @@ def _parent_key(found: CheckpointTuple) -> CheckpointKey | None:
 
 def _places(found: CheckpointTuple) -> set[tuple[str, str]]:
     return {(task_id, channel) for task_id, channel, _ in found.pending_writes or ()}
-
-
-def _tasks(found: CheckpointTuple) -> list[tuple[str, str, list[tuple[str, Any]]]]:
-    """Each task's pending writes, with a path under which tasks keep their order.
-
-    Pending writes are sorted by path, task id and place. While ids rise, the path can
-    stay empty. Special writes go last, so that the others have the places that they have
-    when they are written alone.
-    """
-    tasks = []
-    count, previous = 0, ""
-    for task_id, writes in by_task(found.pending_writes or ()).items():
-        count += task_id < previous
-        previous = task_id
-        tasks.append((task_id, f"{count:08}" if count else "", writes))
-    return tasks
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:

@@ -84,6 +84,16 @@ def approval(saver: Saver) -> Any:
     return builder.compile(checkpointer=saver)
 
 
+def two_askers(saver: Saver, questions: int = 1) -> Any:
+    """Two tasks side by side: one waits for an answer, one for so many."""
+    builder: Any = StateGraph(Total)
+    asks = {"some": [f"{n}?" for n in range(questions)], "once": ["once?"]}
+    for name, asked in asks.items():
+        builder.add_node(name, lambda _, asked=asked: {"total": [interrupt(a) for a in asked]})
+        builder.add_edge(START, name)
+    return builder.compile(checkpointer=saver)
+
+
 async def ask(graph: Any, config: Any) -> None:
     await graph.ainvoke({"total": ["start"]}, config)
 

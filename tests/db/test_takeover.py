@@ -22,7 +22,7 @@ from langgraph.checkpoint.serde.types import TASKS
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, StateGraph
-from langgraph.types import Send
+from langgraph.types import Command, Send
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.checkpoint.versions import next_version
@@ -177,6 +177,47 @@ async def test_a_thread_half_way_through_its_interrupts_goes_on(
     assert (await import_threads(old, saver)).failed == ()
     result = await resume(histories.approval(saver), config, "two")
     assert sorted(result["total"]) == ["one", "start", "two", "worked"]
+
+
+async def _executed_again(source: Saver, saver: PostgresSaver, questions: int) -> list[Any]:
+    """What is pending in each at a step that is executed again, one of whose two tasks had been
+    answered, so many times, when it was moved."""
+    config = config_of("t")
+    given: dict[str, str] = {}
+    graphs = [histories.two_askers(one, questions) for one in (source, saver)]
+    await histories.ask(graphs[0], config)
+    for _ in range(questions):
+        state = await graphs[0].aget_state(config)
+        given = {**given, **{i.id: i.value.upper() for i in state.interrupts if i.value != "once?"}}
+        await graphs[0].ainvoke(Command(resume=given), config)
+    assert (await import_threads(source, saver)).failed == ()
+    paused = (await all_of(source))[0].config
+    found = []
+    for graph in graphs:
+        (question,) = (await graph.aget_state(config)).interrupts
+        for place in (config, paused):
+            await graph.ainvoke(Command(resume={question.id: "ONCE?"}), place)
+        again = await graph.checkpointer.aget_tuple(paused)
+        found.append(sorted(w for w in again.pending_writes if w[1] == "total"))
+    return found
+
+
+async def test_an_answered_task_is_executed_again_after_the_move(
+    old: Saver, saver: PostgresSaver
+) -> None:
+    """Its writes stand where LangGraph's own call put them, behind the answer: none is doubled."""
+    there, here = await _executed_again(old, saver, 1)
+    assert here == there
+    assert sorted(value for *_, value in here) == [["0?"], ["ONCE?"]]
+
+
+async def test_a_task_with_several_answers_is_executed_again_after_the_move(
+    saver: PostgresSaver,
+) -> None:
+    """Each answer has a place before its writes, as far as the source knows of them all."""
+    there, here = await _executed_again(InMemorySaver(), saver, 3)
+    assert here == there
+    assert sorted(value for *_, value in here) == [["0?", "1?", "2?"], ["ONCE?"]]
 
 
 async def test_a_delta_channel_goes_on_after_the_move(old: Saver, saver: PostgresSaver) -> None:
