@@ -19,6 +19,7 @@ from langgraph_pgsaga.cli.commands import (
     branches,
     doctor,
     embedded,
+    erasure,
     events,
     history,
     importing,
@@ -48,6 +49,7 @@ app.command()(branches.tree)
 app.command()(branches.fork)
 app.command()(messages.messages)
 app.command()(sweep.sweep)
+app.command()(erasure.forget_user)
 app.command()(worker.worker)
 app.command()(doctor.doctor)
 app.command("import")(importing.import_)

@@ -32,6 +32,25 @@ def thread_ids(texts: list[str] | None) -> list[str] | None:
     return texts
 
 
+def user_id(text: str | None) -> str | None:
+    """The id of a user, which isn't empty."""
+    if text == "":
+        raise typer.BadParameter("is empty; pass a user's id")
+    if text is not None and not is_clean(text):
+        raise typer.BadParameter("isn't UTF-8")
+    return text
+
+
+def namespaces(texts: list[str] | None) -> list[str] | None:
+    """Namespaces of the store, each its labels with dots between them."""
+    for text in texts or ():
+        if not all(text.split(".")):
+            raise typer.BadParameter("has an empty label; write users.ada")
+        if not is_clean(text):
+            raise typer.BadParameter("isn't UTF-8")
+    return texts
+
+
 def tenant(text: str | None) -> str | None:
     """The id of a tenant. An empty one, of a variable that isn't set, say, is nobody's."""
     if text == "":

@@ -6,6 +6,7 @@ from langgraph_pgsaga.events.condition import Condition
 from langgraph_pgsaga.events.consumer import Consumer, Projection
 from langgraph_pgsaga.events.consumer_info import ConsumerInfo, Swap
 from langgraph_pgsaga.events.dead_letters import DeadLetter, DeadLetterPage, DeadLetters
+from langgraph_pgsaga.events.erasure import erase_subject
 from langgraph_pgsaga.events.event import AgentEvent, EventType
 from langgraph_pgsaga.events.events import EventStore
 from langgraph_pgsaga.events.folding import Aggregate, Folded, StateT
@@ -53,6 +54,7 @@ __all__ = [
     "Verification",
     "VerifyProgress",
     "check_proof",
+    "erase_subject",
     "event_node",
     "recorded",
 ]

@@ -1,10 +1,15 @@
 """What agents keep across threads: LangGraph's store, and memories that are recalled."""
 
 from langgraph_pgsaga.memory.embedding import Embed, Embedder
-from langgraph_pgsaga.memory.forgetting import ForgettingPolicy, ForgettingResult
+from langgraph_pgsaga.memory.forgetting import (
+    ForgettingPolicy,
+    ForgettingResult,
+    erase_memories,
+)
 from langgraph_pgsaga.memory.item import FoundItem, StoredItem
 from langgraph_pgsaga.memory.listing import MemoryOrder
 from langgraph_pgsaga.memory.memory import AgentMemory
+from langgraph_pgsaga.memory.namespaces import scopes_of_namespaces
 from langgraph_pgsaga.memory.nodes import Query
 from langgraph_pgsaga.memory.operations import VersionedPut
 from langgraph_pgsaga.memory.remembering import NewMemory
@@ -44,4 +49,6 @@ __all__ = [
     "Scoring",
     "StoredItem",
     "VersionedPut",
+    "erase_memories",
+    "scopes_of_namespaces",
 ]

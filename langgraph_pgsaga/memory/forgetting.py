@@ -108,3 +108,13 @@ async def forget_by(
 
         counts[policy.erase] += await db.run(work, limits=LONG)
     return ForgettingResult(forgotten=counts[False], erased=counts[True])
+
+
+async def erase_memories(
+    db: Database, tenant_id: str, user_id: str, conn: Connection | None = None
+) -> int:
+    """Deletes all memories of a user, those in threads, too; how many they were."""
+    statement = _STATEMENTS["erase_user"].bind(tenant_id=tenant_id, user_id=user_id)
+    (row,) = await db.fetch(statement, conn=conn)
+    count: int = row["memories"]
+    return count

@@ -26,6 +26,7 @@ from langgraph_pgsaga.memory.forgetting import (
     ForgettingPolicy,
     ForgettingResult,
     checked_policies,
+    erase_memories,
     forget_by,
 )
 from langgraph_pgsaga.memory.listing import STATEMENTS, MemoryOrder, Place, cursor_behind
@@ -352,12 +353,8 @@ class AgentMemory:
 
     async def forget_user(self, user_id: str, *, conn: Connection | None = None) -> int:
         """Erases all memories of a user, those in threads, too; how many they were."""
-        statement = _STATEMENTS["erase_user"].bind(
-            tenant_id=self._tenant_id(), user_id=checked_name("user_id", user_id)
-        )
-        (row,) = await self.db.fetch(statement, conn=conn)
-        count: int = row["memories"]
-        return count
+        name = checked_name("user_id", user_id)
+        return await erase_memories(self.db, self._tenant_id(), name, conn)
 
     async def sweep(
         self, policies: Sequence[ForgettingPolicy], *, dry_run: bool = False

@@ -16,7 +16,7 @@ from langgraph.store.base import (
 )
 from langgraph.store.base import validate_op_namespace as check_labels
 
-from langgraph_pgsaga._arguments import required_text
+from langgraph_pgsaga._arguments import checked_items, checked_texts, required_text
 from langgraph_pgsaga.errors import InvalidArgumentError
 
 ANY_LABEL = "*"
@@ -83,6 +83,27 @@ def scope_of(labels: Sequence[str]) -> Scope:
     stored = stored_namespace(labels)
     # '/' is the character behind '.'.
     return Scope(stored, f"{stored}.", f"{stored}/")
+
+
+def scopes_of_namespaces(argument: str, given: Iterable[Iterable[str]]) -> list[Scope]:
+    """Of each namespace all that is in it and below it.
+
+    Raises:
+        InvalidArgumentError: one has no labels, isn't a sequence of them, or has one that can't be.
+    """
+    scopes = []
+    for one in checked_items(argument, given):
+        labels = tuple(checked_texts(argument, one))
+        if not labels:
+            raise InvalidArgumentError(argument=argument, problem="has one without labels")
+        try:
+            check_namespaces(SearchOp(labels))
+        except InvalidNamespaceError as error:
+            raise InvalidArgumentError(
+                argument=argument, problem=f"has {labels}: {error}"
+            ) from error
+        scopes.append(scope_of(labels))
+    return scopes
 
 
 class Paths(NamedTuple):

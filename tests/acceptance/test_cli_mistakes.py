@@ -28,6 +28,8 @@ UNUSABLE: dict[str, list[str]] = {
     "other_thread": ["", NOT_UTF8],
     "tenant": ["", NOT_UTF8, "t" * 256],
     "to": ["", NOT_UTF8],
+    "user_id": ["", NOT_UTF8],
+    "namespace": ["", "a..b", ".", NOT_UTF8],
     "dsn": ["", "nonsense", "mysql://h/d", NOT_UTF8],
     "schema": ["", "x" * 64, NOT_UTF8],
     "source": ["", "mongo:x", "sqlite:/no/such/file", "postgres:nonsense"],
@@ -46,6 +48,7 @@ USABLE = {"checkpoint", "name", "node", "at", "branch", "path", "search", "type_
 FILTERS = [(["messages"], "text"), (["messages"], "ns")]
 REQUIRED = {
     "THREAD": "t",
+    "USER": "u",
     "BEFORE": "1",
     "--at": "1",
     "--from": "sqlite:/no/such/file",

@@ -38,6 +38,7 @@ COMMANDS: dict[str, list[str]] = {
     "messages all": [],
     "sweep": ["--max-idle", "1s", "--drop-named", "--yes"],
     "import": ["--thread", "old"],
+    "forget-user": ["ann", "--yes"],
     "sessions list": [],
     "sessions show": ["t"],
     "sessions expire": ["t", "--at", _A_TIME],

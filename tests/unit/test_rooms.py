@@ -30,7 +30,7 @@ LEVELS: list[set[str]] = [
     {"distribution", "work"},
     {"checkpoint", "events", "memory"},
     {"messages", "sessions", "takeover", "timetravel"},
-    {"doctor", "sync"},
+    {"doctor", "erasure", "sync"},
     {"cli"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
