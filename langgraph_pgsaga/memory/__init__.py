@@ -21,6 +21,7 @@ from langgraph_pgsaga.memory.scoring import (
     RANKS,
     SEMANTIC,
     TEXT,
+    Scorer,
     Scoring,
 )
 from langgraph_pgsaga.memory.store import MemoryStore
@@ -46,6 +47,7 @@ __all__ = [
     "NewMemory",
     "Query",
     "Recalled",
+    "Scorer",
     "Scoring",
     "StoredItem",
     "VersionedPut",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from langchain_core.runnables import Runnable
@@ -13,22 +12,14 @@ from langchain_core.runnables import Runnable
 from langgraph_pgsaga._arguments import (
     checked_choice,
     checked_flag,
-    checked_instance,
     checked_integer,
     checked_items,
     checked_time,
     required_text,
 )
-from langgraph_pgsaga.database import Connection, Database, load_statements
+from langgraph_pgsaga.database import Connection, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
-from langgraph_pgsaga.memory.embedding import Embed, Embedder
-from langgraph_pgsaga.memory.forgetting import (
-    ForgettingPolicy,
-    ForgettingResult,
-    checked_policies,
-    erase_memories,
-    forget_by,
-)
+from langgraph_pgsaga.memory.choosing import Choice
 from langgraph_pgsaga.memory.listing import STATEMENTS, MemoryOrder, Place, cursor_behind
 from langgraph_pgsaga.memory.nodes import Query, recall_node, remember_node
 from langgraph_pgsaga.memory.recalling import Recall, scoring_of
@@ -40,20 +31,17 @@ from langgraph_pgsaga.memory.remembering import (
     type_name,
 )
 from langgraph_pgsaga.memory.row import Memory, MemoryPage, MemoryType, Recalled
-from langgraph_pgsaga.memory.scope import Scope, checked_name
-from langgraph_pgsaga.memory.scoring import Scoring
-from langgraph_pgsaga.memory.touching import Touches
-from langgraph_pgsaga.memory.vector_tables import VectorTables
-from langgraph_pgsaga.tenants import Tenants, checked_tenant
+from langgraph_pgsaga.memory.scope import Scope
+from langgraph_pgsaga.memory.scoring import Scorer, Scoring
+from langgraph_pgsaga.memory.upkeep import Upkeep
 from langgraph_pgsaga.threads import ThreadId
-from langgraph_pgsaga.work import Job, Periodic, RunContext, Step, written
+from langgraph_pgsaga.work import Step, written
 
-_log = logging.getLogger("langgraph_pgsaga.memory")
 _STATEMENTS = load_statements("memory")
 _MOST_PER_PAGE = 10_000
 
 
-class AgentMemory:
+class AgentMemory(Upkeep):
     """A tenant's memories in a database.
 
     A memory is its user's, its thread's, or a user's in a thread. It is given only to who names
@@ -76,48 +64,6 @@ class AgentMemory:
     Raises:
         MissingTenantError: from calls, where the Database requires a tenant and there is none.
     """
-
-    def __init__(
-        self,
-        db: Database,
-        *,
-        embed: Embed | None = None,
-        dims: int | None = None,
-        tenant: str | None = None,
-        language: str = "english",
-        vector_type: Literal["halfvec", "vector"] = "halfvec",
-        model: str = "",
-    ) -> None:
-        self.db = checked_instance("db", db, Database, "Pass a Database, such as saver.db")
-        if embed is None and dims is not None:
-            raise InvalidArgumentError(argument="dims", problem="goes with embed=")
-        self._embedder = None if embed is None else Embedder(embed, dims=dims)
-        self._tenant = None if tenant is None else checked_tenant("tenant", tenant)
-        self._tenants = Tenants(db.tenant, is_required=db.require_tenant)
-        name = checked_name("language", language)
-        self._language = name if "." in name else f"pg_catalog.{name}"
-        checked_choice("vector_type", vector_type, ("halfvec", "vector"))
-        self._is_half = vector_type == "halfvec"
-        self._model = checked_name("model", model) if required_text("model", model) else ""
-        self._tables = VectorTables(db)
-        self._touches = Touches(db)
-        self._tenant_id()  # a memory of no tenant is refused at once, where one is required
-
-    async def setup(self) -> None:
-        """Makes or updates the tables, as `Database.setup` does, and those of vectors where there
-        is `embed`.
-
-        Raises:
-            MissingVectorsError: the server has no pgvector.
-            InvalidArgumentError: it has no configuration of text search of this name.
-        """
-        await self.db.asetup()
-        found = await self.db.fetch(_STATEMENTS["get_language"].bind(language=self._language))
-        if not found:
-            problem = f"the server has no configuration of text search {self._language!r}"
-            raise InvalidArgumentError(argument="language", problem=problem)
-        if self._embedder is not None:
-            await self._tables.make()
 
     # Remembering
 
@@ -202,7 +148,7 @@ class AgentMemory:
         if not given:
             return ()
         batch = Batch(given, scope, self._language)
-        vectors = await self._vectors_of(batch)
+        vectors = await self._vectors_of([one.text for one in batch.memories])
 
         async def store(conn: Connection | None) -> tuple[Memory, ...]:
             return await batch.store(self.db, vectors, conn)
@@ -219,7 +165,9 @@ class AgentMemory:
         thread_id: ThreadId | None = None,
         types: Sequence[MemoryType | str] | None = None,
         k: int = 8,
-        scoring: Scoring | None = None,
+        scoring: Scoring | Scorer | None = None,
+        lambda_mult: float | None = None,
+        fetch_k: int | None = None,
         now: datetime | None = None,
         as_of: datetime | None = None,
         as_of_checkpoint: str | None = None,
@@ -234,7 +182,14 @@ class AgentMemory:
         Args:
             types: of one of these; None is any.
             scoring: what counts how much: HYBRID, TEXT, SEMANTIC, RANKS, GENERATIVE_AGENTS,
-                IMPORTANCE, or a Scoring.
+                IMPORTANCE, or a Scoring. Or a function, sync or async, of a Recalled with its
+                parts and the time of the recall, that gives its score; it is asked of the
+                `fetch_k` best by the usual scoring.
+            lambda_mult: from 0 to 1: of the `fetch_k` best those that are near the query and far
+                from each other, by their vectors (maximal marginal relevance); 1 has diversity
+                not count, 0 nothing else. None doesn't look for it.
+            fetch_k: of how many of the best are the `k` chosen, where they are chosen; None is 20,
+                or four times `k`.
             now: a time in place of the server's.
             as_of: what was known at a time, whatever was superseded or forgotten since. Erased
                 memories aren't there.
@@ -247,14 +202,22 @@ class AgentMemory:
         """
         scope = self._scope(user_id, thread_id)
         checked_flag("touch", touch)
-        rule = scoring_of(scoring, query, has_vectors=self._embedder is not None)
+        has_vectors = self._embedder is not None
+        rule = scoring_of(scoring, query, has_vectors=has_vectors)
+        choice = Choice.of(
+            k=checked_integer("k", k, least=1, most=_MOST_PER_PAGE),
+            scorer=None if scoring is rule or scoring is None else scoring,
+            lambda_mult=lambda_mult,
+            fetch_k=fetch_k,
+            has_vectors=has_vectors,
+        )
         asked = Recall(
             scopes=scope.visible,
             types=_type_names(types),
             language=self._language,
             query="" if query is None else required_text("query", query),
             scoring=rule,
-            k=checked_integer("k", k, least=1, most=_MOST_PER_PAGE),
+            k=choice.fetched,
             now=checked_time("now", now),
             as_of=await self._moment(scope, as_of, as_of_checkpoint, conn),
         )
@@ -265,7 +228,8 @@ class AgentMemory:
             vectors = Vectors(
                 values=values, dims=len(values), model=self._model, is_half=self._is_half
             )
-        found = await asked.run(self.db, vectors, conn)
+        candidates = await asked.run(self.db, vectors, conn)
+        found = await choice.made(self.db, candidates, self._model, rule, conn)
         if touch and asked.as_of is None:
             self._touches.add((one.memory.scope_id, one.memory.memory_id) for one in found)
         return found
@@ -351,54 +315,6 @@ class AgentMemory:
 
         await written(conn, self.db, work, known=None)
 
-    async def forget_user(self, user_id: str, *, conn: Connection | None = None) -> int:
-        """Erases all memories of a user, those in threads, too; how many they were."""
-        name = checked_name("user_id", user_id)
-        return await erase_memories(self.db, self._tenant_id(), name, conn)
-
-    async def sweep(
-        self, policies: Sequence[ForgettingPolicy], *, dry_run: bool = False
-    ) -> ForgettingResult:
-        """Forgets what policies say, one after the other, of all users and threads of the tenant.
-
-        Args:
-            dry_run: only counts, for each policy as if it were alone.
-        """
-        rules = checked_policies(policies)
-        checked_flag("dry_run", dry_run)
-        return await forget_by(self.db, self._tenant_id(), rules, dry_run=dry_run)
-
-    def job(
-        self,
-        policies: Sequence[ForgettingPolicy],
-        *,
-        every_seconds: float = 3600.0,
-        name: str | None = None,
-    ) -> Job:
-        """A job for a Worker: `sweep(policies)` again and again, in one process at a time.
-
-        Workers that have it under one name share it, whatever their policies are. How many memories
-        it took stands in the log.
-
-        Args:
-            every_seconds: how long after a sweep the next one begins.
-            name: in the log and in `agent_jobs`; None is "forget", with the tenant's name if there
-                is one.
-        """
-        rules, tenant_id = checked_policies(policies), self._tenant_id()
-
-        async def work() -> ForgettingResult:
-            done = await forget_by(self.db, tenant_id, rules, dry_run=False)
-            _log.info("swept: %s", done)
-            return done
-
-        return Periodic(
-            name=(f"forget {tenant_id}" if tenant_id else "forget") if name is None else name,
-            every_seconds=every_seconds,
-            work=work,
-            tenant_id=tenant_id,
-        )
-
     # In graphs
 
     def recall_node(
@@ -408,7 +324,7 @@ class AgentMemory:
         types: Sequence[MemoryType | str] | None = None,
         into: str = "memories",
         query: Query | None = None,
-        scoring: Scoring | None = None,
+        scoring: Scoring | Scorer | None = None,
     ) -> Runnable[Any, dict[str, Any]]:
         """A node that recalls for the run's user and thread, as its config names them.
 
@@ -438,15 +354,6 @@ class AgentMemory:
 
     # Inside
 
-    async def _vectors_of(self, batch: Batch) -> Vectors | None:
-        if self._embedder is None:
-            return None
-        await self._tables.check()
-        values = await self._embedder.of_texts([one.text for one in batch.memories])
-        return Vectors(
-            values=values, dims=self._embedder.dims, model=self._model, is_half=self._is_half
-        )
-
     async def _moment(
         self,
         scope: Scope,
@@ -469,18 +376,6 @@ class AgentMemory:
             raise MissingCheckpointError(thread_id=scope.thread_id)
         moment: datetime = row["created_at"]
         return moment
-
-    def _scope(self, user_id: str | None, thread_id: ThreadId | None) -> Scope:
-        return Scope.of(self._tenant_id(), user_id, thread_id)
-
-    def _tenant_id(self) -> str:
-        """The tenant of a call."""
-        if self._tenant is not None:
-            return self._tenants.of_call(self._tenant)
-        run = RunContext.current()
-        if run is not None and run.tenant_id:
-            return checked_tenant("tenant_id", run.tenant_id)
-        return self._tenants.of_call(None)
 
 
 def _type_names(types: Sequence[MemoryType | str] | None) -> Sequence[str] | None:

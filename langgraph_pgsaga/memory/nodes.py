@@ -14,7 +14,7 @@ from langgraph_pgsaga._message_text import text_of
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.memory.row import MemoryType, Recalled
 from langgraph_pgsaga.memory.scope import checked_name
-from langgraph_pgsaga.memory.scoring import Scoring
+from langgraph_pgsaga.memory.scoring import Scorer, Scoring
 from langgraph_pgsaga.work import RunContext, has_step, this_step
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def recall_node(
     types: Sequence[MemoryType | str] | None,
     into: str,
     query: Query | None,
-    scoring: Scoring | None,
+    scoring: Scoring | Scorer | None,
 ) -> Runnable[Any, dict[str, Any]]:
     """See `AgentMemory.recall_node`."""
     checked_name("into", into)

@@ -10,14 +10,21 @@ from uuid import UUID
 
 import asyncpg
 
-from langgraph_pgsaga._arguments import checked_instance
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import DimensionsError, InvalidArgumentError
 from langgraph_pgsaga.memory.remembering import Vectors
 from langgraph_pgsaga.memory.row import Recalled
-from langgraph_pgsaga.memory.scoring import HYBRID, IMPORTANCE, Scoring
+from langgraph_pgsaga.memory.scoring import HYBRID, IMPORTANCE, Scorer, Scoring, check_scorer
 
 _BY_WORDS = load_statements("memory")["recall_by_words"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """What a recall found, the best first, and the time that recency was counted to."""
+
+    found: tuple[Recalled, ...]
+    moment: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +42,7 @@ class Recall:
 
     async def run(
         self, db: Database, vectors: Vectors | None, conn: Connection | None
-    ) -> tuple[Recalled, ...]:
+    ) -> Candidates:
         """The best memories, by the vector of the query, too, where there is one."""
         named = self._named()
         if vectors is None:
@@ -66,15 +73,18 @@ class Recall:
         }
 
 
-def scoring_of(given: Scoring | None, query: str | None, *, has_vectors: bool) -> Scoring:
-    """The rule of a call: what it was given, else the usual one.
+def scoring_of(given: Scoring | Scorer | None, query: str | None, *, has_vectors: bool) -> Scoring:
+    """The rule of a call: what it was given, else, also for a function, the usual one.
 
     Raises:
-        InvalidArgumentError: it goes by vectors alone, and there are none.
+        InvalidArgumentError: it is no rule; or it goes by vectors alone, and there are none.
     """
+    usual = IMPORTANCE if query is None else HYBRID
     if given is None:
-        return IMPORTANCE if query is None else HYBRID
-    checked_instance("scoring", given, Scoring, "Pass Scoring(text=1.0, semantic=1.0)")
+        return usual
+    if not isinstance(given, Scoring):
+        check_scorer(given)
+        return usual
     is_by_vectors = bool(given.semantic) and not (given.text or given.recency or given.importance)
     if is_by_vectors and not has_vectors:
         problem = "goes by vectors alone, and this memory was made without embed="
@@ -82,5 +92,6 @@ def scoring_of(given: Scoring | None, query: str | None, *, has_vectors: bool) -
     return given
 
 
-def _found(rows: Sequence[asyncpg.Record]) -> tuple[Recalled, ...]:
-    return tuple(Recalled.from_row(row) for row in rows)
+def _found(rows: Sequence[asyncpg.Record]) -> Candidates:
+    found = tuple(Recalled.from_row(row) for row in rows)
+    return Candidates(found=found, moment=rows[0]["moment"] if rows else None)

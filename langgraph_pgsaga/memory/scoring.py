@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
 
 from langgraph_pgsaga._arguments import checked_choice, checked_seconds, shown
 from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.memory.row import Recalled
 
+# A rule of one's own: the score of a memory, by its parts and the time of the recall.
+Scorer: TypeAlias = (
+    Callable[[Recalled, datetime], float] | Callable[[Recalled, datetime], Awaitable[float]]
+)
 Form = Literal["normalised", "plain", "ranks"]
 
 _FORMS = ("normalised", "plain", "ranks")
@@ -38,6 +47,16 @@ class Scoring:
             checked_number(name, getattr(self, name))
         checked_choice("form", self.form, _FORMS)
         checked_seconds("half_life_seconds", self.half_life_seconds, least=1e-6)
+
+
+def check_scorer(given: Any) -> None:
+    """Refuses what can't be called with a memory and a time."""
+    if callable(given) and not isinstance(given, type):
+        with suppress(TypeError, ValueError):
+            inspect.signature(given).bind(object(), object())
+            return
+    problem = f"must be a Scoring, or a function of a Recalled and a time, not {shown(given)}"
+    raise InvalidArgumentError(argument="scoring", problem=problem)
 
 
 def checked_number(argument: str, given: Any) -> float:

@@ -488,7 +488,7 @@ where s.session_id = $1 and s.checkpoint_ns = '' and s.checkpoint_id = $2;
 --   valid_from timestamp with time zone, valid_to timestamp with time zone,
 --   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
 --   superseded_by uuid, score float8, text_score float8, semantic_score float8,
---   recency_score float8
+--   recency_score float8, moment timestamp with time zone
 -- shard: all, memories are on one server
 with clock as materialized (
   select
@@ -651,7 +651,8 @@ select
   m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
   m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
   m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
-  p.score, p.text_score, p.semantic_score, p.recency_score
+  p.score, p.text_score, p.semantic_score, p.recency_score,
+  (select k.at from clock k) as moment
 from best p
 join {schema}.agent_memory m on m.scope_id = p.scope_id and m.memory_id = p.memory_id
 order by p.score desc, p.importance_score desc, p.created_at desc, p.memory_id;

@@ -52,7 +52,7 @@ select o.dims as other_dims from other o;
 --   valid_from timestamp with time zone, valid_to timestamp with time zone,
 --   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
 --   superseded_by uuid, score float8, text_score float8, semantic_score float8,
---   recency_score float8, other_dims integer
+--   recency_score float8, moment timestamp with time zone, other_dims integer
 -- shard: all, memories are on one server
 with clock as materialized (
   select
@@ -235,7 +235,48 @@ select
   m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
   m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
   p.score, p.text_score, p.semantic_score, p.recency_score,
+  (select k.at from clock k) as moment,
   (select max(v.dims) from vectors v cross join asked_vector a where v.dims <> a.dims) as other_dims
 from best p
 join {schema}.agent_memory m on m.scope_id = p.scope_id and m.memory_id = p.memory_id
 order by p.score desc, p.importance_score desc, p.created_at desc, p.memory_id;
+
+-- name: compare_memories
+-- How similar some memories are to each other, by their places among those given: of each that has
+-- a vector to the others that have one.
+-- params: scope_ids uuid[], memory_ids uuid[], model text
+-- columns: place bigint, others bigint[], similarities float8[]
+-- shard: all, memories are on one server
+with given as materialized (
+  select g.place, v.dims, v.embedding, v.embedding_full
+  from rows from (
+    pg_catalog.unnest($1::uuid[]), pg_catalog.unnest($2::uuid[])
+  ) with ordinality g (scope_id, memory_id, place)
+  join {schema}.agent_memory_vectors v
+    on v.scope_id = g.scope_id and v.memory_id = g.memory_id and v.model = $3
+)
+select
+  a.place,
+  pg_catalog.array_agg(b.place order by b.place) as others,
+  pg_catalog.array_agg(
+    1::double precision - coalesce(
+      nullif(
+        case
+          when a.dims <> b.dims then 1::double precision
+          when a.embedding is null or b.embedding is null then
+            {schema}.pgsaga_cosine_distance(
+              coalesce(a.embedding_full, {schema}.pgsaga_vector(a.embedding::real[])),
+              coalesce(b.embedding_full, {schema}.pgsaga_vector(b.embedding::real[]))
+            )
+          else {schema}.pgsaga_cosine_distance(a.embedding, b.embedding)
+        end,
+        'NaN'::double precision
+      ),
+      1::double precision
+    )
+    order by b.place
+  ) as similarities
+from given a
+join given b on b.place <> a.place
+group by a.place
+order by a.place;

@@ -106,11 +106,22 @@ def _front() -> str:
 def _class(cls: type, room: str) -> tuple[ast.ClassDef, set[Import]]:
     """The sync class, and what its signatures need to be imported."""
     name = cls.__name__
-    tree = ast.parse(Path(inspect.getfile(cls)).read_text("utf-8"))
-    found = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
-    methods = [node for node in found.body if isinstance(node, Method)]
-    shown = _attributes(methods, name)
-    made = [_method(node, name, shown) for node in methods if _is_public(node, name)]
+    # With what it has from other classes of its room.
+    bases = [one for one in cls.__mro__[1:] if one.__module__.startswith(f"{room}.")]
+    definitions = [_definition(one) for one in (*reversed(bases), cls)]
+    homes = {
+        node.name: (node, tree)
+        for tree, body in definitions
+        for node in body
+        if isinstance(node, Method)
+    }
+    shown = _attributes([node for node, _ in homes.values()], name)
+    made: list[ast.FunctionDef] = []
+    imports: set[Import] = set()
+    for node, tree in homes.values():
+        if _is_public(node, name):
+            made.append(_method(node, name, shown))
+            imports |= set(_imports(made[-1:], tree, room))
     told = f"{inspect.cleandoc(cls.__doc__ or '').split(chr(10) * 2)[0]}\n\n"
     told = (told + f"`{room}.{name}` for sync callers.").replace("\n", "\n    ")
     made_class = ast.ClassDef(
@@ -121,8 +132,16 @@ def _class(cls: type, room: str) -> tuple[ast.ClassDef, set[Import]]:
         body=[_text(told.replace("\n    \n", "\n\n") + "\n    "), *made],
     )
     own: Import = (room, name, None)  # of which the class itself takes the place
-    imports = {*_imports(made, tree, room), (room, name, f"Async{name}")} - {own}
+    imports = {*imports, (room, name, f"Async{name}")} - {own}
     return ast.fix_missing_locations(made_class), imports
+
+
+def _definition(cls: type) -> tuple[ast.Module, list[ast.stmt]]:
+    """The module that a class is written in, and its body there."""
+    tree = ast.parse(Path(inspect.getfile(cls)).read_text("utf-8"))
+    name = cls.__name__
+    found = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    return tree, found.body
 
 
 def _is_public(method: Method, cls: str) -> bool:

@@ -22,6 +22,7 @@ from langgraph_pgsaga.memory import (
     NewMemory,
     Query,
     Recalled,
+    Scorer,
     Scoring,
 )
 from langgraph_pgsaga.threads import ThreadId
@@ -65,6 +66,39 @@ class AgentMemory:
             InvalidArgumentError: it has no configuration of text search of this name.
         """
         self.db.portal.call(self._async.setup)
+
+    def forget_user(self, user_id: str) -> int:
+        """Erases all memories of a user, those in threads, too; how many they were."""
+        return self.db.portal.call(self._async.forget_user, user_id)
+
+    def sweep(
+        self, policies: Sequence[ForgettingPolicy], *, dry_run: bool = False
+    ) -> ForgettingResult:
+        """Forgets what policies say, one after the other, of all users and threads of the tenant.
+
+        Args:
+            dry_run: only counts, for each policy as if it were alone.
+        """
+        return self.db.portal.call(self._async.sweep, policies, dry_run=dry_run)
+
+    def job(
+        self,
+        policies: Sequence[ForgettingPolicy],
+        *,
+        every_seconds: float = 3600.0,
+        name: str | None = None,
+    ) -> Job:
+        """A job for a Worker: `sweep(policies)` again and again, in one process at a time.
+
+        Workers that have it under one name share it, whatever their policies are. How many memories
+        it took stands in the log.
+
+        Args:
+            every_seconds: how long after a sweep the next one begins.
+            name: in the log and in `agent_jobs`; None is "forget", with the tenant's name if there
+                is one.
+        """
+        return self._async.job(policies, every_seconds=every_seconds, name=name)
 
     def remember(
         self,
@@ -152,7 +186,9 @@ class AgentMemory:
         thread_id: ThreadId | None = None,
         types: Sequence[MemoryType | str] | None = None,
         k: int = 8,
-        scoring: Scoring | None = None,
+        scoring: Scoring | Scorer | None = None,
+        lambda_mult: float | None = None,
+        fetch_k: int | None = None,
         now: datetime | None = None,
         as_of: datetime | None = None,
         as_of_checkpoint: str | None = None,
@@ -166,7 +202,14 @@ class AgentMemory:
         Args:
             types: of one of these; None is any.
             scoring: what counts how much: HYBRID, TEXT, SEMANTIC, RANKS, GENERATIVE_AGENTS,
-                IMPORTANCE, or a Scoring.
+                IMPORTANCE, or a Scoring. Or a function, sync or async, of a Recalled with its
+                parts and the time of the recall, that gives its score; it is asked of the
+                `fetch_k` best by the usual scoring.
+            lambda_mult: from 0 to 1: of the `fetch_k` best those that are near the query and far
+                from each other, by their vectors (maximal marginal relevance); 1 has diversity
+                not count, 0 nothing else. None doesn't look for it.
+            fetch_k: of how many of the best are the `k` chosen, where they are chosen; None is 20,
+                or four times `k`.
             now: a time in place of the server's.
             as_of: what was known at a time, whatever was superseded or forgotten since. Erased
                 memories aren't there.
@@ -185,6 +228,8 @@ class AgentMemory:
             types=types,
             k=k,
             scoring=scoring,
+            lambda_mult=lambda_mult,
+            fetch_k=fetch_k,
             now=now,
             as_of=as_of,
             as_of_checkpoint=as_of_checkpoint,
@@ -260,39 +305,6 @@ class AgentMemory:
             conn=conn,
         )
 
-    def forget_user(self, user_id: str) -> int:
-        """Erases all memories of a user, those in threads, too; how many they were."""
-        return self.db.portal.call(self._async.forget_user, user_id)
-
-    def sweep(
-        self, policies: Sequence[ForgettingPolicy], *, dry_run: bool = False
-    ) -> ForgettingResult:
-        """Forgets what policies say, one after the other, of all users and threads of the tenant.
-
-        Args:
-            dry_run: only counts, for each policy as if it were alone.
-        """
-        return self.db.portal.call(self._async.sweep, policies, dry_run=dry_run)
-
-    def job(
-        self,
-        policies: Sequence[ForgettingPolicy],
-        *,
-        every_seconds: float = 3600.0,
-        name: str | None = None,
-    ) -> Job:
-        """A job for a Worker: `sweep(policies)` again and again, in one process at a time.
-
-        Workers that have it under one name share it, whatever their policies are. How many memories
-        it took stands in the log.
-
-        Args:
-            every_seconds: how long after a sweep the next one begins.
-            name: in the log and in `agent_jobs`; None is "forget", with the tenant's name if there
-                is one.
-        """
-        return self._async.job(policies, every_seconds=every_seconds, name=name)
-
     def recall_node(
         self,
         *,
@@ -300,7 +312,7 @@ class AgentMemory:
         types: Sequence[MemoryType | str] | None = None,
         into: str = "memories",
         query: Query | None = None,
-        scoring: Scoring | None = None,
+        scoring: Scoring | Scorer | None = None,
     ) -> Runnable[Any, dict[str, Any]]:
         """A node that recalls for the run's user and thread, as its config names them.
 

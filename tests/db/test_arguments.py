@@ -98,7 +98,7 @@ async def _listed(answer: AsyncIterator[Any]) -> list[Any]:
 
 
 def methods_of(owner: object, prefix: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The public methods of an object's own class.
+    """The public methods of an object's own class, and of what it has of the package.
 
     But those that end or start something, or run a function that they are given, and the one that
     has no end.
@@ -106,7 +106,9 @@ def methods_of(owner: object, prefix: str) -> Iterator[tuple[str, Callable[..., 
     left_out = {"close", "aclose", "setup", "asetup", "embedded", "from_conn_string", "call"}
     left_out |= {"recall_node", "remember_node"} if prefix.endswith("AgentMemory") else set()
     left_out |= {"initialize", "subscribe", "job", "register_event_handler"}
-    for name in list(vars(type(owner))):  # a class that is copied gets a name more
+    homes = [cls for cls in type(owner).__mro__ if cls.__module__.startswith("langgraph_pgsaga")]
+    names = [name for cls in homes for name in vars(cls)]
+    for name in dict.fromkeys(names):  # a class that is copied gets a name more
         found = getattr(owner, name)
         if not name.startswith("_") and inspect.isroutine(found) and name not in left_out:
             yield f"{prefix}.{name}", found
