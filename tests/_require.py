@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
+import asyncpg
 import pytest
 
 
@@ -29,6 +32,23 @@ def require_package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         return _missing(f"the package {name} isn't installed")
+
+
+def require_pgvector(dsn: str) -> None:
+    """Skips the test where the server hasn't pgvector, as those of older versions here haven't."""
+
+    async def is_there() -> bool:
+        conn = await asyncpg.connect(dsn)
+        try:
+            asked = "select exists (select from pg_available_extensions where name = 'vector')"
+            return bool(await conn.fetchval(asked))
+        finally:
+            await conn.close()
+
+    # A thread has no event loop yet.
+    with ThreadPoolExecutor() as pool:
+        if not pool.submit(lambda: asyncio.run(is_there())).result():
+            pytest.skip("this server has no pgvector")
 
 
 def _missing(reason: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """What agents keep across threads: LangGraph's store, and memories that are recalled."""
 
+from langgraph_pgsaga.memory.consolidating import ConsolidationResult, Merge
 from langgraph_pgsaga.memory.embedding import Embed, Embedder
 from langgraph_pgsaga.memory.forgetting import (
     ForgettingPolicy,
@@ -13,7 +14,7 @@ from langgraph_pgsaga.memory.namespaces import scopes_of_namespaces
 from langgraph_pgsaga.memory.nodes import Query
 from langgraph_pgsaga.memory.operations import VersionedPut
 from langgraph_pgsaga.memory.remembering import NewMemory
-from langgraph_pgsaga.memory.row import Memory, MemoryPage, MemoryType, Recalled
+from langgraph_pgsaga.memory.row import Memory, MemoryPage, MemorySource, MemoryType, Recalled
 from langgraph_pgsaga.memory.scoring import (
     GENERATIVE_AGENTS,
     HYBRID,
@@ -34,6 +35,7 @@ __all__ = [
     "SEMANTIC",
     "TEXT",
     "AgentMemory",
+    "ConsolidationResult",
     "Embed",
     "Embedder",
     "ForgettingPolicy",
@@ -42,8 +44,10 @@ __all__ = [
     "Memory",
     "MemoryOrder",
     "MemoryPage",
+    "MemorySource",
     "MemoryStore",
     "MemoryType",
+    "Merge",
     "NewMemory",
     "Query",
     "Recalled",

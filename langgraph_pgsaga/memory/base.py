@@ -85,3 +85,8 @@ class MemoryBase:
         return Vectors(
             values=values, dims=self._embedder.dims, model=self._model, is_half=self._is_half
         )
+
+    def _require_embedder(self, method: str) -> None:
+        if self._embedder is None:
+            problem = f"{method} goes by vectors, and this memory was made without it"
+            raise InvalidArgumentError(argument="embed", problem=problem)

@@ -12,6 +12,7 @@ from typing import Any
 from langgraph_pgsaga._arguments import checked_integer, shown
 from langgraph_pgsaga.database import Connection, Database, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError
+from langgraph_pgsaga.memory.calling import is_async
 from langgraph_pgsaga.memory.recalling import Candidates
 from langgraph_pgsaga.memory.row import Recalled
 from langgraph_pgsaga.memory.scoring import Scorer, Scoring, checked_number
@@ -122,10 +123,7 @@ async def _scored(
     def called() -> list[Any]:
         return [scorer(one, moment) for one in found]
 
-    is_async = inspect.iscoroutinefunction(scorer) or inspect.iscoroutinefunction(
-        getattr(scorer, "__call__", None)  # noqa: B004
-    )
-    given = called() if is_async else await asyncio.to_thread(called)
+    given = called() if is_async(scorer) else await asyncio.to_thread(called)
     if any(inspect.isawaitable(score) for score in given):
         given = await asyncio.gather(*given)
     for score in given:

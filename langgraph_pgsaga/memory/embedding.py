@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeAlias, cast
@@ -12,6 +10,7 @@ from langchain_core.embeddings import Embeddings
 
 from langgraph_pgsaga._arguments import checked_integer, shown
 from langgraph_pgsaga.errors import DimensionsError, EmbeddingError, InvalidArgumentError
+from langgraph_pgsaga.memory.calling import called
 
 # What a vector may have: halfvec's own limit is that of what pgvector compares.
 MOST_DIMENSIONS = 16_000
@@ -56,7 +55,7 @@ class Embedder:
         if isinstance(self._embed, Embeddings):
             found: Any = await self._embed.aembed_documents(list(texts))
         else:
-            found = await _called(self._embed, list(texts))
+            found = await called(self._embed, list(texts))
         return self._flat(found, len(texts))
 
     async def of_query(self, text: str) -> list[float]:
@@ -80,13 +79,3 @@ class Embedder:
         if not all(map(math.isfinite, flat)):
             raise EmbeddingError(problem="a number of it is infinite, or none (NaN)")
         return flat
-
-
-async def _called(embed: Callable[[list[str]], Any], texts: list[str]) -> Any:
-    """What a function gives, which may be sync, or have an async `__call__`."""
-    if inspect.iscoroutinefunction(embed) or inspect.iscoroutinefunction(
-        getattr(embed, "__call__", None)  # noqa: B004
-    ):
-        return await embed(texts)
-    found = await asyncio.to_thread(embed, texts)
-    return await found if inspect.isawaitable(found) else found

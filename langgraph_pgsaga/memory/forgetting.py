@@ -15,7 +15,7 @@ from langgraph_pgsaga._arguments import (
 )
 from langgraph_pgsaga.database import LONG, Connection, Database, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError
-from langgraph_pgsaga.memory.remembering import type_name
+from langgraph_pgsaga.memory.remembering import type_names
 from langgraph_pgsaga.memory.row import MemoryType
 
 _STATEMENTS = load_statements("memory")
@@ -55,9 +55,8 @@ class ForgettingPolicy:
 
     def named(self) -> Mapping[str, Any]:
         """What it says, as statements take it."""
-        types = None if self.types is None else checked_items("types", self.types)
         found: dict[str, Any] = {
-            "types": None if types is None else [type_name(one) for one in types],
+            "types": type_names(self.types),
             "erases": self.erase,
         }
         for name in _TIMES:

@@ -28,7 +28,7 @@ from langgraph_pgsaga.memory.remembering import (
     NewMemory,
     Vectors,
     checked_id,
-    type_name,
+    type_names,
 )
 from langgraph_pgsaga.memory.row import Memory, MemoryPage, MemoryType, Recalled
 from langgraph_pgsaga.memory.scope import Scope
@@ -213,7 +213,7 @@ class AgentMemory(Upkeep):
         )
         asked = Recall(
             scopes=scope.visible,
-            types=_type_names(types),
+            types=type_names(types),
             language=self._language,
             query="" if query is None else required_text("query", query),
             scoring=rule,
@@ -277,7 +277,7 @@ class AgentMemory(Upkeep):
         place = Place.of_cursor(after, order)
         statement = _STATEMENTS[STATEMENTS[order]].bind(
             scope_ids=self._scope(user_id, thread_id).visible,
-            types=_type_names(types),
+            types=type_names(types),
             after_place=place.value,
             after_id=place.memory_id,
             page=checked_integer("limit", limit, least=1, most=_MOST_PER_PAGE),
@@ -376,7 +376,3 @@ class AgentMemory(Upkeep):
             raise MissingCheckpointError(thread_id=scope.thread_id)
         moment: datetime = row["created_at"]
         return moment
-
-
-def _type_names(types: Sequence[MemoryType | str] | None) -> Sequence[str] | None:
-    return None if types is None else [type_name(one) for one in checked_items("types", types)]

@@ -16,6 +16,7 @@ from langgraph_pgsaga._arguments import (
     checked_flag,
     checked_instance,
     checked_integer,
+    checked_items,
     checked_mapping,
     checked_seconds,
     checked_text,
@@ -105,6 +106,11 @@ def _check_text(argument: str, text: Any) -> None:
 def type_name(given: MemoryType | str) -> str:
     """The name of a type of memories."""
     return given.value if isinstance(given, MemoryType) else checked_name("type", given)
+
+
+def type_names(types: Sequence[MemoryType | str] | None) -> list[str] | None:
+    """The names of types; None is any."""
+    return None if types is None else [type_name(one) for one in checked_items("types", types)]
 
 
 def checked_id(argument: str, given: Any) -> UUID:

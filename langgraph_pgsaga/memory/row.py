@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from langgraph_pgsaga import _json
+from langgraph_pgsaga.errors import CorruptValueError
 
 
 class MemoryType(Enum):
@@ -24,12 +25,41 @@ class MemoryType(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySource:
+    """A memory that another one was merged from: its id, and where it came from."""
+
+    memory_id: UUID
+    recorded_at: datetime
+    thread_id: str | None
+    checkpoint_ns: str | None
+    checkpoint_id: str | None
+    message_no: int | None
+
+    @classmethod
+    def of(cls, given: Any) -> MemorySource:
+        """Of JSON, as it is stored.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        return cls(
+            memory_id=UUID(given["memory_id"]),
+            recorded_at=datetime.fromisoformat(given["recorded_at"]),
+            **{name: given[name] for name in _OF_SOURCE},
+        )
+
+
+_OF_SOURCE = ("thread_id", "checkpoint_ns", "checkpoint_id", "message_no")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """A memory as it is stored.
 
     With a `thread_id` it is one of that thread, else its user's everywhere. `source_...` say
     where it comes from: a thread, a checkpoint, a message. `valid_from` and `valid_to` are when it
-    holds, `recorded_at` and `superseded_at` from when to when it was what is known.
+    holds, `recorded_at` and `superseded_at` from when to when it was what is known. `sources` are
+    those that it was merged from, also of these in their turn.
     """
 
     memory_id: UUID
@@ -54,13 +84,32 @@ class Memory:
     recorded_at: datetime
     superseded_at: datetime | None
     superseded_by: UUID | None
+    sources: tuple[MemorySource, ...] = ()
     scope_id: UUID = field(repr=False)
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> Memory:
         """A row of any statement that gives memories."""
         given = {name: row[name] for name in _NAMES}
-        return cls(**{**given, "metadata": _json.load_object(row["metadata"])})
+        given["metadata"] = _json.load_object(row["metadata"])
+        given["sources"] = sources_of(row["sources"])
+        return cls(**given)
+
+
+def sources_of(text: str) -> tuple[MemorySource, ...]:
+    """Of stored JSON.
+
+    Raises:
+        CorruptValueError: somebody stored something else.
+    """
+    if text == "[]":
+        return ()
+    try:
+        return tuple(MemorySource.of(one) for one in _json.load(text))
+    except (KeyError, TypeError, ValueError):
+        pass
+    problem = "it is no list of where memories came from"
+    raise CorruptValueError(what="agent_memory.sources", problem=problem)
 
 
 _NAMES = [found.name for found in fields(Memory)]

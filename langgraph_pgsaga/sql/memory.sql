@@ -49,7 +49,7 @@ where n.nspname::text || '.'::text || c.cfgname::text = $1;
 --   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
 --   valid_from timestamp with time zone, valid_to timestamp with time zone,
 --   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
---   superseded_by uuid
+--   superseded_by uuid, sources jsonb
 -- shard: all, memories are on one server
 with clock as materialized (select {schema}.pgsaga_now() as at),
 given as materialized (
@@ -124,7 +124,8 @@ kept as (
     m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
     m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
     m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
-    m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by
+    m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+    m.sources
 ),
 superseded as (
   update {schema}.agent_memory m
@@ -138,7 +139,8 @@ select
   k.scope_id, k.memory_id, k.user_id, k.thread_id, k.memory_type, k.content_text, k.context_text,
   k.importance_score, k.access_count, k.created_at, k.last_accessed_at, k.expires_at, k.pinned,
   k.metadata, k.source_thread_id, k.source_checkpoint_ns, k.source_checkpoint_id,
-  k.source_message_no, k.valid_from, k.valid_to, k.recorded_at, k.superseded_at, k.superseded_by
+  k.source_message_no, k.valid_from, k.valid_to, k.recorded_at, k.superseded_at, k.superseded_by,
+  k.sources
 from given g
 left join kept k on k.memory_type = g.memory_type and k.content_hash = g.content_hash
 order by g.no;
@@ -153,13 +155,14 @@ order by g.no;
 --   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
 --   valid_from timestamp with time zone, valid_to timestamp with time zone,
 --   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
---   superseded_by uuid
+--   superseded_by uuid, sources jsonb
 -- shard: all, memories are on one server
 select
   m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
   m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
   m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
-  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by
+  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+  m.sources
 from {schema}.agent_memory m
 where m.scope_id = any($1) and m.memory_id = $2 and m.forgotten_at is null;
 
@@ -174,14 +177,15 @@ where m.scope_id = any($1) and m.memory_id = $2 and m.forgotten_at is null;
 --   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
 --   valid_from timestamp with time zone, valid_to timestamp with time zone,
 --   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
---   superseded_by uuid
+--   superseded_by uuid, sources jsonb
 -- shard: all, memories are on one server
 with clock as materialized (select {schema}.pgsaga_now() as at)
 select
   m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
   m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
   m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
-  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by
+  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+  m.sources
 from pg_catalog.unnest($1::uuid[]) s (scope_id)
 cross join clock k
 cross join lateral (
@@ -189,7 +193,8 @@ cross join lateral (
     m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
     m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
     m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
-    m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by
+    m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+    m.sources
   from {schema}.agent_memory m
   where m.scope_id = s.scope_id and m.superseded_at is null and m.forgotten_at is null
     and ($2::text[] is null or m.memory_type = any($2))
@@ -215,14 +220,15 @@ limit $5;
 --   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
 --   valid_from timestamp with time zone, valid_to timestamp with time zone,
 --   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
---   superseded_by uuid
+--   superseded_by uuid, sources jsonb
 -- shard: all, memories are on one server
 with clock as materialized (select {schema}.pgsaga_now() as at)
 select
   m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
   m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
   m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
-  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by
+  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+  m.sources
 from pg_catalog.unnest($1::uuid[]) s (scope_id)
 cross join clock k
 cross join lateral (
@@ -230,7 +236,8 @@ cross join lateral (
     m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
     m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
     m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
-    m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by
+    m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+    m.sources
   from {schema}.agent_memory m
   where m.scope_id = s.scope_id and m.superseded_at is null and m.forgotten_at is null
     and ($2::text[] is null or m.memory_type = any($2))
@@ -256,14 +263,15 @@ limit $5;
 --   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
 --   valid_from timestamp with time zone, valid_to timestamp with time zone,
 --   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
---   superseded_by uuid
+--   superseded_by uuid, sources jsonb
 -- shard: all, memories are on one server
 with clock as materialized (select {schema}.pgsaga_now() as at)
 select
   m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
   m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
   m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
-  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by
+  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+  m.sources
 from pg_catalog.unnest($1::uuid[]) s (scope_id)
 cross join clock k
 cross join lateral (
@@ -271,7 +279,8 @@ cross join lateral (
     m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
     m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
     m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
-    m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by
+    m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+    m.sources
   from {schema}.agent_memory m
   where m.scope_id = s.scope_id and m.superseded_at is null and m.forgotten_at is null
     and ($2::text[] is null or m.memory_type = any($2))
@@ -436,6 +445,198 @@ gone as (
 )
 select count(*) as memories from gone;
 
+-- name: list_consolidated
+-- A page of the scopes of a tenant, and of the types in each, that have two live memories or more:
+-- of all, or of some.
+-- params: tenant_id text, scope_ids uuid[], types text[], after_scope uuid, after_type text,
+--   page bigint
+-- columns: scope_id uuid, memory_type text
+-- shard: all, memories are on one server
+select m.scope_id, m.memory_type
+from {schema}.agent_memory m
+where m.tenant_id = $1 and m.superseded_at is null and m.forgotten_at is null
+  and ($2::uuid[] is null or m.scope_id = any($2))
+  and ($3::text[] is null or m.memory_type = any($3))
+  and (m.scope_id, m.memory_type) > (
+    coalesce($4, '00000000-0000-0000-0000-000000000000'::uuid), coalesce($5, ''::text)
+  )
+group by m.scope_id, m.memory_type
+having count(*) > 1
+order by m.scope_id, m.memory_type
+limit $6;
+
+-- name: get_memories
+-- Live memories of a scope.
+-- params: scope_id uuid, memory_ids uuid[]
+-- columns: scope_id uuid, memory_id uuid, user_id text, thread_id text, memory_type text,
+--   content_text text, context_text text, importance_score float8, access_count integer,
+--   created_at timestamp with time zone, last_accessed_at timestamp with time zone,
+--   expires_at timestamp with time zone, pinned boolean, metadata jsonb, source_thread_id text,
+--   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
+--   valid_from timestamp with time zone, valid_to timestamp with time zone,
+--   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
+--   superseded_by uuid, sources jsonb
+-- shard: all, memories are on one server
+select
+  m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
+  m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
+  m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
+  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+  m.sources
+from {schema}.agent_memory m
+where m.scope_id = $1 and m.memory_id = any($2)
+  and m.superseded_at is null and m.forgotten_at is null
+order by m.created_at, m.memory_id;
+
+-- name: lock_memories
+-- The live ones of some memories of a scope, which nobody else changes until the transaction ends.
+-- params: scope_id uuid, memory_ids uuid[]
+-- columns: memory_id uuid
+-- shard: all, memories are on one server
+select m.memory_id
+from {schema}.agent_memory m
+where m.scope_id = $1 and m.memory_id = any($2)
+  and m.superseded_at is null and m.forgotten_at is null
+order by m.memory_id
+for update of m;
+
+-- name: merge_memories
+-- Has memories of a scope give way to others of it, which get where they came from, their counts
+-- and metadata, the greatest importance and the latest end. What isn't live any more is left out.
+-- params: scope_id uuid, survivor_ids uuid[], merged_ids uuid[]
+-- columns: merged bigint
+-- shard: all, memories are on one server
+with clock as materialized (select {schema}.pgsaga_now() as at),
+locked as materialized (
+  select m.memory_id
+  from {schema}.agent_memory m
+  where m.scope_id = $1 and (m.memory_id = any($2) or m.memory_id = any($3))
+    and m.superseded_at is null and m.forgotten_at is null
+  order by m.memory_id
+  for update of m
+),
+taken as materialized (
+  select g.survivor_id, g.merged_id
+  from rows from (
+    pg_catalog.unnest($2::uuid[]), pg_catalog.unnest($3::uuid[])
+  ) g (survivor_id, merged_id)
+  join locked s on s.memory_id = g.survivor_id
+  join locked o on o.memory_id = g.merged_id
+  where g.survivor_id <> g.merged_id
+),
+gone as (
+  update {schema}.agent_memory m
+  set superseded_at = k.at, superseded_by = t.survivor_id
+  from taken t
+  cross join clock k
+  where m.scope_id = $1 and m.memory_id = t.merged_id
+  returning
+    t.survivor_id, m.memory_id, m.recorded_at, m.access_count, m.importance_score, m.pinned,
+    m.last_accessed_at, m.expires_at, m.metadata, m.sources,
+    pg_catalog.jsonb_build_object(
+      'memory_id'::text, m.memory_id, 'recorded_at'::text, m.recorded_at,
+      'thread_id'::text, m.source_thread_id, 'checkpoint_ns'::text, m.source_checkpoint_ns,
+      'checkpoint_id'::text, m.source_checkpoint_id, 'message_no'::text, m.source_message_no
+    ) as origin
+),
+origins as (
+  select s.survivor_id, pg_catalog.jsonb_agg(s.origin order by s.recorded_at, s.place) as sources
+  from (
+    select g.survivor_id, g.recorded_at, g.memory_id, 0::bigint as place, g.origin
+    from gone g
+    union all
+    select g.survivor_id, g.recorded_at, g.memory_id, e.place, e.origin
+    from gone g
+    cross join lateral pg_catalog.jsonb_array_elements(g.sources)
+      with ordinality e (origin, place)
+  ) s
+  group by s.survivor_id
+),
+notes as (
+  select
+    g.survivor_id, pg_catalog.jsonb_object_agg(e.key, e.value order by g.recorded_at) as metadata
+  from gone g
+  cross join lateral pg_catalog.jsonb_each(g.metadata) e
+  group by g.survivor_id
+),
+sums as (
+  select
+    g.survivor_id, sum(g.access_count) as accesses, max(g.importance_score) as importance,
+    bool_or(g.pinned) as pinned, max(g.last_accessed_at) as last_accessed_at,
+    bool_or(g.expires_at is null) as is_lasting, max(g.expires_at) as expires_at
+  from gone g
+  group by g.survivor_id
+),
+kept as (
+  update {schema}.agent_memory m
+  set
+    access_count = least(m.access_count + s.accesses, 2147483647::bigint)::integer,
+    importance_score = greatest(m.importance_score, s.importance),
+    pinned = m.pinned or s.pinned,
+    last_accessed_at = greatest(m.last_accessed_at, s.last_accessed_at),
+    expires_at = case
+      when m.expires_at is null or s.is_lasting then null
+      else greatest(m.expires_at, s.expires_at)
+    end,
+    metadata = coalesce(n.metadata, '{}'::jsonb) || m.metadata,
+    sources = m.sources || o.sources
+  from sums s
+  join origins o on o.survivor_id = s.survivor_id
+  left join notes n on n.survivor_id = s.survivor_id
+  where m.scope_id = $1 and m.memory_id = s.survivor_id
+)
+select count(*) as merged from gone;
+
+-- name: supersede_memories
+-- Has memories of a scope give way to new ones, each of which gets where they came from; the first
+-- gets their counts.
+-- params: scope_id uuid, source_ids uuid[], new_ids uuid[]
+-- columns: superseded bigint
+-- shard: all, memories are on one server
+with clock as materialized (select {schema}.pgsaga_now() as at),
+gone as (
+  update {schema}.agent_memory m
+  set superseded_at = k.at, superseded_by = ($3::uuid[])[1]
+  from clock k
+  where m.scope_id = $1 and m.memory_id = any($2) and m.memory_id <> all($3::uuid[])
+    and m.superseded_at is null and m.forgotten_at is null
+  returning
+    m.memory_id, m.recorded_at, m.access_count, m.sources,
+    pg_catalog.jsonb_build_object(
+      'memory_id'::text, m.memory_id, 'recorded_at'::text, m.recorded_at,
+      'thread_id'::text, m.source_thread_id, 'checkpoint_ns'::text, m.source_checkpoint_ns,
+      'checkpoint_id'::text, m.source_checkpoint_id, 'message_no'::text, m.source_message_no
+    ) as origin
+),
+origins as (
+  select
+    pg_catalog.jsonb_agg(s.origin order by s.recorded_at, s.memory_id, s.place) as sources
+  from (
+    select g.recorded_at, g.memory_id, 0::bigint as place, g.origin
+    from gone g
+    union all
+    select g.recorded_at, g.memory_id, e.place, e.origin
+    from gone g
+    cross join lateral pg_catalog.jsonb_array_elements(g.sources)
+      with ordinality e (origin, place)
+  ) s
+),
+told as (
+  update {schema}.agent_memory m
+  set
+    sources = m.sources || o.sources,
+    access_count = least(
+      m.access_count + case
+        when m.memory_id = ($3::uuid[])[1] then (select sum(g.access_count) from gone g)
+        else 0::bigint
+      end,
+      2147483647::bigint
+    )::integer
+  from origins o
+  where m.scope_id = $1 and m.memory_id = any($3::uuid[]) and o.sources is not null
+)
+select count(*) as superseded from gone;
+
 -- name: touch_memories
 -- Counts accesses of memories, in an order that is the same for everybody.
 -- params: scope_ids uuid[], memory_ids uuid[], counts integer[],
@@ -487,7 +688,7 @@ where s.session_id = $1 and s.checkpoint_ns = '' and s.checkpoint_id = $2;
 --   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
 --   valid_from timestamp with time zone, valid_to timestamp with time zone,
 --   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
---   superseded_by uuid, score float8, text_score float8, semantic_score float8,
+--   superseded_by uuid, sources jsonb, score float8, text_score float8, semantic_score float8,
 --   recency_score float8, moment timestamp with time zone
 -- shard: all, memories are on one server
 with clock as materialized (
@@ -651,6 +852,7 @@ select
   m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
   m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
   m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+  m.sources,
   p.score, p.text_score, p.semantic_score, p.recency_score,
   (select k.at from clock k) as moment
 from best p

@@ -51,7 +51,7 @@ select o.dims as other_dims from other o;
 --   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
 --   valid_from timestamp with time zone, valid_to timestamp with time zone,
 --   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
---   superseded_by uuid, score float8, text_score float8, semantic_score float8,
+--   superseded_by uuid, sources jsonb, score float8, text_score float8, semantic_score float8,
 --   recency_score float8, moment timestamp with time zone, other_dims integer
 -- shard: all, memories are on one server
 with clock as materialized (
@@ -234,6 +234,7 @@ select
   m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
   m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
   m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+  m.sources,
   p.score, p.text_score, p.semantic_score, p.recency_score,
   (select k.at from clock k) as moment,
   (select max(v.dims) from vectors v cross join asked_vector a where v.dims <> a.dims) as other_dims
@@ -280,3 +281,54 @@ from given a
 join given b on b.place <> a.place
 group by a.place
 order by a.place;
+
+-- name: find_duplicates
+-- Of some live memories of a scope and type, in the order of their ids, those that come behind them
+-- and are as similar as the threshold says: most pairs at most, as two lists. With one time at
+-- which they hold; with is_rewritten, of one at least that was merged from no others.
+-- params: scope_id uuid, memory_type text, model text, threshold float8, is_rewritten boolean,
+--   after_id uuid, probes bigint, most bigint
+-- columns: memory_ids uuid[], other_ids uuid[], probes bigint, last_id uuid
+-- shard: all, memories are on one server
+with clock as materialized (select {schema}.pgsaga_now() as at),
+live as materialized (
+  select
+    m.memory_id, m.valid_from, m.valid_to, m.sources = '[]'::jsonb as is_own, v.dims, v.embedding,
+    v.embedding_full
+  from {schema}.agent_memory m
+  cross join clock k
+  join {schema}.agent_memory_vectors v
+    on v.scope_id = m.scope_id and v.memory_id = m.memory_id and v.model = $3
+  where m.scope_id = $1 and m.memory_type = $2
+    and m.superseded_at is null and m.forgotten_at is null
+    and (m.expires_at is null or m.expires_at > k.at)
+    and m.memory_id > coalesce($6, '00000000-0000-0000-0000-000000000000'::uuid)
+),
+asked as materialized (
+  select l.* from live l order by l.memory_id limit $7
+),
+pairs as (
+  select a.memory_id, b.memory_id as other_id
+  from asked a
+  join live b on b.memory_id > a.memory_id and b.dims = a.dims
+  where a.valid_from is not distinct from b.valid_from
+    and a.valid_to is not distinct from b.valid_to
+    and (not $5 or a.is_own or b.is_own)
+    and 1::double precision - case
+      when a.embedding is null or b.embedding is null then
+        {schema}.pgsaga_cosine_distance(
+          coalesce(a.embedding_full, {schema}.pgsaga_vector(a.embedding::real[])),
+          coalesce(b.embedding_full, {schema}.pgsaga_vector(b.embedding::real[]))
+        )
+      else {schema}.pgsaga_cosine_distance(a.embedding, b.embedding)
+    end between $4 and 2::double precision
+  order by a.memory_id, b.memory_id
+  limit $8
+)
+select
+  (select pg_catalog.array_agg(p.memory_id order by p.memory_id, p.other_id) from pairs p)
+    as memory_ids,
+  (select pg_catalog.array_agg(p.other_id order by p.memory_id, p.other_id) from pairs p)
+    as other_ids,
+  (select count(*) from asked a) as probes,
+  (select a.memory_id from asked a order by a.memory_id desc limit 1) as last_id;

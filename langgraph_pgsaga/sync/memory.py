@@ -12,6 +12,7 @@ from langchain_core.runnables import Runnable
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.memory import AgentMemory as AsyncAgentMemory
 from langgraph_pgsaga.memory import (
+    ConsolidationResult,
     Embed,
     ForgettingPolicy,
     ForgettingResult,
@@ -19,6 +20,7 @@ from langgraph_pgsaga.memory import (
     MemoryOrder,
     MemoryPage,
     MemoryType,
+    Merge,
     NewMemory,
     Query,
     Recalled,
@@ -99,6 +101,68 @@ class AgentMemory:
                 is one.
         """
         return self._async.job(policies, every_seconds=every_seconds, name=name)
+
+    def consolidate(
+        self,
+        *,
+        user_id: str | None = None,
+        thread_id: ThreadId | None = None,
+        types: Sequence[MemoryType | str] | None = None,
+        threshold: float = 0.95,
+        merge: Merge | None = None,
+    ) -> ConsolidationResult:
+        """Makes one of live memories that say nearly the same, of one scope and type, by their
+        vectors.
+
+        By itself it leaves the most important of them (of these the most accessed, then the newest)
+        as it is, with the counts and metadata of all, and has it supersede the others. `sources`
+        tell where all came from. A second run changes nothing more. Each cluster is merged or
+        isn't, in transactions of bounded size; those that hold at different times stay apart.
+
+        Args:
+            user_id, thread_id: of this user, thread, or user in a thread alone; without both, all
+                of the tenant's.
+            types: of one of these; None is any.
+            threshold: the least cosine similarity to the one that stays, above 0 and up to 1.
+            merge: a function, sync or async, that is given a tuple of up to 50 memories, the
+                oldest first, and gives what supersedes them: NewMemory, or texts, one or a list;
+                None leaves them. It is called outside of any transaction, and not for memories of
+                which all were merged before.
+
+        Raises:
+            InvalidArgumentError: this memory was made without `embed`; `merge` gave something else.
+            MissingVectorsError: there are no tables of vectors.
+        """
+        return self.db.portal.call(
+            self._async.consolidate,
+            user_id=user_id,
+            thread_id=thread_id,
+            types=types,
+            threshold=threshold,
+            merge=merge,
+        )
+
+    def consolidate_job(
+        self,
+        *,
+        types: Sequence[MemoryType | str] | None = None,
+        threshold: float = 0.95,
+        merge: Merge | None = None,
+        every_seconds: float = 86400.0,
+        name: str | None = None,
+    ) -> Job:
+        """A job for a Worker: `consolidate` of all the tenant's, again and again, in one process at
+        a time.
+
+        Args:
+            types, threshold, merge: as of `consolidate`.
+            every_seconds: how long after a run the next one begins.
+            name: in the log and in `agent_jobs`; None is "consolidate", with the tenant's name if
+                there is one.
+        """
+        return self._async.consolidate_job(
+            types=types, threshold=threshold, merge=merge, every_seconds=every_seconds, name=name
+        )
 
     def remember(
         self,

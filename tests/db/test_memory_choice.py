@@ -16,6 +16,7 @@ from langgraph_pgsaga import AgentMemory, Database
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.memory import SEMANTIC, NewMemory, Recalled
 from tests._embedders import DIMS, HashedEmbeddings, hashed
+from tests._require import require_pgvector
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +35,7 @@ QUERY = "what green tea does Ann drinks"
 @pytest.fixture
 async def memory(dsn: str) -> AsyncIterator[AgentMemory]:
     """With vectors, of the user "u"."""
+    require_pgvector(dsn)
     async with Database(dsn) as db:
         made = AgentMemory(db, embed=HashedEmbeddings(), dims=DIMS)
         await made.setup()

@@ -32,6 +32,7 @@ from langgraph_pgsaga.memory import (
     Scoring,
 )
 from tests._embedders import DIMS, HashedEmbeddings, hashed
+from tests._require import require_pgvector
 from tests.conftest import fetch
 from tests.db._gates import graph_of
 from tests.db._puts import config_of
@@ -54,6 +55,7 @@ async def words(dsn: str) -> AsyncIterator[AgentMemory]:
 @pytest.fixture
 async def memory(dsn: str) -> AsyncIterator[AgentMemory]:
     """A memory with vectors."""
+    require_pgvector(dsn)
     async with Database(dsn) as db:
         made = AgentMemory(db, embed=HashedEmbeddings(), dims=DIMS)
         await made.setup()
@@ -196,6 +198,7 @@ async def test_without_a_query_the_most_important_come(words: AgentMemory) -> No
 
 async def test_a_batch_is_embedded_by_one_call(dsn: str) -> None:
     """LangChain's Embeddings, or a function, sync or async; each text once."""
+    require_pgvector(dsn)
     embeddings = HashedEmbeddings()
 
     async def later(given: Any) -> Any:
@@ -218,6 +221,7 @@ async def test_a_batch_is_embedded_by_one_call(dsn: str) -> None:
 @pytest.mark.parametrize("dims", [3, 4_100])
 async def test_vectors_of_both_types_and_any_size(dsn: str, kind: Any, dims: int) -> None:
     """A row that doesn't fit its page is kept as well."""
+    require_pgvector(dsn)
 
     def embed(given: Any) -> Any:
         return [[float(len(text)), *([0.5] * (dims - 1))] for text in given]
@@ -425,6 +429,7 @@ async def test_accesses_are_written_by_themselves(words: AgentMemory) -> None:
 
 def test_sync_callers_have_the_same(dsn: str) -> None:
     """Through the database's own thread."""
+    require_pgvector(dsn)
     with PostgresSaver.from_conn_string(dsn) as saver:
         memory = sync.AgentMemory(saver.db, embed=hashed, dims=DIMS)
         memory.setup()

@@ -103,7 +103,9 @@ def public_names() -> set[str]:
     found = {
         f"{prefix}.{name}"
         for prefix, owner in owners
-        for name, member in vars(owner).items()
+        for cls in owner.__mro__
+        if cls.__module__.startswith("langgraph_pgsaga")
+        for name, member in vars(cls).items()
         if not name.startswith("_") and (callable(member) or isinstance(member, classmethod))
     }
     found |= {

@@ -12,15 +12,26 @@ import pytest
 
 from langgraph_pgsaga import Database, sync
 from langgraph_pgsaga.memory import AgentMemory, ForgettingPolicy, Memory
+from tests._embedders import DIMS, hashed
+from tests._require import require_pgvector
 from tests.db._tenants import fetch
 from tests.db._wrong_tenant import OF_MEMORY, SECRET, finished
+
+# What is done by vectors, and what goes over all of a tenant's.
+OF_VECTORS = {"consolidate", "consolidate_job"}
+OF_TENANTS = {"consolidate_job", "forget_user", "job", "sweep"}
 
 
 @pytest.mark.parametrize("name", sorted(OF_MEMORY))
 def test_the_wrong_tenant_gets_and_changes_no_memory(dsn: str, name: str) -> None:
     """As with threads: "b" calls everything with the ids of "a"'s memories, and then "a" does."""
+    if name.rpartition(".")[2] in OF_VECTORS:
+        require_pgvector(dsn)
     with Database(dsn) as db:
-        memory = sync.AgentMemory(db, tenant="a").remember(SECRET, user_id="u", thread_id="t")
+        of_a = _memory(db, sync.AgentMemory, "a", name)
+        of_a.setup()
+        memory = of_a.remember(SECRET, user_id="u", thread_id="t")
+        of_a.remember(SECRET.upper(), user_id="u", thread_id="t")
 
         def rows() -> list[Any]:
             asked = "select m::text from agent_memory m where tenant_id = 'a' order by 1"
@@ -32,11 +43,18 @@ def test_the_wrong_tenant_gets_and_changes_no_memory(dsn: str, name: str) -> Non
         assert SECRET in _call(db, name, "a", memory) or rows() != before
 
 
+def _memory(db: Database, cls: Any, tenant: str, name: str) -> Any:
+    """The memory of a tenant, with vectors where something is done by them."""
+    if name.rpartition(".")[2] not in OF_VECTORS:
+        return cls(db, tenant=tenant)
+    return cls(db, tenant=tenant, embed=hashed, dims=DIMS)
+
+
 def _call(db: Database, name: str, tenant: str, memory: Memory) -> str:
     """What a tenant gets of it."""
     prefix, _, method = name.rpartition(".")
     cls: Any = sync.AgentMemory if prefix.startswith("sync") else AgentMemory
-    own = cls(db, tenant=tenant)
+    own = _memory(db, cls, tenant, name)
     scope: dict[str, Any] = {"user_id": "u", "thread_id": "t"}
     text = SECRET if tenant == "a" else "b"
     given: dict[str, tuple[Any, ...]] = {
@@ -49,7 +67,7 @@ def _call(db: Database, name: str, tenant: str, memory: Memory) -> str:
         "sweep": ([ForgettingPolicy(max_age=timedelta(0))],),
         "job": ([ForgettingPolicy(max_age=timedelta(0))],),
     }
-    named = {} if method in ("forget_user", "sweep", "job") else scope
+    named = {} if method in OF_TENANTS else scope
     if method == "recall":
         named = {**scope, "touch": False}
     return repr(finished(getattr(own, method)(*given.get(method, ()), **named)))
