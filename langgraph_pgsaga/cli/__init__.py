@@ -23,6 +23,7 @@ from langgraph_pgsaga.cli.commands import (
     events,
     history,
     importing,
+    memory,
     messages,
     migrate,
     sessions,
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(events.app, name="events")
+app.add_typer(memory.app, name="memory")
 app.command()(history.history)
 app.command()(states.show)
 app.command(context_settings=states.DIFF_SETTINGS)(states.diff)

@@ -96,6 +96,10 @@ def _of_cursor(error: errors.InvalidCursorError) -> str:
     )
 
 
+def _of_missing_memory(error: errors.MissingMemoryError) -> str:
+    return f"there is no memory {error.memory_id} of this user and thread; `pgsaga memory list`"
+
+
 def _of_missing_thread(error: errors.MissingThreadError) -> str:
     return (
         f"there is no thread {_shown(error.thread_id)!r}. Check the id, --dsn, --schema and "
@@ -186,6 +190,7 @@ _WORDS: dict[type[BaseException], Callable[[Any], str]] = {
     errors.InvalidArgumentError: _of_argument,
     errors.InvalidCursorError: _of_cursor,
     errors.MissingThreadError: _of_missing_thread,
+    errors.MissingMemoryError: _of_missing_memory,
     errors.ThreadExistsError: _of_taken,
     errors.ThreadDivergedError: _of_diverged,
     errors.MissingMigrationsError: _of_migrations,

@@ -6,6 +6,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import typer
 
@@ -39,6 +40,32 @@ def user_id(text: str | None) -> str | None:
     if text is not None and not is_clean(text):
         raise typer.BadParameter("isn't UTF-8")
     return text
+
+
+def text(given: str | None) -> str | None:
+    """Some text, which isn't empty."""
+    if given == "":
+        raise typer.BadParameter("is empty")
+    if given is not None and not is_clean(given):
+        raise typer.BadParameter("isn't UTF-8")
+    return given
+
+
+def texts(given: list[str] | None) -> list[str] | None:
+    """Some of them."""
+    for one in given or ():
+        text(one)
+    return given
+
+
+def uuid(given: str) -> UUID:
+    """An id as `list` shows it."""
+    try:
+        return UUID(given)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{shortened(given, 80)!r} is no UUID, as `list` shows it"
+        ) from None
 
 
 def namespaces(texts: list[str] | None) -> list[str] | None:

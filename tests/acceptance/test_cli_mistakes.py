@@ -29,6 +29,9 @@ UNUSABLE: dict[str, list[str]] = {
     "tenant": ["", NOT_UTF8, "t" * 256],
     "to": ["", NOT_UTF8],
     "user_id": ["", NOT_UTF8],
+    "query": ["", NOT_UTF8],
+    "language": ["", NOT_UTF8],
+    "memory_id": ["", "x", NOT_UTF8],
     "namespace": ["", "a..b", ".", NOT_UTF8],
     "dsn": ["", "nonsense", "mysql://h/d", NOT_UTF8],
     "schema": ["", "x" * 64, NOT_UTF8],
@@ -49,6 +52,8 @@ FILTERS = [(["messages"], "text"), (["messages"], "ns")]
 REQUIRED = {
     "THREAD": "t",
     "USER": "u",
+    "TEXT": "x",
+    "MEMORY": "0198c3a4-5b6c-7d8e-9fa0-b1c2d3e4f506",
     "BEFORE": "1",
     "--at": "1",
     "--from": "sqlite:/no/such/file",
@@ -59,6 +64,8 @@ REQUIRED = {
 }
 # What a value needs beside it to mean something.
 BESIDE = {"user": ["--search", "x"]}
+# Options that a command can't do without, though each alone isn't required.
+NEEDED = {"memory": ["--user", "ann"], "memory sweep": ["--max-age", "1d"]}
 PYTHONS_WORDS = re.compile(
     r"config=|schema=|dsn=|max_size|pooler=|\bsaver\b|\w\(\)|\bNone\b|\bdict\b|next_cursor|\bint\b"
 )
@@ -101,7 +108,8 @@ def shown_name(param: Any) -> str:
 
 def typed(words: list[str], params: list[Any], param: Any, value: str) -> list[str]:
     """The command with what it needs, and this value."""
-    typed = [*words, *BESIDE.get(param.name, [])]
+    needed = NEEDED.get(" ".join(words), NEEDED.get(words[0], []))
+    typed = [*words, *BESIDE.get(param.name, []), *(needed if needed[:1] != param.opts else [])]
     for other in params:
         name = shown_name(other)
         if other.name == param.name:

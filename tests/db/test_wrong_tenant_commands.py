@@ -17,7 +17,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 from typer.testing import CliRunner
 
-from langgraph_pgsaga import PgSagaError, cli
+from langgraph_pgsaga import PgSagaError, cli, sync
 from tests import _cli as shops
 from tests.conftest import execute
 from tests.db._puts import config_of
@@ -25,6 +25,8 @@ from tests.db._tenants import fetch, rows_of
 from tests.db._wrong_tenant import A_DEAD_LETTER, NAME, SECRET, World
 
 _A_TIME = "2020-01-01"
+# The id of the memory of "a", which is made anew for each test.
+MEMORY = "the memory of a"
 # By its words (and what tells two calls of one apart): what it is called with.
 COMMANDS: dict[str, list[str]] = {
     "history": ["t"],
@@ -39,6 +41,11 @@ COMMANDS: dict[str, list[str]] = {
     "sweep": ["--max-idle", "1s", "--drop-named", "--yes"],
     "import": ["--thread", "old"],
     "forget-user": ["ann", "--yes"],
+    "memory search": [SECRET, "--user", "ann"],
+    "memory list": ["--user", "ann"],
+    "memory show": [MEMORY, "--user", "ann"],
+    "memory forget": [MEMORY, "--user", "ann", "--yes"],
+    "memory sweep": ["--max-age", "0s", "--yes"],
     "sessions list": [],
     "sessions show": ["t"],
     "sessions expire": ["t", "--at", _A_TIME],
@@ -98,16 +105,18 @@ def test_a_command_in_the_wrong_tenant_shows_and_changes_nothing(
 ) -> None:
     """And in the right one, or in none, what is that one's."""
     world = World.made(dsn, "b")
+    memory = sync.AgentMemory(world.saver.db, tenant="a").remember(SECRET, user_id="ann")
     world.saver.close()
+    given = [str(memory.memory_id) if word == MEMORY else word for word in COMMANDS[name]]
     asyncio.run(_grown_old(dsn))
     asyncio.run(execute(dsn, *A_DEAD_LETTER))
-    before = rows_of(dsn, "a")
+    before = _rows(dsn)
     words = name.split(" --", maxsplit=1)[0].removesuffix(" all").split()
     more = ["--from", old_file] if name == "import" else []
     run: Callable[..., Any] = CliRunner(env={"COLUMNS": "300"}).invoke
 
     def said(*options: str) -> str:
-        done = run(cli.app, [*words, *COMMANDS[name], *more, "--dsn", dsn, *options])
+        done = run(cli.app, [*words, *given, *more, "--dsn", dsn, *options])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             assert isinstance(done.exception, PgSagaError), done.exception
         return str(done.output)
@@ -116,9 +125,9 @@ def test_a_command_in_the_wrong_tenant_shows_and_changes_nothing(
         shown = said(*options)
         assert SECRET not in shown
         assert NAME not in shown
-        assert rows_of(dsn, "a") == before
+        assert _rows(dsn) == before
     shown = said("--tenant", "a")
-    assert SECRET in shown or NAME in shown or "t " in shown or rows_of(dsn, "a") != before
+    assert SECRET in shown or NAME in shown or "t " in shown or _rows(dsn) != before
 
 
 @pytest.mark.parametrize("name", ["messages all", "messages --search", "sessions list", "sweep"])
@@ -138,6 +147,12 @@ def test_all_tenants_are_asked_for(dsn: str, name: str) -> None:
         assert "a" in {line.split()[-1] for line in done.output.splitlines() if line.split()}
     if name == "messages all":
         assert run(cli.app, ["messages", "t", "--dsn", dsn, "--all-tenants"]).exit_code == 2
+
+
+def _rows(dsn: str) -> list[str]:
+    """Every row of "a", as text."""
+    memories = fetch(dsn, "select m::text as row from agent_memory m where m.tenant_id = 'a'")
+    return [*rows_of(dsn, "a"), *(row["row"] for row in memories)]
 
 
 async def _grown_old(dsn: str) -> None:
