@@ -33,6 +33,7 @@ ERROR_SOURCE = "__error_source_node__"
 CALLED_PATH = "~__pregel_push, ~"
 # That of a task that the graph plans itself: the node's name comes behind it.
 _PLANNED_PATH = "~__pregel_pull, "
+_CALLED_PATH = "~__pregel_push, ~"
 # How the path of a task ends that handles the error of another, whose path is before it.
 _HANDLED = ("node_error_handler", False)
 # The step that is counted from where a thread has no checkpoint.
@@ -88,7 +89,8 @@ def run_key(config: RunnableConfig) -> RunKey | None:
 class RunningTask(NamedTuple):
     """What LangGraph says of the task that the caller is part of; see work.RunContext.
 
-    `callers` are the ids of the tasks that called it, or whose subgraph it is in.
+    `callers` are the ids of the tasks that called it, or whose subgraph it is in; `called_by`
+    those of its own graph.
     """
 
     thread_id: str | None
@@ -100,6 +102,7 @@ class RunningTask(NamedTuple):
     attempt: int
     run_id: str | None
     callers: frozenset[str]
+    called_by: frozenset[str]
     config: RunnableConfig
 
     def given(self, key: str) -> Any:
@@ -127,16 +130,19 @@ def running_task() -> RunningTask | None:
     # A task has a namespace of its own, below that of its graph. What it calls by `@task`, and
     # what handles its error, has one below it, and is of the same checkpoint.
     *outer, _ = checkpoint_ns.split(_LEVEL)
+    graph = len(outer) - _tasks_above(path)
+    callers = [level.rpartition(_ID)[2] for level in outer]
     return RunningTask(
         thread_id=info.thread_id,
-        checkpoint_ns=_LEVEL.join(outer[: len(outer) - _tasks_above(path)]),
+        checkpoint_ns=_LEVEL.join(outer[:graph]),
         checkpoint_id=info.checkpoint_id,
         task_id=task_id,
         node=metadata.get("langgraph_node", ""),
         step=metadata.get("langgraph_step", 0),
         attempt=info.node_attempt,
         run_id=info.run_id,
-        callers=frozenset(level.rpartition(_ID)[2] for level in outer),
+        callers=frozenset(callers),
+        called_by=frozenset(callers[graph:]),
         config=config,
     )
 
@@ -200,6 +206,11 @@ def node_of_path(task_path: str) -> str | None:
     if not task_path.startswith(_PLANNED_PATH):
         return None
     return task_path.removeprefix(_PLANNED_PATH) or None
+
+
+def is_called(task_path: str) -> bool:
+    """Whether a task of its own graph called the one with this path, as text."""
+    return task_path.startswith(_CALLED_PATH)
 
 
 def _tasks_above(path: Any) -> int:

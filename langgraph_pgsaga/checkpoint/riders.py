@@ -13,7 +13,8 @@ the task's result, in a transaction of its own:
 A later checkpoint has the result in it: its `put` waits for that call, and fails if it failed,
 or if the server has lost it since (`ActedSteps`). So does the `put_writes` of a task whose result
 may be made of it: who calls a `@task` goes on when that has ended, and a node that leaves its
-subgraph takes along what others of that gave, before their calls have ended.
+subgraph takes along what others of that gave, before their calls have ended. And so does what may
+have heard of the result in what it was given, a subgraph or another `@task` (`HeardSteps`).
 """
 
 from __future__ import annotations
@@ -36,14 +37,29 @@ from langgraph_pgsaga.checkpoint.acted_steps import ActedSteps, Sign, asking_for
 from langgraph_pgsaga.checkpoint.call_store import CallStore
 from langgraph_pgsaga.checkpoint.encode import EncodedCall
 from langgraph_pgsaga.checkpoint.exiting_run import ExitingRun
+from langgraph_pgsaga.checkpoint.heard_steps import (
+    HeardSteps,
+    called_beside,
+    heard_by_graph,
+    heard_by_task,
+)
 from langgraph_pgsaga.checkpoint.run import ByRun, Remembered
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
+from langgraph_pgsaga.checkpoint.step_places import (
+    index_of_task,
+    index_until,
+    is_at,
+    is_counted_on,
+    is_of_task,
+    may_be_lost,
+    not_stored,
+)
 from langgraph_pgsaga.checkpoint.task_results import TaskResults, refusing_results
 from langgraph_pgsaga.database import Database, load_statements
 from langgraph_pgsaga.errors import StepNotStoredError, copy_of
 from langgraph_pgsaga.tenants import Tenants
 from langgraph_pgsaga.threads import Address, stored_namespace
-from langgraph_pgsaga.work import Level, StepMark
+from langgraph_pgsaga.work import Level, StepMark, enter_subgraph
 
 _STATEMENTS = load_statements("checkpoint")
 _LONGEST_WAIT_SECONDS = 30.0
@@ -95,6 +111,7 @@ class Riders:
         self._cache = cache
         self._tenants = tenants
         self._acted = ActedSteps()
+        self._heard = HeardSteps()
         self.results = TaskResults()
         self.after_fork()
         _fork.watch(self)
@@ -104,11 +121,13 @@ class Riders:
         # Until a step asks, calls aren't looked at.
         self.is_used = False
         self._acted.after_fork()
+        self._heard.after_fork()
         self.results.after_fork()
         self._open: WeakSet[StepMark] = WeakSet()
         self._exiting: ByRun[ExitingRun] = ByRun()
         self._failures: Remembered[_Failure] = Remembered()
         self._lost: Remembered[_Failure] = Remembered()
+        self._refusals: Remembered[_Failure] = Remembered()
         self._lock = threading.Lock()
 
     # What work.StepKeeper asks for
@@ -126,7 +145,10 @@ class Riders:
         """A step may get riders from here on."""
         with self._lock:
             self.is_used = True
-            self._open.add(mark)
+            if mark not in self._open:
+                others = self._of_run(mark.control, mark.levels[0].session_id)
+                mark.heard = heard_by_task(mark.called_by, others)
+                self._open.add(mark)
             if not mark.is_stored_at_exit:
                 return
             session_id = mark.levels[0].session_id
@@ -137,6 +159,15 @@ class Riders:
             if not any(mark is known for known in run.marks):
                 run.marks.append(mark)
                 run.noted_at = time.monotonic()
+
+    def enter(self, address: Address, config: RunnableConfig) -> None:
+        """A subgraph begins, in the context of the task that runs it."""
+        above, callers = enter_subgraph(self, address.checkpoint_ns)
+        run = _langgraph.run_key(config)
+        if run is not None and self.is_used:
+            marks = self._open_of(run.control, address.session_id)
+            heard = heard_by_graph(above, callers, marks)
+            self._heard.note_begun(address, run.control, heard)
 
     def note_read(
         self,
@@ -164,9 +195,11 @@ class Riders:
             return
         deadline, pause = time.monotonic() + _LONGEST_WAIT_SECONDS, 0.001
         while not (pause > _OWN_PAUSE_SECONDS and await self._is_found(level)):
+            if (refusal := self._failure(self._refusals, level, control)) is not None:
+                raise _of_another(refusal)
             failure = self._failure(self._failures, level, control)
             if failure is not None or time.monotonic() > deadline:
-                raise _not_stored(level) from failure
+                raise not_stored(level) from failure
             await asyncio.sleep(pause)
             if self._is_known(level):
                 return
@@ -191,7 +224,12 @@ class Riders:
     # What goes with a call
 
     def of_writes(
-        self, address: Address, config: RunnableConfig, writes: Writes, task_id: str
+        self,
+        address: Address,
+        config: RunnableConfig,
+        writes: Writes,
+        task_id: str,
+        task_path: str,
     ) -> tuple[Writes, Riding | None]:
         """What `put_writes` stores, without marks; and what goes with it."""
         marks = [value for _, value in writes if type(value) is StepMark]
@@ -204,9 +242,31 @@ class Riders:
         if has_answers_alone:
             plain.append((_langgraph.NO_WRITES, None))
         riding = self._finishing(address, marks, task_id)
-        if called := self._called(address, config, task_id, going=riding.marks if riding else ()):
+        going = riding.marks if riding else ()
+        called = self._called(address, config, task_id, going=going)
+        if heard := self._heard_by(address, config, going, task_path):
+            called += heard
+        if called:
             riding = (riding or Riding())._replace(called=called)
         return plain, riding
+
+    def _heard_by(
+        self,
+        address: Address,
+        config: RunnableConfig,
+        going: Sequence[StepMark],
+        task_path: str,
+    ) -> list[StepMark]:
+        """The steps whose results the task may have been given by those that called it."""
+        run = _langgraph.run_key(config)
+        if going:
+            heard = [other for mark in going for other in mark.heard]
+            for mark in going:
+                mark.heard = ()
+            return heard
+        if run is None or not _langgraph.is_called(task_path):
+            return []
+        return called_beside(address, self._open_of(run.control, address.session_id))
 
     def _of_failed(
         self,
@@ -221,7 +281,7 @@ class Riders:
         LangGraph stores what was given before an error, and wouldn't execute the task again.
         """
         called = self._called(address, config, task_id)
-        has_acted = any(_may_be_lost(mark) for mark in (*marks, *called))
+        has_acted = any(may_be_lost(mark) for mark in (*marks, *called))
         self._drop_of(address, task_id)
         for mark in marks:
             # What a task of its subgraph gave goes with that task's own call, which may be on its
@@ -233,7 +293,7 @@ class Riders:
     def _drop_of(self, address: Address, task_id: str) -> None:
         """What a task wrote that failed, or asked."""
         for mark in self._all_open():
-            if not mark.is_closed and _is_of_task(mark.levels[0], address, task_id):
+            if not mark.is_closed and is_of_task(mark.levels[0], address, task_id):
                 mark.drop()
 
     def _called(
@@ -247,13 +307,10 @@ class Riders:
         run = _langgraph.run_key(config)
         return [
             mark
-            for mark in self._all_open()
+            for mark in self._open_of(run.control if run else None, address.session_id)
             if task_id in mark.callers
-            and run is not None
-            and mark.control is run.control
-            and mark.levels[0].session_id == address.session_id
             and not any(mark is other for other in going)
-            and _is_counted_on(mark, address)
+            and is_counted_on(mark, address)
         ]
 
     def _finishing(
@@ -262,7 +319,7 @@ class Riders:
         going: list[StepMark] = []
         awaited: tuple[Level, ...] = ()
         for mark in marks:
-            index = _index_of_task(mark, address, task_id)
+            index = index_of_task(mark, address, task_id)
             if mark.is_closed or index is None:
                 continue
             is_vain = mark.is_empty or self.results.is_done(mark)
@@ -289,20 +346,30 @@ class Riders:
         step = metadata.get("step", _langgraph.STEP_BEFORE_FIRST)
         if run is None or step == _langgraph.STEP_BEFORE_FIRST:
             return None
-        if (lost := self._failure(self._lost, address, run.control)) is not None:
+        try:
+            return await self._of_put(address, run.control, checkpoint["id"], step)
+        except Exception as error:
+            self._refusals.set(_place(address, run.control), _Failure(run.control, error))
+            raise
+
+    async def _of_put(
+        self, address: Address, control: object, checkpoint_id: str, step: int
+    ) -> Riding | None:
+        if (lost := self._failure(self._lost, address, control)) is not None:
             raise _of_another(lost)
-        marks = [mark for mark in self._all_open() if mark.control is run.control]
-        for mark in marks:
+        for mark in self._heard.of_put(address, control):
+            await _wait_for(mark, mark.levels[0])
+        for mark in self._open_of(control, address.session_id):
             if not mark.is_stored_at_exit:
                 await self._settled(mark, address, step)
-        riding = await self._exiting_put(run.control, address, checkpoint["id"], step)
-        if counted_on := self._acted.of_put(run.control, address):
+        riding = await self._exiting_put(control, address, checkpoint_id, step)
+        if counted_on := self._acted.of_put(control, address):
             riding = (riding or Riding())._replace(counted_on=counted_on)
         return riding
 
     async def _settled(self, mark: StepMark, address: Address, step: int) -> None:
         """Waits for a step that the checkpoint of a superstep has in it."""
-        index = _index_until(mark, address, step)
+        index = index_until(mark, address, step)
         if index is None or mark.settled.done():
             if index is not None and (error := mark.settled.exception()) is not None:
                 raise _of_another(error)
@@ -344,7 +411,7 @@ class Riders:
             if await self._is_made_found(mark, address, checkpoint_id):
                 going.append(mark)
                 continue
-            index = _index_until(mark, address, step)
+            index = index_until(mark, address, step)
             if index is None or not mark.has_finished_below(index + 1):
                 continue
             if await self.are_stored(mark.levels[index + 1 :]):
@@ -359,7 +426,7 @@ class Riders:
             return False
         above = mark.levels[mark.held_at + 1 :]
         missing = [level for level in above if not await self._is_stored(level)]
-        return len(missing) == 1 and _is_at(missing[0], address, checkpoint_id)
+        return len(missing) == 1 and is_at(missing[0], address, checkpoint_id)
 
     async def are_stored(self, levels: Sequence[Level]) -> bool:
         """Whether the checkpoints at which these tasks were planned are stored."""
@@ -430,6 +497,18 @@ class Riders:
         with self._lock:
             return list(self._open)
 
+    def _open_of(self, control: object, session_id: UUID) -> list[StepMark]:
+        """Those of a run in one thread."""
+        with self._lock:
+            return self._of_run(control, session_id)
+
+    def _of_run(self, control: object, session_id: UUID) -> list[StepMark]:
+        return [
+            mark
+            for mark in self._open
+            if mark.control is control and mark.levels[0].session_id == session_id
+        ]
+
 
 class RidingQueue:
     """Stores a call and the riders of steps in one transaction, by the methods of a WriteQueue."""
@@ -496,24 +575,6 @@ def _place(where: Address | Level, control: object) -> tuple[UUID, str, int]:
     return where.session_id, where.checkpoint_ns, id(control)
 
 
-def _may_be_lost(mark: StepMark) -> bool:
-    """Whether what a step did may not be stored, of which nobody has been told."""
-    if mark.is_empty or mark.held_at is not None:
-        return False
-    return not mark.settled.done() or mark.settled.exception() is not None
-
-
-def _is_counted_on(mark: StepMark, address: Address) -> bool:
-    """Whether a task of this graph, which called the step's, counts on its call."""
-    if mark.settled.done():
-        return mark.settled.exception() is not None
-    own = mark.levels[0]
-    if mark.is_stored_at_exit and not _is_of_graph(own, address):
-        return False  # it waits for what makes it found
-    # What goes on has given nothing yet; of an attempt that failed nothing is stored.
-    return mark.is_closed or (own.is_finishing(mark) and not own.goes_on(mark))
-
-
 async def _wait_for(mark: StepMark, level: Level) -> None:
     """Returns when the step is stored.
 
@@ -523,51 +584,9 @@ async def _wait_for(mark: StepMark, level: Level) -> None:
     try:
         await asyncio.wait_for(asyncio.shield(waiting), _LONGEST_WAIT_SECONDS)
     except TimeoutError:
-        raise _not_stored(level) from None
+        raise not_stored(level) from None
     except Exception as error:
         raise _of_another(error) from error.__cause__
-
-
-def _is_of_task(level: Level, address: Address, task_id: str) -> bool:
-    return (
-        level.task_id == task_id
-        and level.checkpoint_ns == address.checkpoint_ns
-        and level.session_id == address.session_id
-    )
-
-
-def _index_of_task(mark: StepMark, address: Address, task_id: str) -> int | None:
-    """Where the task is among those that a step is part of."""
-    found = (i for i, level in enumerate(mark.levels) if _is_of_task(level, address, task_id))
-    return next(found, None)
-
-
-def _is_of_graph(level: Level, address: Address) -> bool:
-    return level.checkpoint_ns == address.checkpoint_ns and level.session_id == address.session_id
-
-
-def _index_until(mark: StepMark, address: Address, step: int) -> int | None:
-    """Where the task is whose result a checkpoint of its graph has: one of its step or before.
-
-    Steps rise in a run. Ids don't: the checkpoint that it went on from may be of a host whose
-    clock is ahead.
-    """
-    for index, level in enumerate(mark.levels):
-        if _is_of_graph(level, address) and level.step <= step:
-            return index
-    return None
-
-
-def _is_at(level: Level, address: Address, checkpoint_id: str) -> bool:
-    return _is_of_graph(level, address) and level.checkpoint_id == checkpoint_id
-
-
-def _not_stored(level: Level) -> StepNotStoredError:
-    problem = (
-        "isn't stored, so that nobody would find what a step of it wrote; nothing of the step "
-        "was stored. Run the thread again from what is"
-    )
-    return StepNotStoredError(checkpoint_id=level.checkpoint_id, problem=problem)
 
 
 def _cancelled(riding: Riding) -> StepNotStoredError:

@@ -87,7 +87,7 @@ from langgraph_pgsaga.threads import (
     session_id_of,
     thread_id_text,
 )
-from langgraph_pgsaga.work import RecordsSteps, StepKeeper, enter_subgraph
+from langgraph_pgsaga.work import RecordsSteps, StepKeeper
 
 _STATEMENTS = load_statements("checkpoint")
 _ON_A_DATABASE = (
@@ -308,7 +308,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             is_replay = address.checkpoint_id is not None
             self._riders.note_read(address, config, found, is_replay=is_replay)
         if address.checkpoint_ns:
-            enter_subgraph(self._riders, address.checkpoint_ns)
+            self._riders.enter(address, config)
 
     def _remember(self, address: Address, fetched: FetchedCheckpoint | None) -> None:
         if fetched is None or fetched.found is None or fetched.session is None:
@@ -375,7 +375,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         address = Address.of(config, self.tenants)
         if not address.checkpoint_ns:
             return None
-        enter_subgraph(self._riders, address.checkpoint_ns)
+        self._riders.enter(address, config)
         return address, config
 
     def _listing(
@@ -539,7 +539,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             return
         riding = None
         if self._riders.is_used and conn is None:
-            writes, riding = self._riders.of_writes(address, config, writes, task_id)
+            writes, riding = self._riders.of_writes(address, config, writes, task_id, task_path)
         change = self._tracker.of_writes(address, config, checkpoint_id, writes, task_path)
         given = address, config, checkpoint_id, writes, task_id, task_path, change
         if riding is None:

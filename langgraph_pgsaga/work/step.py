@@ -96,6 +96,7 @@ def this_step() -> Step:
         mark = StepMark(
             found.levels,
             callers=found.callers,
+            called_by=found.called_by,
             node=found.node,
             control=found.control,
             is_stored_at_exit=found.is_stored_at_exit,

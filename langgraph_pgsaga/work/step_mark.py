@@ -72,8 +72,10 @@ class StepMark(list[Any]):
         "__weakref__",
         "_lock",
         "_riders",
+        "called_by",
         "callers",
         "control",
+        "heard",
         "held_at",
         "is_closed",
         "is_going",
@@ -88,6 +90,7 @@ class StepMark(list[Any]):
         levels: Sequence[Level],
         *,
         callers: Collection[str],
+        called_by: Collection[str],
         node: str,
         control: object,
         is_stored_at_exit: bool,
@@ -96,6 +99,10 @@ class StepMark(list[Any]):
         self.levels = tuple(levels)
         # The ids of the tasks whose results may be made of this one's.
         self.callers = callers
+        # Of these those of its own graph.
+        self.called_by = called_by
+        # The steps that it may have heard of before it acted.
+        self.heard: Sequence[StepMark] = ()
         self.node = node
         self.control = control
         self.is_stored_at_exit = is_stored_at_exit
@@ -184,6 +191,7 @@ class FoundStep:
     node: str
     levels: tuple[Level, ...]
     callers: frozenset[str]
+    called_by: frozenset[str]
     control: object
     is_stored_at_exit: bool
 
@@ -194,17 +202,23 @@ _above: ContextVar[Mapping[str, tuple[Level, ...]]] = ContextVar(
 )
 
 
-def enter_subgraph(keeper: StepKeeper, checkpoint_ns: str) -> None:
-    """A saver is asked for the state of a subgraph, by the task that runs it, in its context."""
+def enter_subgraph(
+    keeper: StepKeeper, checkpoint_ns: str
+) -> tuple[tuple[Level, ...], frozenset[str]]:
+    """A saver is asked for the state of a subgraph, by the task that runs it, in its context.
+
+    Returns the tasks that it is in, and the ids of these and of those that called them.
+    """
     found = _langgraph.running_task()
     if found is None or (level := _level(keeper, found)) is None:
-        return
+        return (), frozenset()
     known = _above.get()
     above = known.get(level.checkpoint_ns, ()) if level.checkpoint_ns else ()
     if level.checkpoint_ns and not above:
-        return  # in a subgraph of which nothing is stored
+        return (), frozenset()  # in a subgraph of which nothing is stored
     kept = {ns: levels for ns, levels in known.items() if checkpoint_ns.startswith(ns)}
     _above.set({**kept, checkpoint_ns: (level, *above)})
+    return (level, *above), found.callers | {found.task_id}
 
 
 def find_step(call: str) -> FoundStep:
@@ -236,6 +250,7 @@ def find_step(call: str) -> FoundStep:
         node=found.node,
         levels=(level, *above),
         callers=found.callers,
+        called_by=found.called_by,
         control=_langgraph.control_of(found.config),
         is_stored_at_exit=_langgraph.is_stored_at_exit(found.config),
     )

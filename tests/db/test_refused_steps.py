@@ -13,6 +13,7 @@ from langgraph.graph import START, StateGraph
 
 from langgraph_pgsaga import Database, PostgresSaver
 from langgraph_pgsaga.checkpoint import riders
+from langgraph_pgsaga.checkpoint.step_places import not_stored
 from langgraph_pgsaga.errors import (
     InvalidArgumentError,
     NoStepError,
@@ -105,14 +106,14 @@ async def test_a_checkpoint_waits_for_a_steps_call_no_longer_than_it_says(
         await other.execute("begin")
         await other.execute("lock table effects in exclusive mode")
         graph = graph_of(saver, node=acts("node"), after=acts("after"))
-        real, going = riders._not_stored, []
+        going = []
 
-        def not_stored(level: Any) -> StepNotStoredError:
+        def ending(level: Any) -> StepNotStoredError:
             # LangGraph ends a run once all its calls have ended.
             going.append(asyncio.ensure_future(other.execute("rollback")))
-            return real(level)
+            return not_stored(level)
 
-        monkeypatch.setattr(riders, "_not_stored", not_stored)
+        monkeypatch.setattr(riders, "not_stored", ending)
         with pytest.raises(StepNotStoredError, match="isn't stored"):
             await graph.ainvoke({"items": []}, CONFIG, durability="async")
         await asyncio.gather(*going)
