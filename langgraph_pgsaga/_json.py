@@ -79,7 +79,7 @@ def dump_object(value: Any) -> str:
     Raises:
         UnstorableValueError: it holds what JSON, or jsonb, hasn't, and where.
     """
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise UnstorableValueError(where="value", problem=_is_a("dict", value))
     return dump(_jsonb_value(value, "value", 0))
 
@@ -105,7 +105,7 @@ def _jsonb_value(value: Any, where: str, depth: int) -> Any:
     if depth >= _DEEPEST:
         problem = f"containers stand in one another more than {_DEEPEST} deep"
         raise UnstorableValueError(where="value", problem=problem)
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {
             _jsonb_key(key, where): _jsonb_value(part, f"{where}[{key!r}]", depth + 1)
             for key, part in value.items()

@@ -19,6 +19,7 @@ from langgraph_pgsaga.database.migrations import (
     table_schemas,
 )
 from langgraph_pgsaga.database.options import DatabaseOptions
+from langgraph_pgsaga.database.packed import Packed
 from langgraph_pgsaga.database.portal import Portal
 from langgraph_pgsaga.database.statements import (
     BoundStatement,
@@ -38,6 +39,7 @@ __all__ = [
     "Limits",
     "Migration",
     "MigrationStatus",
+    "Packed",
     "Portal",
     "Statement",
     "check_in_transaction",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import asyncpg
 
+from langgraph_pgsaga.database.packed import passing
 from langgraph_pgsaga.database.server_errors import CALL_ERRORS
 from langgraph_pgsaga.database.statements import load_statements
 from langgraph_pgsaga.errors import TransactionEndedError
@@ -68,11 +69,32 @@ class PlainConnection(asyncpg.Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Of which types, by schema and name, somebody has set a codec.
+        self.codecs: set[tuple[str, str]] = set()
         # The driver asks for types in words that could mean something of the search_path.
         question: str = self._intro_query  # type: ignore[has-type]
         for word, pinned in _PINNED.items():
             question = question.replace(word, pinned)
         self._intro_query = question
+
+    async def set_type_codec(
+        self,
+        typename: str,
+        *,
+        schema: str = "public",
+        encoder: Callable[[Any], Any],
+        decoder: Callable[[Any], Any],
+        format: str = "text",
+    ) -> None:
+        """The driver's; what is `Packed` goes by any codec as it is."""
+        given: Any = {"encoder": passing(encoder, format), "decoder": decoder, "format": format}
+        await super().set_type_codec(typename, schema=schema, **given)
+        self.codecs.add((schema, typename))
+
+    async def reset_type_codec(self, typename: str, *, schema: str = "public") -> None:
+        """The driver's."""
+        await super().reset_type_codec(typename, schema=schema)
+        self.codecs.discard((schema, typename))
 
     def get_reset_query(self) -> str:
         """Nothing: what a connection was set up with stays for its next user."""

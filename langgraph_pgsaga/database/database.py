@@ -223,13 +223,14 @@ class Database(ProcessBound):
         *args: Any,
         conn: Connection | None = None,
         repeat: bool = True,
+        prepare: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> list[asyncpg.Record]:
         """The rows of one statement: of `statement.bind(...)`, or with arguments in order.
 
         Without `conn` it runs in a transaction of its own and is repeated as the
         class says; with `repeat=False`, for what isn't the same when done twice, only while
         it is certain that it wasn't done. With `conn` it joins the caller's transaction and
-        runs once.
+        runs once. `prepare` is given the connection before, for the codecs that its values need.
 
         Raises:
             ServerError, ServerConnectionError, MissingMigrationsError and the like.
@@ -243,10 +244,14 @@ class Database(ProcessBound):
                 problem = "must be a connection, not a function: call it, as in conn=this_step()"
                 raise InvalidArgumentError(argument="conn", problem=problem)
             with self.translating(*ARGUMENT_ERRORS, TimeoutError), self.waiting(statement.name):
+                if prepare is not None:
+                    await prepare(conn)
                 rows: list[asyncpg.Record] = await conn.fetch(text, *args)
                 return rows
 
         async def run(connection: Connection) -> list[asyncpg.Record]:
+            if prepare is not None:
+                await prepare(connection)
             rows: list[asyncpg.Record] = await connection.fetch(text, *args)
             return rows
 

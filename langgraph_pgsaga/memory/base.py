@@ -81,7 +81,8 @@ class MemoryBase:
         if self._embedder is None:
             return None
         await self._tables.check()
-        values = await self._embedder.of_texts(texts)
+        found = await self._embedder.of_texts(texts)
+        values = [float(value) for vector in found for value in vector]
         return Vectors(
             values=values, dims=self._embedder.dims, model=self._model, is_half=self._is_half
         )

@@ -122,19 +122,10 @@ class Index:
             )
             raise InvalidArgumentError(argument="dims", problem=problem)
 
-    async def texts(self, texts: Sequence[str]) -> list[str]:
-        """The vectors of texts, by one call, as statements take them.
-
-        As text, which is JSON's as well as pgvector's: an array of floats takes the driver ten
-        times as long.
-        """
-        flat = await self.embedder.of_texts(texts)
-        return [_json.dump(flat[n : n + self.dims]) for n in range(0, len(flat), self.dims)]
-
     async def queries(self, queries: Sequence[str]) -> list[str]:
-        """The vectors of what is searched for, which some models embed in another way."""
+        """The vectors of what is searched for, which some models embed in another way, as text."""
         vectors = await asyncio.gather(*map(self.embedder.of_query, queries))
-        return [_json.dump(vector) for vector in vectors]
+        return [_json.dump([float(number) for number in vector]) for vector in vectors]
 
     def texts_of(self, op: PutOp) -> Iterator[tuple[str, str]]:
         """The texts of an item that are indexed, each with its path."""

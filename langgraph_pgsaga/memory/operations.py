@@ -22,6 +22,7 @@ from langgraph_pgsaga.memory.namespaces import check_namespaces, stored_namespac
 
 _LARGEST = 2**62
 _MOST_MINUTES = 10_000_000.0
+_KINDS = (PutOp, GetOp, SearchOp, ListNamespacesOp)
 Place = tuple[str, str]
 
 
@@ -103,7 +104,7 @@ class Operations:
         made = cls(count=len(given), gets=[], searches=[], listings=[], puts=[])
         puts: dict[Place, Put] = {}
         for number, op in enumerate(given):
-            if not isinstance(op, GetOp | SearchOp | PutOp | ListNamespacesOp):
+            if not isinstance(op, _KINDS):
                 problem = f"must be a GetOp, SearchOp, PutOp or ListNamespacesOp, not {shown(op)}"
                 raise InvalidArgumentError(argument=f"ops[{number}]", problem=problem)
             check_namespaces(op)

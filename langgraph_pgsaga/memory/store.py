@@ -29,6 +29,7 @@ from langgraph_pgsaga.memory.options import (
     split_options,
     sweep_seconds,
 )
+from langgraph_pgsaga.memory.packing import VectorCodec
 from langgraph_pgsaga.memory.reading import Reader
 from langgraph_pgsaga.memory.vectors import Vectors, create_vectors
 from langgraph_pgsaga.memory.writing import Writer
@@ -79,6 +80,7 @@ class MemoryStore(ProcessBound, BaseStore):
     ) -> None:
         self.db = checked_instance("db", db, Database, _ON_A_DATABASE)
         self._index = Index.of(index)
+        self._codec = VectorCodec(self.db)
         self.ttl_config = checked_ttl(ttl)
         self._scope = Tenants(db.tenant, is_required=db.require_tenant).of_listing(tenant)
         self._owns_db = False
@@ -133,6 +135,7 @@ class MemoryStore(ProcessBound, BaseStore):
         """
         await self.db.asetup()
         if self._index is not None:
+            self._codec.forget()
             await create_vectors(self.db, self._index)
 
     def close(self) -> None:
@@ -180,13 +183,16 @@ class MemoryStore(ProcessBound, BaseStore):
         """
         operations = Operations.of(ops)
         tenant_id = single_tenant(self._scope)
-        vectors = None if self._index is None else Vectors(self.db, tenant_id, self._index)
+        vectors = None
+        if self._index is not None:
+            vectors = Vectors(self.db, tenant_id, self._index, self._codec)
         reader = Reader(self.db, tenant_id, vectors)
-        results = await reader.results(operations, None if isinstance(conn, Step) else conn)
+        joined = None if isinstance(conn, Step) else conn
+        results = await reader.results(operations, joined)
         if operations.puts:
             writer = Writer(self.db, tenant_id, operations.puts, vectors)
             if conn is not None:
-                await writer.embed()
+                await writer.embed(joined)
             await written(conn, self.db, writer.write, known=None)
         return results
 

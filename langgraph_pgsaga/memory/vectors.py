@@ -20,12 +20,15 @@ from langgraph_pgsaga.memory.filters import Filter
 from langgraph_pgsaga.memory.index import Index
 from langgraph_pgsaga.memory.namespaces import scope_of
 from langgraph_pgsaga.memory.operations import Place, Put
+from langgraph_pgsaga.memory.packing import PackedVector, VectorCodec
 
 _STATEMENTS = load_statements("store_vectors")
 # Up to here all vectors of a scope are read, which is exact, also where there is another index.
 _MOST_EXACT = 10_000
 # What of an approximate index is fetched, and sorted exactly.
 _FETCHED_TIMES, _FETCHED_MORE = 4, 40
+# A text that is embedded in less: a look for its vector takes longer.
+_QUICK_SECONDS = 50e-6
 _NOT_SUPPORTED = "0A000"
 _HASH_BYTES = 16
 
@@ -57,10 +60,11 @@ async def create_vectors(db: Database, index: Index) -> None:
 class Vectors:
     """A tenant's vectors, by the index of a store."""
 
-    def __init__(self, db: Database, tenant_id: str, index: Index) -> None:
+    def __init__(self, db: Database, tenant_id: str, index: Index, codec: VectorCodec) -> None:
         self._db = db
         self._tenant_id = tenant_id
         self.index = index
+        self.codec = codec
 
     async def fetch(
         self, name: str, *, conn: Connection | None, **values: Any
@@ -70,8 +74,9 @@ class Vectors:
         Raises:
             MissingVectorsError: their table isn't there.
         """
+        prepare = self.codec.prepare if "vectors" in values else None
         try:
-            return await self._db.fetch(self._bound(name, **values), conn=conn)
+            return await self._db.fetch(self._bound(name, **values), conn=conn, prepare=prepare)
         except MissingMigrationsError as error:
             detail = f"{error.detail}. Call the store's setup() once, with its index"
             raise MissingVectorsError(detail=detail) from error
@@ -122,7 +127,7 @@ class TextVectors:
         self._vectors = vectors
         self._puts = [put for put in puts if put.value is not None]
         self._texts: dict[bytes, str] = {}
-        self._known: dict[bytes, str] = {}
+        self._known: dict[bytes, PackedVector] = {}
         self._held: set[tuple[str, str, str, bytes]] = set()
         self._wanted: dict[Place, dict[str, bytes]] = {}
         for put in self._puts:
@@ -132,9 +137,14 @@ class TextVectors:
                 wanted[path] = _hash_of(text)
                 self._texts[wanted[path]] = text
 
-    async def embed(self, *, keep: bool) -> None:
-        """Embeds the texts by one call: with `keep` only those that have no vector yet."""
-        self._held = await self._look() if keep and self._texts else set()
+    async def embed(self, *, keep: bool, conn: Connection | None = None) -> None:
+        """Embeds the texts by one call: with `keep` only those that have no vector yet.
+
+        All of them where the model is so quick that to look which have one takes longer.
+        """
+        index, codec = self._vectors.index, self._vectors.codec
+        keep = keep and bool(self._texts) and index.embedder.fastest_seconds > _QUICK_SECONDS
+        self._held = await self._look() if keep else set()
         missing = {
             text_hash
             for (namespace, key), wanted in self._wanted.items()
@@ -142,8 +152,10 @@ class TextVectors:
             if (namespace, key, path, text_hash) not in self._held
         }
         new = sorted(missing - self._known.keys())
-        embedded = await self._vectors.index.texts([self._texts[one] for one in new])
-        self._known |= dict(zip(new, embedded, strict=True))
+        if new:
+            kind = await codec.kind(conn)
+            found = await index.embedder.of_texts([self._texts[one] for one in new])
+            self._known |= zip(new, map(kind.of, found), strict=True)
 
     async def _look(self) -> set[tuple[str, str, str, bytes]]:
         namespaces, keys = map(list, zip(*self._wanted, strict=True))

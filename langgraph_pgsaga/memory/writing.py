@@ -32,10 +32,10 @@ class Writer:
         self._vectors = vectors
         self._texts = None if vectors is None else TextVectors(vectors, puts)
 
-    async def embed(self) -> None:
+    async def embed(self, conn: Connection | None) -> None:
         """Embeds all texts, so that `write` has nothing to wait for in a caller's transaction."""
         if self._texts is not None:
-            await self._texts.embed(keep=False)
+            await self._texts.embed(keep=False, conn=conn)
 
     async def write(self, conn: Connection | None) -> None:
         """Does all of it, in the transaction of `conn` if there is one, after `embed`.

@@ -112,14 +112,15 @@ returning i.version;
 
 -- name: search_items
 -- The items of a namespace, and of those below it, that fit a filter; newest first.
--- Those of the namespace itself come by their index, newest first; those below it by their range.
+-- Those of the namespace itself come by their index, newest first, which has the condition on the
+-- version that each item meets; those below it by their range.
 -- params: tenant_id text, namespace text, after text, before text, contained jsonb, steps jsonb, limit_count bigint, offset_count bigint
 -- columns: namespace text, key text, value jsonb, version bigint, created_at timestamp with time zone, updated_at timestamp with time zone, ttl_minutes float8
 -- shard: all, the store's tables are on one server
 with found as (
   (
     select * from {schema}.agent_store_items i
-    where i.tenant_id = $1 and i.namespace = $2
+    where i.tenant_id = $1 and i.namespace = $2 and i.version > 0
       and (i.expires_at is null or i.expires_at > {schema}.pgsaga_now())
       and ($5::jsonb is null or i.value @> $5)
       and ($6::jsonb is null or {schema}.pgsaga_matches(i.value, $6))

@@ -15,6 +15,17 @@ select {schema}.pgsaga_create_store_vectors($1, $2) as stored;
 -- shard: all, the store's tables are on one server
 select {schema}.pgsaga_create_store_index($1, $2, $3) as made;
 
+-- name: find_vector_type
+-- The type of the table's vectors, and the schema that pgvector is in; no row without the table.
+-- params: table text
+-- columns: home name, kind name
+-- shard: all, reads catalogs only
+select n.nspname as home, t.typname as kind
+from pg_catalog.pg_attribute a
+join pg_catalog.pg_type t on t.oid = a.atttypid
+join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+where a.attrelid = pg_catalog.to_regclass($1::text) and a.attname = 'embedding'::name;
+
 -- name: get_text_hashes
 -- Of which texts there are vectors.
 -- params: tenant_id text, namespaces text[], keys text[]
@@ -29,8 +40,8 @@ cross join lateral (
 ) v;
 
 -- name: put_indexed_items
--- put_items, and of these items the vectors.
--- params: tenant_id text, namespaces text[], keys text[], item_values jsonb[], ttls float8[], items bigint[], paths text[], hashes bytea[], vectors text[]
+-- put_items, and of these items the vectors. Items that are all new have none to keep or to drop.
+-- params: tenant_id text, namespaces text[], keys text[], item_values jsonb[], ttls float8[], items bigint[], paths text[], hashes bytea[], vectors halfvec[]
 -- columns: written bigint
 -- shard: all, the store's tables are on one server
 with written as (
@@ -50,46 +61,64 @@ with written as (
     updated_at = now(),
     expires_at = excluded.expires_at,
     ttl_minutes = excluded.ttl_minutes
-  returning 1
+  -- Locked before it was changed: it was there.
+  returning i.xmax <> '0'::xid as was_there
 ),
 -- Once all items are stored, and locked; the first texts come with their vectors.
 placed as (
   insert into {schema}.agent_store_vectors as v
     (tenant_id, namespace, key, path, text_hash, embedding)
-  select $1, ($2::text[])[w.item], ($3::text[])[w.item], w.path, w.text_hash,
-    {schema}.pgsaga_store_vector(w.vector)
-  from unnest($6::bigint[], $7::text[], $8::bytea[], $9::text[])
-    as w (item, path, text_hash, vector)
+  select $1, ($2::text[])[w.item], ($3::text[])[w.item], w.path, w.text_hash, w.vector
+  from unnest(
+    $6::bigint[], $7::text[], $8::bytea[],
+    -- An array of the column's type, which has no name that is the same everywhere.
+    coalesce($9, (
+      select pg_catalog.array_agg(e.embedding) from {schema}.agent_store_vectors e where false
+    ))
+  ) as w (item, path, text_hash, vector)
   where w.vector is not null
     and (select pg_catalog.count(*) from written) >= 0
   on conflict on constraint agent_store_vectors_pkey do update set
     text_hash = excluded.text_hash, embedding = excluded.embedding
+  -- The same again would be a new entry of the approximate index.
+  where v.text_hash <> excluded.text_hash
   returning 1
 )
-select {schema}.pgsaga_keep_vectors(
-  $1, $2, $3, $6, $7, $8, (select pg_catalog.count(*) from placed)
-) as written;
+select case
+    when w.were_there or pg_catalog.cardinality($9) < pg_catalog.cardinality($6)
+      then {schema}.pgsaga_keep_vectors(
+        $1, $2, $3, $6, $7, $8, pg_catalog.cardinality($9)::bigint
+      )
+    else p.placed
+  end as written
+from (select pg_catalog.bool_or(w.was_there) as were_there from written w) w
+cross join (select pg_catalog.count(*) as placed from placed p) p;
 
 -- name: put_vectors
 -- The vectors of items that this transaction has stored.
--- params: tenant_id text, namespaces text[], keys text[], items bigint[], paths text[], hashes bytea[], vectors text[]
+-- params: tenant_id text, namespaces text[], keys text[], items bigint[], paths text[], hashes bytea[], vectors halfvec[]
 -- columns: written bigint
 -- shard: all, the store's tables are on one server
 with placed as (
   insert into {schema}.agent_store_vectors as v
     (tenant_id, namespace, key, path, text_hash, embedding)
-  select $1, ($2::text[])[w.item], ($3::text[])[w.item], w.path, w.text_hash,
-    {schema}.pgsaga_store_vector(w.vector)
-  from unnest($4::bigint[], $5::text[], $6::bytea[], $7::text[])
-    as w (item, path, text_hash, vector)
+  select $1, ($2::text[])[w.item], ($3::text[])[w.item], w.path, w.text_hash, w.vector
+  from unnest(
+    $4::bigint[], $5::text[], $6::bytea[],
+    coalesce($7, (
+      select pg_catalog.array_agg(e.embedding) from {schema}.agent_store_vectors e where false
+    ))
+  ) as w (item, path, text_hash, vector)
   where w.vector is not null
   on conflict on constraint agent_store_vectors_pkey do update set
     text_hash = excluded.text_hash, embedding = excluded.embedding
+  where v.text_hash <> excluded.text_hash
   returning 1
 )
 select {schema}.pgsaga_keep_vectors(
-  $1, $2, $3, $4, $5, $6, (select pg_catalog.count(*) from placed)
-) as written;
+  $1, $2, $3, $4, $5, $6, pg_catalog.cardinality($7)::bigint
+) as written
+from (select pg_catalog.count(*) as placed from placed p) p;
 
 -- name: count_vectors
 -- How many vectors there are in a namespace and below it, up to a bound.

@@ -168,9 +168,10 @@ async def test_a_put_drops_the_vectors_that_it_has_not(
 
 
 async def test_one_call_embeds_a_batch_and_only_what_is_new(
-    store: MemoryStore, embedder: HashingEmbedder
+    store: MemoryStore, embedder: HashingEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A text that the item has already isn't embedded again, nor is one twice."""
+    monkeypatch.setattr(of_vectors, "_QUICK_SECONDS", 0.0)
     puts = [PutOp(("a",), str(n), {"text": f"text {n % 10}", "n": 1}) for n in range(20)]
     await store.abatch(puts)
     assert [len(call) for call in embedder.calls] == [10]
@@ -284,10 +285,12 @@ async def test_an_approximate_index_finds_the_nearest_in_large_scopes(
     assert await asyncio.to_thread(fetch, dsn, used)
 
 
+@pytest.mark.parametrize("quick", [0.0, 1.0])
 async def test_many_puts_of_one_key_leave_the_vector_of_its_text(
-    store: MemoryStore, dsn: str
+    store: MemoryStore, dsn: str, monkeypatch: pytest.MonkeyPatch, quick: float
 ) -> None:
     """Also where some put the text again that was there, whose vector was to stay."""
+    monkeypatch.setattr(of_vectors, "_QUICK_SECONDS", quick)
     texts = ["green tea", "red car", "blue sky"]
     for _ in range(5):
         await asyncio.gather(
