@@ -129,7 +129,7 @@ class EncodedPut(NamedTuple):
         key = self.parent_key
         if key is None:
             return False
-        return self.change.is_of_known_run or (known is not None and key in known.states)
+        return self.change.counts_on(key) or (known is not None and key in known.states)
 
     @property
     def messages(self) -> Iterable[StoredMessage]:

@@ -17,6 +17,7 @@ from langgraph_pgsaga import _langgraph
 from langgraph_pgsaga._langgraph import run_key
 from langgraph_pgsaga.checkpoint.lease import Base, Lease, Leases
 from langgraph_pgsaga.checkpoint.run import Course, Remembered
+from langgraph_pgsaga.checkpoint.session_cache import StateKey
 from langgraph_pgsaga.checkpoint.status import status_of
 from langgraph_pgsaga.threads import Address, SessionStatus
 
@@ -61,10 +62,13 @@ class SessionChange(NamedTuple):
             return None
         return self.seen if self.root is None or self.root.epoch is None else self.root.epoch
 
-    @property
-    def is_of_known_run(self) -> bool:
-        """Whether its run has read or stored one: what it puts below another one counts on it."""
-        return self.root is not None and self.root.epoch is not None
+    def counts_on(self, parent: StateKey) -> bool:
+        """Whether it needs the checkpoint that it is put below.
+
+        So it does where its run has read or stored one, and didn't look for that one in vain.
+        """
+        root = self.root
+        return root is not None and root.epoch is not None and parent not in root.absent
 
     @property
     def may_begin_thread(self) -> bool:
@@ -91,9 +95,10 @@ class _Run:
     `loaded` are the steps of the checkpoints that it can begin at, until it has begun; `idle`
     is the one of them that starts no node. `has_put`: one of its own checkpoints is stored.
     `epoch` is that of the session that it found, or made: one that was begun anew isn't its own.
+    `absent` are checkpoints that it, or a subgraph of it, was to begin at and that aren't there.
     """
 
-    __slots__ = ("control", "course", "epoch", "has_put", "idle", "last_step", "loaded")
+    __slots__ = ("absent", "control", "course", "epoch", "has_put", "idle", "last_step", "loaded")
 
     def __init__(self, control: object) -> None:
         # Kept, so that no other one gets its place in memory.
@@ -104,6 +109,7 @@ class _Run:
         self.last_step: int | None = None
         self.has_put = False
         self.epoch: int | None = None
+        self.absent: set[StateKey] = set()
 
     @property
     def is_over(self) -> bool:
@@ -119,6 +125,11 @@ class _Run:
         if parent_id in self.loaded and isinstance(limit, int):
             return self.loaded[parent_id] + limit + 2
         return None
+
+    def note_absent(self, address: Address) -> None:
+        """The checkpoint of this address, if it names one, was looked for in vain."""
+        if address.checkpoint_id is not None:
+            self.absent.add((address.stored_ns, address.checkpoint_id))
 
     def note_put(self, *, is_last: bool, limited_to: int | None) -> None:
         """A put of it is stored."""
@@ -173,8 +184,10 @@ class RunTracker:
 
         It has to be called where the caller is: in its task or thread, and in its context.
         """
-        if address.checkpoint_ns and run_key(config) is not None:
-            return  # a subgraph's, whose run is its root's
+        if address.checkpoint_ns and run_key(config) is not None:  # a subgraph's
+            if found is None and (root := self._root(address, config)) is not None:
+                root.note_absent(address)
+            return  # its run is its root's
         found_id = found.checkpoint["id"] if found else None
         parent = found.parent_config if found else None
         ids = (found_id, parent["configurable"]["checkpoint_id"] if parent else None)
@@ -190,12 +203,14 @@ class RunTracker:
             step = found.metadata.get("step") if found else _langgraph.STEP_BEFORE_FIRST
             if isinstance(step, int):
                 run = self._run(address, config)
-                run.loaded[found_id] = step
+                # LangGraph goes on from one that isn't there as if it were an empty one.
+                run.loaded[found_id or address.checkpoint_id] = step
                 is_idle = self._leases.is_automatic and found is not None and _is_idle(found)
                 run.idle = found_id if is_idle else None
                 run.epoch = epoch if run.epoch is None else run.epoch
                 self._roots.set((address.session_id, id(key.control)), run)
                 if found is None:
+                    run.note_absent(address)
                     self._first_runs.set((address.session_id, id(key.control)), run)
 
     def of_put(

@@ -18,13 +18,18 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
+from langgraph.errors import GraphRecursionError
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
+from langgraph_pgsaga import PostgresSaver
+from langgraph_pgsaga.sessions import Sessions, SessionStatus
 from tests._graphs import Comparison, Normaliser, Run
 from tests.db._chains import Log, adds, ask, chain, nested
+from tests.db._puts import config_of
 
 
 class Trip(TypedDict, total=False):
@@ -424,3 +429,35 @@ def test_functional_api_keeps_previous_and_task_results(compare: Comparison) -> 
         await run.history(flow())
 
     compare(scenario)
+
+
+@pytest.mark.parametrize("namespace", ["middle", "middle|inner"])
+def test_a_run_from_the_config_of_a_subgraphs_state(compare: Comparison, namespace: str) -> None:
+    """It begins at the checkpoints of the graphs above, be they stored or not: of a run with
+    durability "exit" only the last is."""
+
+    async def scenario(run: Run) -> None:
+        graph = nested(True, asks=False).compile(run.saver)
+        await run.invoke(graph, {"items": ["first"]})
+        where = {"configurable": {"thread_id": "t", "checkpoint_ns": namespace}}
+        config = (await run.state(graph, where)).config
+        await run.invoke(graph, {"items": ["second"]}, config)
+        await run.invoke(graph, {"items": ["third"]})
+        await run.history(graph)
+
+    compare(scenario)
+
+
+@pytest.mark.anyio
+async def test_a_run_from_an_unstored_checkpoint_ends_at_the_limit(
+    saver: PostgresSaver, durability: Any
+) -> None:
+    """Of steps, and the session says so."""
+    graph = chain(one=adds(1), two=adds(2)).compile(saver)
+    await graph.ainvoke({"items": []}, config_of("t"))
+    where: RunnableConfig = {**config_of("t", checkpoint_id="never stored"), "recursion_limit": 1}
+    with pytest.raises(GraphRecursionError):
+        await graph.ainvoke({"items": []}, where, durability=durability)
+    session = await Sessions(saver.db).get("t")
+    assert session is not None
+    assert session.status is SessionStatus.FAILED
