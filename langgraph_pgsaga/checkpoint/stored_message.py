@@ -9,7 +9,8 @@ from langchain_core.messages import BaseMessage
 
 from langgraph_pgsaga import _json, _message_text
 from langgraph_pgsaga.checkpoint.mutation_check import Snapshot
-from langgraph_pgsaga.serde import Codec, Encoded
+from langgraph_pgsaga.errors import CorruptValueError
+from langgraph_pgsaga.serde import Codec, Encoded, Placeholder
 
 # What a remembered message takes beside its bytes: the object, and their pristine copy.
 _OBJECT_BYTES = 1500
@@ -118,6 +119,7 @@ class MessageCodec:
 
         Raises:
             UnloadableValueError: as Codec.decode.
+            CorruptValueError: its bytes are no message's.
         """
         pristine = stored.pristine
         if isinstance(pristine, Snapshot):
@@ -125,6 +127,9 @@ class MessageCodec:
             self._remember(message, stored, pristine)
             return message
         message = self.values.decode(stored.encoded)
+        if not isinstance(message, BaseMessage | Placeholder):
+            problem = f"its bytes are no message's, but of type {type(message).__name__}"
+            raise CorruptValueError(what="a message", problem=problem)
         if pristine is None and isinstance(message, BaseMessage):
             found = stored.pristine = Snapshot.of_decoded(message) or False
             if isinstance(found, Snapshot):

@@ -339,6 +339,14 @@ def test_damage_is_a_typed_error_or_an_honest_answer(
         bounded(name, call, PgSagaError)
 
 
+@pytest.mark.parametrize("change", ["payload = '\\x01'", "payload_type = 'bytes'"])
+def test_a_message_that_is_none_is_no_message_of_a_list(damaged: Damaged, change: str) -> None:
+    """Its row holds bytes that are sound, of a value that no node takes for a message."""
+    damage(damaged.dsn, f"update agent_messages set {change} where message_no = 1 and {T}")
+    with pytest.raises(CorruptValueError, match="no message's"):
+        PostgresSaver(damaged.saver.db).get_tuple(config_of("t"))
+
+
 def commands(d: Damaged) -> list[list[str]]:
     """Every command that looks."""
     return [
