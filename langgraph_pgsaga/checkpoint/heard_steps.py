@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from langgraph_pgsaga.checkpoint.run import Remembered
+from langgraph_pgsaga.checkpoint.step_places import is_of_graph
 from langgraph_pgsaga.threads import Address
 from langgraph_pgsaga.work import Level, StepMark
 
@@ -86,7 +87,7 @@ def heard_by_graph(
 def heard_by_task(callers: Iterable[str], marks: Iterable[StepMark]) -> list[StepMark]:
     """Those that were called before by the tasks that called one which begins, or ends, now."""
     known = frozenset(callers)
-    return [mark for mark in marks if not mark.is_stored_at_exit and _was_called(mark, known)]
+    return [mark for mark in marks if _was_called(mark, known)]
 
 
 def called_beside(address: Address, marks: Iterable[StepMark]) -> list[StepMark]:
@@ -97,15 +98,25 @@ def called_beside(address: Address, marks: Iterable[StepMark]) -> list[StepMark]
     return [
         mark
         for mark in marks
-        if not mark.is_stored_at_exit
-        and _has_ended(mark, 0)
+        if _has_ended(mark, 0)
         and any(
             level.checkpoint_id == address.checkpoint_id
-            and level.checkpoint_ns == address.checkpoint_ns
+            and is_of_graph(level, address)
             and (index > 0 or mark.called_by)
             for index, level in enumerate(mark.levels)
         )
     ]
+
+
+def is_dropped(mark: StepMark, address: Address) -> bool:
+    """Whether a step that a task of the graph heard of isn't stored, since their caller failed.
+
+    So it is under durability "exit" of one in a subgraph, which goes with its caller's result.
+    """
+    if not mark.is_stored_at_exit or mark.is_closed or mark.is_going:
+        return False
+    above = (level for level in mark.levels[1:] if is_of_graph(level, address))
+    return any(not level.is_finishing(mark) or level.goes_on(mark) for level in above)
 
 
 def _was_before(mark: StepMark, above: Sequence[Level]) -> bool:

@@ -42,10 +42,12 @@ from langgraph_pgsaga.checkpoint.heard_steps import (
     called_beside,
     heard_by_graph,
     heard_by_task,
+    is_dropped,
 )
 from langgraph_pgsaga.checkpoint.run import ByRun, Remembered
 from langgraph_pgsaga.checkpoint.session_cache import SessionCache
 from langgraph_pgsaga.checkpoint.step_places import (
+    cancelled,
     index_of_task,
     index_until,
     is_at,
@@ -56,7 +58,7 @@ from langgraph_pgsaga.checkpoint.step_places import (
 )
 from langgraph_pgsaga.checkpoint.task_results import TaskResults, refusing_results
 from langgraph_pgsaga.database import Database, load_statements
-from langgraph_pgsaga.errors import StepNotStoredError, copy_of
+from langgraph_pgsaga.errors import copy_of
 from langgraph_pgsaga.tenants import Tenants
 from langgraph_pgsaga.threads import Address, stored_namespace
 from langgraph_pgsaga.work import Level, StepMark, enter_subgraph
@@ -245,17 +247,17 @@ class Riders:
         going = riding.marks if riding else ()
         called = self._called(address, config, task_id, going=going)
         if heard := self._heard_by(address, config, going, task_path):
+            if any(is_dropped(mark, address) for mark in heard):
+                for mark in going:
+                    mark.drop()
+                return [], None
             called += heard
         if called:
             riding = (riding or Riding())._replace(called=called)
         return plain, riding
 
     def _heard_by(
-        self,
-        address: Address,
-        config: RunnableConfig,
-        going: Sequence[StepMark],
-        task_path: str,
+        self, address: Address, config: RunnableConfig, going: Sequence[StepMark], task_path: str
     ) -> list[StepMark]:
         """The steps whose results the task may have been given by those that called it."""
         run = _langgraph.run_key(config)
@@ -464,6 +466,7 @@ class Riders:
             mark.settle(None)
         for mark, index in queue.held:
             mark.held_at = index
+            mark.note_stored()
             self.results.note_stored(control, mark.levels[index])
 
     def _forget_exiting(self, address: Address, control: object) -> None:
@@ -475,7 +478,7 @@ class Riders:
         self, riding: Riding, address: Address, control: object, error: BaseException
     ) -> None:
         """A call with riders failed: no checkpoint may have its result."""
-        told = error if isinstance(error, Exception) else _cancelled(riding)
+        told = error if isinstance(error, Exception) else cancelled(riding.marks)
         for mark in riding.marks:
             mark.close()
             mark.settle(copy_of(told))
@@ -528,7 +531,7 @@ class RidingQueue:
     async def turn(self) -> None:
         """Returns when the call will be found by what is stored, as what it is made of is."""
         for mark in self._called:
-            await _wait_for(mark, mark.levels[0])
+            await _wait_for(mark, mark.levels[0], is_stored_enough=True)
         if not self._awaited or await self._is_held():
             return
         self.end_turn()  # whoever has it waits for no other call
@@ -575,24 +578,21 @@ def _place(where: Address | Level, control: object) -> tuple[UUID, str, int]:
     return where.session_id, where.checkpoint_ns, id(control)
 
 
-async def _wait_for(mark: StepMark, level: Level) -> None:
-    """Returns when the step is stored.
+async def _wait_for(mark: StepMark, level: Level, *, is_stored_enough: bool = False) -> None:
+    """Returns when the step is stored; with what it did, unless its result is enough.
 
     Raises: as its call failed; StepNotStoredError after 30 s.
     """
-    waiting = asyncio.wrap_future(mark.settled)
     try:
-        await asyncio.wait_for(asyncio.shield(waiting), _LONGEST_WAIT_SECONDS)
+        async with asyncio.timeout(_LONGEST_WAIT_SECONDS):
+            if is_stored_enough:
+                await asyncio.shield(asyncio.wrap_future(mark.stored))
+            if not is_stored_enough or mark.settled.done():
+                await asyncio.shield(asyncio.wrap_future(mark.settled))
     except TimeoutError:
         raise not_stored(level) from None
     except Exception as error:
         raise _of_another(error) from error.__cause__
-
-
-def _cancelled(riding: Riding) -> StepNotStoredError:
-    problem = "was cancelled while a step of it was stored. Run the thread again from what is"
-    found = next((mark.levels[0].checkpoint_id for mark in riding.marks), "")
-    return StepNotStoredError(checkpoint_id=found, problem=problem)
 
 
 def _of_another(error: BaseException) -> BaseException:

@@ -540,6 +540,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         riding = None
         if self._riders.is_used and conn is None:
             writes, riding = self._riders.of_writes(address, config, writes, task_id, task_path)
+            if not writes:
+                return
         change = self._tracker.of_writes(address, config, checkpoint_id, writes, task_path)
         given = address, config, checkpoint_id, writes, task_id, task_path, change
         if riding is None:

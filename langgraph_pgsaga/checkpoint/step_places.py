@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from langgraph_pgsaga.errors import StepNotStoredError
 from langgraph_pgsaga.threads import Address
 from langgraph_pgsaga.work import Level, StepMark
@@ -69,3 +71,10 @@ def not_stored(level: Level) -> StepNotStoredError:
         "was stored. Run the thread again from what is"
     )
     return StepNotStoredError(checkpoint_id=level.checkpoint_id, problem=problem)
+
+
+def cancelled(marks: Sequence[StepMark]) -> StepNotStoredError:
+    """That the call which stores these steps was cancelled."""
+    problem = "was cancelled while a step of it was stored. Run the thread again from what is"
+    found = next((mark.levels[0].checkpoint_id for mark in marks), "")
+    return StepNotStoredError(checkpoint_id=found, problem=problem)

@@ -83,6 +83,7 @@ class StepMark(list[Any]):
         "levels",
         "node",
         "settled",
+        "stored",
     )
 
     def __init__(
@@ -113,6 +114,8 @@ class StepMark(list[Any]):
         self.is_going = False
         # How it went, for who waits for it; None where nothing was to be stored, too.
         self.settled: Future[None] = Future()
+        # Whether its result is stored, and what it did waits for what makes that found.
+        self.stored: Future[None] = Future()
         self._riders: list[Rider] = []
         self._lock = threading.Lock()
 
@@ -156,10 +159,16 @@ class StepMark(list[Any]):
         """Tells those who wait how it went."""
         if self.settled.done():
             return
+        self.note_stored()
         if error is None:
             self.settled.set_result(None)
         else:
             self.settled.set_exception(error)
+
+    def note_stored(self) -> None:
+        """Its result is stored, or never will be."""
+        if not self.stored.done():
+            self.stored.set_result(None)
 
     def has_finished_below(self, index: int) -> bool:
         """Whether the tasks below a level gave what the level's own result is made of."""
@@ -216,8 +225,9 @@ def enter_subgraph(
     above = known.get(level.checkpoint_ns, ()) if level.checkpoint_ns else ()
     if level.checkpoint_ns and not above:
         return (), frozenset()  # in a subgraph of which nothing is stored
-    kept = {ns: levels for ns, levels in known.items() if checkpoint_ns.startswith(ns)}
-    _above.set({**kept, checkpoint_ns: (level, *above)})
+    # By its name alone one with a state of its own isn't below the graph that calls it.
+    kept = {each.checkpoint_ns for each in (level, *above)} & known.keys()
+    _above.set({**{ns: known[ns] for ns in kept}, checkpoint_ns: (level, *above)})
     return (level, *above), found.callers | {found.task_id}
 
 

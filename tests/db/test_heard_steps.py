@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga.errors import ServerError
@@ -237,3 +238,86 @@ async def test_tasks_beside_each_other_wait_for_none(
         answer = await flow.ainvoke({"items": []}, CONFIG, durability=durability)
     assert dict.fromkeys(NAMES.findall(repr(answer)), 1) == await effects.found()
     assert len(await effects.found()) == 10
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+@pytest.mark.parametrize("is_sub", [True, False], ids=["of a subgraph", "of a task"])
+async def test_what_heard_of_a_step_is_dropped_with_it(
+    saver: PostgresSaver, effects: Effects, durability: Any, is_sub: bool
+) -> None:
+    """Where their caller fails, a task that heard of another is executed again, if that is."""
+    names, fails = Names(), [True]
+    first: Any = graph_of(None, own=names.node("own"))
+    act_first = names.task("own")
+
+    @task
+    async def told(found: Any) -> str:
+        return f"heard {found}"
+
+    async def node(state: Any) -> Any:
+        found = (await first.ainvoke({"items": []}))["items"] if is_sub else await act_first()
+        answer = await told(found)
+        if fails:
+            raise ValueError(fails.pop())
+        return {"items": [found, answer]}
+
+    graph = graph_of(saver, node=node)
+    with pytest.raises(ValueError, match="True"):
+        await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    answer = await graph.ainvoke(None, CONFIG, durability=durability)
+    assert dict.fromkeys(NAMES.findall(repr(answer)), 1) == await effects.found()
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_what_heard_of_a_refused_step_where_their_caller_fails(
+    saver: PostgresSaver, effects: Effects, durability: Any
+) -> None:
+    """Under "exit", too, which stores what tasks gave where their node didn't end."""
+    await execute(effects.dsn, REFUSE)
+    names, fails = Names(), [True]
+    pay = names.task("paid")
+
+    @task
+    async def told(found: Any) -> str:
+        return f"heard {found}"
+
+    async def node(state: Any) -> Any:
+        answer = await told(await pay())
+        if fails:
+            raise ValueError(fails.pop())
+        return {"items": [answer]}
+
+    graph = graph_of(saver, node=node)
+    with pytest.raises((ValueError, ServerError)):
+        await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    await execute(effects.dsn, ALLOW)
+    answer = await graph.ainvoke(None, CONFIG, durability=durability)
+    assert dict.fromkeys(NAMES.findall(repr(answer)), 1) == await effects.found()
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_tasks_of_a_subgraph_that_asks_wait_for_none(
+    saver: PostgresSaver, effects: Effects, durability: Any
+) -> None:
+    """Under "exit" what they did waits for the graphs above, their results don't."""
+    names = Names()
+    first, second = names.task("own"), names.task("own")
+
+    @task
+    async def calls() -> Any:
+        return await first()
+
+    @task
+    async def told(found: Any) -> str:
+        return f"{await second()}, heard {found}"
+
+    async def node(state: Any) -> Any:
+        answer = await told(await calls())
+        return {"items": [answer, interrupt("?")]}
+
+    graph = graph_of(saver, sub=graph_of(None, node=node))
+    async with asyncio.timeout(25):
+        await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+        answer = await graph.ainvoke(Command(resume="yes"), CONFIG, durability=durability)
+    assert dict.fromkeys(NAMES.findall(repr(answer)), 1) == await effects.found()
+    assert len(await effects.found()) == 2

@@ -178,3 +178,20 @@ async def test_a_parent_that_swallows_its_subgraphs_end(
         {"items": []}, CONFIG, durability=durability
     )
     assert await effects.found() == once("calls", "fine", "end")
+
+
+async def test_behind_a_subgraph_with_a_state_of_its_own(
+    saver: PostgresSaver, effects: Effects, durability: Any
+) -> None:
+    """A node in a subgraph acts after it has called one that is found by its name."""
+    builder: StateGraph[Any] = StateGraph(Log).add_node("inner", acts("inner"))
+    own: Any = builder.add_edge(START, "inner").compile(checkpointer=True)
+
+    async def node(state: Any) -> Any:
+        await own.ainvoke({"items": []})
+        act("node")
+        return {"items": ["node"]}
+
+    graph = graph_of(saver, sub=graph_of(None, node=node))
+    await graph.ainvoke({"items": []}, CONFIG, durability=durability)
+    assert await effects.found() == once("inner", "node")
