@@ -19,6 +19,7 @@ What comes of each event, by rows:
 | a block ends                 | -         | lost        | lost   | -     | lost    |
 | another run writes first     | new       | refused (3) | lost   | lost  | lost    |
 | another block begins         | new       | refused     | lost   | lost  | lost    |
+| a block in a block begins    | -         | held (4)    | lapsed | -     | lost    |
 | somebody writes without one  | new       | refused     | lost   | lost  | lost    |
 | its process forks            | the child may write as somebody without one; it stays     |
 
@@ -29,6 +30,7 @@ Refused, nothing changes: ThreadLeasedError while another's lease runs, else Lea
 joins a transaction, of which nothing is remembered.
 (3) It supersedes, and this one is lost, where it began after the last write and this one's run,
 of the same process, was over then: its task or thread had ended.
+(4) It is the same lease, and the last of these blocks to end gives it back. Nobody asks the server.
 
 `tests/db/test_lease_model.py` takes every event in every state against a server.
 """
@@ -38,6 +40,7 @@ from __future__ import annotations
 import copy
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Set
 from contextvars import ContextVar
@@ -98,6 +101,8 @@ class _Process:
 
     def after_fork(self) -> None:
         self.identity = object()
+        # Of its blocks, while one begins or ends.
+        self.lock = threading.Lock()
 
 
 _process = _Process()
@@ -115,7 +120,8 @@ class Lease:
     can go on from, and `loaded_before` those of the look before. A run that `has_ended` gives
     the lease back, and may still write until somebody takes it. `is_of_update`: it is of calls
     that no run makes, such as update_state's.
-    `course` is None for a block, whose lease is for all that happens in it.
+    `course` is None for a block, whose lease is for all that happens in it, and for the `blocks`
+    that are in it.
     """
 
     session_id: UUID
@@ -132,6 +138,7 @@ class Lease:
     is_of_update: bool = False
     course: Course | None = None
     process: object = field(default_factory=lambda: _process.identity)
+    blocks: int = 1
     written_at: float = field(default_factory=time.monotonic)
 
     def columns(self, *, ends_run: bool | None) -> LeaseColumns:
@@ -170,6 +177,20 @@ class Lease:
             self.has_ended = ends_run
             # Writes may come after a run's end, but nothing after its last checkpoint.
             self.course.note_end(is_complete=ends_run and checkpoint_id is not None)
+
+    def enter(self) -> bool:
+        """Whether one more block is in it; none is once the last has ended."""
+        with _process.lock:
+            if not self.has_ended:
+                self.blocks += 1
+            return not self.has_ended
+
+    def leave(self) -> bool:
+        """Whether the block that ends was the last one, so that it is to be given back."""
+        with _process.lock:
+            self.blocks -= 1
+            self.has_ended = self.blocks == 0
+            return self.has_ended
 
     @property
     def is_inherited(self) -> bool:

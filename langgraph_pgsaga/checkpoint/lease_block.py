@@ -48,6 +48,8 @@ class LeaseBlock:
 
     The lease is renewed in the background, by the database's own thread, and given back at
     the end of the block. Where it isn't (the process was killed), it ends after `seconds`.
+    Where the context is in a block of the thread already, its lease is this one's, too, and the
+    last of them to end gives it back.
     """
 
     def __init__(
@@ -77,30 +79,47 @@ class LeaseBlock:
         self._lease: Lease | None = None
 
     def __enter__(self) -> None:
-        self._hold(self._db.portal.call(self._claim))
+        if not self._joins():
+            self._hold(self._db.portal.call(self._claim))
 
     def __exit__(self, *_: object) -> None:
-        self._db.portal.call(self._release, self._end())
+        if (lease := self._end()) is not None:
+            self._db.portal.call(self._release, lease)
 
     async def __aenter__(self) -> None:
-        self._hold(await self._claim())
+        if not self._joins():
+            self._hold(await self._claim())
 
     async def __aexit__(self, *_: object) -> None:
-        await self._release(self._end())
+        if (lease := self._end()) is not None:
+            await self._release(lease)
+
+    def _joins(self) -> bool:
+        """Whether the context is in a block of the thread, which this one is part of then."""
+        if self._lease is not None:
+            problem = "its block has begun already. Call lease() again for another one"
+            raise InvalidArgumentError(argument="lease", problem=problem)
+        lease = self._leases.of_block(self._session_id)
+        if lease is None or not lease.enter():
+            return False
+        self._lease, self._let_go = lease, lambda: None
+        return True
 
     def _hold(self, lease: Lease) -> None:
         self._let_go = self._leases.hold(lease)
         self._lease = lease
         self._renewals.add(lease)
 
-    def _end(self) -> Lease:
+    def _end(self) -> Lease | None:
+        """The lease to give back, if no other block is in it."""
         lease, let_go = self._lease, self._let_go
         if lease is None or let_go is None:
             raise InvalidArgumentError(argument="lease", problem="its block hasn't begun")
         self._lease = self._let_go = None
-        lease.has_ended = True
-        self._renewals.remove(lease)
         let_go()
+        if lease.is_inherited or not lease.leave():
+            return None
+        self._renewals.remove(lease)
         return lease
 
     async def _claim(self) -> Lease:
@@ -148,8 +167,6 @@ class LeaseBlock:
         return leased_error(self._thread_id, row) if row is not None and is_leased else None
 
     async def _release(self, lease: Lease) -> None:
-        if lease.is_inherited:
-            return
         with self._giving_back(lease):
             await self._give_back(lease)
 

@@ -655,7 +655,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
 
         Others get ThreadLeasedError, from any process and whether or not they use leases
         themselves. In the block everything that is called from it may write, also
-        `update_state`. The lease is renewed while the block lasts.
+        `update_state`. The lease is renewed while the block lasts. A block in a block of the
+        same thread has the same lease, with the outer one's `seconds`, until the last ends.
 
         Args:
             seconds: how long the lease outlives a process that was killed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from datetime import timedelta
 from typing import Any
@@ -227,18 +228,105 @@ async def test_a_block_waits_for_its_turn(
 
     monkeypatch.setattr(LeaseBlock, "_refusal", noted)
 
-    async def waits() -> str:
-        async with saver.lease("t", wait_seconds=HANG_SECONDS):
+    async def waits(wait_seconds: float = HANG_SECONDS) -> str:
+        async with saver.lease("t", wait_seconds=wait_seconds):
             return "had its turn"
 
     async with saver.lease("t"):
-        waiting = asyncio.create_task(waits())
+        waiting = asyncio.create_task(waits(), context=contextvars.Context())
         await asyncio.wait_for(was_refused.wait(), HANG_SECONDS)
         with pytest.raises(ThreadLeasedError):
-            async with saver.lease("t", wait_seconds=0.2):
-                pass
+            await asyncio.create_task(waits(0.2), context=contextvars.Context())
         assert not waiting.done()
     assert await asyncio.wait_for(waiting, HANG_SECONDS) == "had its turn"
+
+
+async def test_a_block_in_a_block_is_the_same(saver: PostgresSaver, other: PostgresSaver) -> None:
+    """Of the same thread: it begins at once, in nodes and tasks of the block, too, and leaves the
+    lease to the outer one."""
+    here = contextvars.ContextVar("here", default=0)
+
+    async def locks(state: Any) -> Any:
+        async with saver.lease("t", wait_seconds=HANG_SECONDS):
+            here.set(1)
+            return {"items": ["locked"]}
+
+    graph = graph_of(saver, locks=locks)
+    async with asyncio.timeout(HANG_SECONDS / 2), saver.lease("t"):
+        async with saver.lease("t", wait_seconds=HANG_SECONDS), saver.lease("t"):
+            await graph.ainvoke({"items": []}, CONFIG)
+        await asyncio.create_task(locks(None))
+        assert here.get() == 0
+        with pytest.raises(ThreadLeasedError):
+            async with other.lease("t"):
+                pass
+        await graph.ainvoke({"items": []}, CONFIG)
+        async with saver.lease("u"), other.lease("v"):
+            pass
+    async with other.lease("t"):
+        with pytest.raises(ThreadLeasedError):
+            async with saver.lease("t"):
+                pass
+
+
+async def test_a_lease_lasts_as_long_as_the_last_block(
+    saver: PostgresSaver, other: PostgresSaver
+) -> None:
+    """A task that was begun in a block, and is in one of its own, goes on after the outer's end;
+    begun after that, its block is another."""
+    is_in, may_go_on = asyncio.Event(), asyncio.Event()
+    graph = graph_of(saver, one=adds(1))
+
+    async def task() -> None:
+        async with saver.lease("t"):
+            is_in.set()
+            await may_go_on.wait()
+            await graph.ainvoke({"items": []}, CONFIG)
+        async with other.lease("t"):
+            with pytest.raises(ThreadLeasedError):
+                async with saver.lease("t"):
+                    pass
+        async with saver.lease("t"):
+            await graph.ainvoke({"items": []}, CONFIG)
+
+    async with saver.lease("t"):
+        running = asyncio.create_task(task())
+        await asyncio.wait_for(is_in.wait(), HANG_SECONDS)
+    with pytest.raises(ThreadLeasedError):
+        async with other.lease("t"):
+            pass
+    may_go_on.set()
+    await asyncio.wait_for(running, HANG_SECONDS)
+    async with other.lease("t"):
+        pass
+
+
+def test_threads_in_a_block_are_in_it(dsn: str) -> None:
+    """Blocks of many threads begin and end at any moment: the lease is theirs to the last."""
+    with (
+        PostgresSaver.from_conn_string(dsn) as saver,
+        PostgresSaver.from_conn_string(dsn) as other,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        graph = graph_of(saver, one=lambda s: {"items": [1]})
+
+        def works(number: int) -> None:
+            for _ in range(20):
+                with saver.lease("t", wait_seconds=HANG_SECONDS):
+                    pass
+            with saver.lease("t"):
+                graph.update_state(CONFIG, {"items": [number]}, as_node="one")
+
+        with saver.lease("t"):
+            contexts = [contextvars.copy_context() for _ in range(8)]
+            running = [pool.submit(c.run, works, n) for n, c in enumerate(contexts)]
+            for one in running:
+                one.result(HANG_SECONDS)
+            with pytest.raises(ThreadLeasedError), other.lease("t"):
+                pass
+        assert len(list(other.list(CONFIG))) == 8
+        with other.lease("t"):
+            pass
 
 
 @pytest.mark.parametrize("is_at", ["claim_lease", "release_lease"])
@@ -312,6 +400,12 @@ async def test_blocks_refuse_arguments(saver: PostgresSaver) -> None:
             saver.lease("t", wait_seconds=number)
     with pytest.raises(InvalidArgumentError):
         saver.lease("")
+    block = saver.lease("t")
+    async with block:
+        with pytest.raises(InvalidArgumentError, match="has begun already"):
+            await block.__aenter__()
+    with pytest.raises(InvalidArgumentError, match="hasn't begun"):
+        await block.__aexit__()
     with pytest.raises(InvalidArgumentError, match="lease_seconds"):
         PostgresSaver(saver.db, single_writer=True, lease_seconds=0)
 

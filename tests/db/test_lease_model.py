@@ -39,7 +39,10 @@ EVENTS = (
         for run in RUNS
         for what in ("begins", "writes", "joins", "ends", "is cancelled")
     ),
-    *(f"{BLOCK} {what}" for what in ("begins", "writes", "renews", "ends", "is inherited")),
+    *(
+        f"{BLOCK} {what}"
+        for what in ("begins", "writes", "nests", "renews", "ends", "is inherited")
+    ),
     "somebody writes",
     "time passes",
 )
@@ -124,7 +127,7 @@ class Model:
         return (
             party.has_begun
             and not party.is_gone
-            and not (party.is_inherited and what == "is inherited")
+            and not (party.is_inherited and what in ("is inherited", "nests"))
         )
 
     def after(self, event: str) -> tuple[Model, str | None]:
@@ -159,6 +162,8 @@ class Model:
                 return self, "leased"
             taken = dataclasses.replace(self, holder=BLOCK, time="running")
             return taken.but(BLOCK, has_begun=True, is_claimed=True), None
+        if what == "nests":
+            return self, None
         if what == "is inherited":
             return self.but(BLOCK, is_inherited=True), None
         if what == "renews":
@@ -317,6 +322,10 @@ class Real:
         found = await self.savers.blocks.aget_tuple(config_of(self.thread_id))
         config = config_of(self.thread_id) if found is None else found.config
         await self.put(self.savers.blocks, config, is_last=False)
+
+    async def block_nests(self, _: str) -> None:
+        async with self.savers.blocks.lease(self.thread_id, wait_seconds=HANG_SECONDS):
+            pass
 
     async def block_renews(self, _: str) -> None:
         assert self.block is not None
