@@ -90,15 +90,16 @@ async def execute(dsn: str, *statements: str) -> None:
 
 def fetch(dsn: str, query: str, *args: Any) -> list[asyncpg.Record]:
     """The rows of a query, for sync callers."""
+    return asyncio.run(afetch(dsn, query, *args))
 
-    async def run() -> list[asyncpg.Record]:
-        conn = await asyncpg.connect(dsn)
-        try:
-            return await conn.fetch(query, *args)
-        finally:
-            await conn.close()
 
-    return asyncio.run(run())
+async def afetch(dsn: str, query: str, *args: Any) -> list[asyncpg.Record]:
+    """`fetch` for async callers."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        return await conn.fetch(query, *args)
+    finally:
+        await conn.close()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from langgraph_pgsaga.memory.memory import AgentMemory
 from langgraph_pgsaga.memory.namespaces import scopes_of_namespaces
 from langgraph_pgsaga.memory.nodes import Query
 from langgraph_pgsaga.memory.operations import VersionedPut
+from langgraph_pgsaga.memory.portability import ImportResult
+from langgraph_pgsaga.memory.reembedding import EmbeddingProgress
 from langgraph_pgsaga.memory.remembering import NewMemory
 from langgraph_pgsaga.memory.row import Memory, MemoryPage, MemorySource, MemoryType, Recalled
 from langgraph_pgsaga.memory.scoring import (
@@ -38,9 +40,11 @@ __all__ = [
     "ConsolidationResult",
     "Embed",
     "Embedder",
+    "EmbeddingProgress",
     "ForgettingPolicy",
     "ForgettingResult",
     "FoundItem",
+    "ImportResult",
     "Memory",
     "MemoryOrder",
     "MemoryPage",

@@ -1,12 +1,15 @@
-"""What memories need from time to time: to be forgotten by rules, and to be merged."""
+"""What memories need from time to time: to be forgotten by rules, merged, and moved."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from typing import TextIO
 from uuid import UUID
 
-from langgraph_pgsaga._arguments import checked_flag, shown
+from langgraph_pgsaga._arguments import checked_flag, checked_integer, required_text, shown
+from langgraph_pgsaga._files import read_file, written_file
 from langgraph_pgsaga.database import Connection
 from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.memory.base import MemoryBase
@@ -16,6 +19,7 @@ from langgraph_pgsaga.memory.consolidating import (
     Merge,
     checked_threshold,
 )
+from langgraph_pgsaga.memory.embedding import Embed, Embedder
 from langgraph_pgsaga.memory.forgetting import (
     ForgettingPolicy,
     ForgettingResult,
@@ -23,6 +27,8 @@ from langgraph_pgsaga.memory.forgetting import (
     erase_memories,
     forget_by,
 )
+from langgraph_pgsaga.memory.portability import Export, Import, ImportResult
+from langgraph_pgsaga.memory.reembedding import Embedding, EmbeddingProgress, delete_vectors
 from langgraph_pgsaga.memory.remembering import type_names
 from langgraph_pgsaga.memory.row import MemoryType
 from langgraph_pgsaga.memory.scope import checked_name
@@ -151,6 +157,157 @@ class Upkeep(MemoryBase):
             every_seconds=every_seconds,
             work=work,
             tenant_id=tenant_id,
+        )
+
+    # As a file
+
+    async def export(
+        self,
+        file: str | os.PathLike[str] | TextIO,
+        *,
+        user_id: str | None = None,
+        vectors: bool = False,
+    ) -> int:
+        """Writes memories as JSON Lines, and returns how many: with provenance and all times, also
+        those that were superseded, were forgotten, or have expired; as they are in one moment.
+
+        A path is replaced as a whole once everything is written (by a file that only its
+        owner reads), or left alone where something fails. A text file object is written
+        to as the pages come, and not closed.
+
+        Args:
+            user_id: this user's alone, those in threads, too; None is all of the tenant's.
+            vectors: with the vectors of this memory's model; else an import makes them anew.
+
+        Raises:
+            InvalidArgumentError: `vectors` of a memory that was made without `embed`; no such file.
+        """
+        if checked_flag("vectors", vectors):
+            self._require_embedder("vectors=True")
+            await self._tables.check()
+        name = None if user_id is None else checked_name("user_id", user_id)
+        export = Export(self.db, self._tenant_id(), name, self._model if vectors else None)
+        with written_file(file) as opened:
+            return await export.write(opened)
+
+    async def import_(
+        self, file: str | os.PathLike[str] | TextIO, *, user_id: str | None = None
+    ) -> ImportResult:
+        """Stores what `export` wrote, as it was. What is there already isn't stored again, so the
+        same call continues an import that was interrupted.
+
+        With `embed`, what has no vector in the file is embedded, a batch by one call.
+
+        Args:
+            file: a path, or a text file that is open.
+            user_id: a line of anybody else is refused; None takes all users of the tenant.
+
+        Raises:
+            InvalidArgumentError: a line can't be stored, or is another tenant's or user's. The
+                message has its number; what stands before it may be stored.
+            DimensionsError: a vector of this memory's model has other dimensions than it.
+            EmbeddingError, MissingVectorsError: as of `remember`.
+        """
+        embedding = None
+        tenant_id = self._tenant_id()
+        if self._embedder is not None:
+            await self._tables.check()
+            embedding = self._embedding(self._embedder, self._model, tenant_id)
+        name = None if user_id is None else checked_name("user_id", user_id)
+        reader = Import(self.db, tenant_id, name, self._language, embedding)
+        with read_file(file) as opened:
+            return await reader.read(opened)
+
+    # Other models
+
+    async def reembed(
+        self,
+        *,
+        embed: Embed | None = None,
+        dims: int | None = None,
+        model: str | None = None,
+        batch: int = 100,
+        on_progress: Callable[[EmbeddingProgress], object] | None = None,
+    ) -> EmbeddingProgress:
+        """Makes vectors by another model of all the tenant's memories, beside those that are there,
+        and has this memory use it from then on. Recalls go by the old ones meanwhile.
+
+        Each batch is stored at once: who is interrupted calls it again, and only what has no
+        vector yet is embedded. Other processes use the new model once they are made with it; what
+        they remember by the old one until then is embedded by another call. Without `embed` it is
+        this memory's own model: of what was remembered without.
+
+        Args:
+            embed, dims: as of AgentMemory.
+            model: a name for the new model, another one than this memory's.
+            batch: how many texts `embed` is given at once.
+            on_progress: called after each batch.
+
+        Raises:
+            InvalidArgumentError: `embed` without a `model` of another name, or the reverse.
+            DimensionsError: vectors of this model are there, and have other dimensions.
+            EmbeddingError, MissingVectorsError: as of `remember`; what was done before is stored.
+        """
+        checked_integer("batch", batch, least=1, most=10_000)
+        if on_progress is not None and not callable(on_progress):
+            problem = f"must be a function of an EmbeddingProgress, not {shown(on_progress)}"
+            raise InvalidArgumentError(argument="on_progress", problem=problem)
+        embedder, name = self._other_model(embed, dims, model)
+        await self._tables.check()
+        tenant_id = self._tenant_id()
+        work = self._embedding(embedder, name, tenant_id)
+        done = await work.fill(batch, on_progress)
+        self._embedder, self._model = embedder, name
+        # What was remembered between the last look and now.
+        last = await work.fill(batch)
+        return EmbeddingProgress(done=done.done + last.done, total=done.total)
+
+    async def delete_vectors(self, model: str) -> int:
+        """Deletes the vectors of the tenant's memories by a model that isn't used any more, and
+        returns how many they were.
+
+        Args:
+            model: its name, "" where it was given none.
+
+        Raises:
+            InvalidArgumentError: it is the model of this memory.
+        """
+        name = required_text("model", model)
+        if self._embedder is not None and name == self._model:
+            problem = f"{name!r} is the model that this memory goes by"
+            raise InvalidArgumentError(argument="model", problem=problem)
+        await self._tables.check()
+        return await delete_vectors(self.db, self._tenant_id(), name)
+
+    def _other_model(
+        self, embed: Embed | None, dims: int | None, model: str | None
+    ) -> tuple[Embedder, str]:
+        if embed is None:
+            for argument, given in (("dims", dims), ("model", model)):
+                if given is not None:
+                    raise InvalidArgumentError(argument=argument, problem="goes with embed=")
+            self._require_embedder("reembed")
+            assert self._embedder is not None
+            return self._embedder, self._model
+        embedder = Embedder(embed, dims=dims)
+        if model is None:
+            problem = "has to be given with embed=: a name for the new model"
+            raise InvalidArgumentError(argument="model", problem=problem)
+        name = checked_name("model", model)
+        if self._embedder is not None and name == self._model:
+            problem = (
+                f"{name!r} is this memory's own; its vectors stay until the new ones are there"
+            )
+            raise InvalidArgumentError(argument="model", problem=problem)
+        return embedder, name
+
+    def _embedding(self, embedder: Embedder, model: str, tenant_id: str) -> Embedding:
+        return Embedding(
+            db=self.db,
+            tenant_id=tenant_id,
+            embedder=embedder,
+            model=model,
+            is_half=self._is_half,
         )
 
     async def _consolidation(

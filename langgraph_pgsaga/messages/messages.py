@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal, TextIO
 from uuid import UUID
 
@@ -17,15 +13,14 @@ from langchain_core.load import dumpd
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.base import CheckpointTuple
 
-from langgraph_pgsaga import _json
 from langgraph_pgsaga._arguments import (
     checked_choice,
     checked_instance,
     checked_integer,
     checked_text,
     required_text,
-    shown,
 )
+from langgraph_pgsaga._files import json_line, written_file
 from langgraph_pgsaga._langgraph import DeltaSnapshot
 from langgraph_pgsaga.checkpoint import PostgresSaver
 from langgraph_pgsaga.database import LONG, Connection, Limits, load_statements
@@ -252,13 +247,8 @@ class Messages:
         query = self._query(
             thread_id, types, roles, since, until, text, checkpoint_id, checkpoint_ns
         )
-        if isinstance(file, str | os.PathLike):
-            with _replacing(_file_path(file)) as opened:
-                return await self._export(query, opened, full=full)
-        if not callable(getattr(file, "write", None)):
-            problem = f"must be a path or a text file that is open, not {shown(file)}"
-            raise InvalidArgumentError(argument="file", problem=problem)
-        return await self._export(query, file, full=full)
+        with written_file(file) as opened:
+            return await self._export(query, opened, full=full)
 
     def _query(self, *asked: Any) -> Query:
         return Query.of(self._scope, *asked)
@@ -269,7 +259,7 @@ class Messages:
             line: dict[str, Any] = _exported(MessageRow.from_row(row))
             if full:
                 line["message"] = self._dumped(row)
-            file.write(_line(line))
+            file.write(json_line(line))
             count += 1
         return count
 
@@ -379,39 +369,3 @@ def _exported(row: MessageRow) -> dict[str, Any]:
         "metadata": row.metadata,
         "created_at": row.created_at.isoformat(),
     }
-
-
-def _line(value: dict[str, Any]) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    # A lone surrogate can't be written as UTF-8, but as an escape.
-    return f"{text if _json.is_clean(text) else json.dumps(value)}\n"
-
-
-def _file_path(file: str | os.PathLike[str]) -> Path:
-    path = Path(required_text("file", os.fspath(file)))
-    if path.is_dir():
-        raise InvalidArgumentError(argument="file", problem=f"{shown(str(path))} is a folder")
-    return path
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A new file beside `path` that takes its place when the block ends, if it ends well.
-
-    A link stays, and what it leads to is replaced. A pipe or a device is written to.
-    """
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
-        return
-    path = path.resolve()
-    number, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-    try:
-        with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -637,6 +637,103 @@ told as (
 )
 select count(*) as superseded from gone;
 
+-- name: export_memories
+-- A page of a tenant's memories, or of a user's of it, also of those that are live no more, behind a
+-- place.
+-- params: tenant_id text, user_id text, after_scope uuid, after_id uuid, page bigint
+-- columns: scope_id uuid, memory_id uuid, user_id text, thread_id text, memory_type text,
+--   content_text text, context_text text, importance_score float8, access_count integer,
+--   created_at timestamp with time zone, last_accessed_at timestamp with time zone,
+--   expires_at timestamp with time zone, pinned boolean, metadata jsonb, source_thread_id text,
+--   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
+--   valid_from timestamp with time zone, valid_to timestamp with time zone,
+--   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
+--   superseded_by uuid, sources jsonb, forgotten_at timestamp with time zone
+-- shard: all, memories are on one server
+select
+  m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
+  m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
+  m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
+  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+  m.sources, m.forgotten_at
+from {schema}.agent_memory m
+where m.tenant_id = $1 and ($2::text is null or m.user_id = $2)
+  and (m.scope_id, m.memory_id) > (
+    coalesce($3, '00000000-0000-0000-0000-000000000000'::uuid),
+    coalesce($4, '00000000-0000-0000-0000-000000000000'::uuid)
+  )
+order by m.scope_id, m.memory_id
+limit $5;
+
+-- name: import_memories
+-- Stores memories as they were exported; those that are there, or whose content a live one of the
+-- scope has, are left out. Each has its number in the lists of users, sessions and threads.
+-- params: language text, tenant_id text, user_ids text[], session_ids uuid[], thread_ids text[],
+--   memory_ids uuid[], types text[], texts text[], hashes bytea[], contexts text[],
+--   importances float8[], access_counts integer[], created_at timestamp with time zone[],
+--   last_accessed_at timestamp with time zone[], expires_at timestamp with time zone[],
+--   pinned boolean[], metadata jsonb[], source_thread_ids text[], source_checkpoint_nss text[],
+--   source_checkpoint_ids text[], source_message_nos integer[],
+--   valid_from timestamp with time zone[], valid_to timestamp with time zone[],
+--   recorded_at timestamp with time zone[], superseded_at timestamp with time zone[],
+--   superseded_by uuid[], forgotten_at timestamp with time zone[], sources jsonb[]
+-- columns: memories bigint
+-- shard: all, memories are on one server
+with given as materialized (
+  select *
+  from rows from (
+    pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::uuid[]), pg_catalog.unnest($5::text[]),
+    pg_catalog.unnest($6::uuid[]), pg_catalog.unnest($7::text[]), pg_catalog.unnest($8::text[]),
+    pg_catalog.unnest($9::bytea[]), pg_catalog.unnest($10::text[]),
+    pg_catalog.unnest($11::double precision[]), pg_catalog.unnest($12::integer[]),
+    pg_catalog.unnest($13::timestamptz[]), pg_catalog.unnest($14::timestamptz[]),
+    pg_catalog.unnest($15::timestamptz[]), pg_catalog.unnest($16::boolean[]),
+    pg_catalog.unnest($17::jsonb[]), pg_catalog.unnest($18::text[]),
+    pg_catalog.unnest($19::text[]), pg_catalog.unnest($20::text[]),
+    pg_catalog.unnest($21::integer[]), pg_catalog.unnest($22::timestamptz[]),
+    pg_catalog.unnest($23::timestamptz[]), pg_catalog.unnest($24::timestamptz[]),
+    pg_catalog.unnest($25::timestamptz[]), pg_catalog.unnest($26::uuid[]),
+    pg_catalog.unnest($27::timestamptz[]), pg_catalog.unnest($28::jsonb[])
+  ) g (
+    user_id, session_id, thread_id, memory_id, memory_type, content_text, content_hash,
+    context_text, importance_score, access_count, created_at, last_accessed_at, expires_at, pinned,
+    metadata, source_thread_id, source_checkpoint_ns, source_checkpoint_id, source_message_no,
+    valid_from, valid_to, recorded_at, superseded_at, superseded_by, forgotten_at, sources
+  )
+),
+stored as (
+  insert into {schema}.agent_memory (
+    scope_id, memory_id, tenant_id, user_id, session_id, thread_id, memory_type, content_text,
+    content_hash, context_text, search_words, search_length, importance_score, access_count,
+    created_at, last_accessed_at, expires_at, pinned, metadata, source_thread_id,
+    source_checkpoint_ns, source_checkpoint_id, source_message_no, valid_from, valid_to,
+    recorded_at, superseded_at, superseded_by, forgotten_at, sources
+  )
+  select
+    {schema}.pgsaga_memory_scope($2, g.user_id, g.session_id), g.memory_id, $2, g.user_id,
+    g.session_id, g.thread_id, g.memory_type, g.content_text, g.content_hash, g.context_text,
+    w.words,
+    (
+      select coalesce(sum(pg_catalog.cardinality(u.positions)), 0)::integer
+      from pg_catalog.unnest(w.words) u
+    ),
+    g.importance_score, g.access_count, g.created_at, g.last_accessed_at, g.expires_at, g.pinned,
+    g.metadata, g.source_thread_id, g.source_checkpoint_ns, g.source_checkpoint_id,
+    g.source_message_no, g.valid_from, g.valid_to, g.recorded_at, g.superseded_at,
+    g.superseded_by, g.forgotten_at, g.sources
+  from given g
+  cross join lateral (
+    select pg_catalog.to_tsvector(
+      $1::text::regconfig,
+      pg_catalog.left(pg_catalog.concat_ws(' '::text, g.content_text, g.context_text), 100000)
+    ) as words
+  ) w
+  order by 1, g.memory_type, g.content_hash
+  on conflict do nothing
+  returning 1
+)
+select count(*) as memories from stored;
+
 -- name: touch_memories
 -- Counts accesses of memories, in an order that is the same for everybody.
 -- params: scope_ids uuid[], memory_ids uuid[], counts integer[],

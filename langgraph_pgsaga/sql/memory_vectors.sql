@@ -332,3 +332,109 @@ select
     as other_ids,
   (select count(*) from asked a) as probes,
   (select a.memory_id from asked a order by a.memory_id desc limit 1) as last_id;
+
+-- name: get_vectors
+-- The vectors of some memories by a model.
+-- params: scope_ids uuid[], memory_ids uuid[], model text
+-- columns: scope_id uuid, memory_id uuid, vector float4[]
+-- shard: all, memories are on one server
+select v.scope_id, v.memory_id, coalesce(v.embedding_full::real[], v.embedding::real[]) as vector
+from rows from (
+  pg_catalog.unnest($1::uuid[]), pg_catalog.unnest($2::uuid[])
+) g (scope_id, memory_id)
+join {schema}.agent_memory_vectors v
+  on v.scope_id = g.scope_id and v.memory_id = g.memory_id and v.model = $3;
+
+-- name: list_unembedded
+-- A page of the memories of a tenant, or of some of these, that have no vector by a model, behind a
+-- place.
+-- params: tenant_id text, model text, scope_ids uuid[], memory_ids uuid[], after_scope uuid,
+--   after_id uuid, page bigint
+-- columns: scope_id uuid, memory_id uuid, content_text text
+-- shard: all, memories are on one server
+select m.scope_id, m.memory_id, m.content_text
+from {schema}.agent_memory m
+where m.tenant_id = $1
+  and ($3::uuid[] is null or (m.scope_id = any($3) and m.memory_id = any($4)))
+  and (m.scope_id, m.memory_id) > (
+    coalesce($5, '00000000-0000-0000-0000-000000000000'::uuid),
+    coalesce($6, '00000000-0000-0000-0000-000000000000'::uuid)
+  )
+  and not exists (
+    select from {schema}.agent_memory_vectors v
+    where v.scope_id = m.scope_id and v.memory_id = m.memory_id and v.model = $2
+  )
+order by m.scope_id, m.memory_id
+limit $7;
+
+-- name: count_unembedded
+-- How many memories of a tenant have no vector by a model, how many there are, and the dimensions
+-- of the vectors of the model where they are others.
+-- params: tenant_id text, model text, dims integer
+-- columns: memories bigint, unembedded bigint, other_dims integer
+-- shard: all, memories are on one server
+select
+  count(*) as memories,
+  count(*) filter (where v.dims is null) as unembedded,
+  max(case when v.dims <> $3 then v.dims end) as other_dims
+from {schema}.agent_memory m
+left join {schema}.agent_memory_vectors v
+  on v.scope_id = m.scope_id and v.memory_id = m.memory_id and v.model = $2
+where m.tenant_id = $1;
+
+-- name: store_each_vector
+-- store_vectors, of memories of any scopes; those that are gone, or have one, are left out.
+-- params: scope_ids uuid[], memory_ids uuid[], model text, dims integer, vectors float4[],
+--   is_half boolean
+-- columns: other_dims integer
+-- shard: all, memories are on one server
+with other as materialized (
+  select v.dims
+  from {schema}.agent_memory_vectors v
+  where v.scope_id = any($1) and v.model = $3 and v.dims <> $4
+  limit 1
+),
+there as materialized (
+  select m.scope_id, m.memory_id, g.place::integer as no
+  from rows from (
+    pg_catalog.unnest($1::uuid[]), pg_catalog.unnest($2::uuid[])
+  ) with ordinality g (scope_id, memory_id, place)
+  join {schema}.agent_memory m on m.scope_id = g.scope_id and m.memory_id = g.memory_id
+  where not exists (select from other)
+  order by m.scope_id, m.memory_id
+  for key share of m
+),
+stored as (
+  insert into {schema}.agent_memory_vectors (
+    scope_id, memory_id, model, dims, embedding, embedding_full
+  )
+  select
+    t.scope_id, t.memory_id, $3, $4,
+    case when $6 then {schema}.pgsaga_halfvec(
+      ($5::real[])[(t.no - 1) * $4 + 1 : t.no * $4]) end,
+    case when not $6 then {schema}.pgsaga_vector(
+      ($5::real[])[(t.no - 1) * $4 + 1 : t.no * $4]) end
+  from there t
+  on conflict (scope_id, memory_id, model) do nothing
+)
+select o.dims as other_dims from other o;
+
+-- name: delete_vectors
+-- Deletes vectors of a tenant's memories by a model, as many at once.
+-- params: tenant_id text, model text, most bigint
+-- columns: vectors bigint
+-- shard: all, memories are on one server
+with chosen as materialized (
+  select v.scope_id, v.memory_id
+  from {schema}.agent_memory m
+  join {schema}.agent_memory_vectors v on v.scope_id = m.scope_id and v.memory_id = m.memory_id
+  where m.tenant_id = $1 and v.model = $2
+  limit $3
+),
+gone as (
+  delete from {schema}.agent_memory_vectors v
+  using chosen c
+  where v.scope_id = c.scope_id and v.memory_id = c.memory_id and v.model = $2
+  returning 1
+)
+select count(*) as vectors from gone;

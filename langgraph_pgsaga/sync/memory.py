@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 from uuid import UUID
 
 from langchain_core.runnables import Runnable
@@ -14,8 +15,10 @@ from langgraph_pgsaga.memory import AgentMemory as AsyncAgentMemory
 from langgraph_pgsaga.memory import (
     ConsolidationResult,
     Embed,
+    EmbeddingProgress,
     ForgettingPolicy,
     ForgettingResult,
+    ImportResult,
     Memory,
     MemoryOrder,
     MemoryPage,
@@ -163,6 +166,98 @@ class AgentMemory:
         return self._async.consolidate_job(
             types=types, threshold=threshold, merge=merge, every_seconds=every_seconds, name=name
         )
+
+    def export(
+        self,
+        file: str | os.PathLike[str] | TextIO,
+        *,
+        user_id: str | None = None,
+        vectors: bool = False,
+    ) -> int:
+        """Writes memories as JSON Lines, and returns how many: with provenance and all times, also
+        those that were superseded, were forgotten, or have expired; as they are in one moment.
+
+        A path is replaced as a whole once everything is written (by a file that only its
+        owner reads), or left alone where something fails. A text file object is written
+        to as the pages come, and not closed.
+
+        Args:
+            user_id: this user's alone, those in threads, too; None is all of the tenant's.
+            vectors: with the vectors of this memory's model; else an import makes them anew.
+
+        Raises:
+            InvalidArgumentError: `vectors` of a memory that was made without `embed`; no such file.
+        """
+        return self.db.portal.call(self._async.export, file, user_id=user_id, vectors=vectors)
+
+    def import_(
+        self, file: str | os.PathLike[str] | TextIO, *, user_id: str | None = None
+    ) -> ImportResult:
+        """Stores what `export` wrote, as it was. What is there already isn't stored again, so the
+        same call continues an import that was interrupted.
+
+        With `embed`, what has no vector in the file is embedded, a batch by one call.
+
+        Args:
+            file: a path, or a text file that is open.
+            user_id: a line of anybody else is refused; None takes all users of the tenant.
+
+        Raises:
+            InvalidArgumentError: a line can't be stored, or is another tenant's or user's. The
+                message has its number; what stands before it may be stored.
+            DimensionsError: a vector of this memory's model has other dimensions than it.
+            EmbeddingError, MissingVectorsError: as of `remember`.
+        """
+        return self.db.portal.call(self._async.import_, file, user_id=user_id)
+
+    def reembed(
+        self,
+        *,
+        embed: Embed | None = None,
+        dims: int | None = None,
+        model: str | None = None,
+        batch: int = 100,
+        on_progress: Callable[[EmbeddingProgress], object] | None = None,
+    ) -> EmbeddingProgress:
+        """Makes vectors by another model of all the tenant's memories, beside those that are there,
+        and has this memory use it from then on. Recalls go by the old ones meanwhile.
+
+        Each batch is stored at once: who is interrupted calls it again, and only what has no
+        vector yet is embedded. Other processes use the new model once they are made with it; what
+        they remember by the old one until then is embedded by another call. Without `embed` it is
+        this memory's own model: of what was remembered without.
+
+        Args:
+            embed, dims: as of AgentMemory.
+            model: a name for the new model, another one than this memory's.
+            batch: how many texts `embed` is given at once.
+            on_progress: called after each batch.
+
+        Raises:
+            InvalidArgumentError: `embed` without a `model` of another name, or the reverse.
+            DimensionsError: vectors of this model are there, and have other dimensions.
+            EmbeddingError, MissingVectorsError: as of `remember`; what was done before is stored.
+        """
+        return self.db.portal.call(
+            self._async.reembed,
+            embed=embed,
+            dims=dims,
+            model=model,
+            batch=batch,
+            on_progress=on_progress,
+        )
+
+    def delete_vectors(self, model: str) -> int:
+        """Deletes the vectors of the tenant's memories by a model that isn't used any more, and
+        returns how many they were.
+
+        Args:
+            model: its name, "" where it was given none.
+
+        Raises:
+            InvalidArgumentError: it is the model of this memory.
+        """
+        return self.db.portal.call(self._async.delete_vectors, model)
 
     def remember(
         self,

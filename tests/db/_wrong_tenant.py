@@ -34,7 +34,8 @@ _OF_EVENTS = {
 OF_EVENTS = {f"{room}EventStore.{name}" for room in ("", "sync.") for name in _OF_EVENTS}
 OF_EVENTS |= {f"{room}DeadLetters.{n}" for room in ("", "sync.") for n in ("list", "retry", "skip")}
 _OF_MEMORY = {"forget", "forget_user", "get", "job", "list", "recall", "remember", "remember_many"}
-_OF_MEMORY |= {"consolidate", "consolidate_job", "sweep"}
+_OF_MEMORY |= {"consolidate", "consolidate_job", "delete_vectors", "export", "import_"}
+_OF_MEMORY |= {"reembed", "sweep"}
 OF_MEMORY = {f"{room}AgentMemory.{name}" for room in ("", "sync.") for name in _OF_MEMORY}
 OF_EVENTS |= {"events.event_node", "events.recorded"}
 

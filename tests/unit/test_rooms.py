@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
     {"errors"},
     {"_fork", "_json", "_langgraph", "_pause", "_same", "_text", "_times"},
     {"_arguments", "_cursor", "_message_text", "_process_bound"},
-    {"tenants"},
+    {"_files", "tenants"},
     {"threads"},
     {"embedded", "serde"},
     {"database"},
