@@ -303,12 +303,29 @@ def _started(channel: str, value: Any) -> Iterable[str]:
         return [INPUT]
     if channel == TASKS and isinstance(value, list):
         return [send.node for send in value if isinstance(send, Send)]
+    seen, is_ready = _deferred(value)
+    if not is_ready:
+        return []
     if channel.startswith(_BRANCH_TO):
         return [channel.removeprefix(_BRANCH_TO)]
     if not channel.startswith(_JOIN):
         return []
     sources, _, node = channel.removeprefix(_JOIN).rpartition(":")
-    return [node] if value == set(sources.split("+")) else []
+    return [node] if _are_all(seen, sources) else []
+
+
+def _deferred(value: Any) -> tuple[Any, bool]:
+    """A trigger's own value, and whether all else is done, which that of a deferred node has."""
+    if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[1], bool):
+        return value[0], value[1]
+    return value, True
+
+
+def _are_all(seen: Any, sources: str) -> bool:
+    """Whether a join has seen all of its nodes; a name may have the sign between them."""
+    if not isinstance(seen, set) or not all(isinstance(name, str) for name in seen):
+        return False
+    return seen == set(sources.split("+")) or sorted("+".join(seen)) == sorted(sources)
 
 
 def is_plain(serde: JsonPlusSerializer) -> bool:

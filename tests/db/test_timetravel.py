@@ -283,6 +283,39 @@ async def test_a_long_history_is_fetched_as_it_is_asked_for(
     assert all(s.changed == ("count",) for s in steps)
 
 
+def test_a_deferred_node_is_next_once_all_else_is_done(sync_saver: PostgresSaver) -> None:
+    """Behind one node and behind several: LangGraph keeps beside its trigger whether it is."""
+    builder: StateGraph[Any] = StateGraph(State)
+    for name in ("short", "long", "longer", "longest"):
+        builder.add_node(name, lambda state: {"seen": ["x"]})
+    builder.add_node("after", lambda state: {"seen": ["x"]}, defer=True)
+    builder.add_node("both", lambda state: {"seen": ["x"]}, defer=True)
+    builder.add_edge(START, "short")
+    builder.add_edge(START, "long")
+    builder.add_edge("long", "longer")
+    builder.add_edge("longer", "longest")
+    builder.add_edge("short", "after")
+    builder.add_edge(["short", "long"], "both")
+    graph = builder.compile(checkpointer=sync_saver)
+    graph.invoke({"seen": ["question"]}, thread())
+    steps = history(graph, thread())[:]
+    assert [set(step.next) for step in steps][:3] == [set(), {"after", "both"}, {"longest"}]
+    same(steps, list(graph.get_state_history(thread())))
+
+
+def test_a_join_starts_its_node_whatever_the_names_before_it(sync_saver: PostgresSaver) -> None:
+    """LangGraph puts a plus between them in the channel's name."""
+    builder: StateGraph[Any] = StateGraph(State)
+    for name in ("a+b", "c", "last"):
+        builder.add_node(name, lambda state: {"seen": ["x"]})
+    builder.add_edge(START, "a+b")
+    builder.add_edge("a+b", "c")
+    builder.add_edge(["a+b", "c"], "last")
+    graph = builder.compile(checkpointer=sync_saver)
+    graph.invoke({"seen": ["question"]}, thread())
+    same(history(graph, thread())[:], list(graph.get_state_history(thread())))
+
+
 def test_encrypted_threads_have_a_history(dsn: str) -> None:
     """With the key everything is there, though nothing stands in clear."""
     from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
