@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from typing import Any, NoReturn
 
 import asyncpg
 import pytest
+
+from benchmarks.embedders import EMBEDDERS
 
 
 def require_tool(name: str) -> str:
@@ -49,6 +52,13 @@ def require_pgvector(dsn: str) -> None:
     with ThreadPoolExecutor() as pool:
         if not pool.submit(lambda: asyncio.run(is_there())).result():
             pytest.skip("this server has no pgvector")
+
+
+def require_models() -> None:
+    """The embedding models of the extra `dev`; they aren't loaded here."""
+    for name in (name for one in EMBEDDERS for name in one.packages):
+        if importlib.util.find_spec(name) is None:
+            _missing(f"the package {name} of the extra dev isn't installed")
 
 
 def _missing(reason: str) -> NoReturn:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests._limits import HANG_SECONDS
+from tests._require import require_pgvector
 from tests.conftest import fetch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,8 @@ def run_example(dsn: str) -> str:
 def test_an_agent_remembers_and_corrects_itself(dsn: str) -> None:
     """Another process in another thread knows what was said and takes a correction; what was
     known before can be asked. A second run begins anew."""
+    if find_spec("wordllama") is not None:
+        require_pgvector(dsn)
     for _ in range(2):
         told = run_example(dsn)
         assert re.findall(r'agent: "(.*)", you said \((\w+) \d+\)', told)[:2] == [
