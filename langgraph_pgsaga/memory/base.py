@@ -11,6 +11,7 @@ from langgraph_pgsaga.errors import InvalidArgumentError
 from langgraph_pgsaga.memory.embedding import Embed, Embedder
 from langgraph_pgsaga.memory.remembering import Vectors
 from langgraph_pgsaga.memory.scope import Scope, checked_name
+from langgraph_pgsaga.memory.store import MemoryStore
 from langgraph_pgsaga.memory.touching import Touches
 from langgraph_pgsaga.memory.vector_tables import VectorTables
 from langgraph_pgsaga.tenants import Tenants, checked_tenant
@@ -47,6 +48,7 @@ class MemoryBase:
         self._model = checked_name("model", model) if required_text("model", model) else ""
         self._tables = VectorTables(db)
         self._touches = Touches(db)
+        self._store: MemoryStore | None = None
         self._tenant_id()  # a memory of no tenant is refused at once, where one is required
 
     async def setup(self) -> None:

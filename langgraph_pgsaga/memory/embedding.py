@@ -42,7 +42,7 @@ class Embedder:
         if dims is None:
             problem = "has to be given with embed=: how many dimensions its vectors have"
             raise InvalidArgumentError(argument="dims", problem=problem)
-        self._embed = embed
+        self.embed = embed
         # How long a text took at best, of those embedded so far.
         self.fastest_seconds = math.inf
         self.dims = checked_integer("dims", dims, least=1, most=MOST_DIMENSIONS)
@@ -57,18 +57,18 @@ class Embedder:
         if not texts:
             return []
         begun = time.perf_counter()
-        if isinstance(self._embed, Embeddings):
-            found: Any = await self._embed.aembed_documents(list(texts))
+        if isinstance(self.embed, Embeddings):
+            found: Any = await self.embed.aembed_documents(list(texts))
         else:
-            found = await called(self._embed, list(texts))
+            found = await called(self.embed, list(texts))
         taken = (time.perf_counter() - begun) / len(texts)
         self.fastest_seconds = min(self.fastest_seconds, taken)
         return self._checked(found, len(texts))
 
     async def of_query(self, text: str) -> Vector:
         """The vector that a question is compared by; raises as `of_texts`."""
-        if isinstance(self._embed, Embeddings):
-            return self._checked([await self._embed.aembed_query(text)], 1)[0]
+        if isinstance(self.embed, Embeddings):
+            return self._checked([await self.embed.aembed_query(text)], 1)[0]
         return (await self.of_texts([text]))[0]
 
     def _checked(self, vectors: Any, count: int) -> list[Vector]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
 
 from langgraph_pgsaga._arguments import (
     checked_choice,
@@ -20,6 +21,7 @@ from langgraph_pgsaga._arguments import (
 from langgraph_pgsaga.database import Connection, load_statements
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingCheckpointError
 from langgraph_pgsaga.memory.choosing import Choice
+from langgraph_pgsaga.memory.index import StoreIndex
 from langgraph_pgsaga.memory.listing import STATEMENTS, MemoryOrder, Place, cursor_behind
 from langgraph_pgsaga.memory.nodes import Query, recall_node, remember_node
 from langgraph_pgsaga.memory.recalling import Recall, scoring_of
@@ -33,6 +35,8 @@ from langgraph_pgsaga.memory.remembering import (
 from langgraph_pgsaga.memory.row import Memory, MemoryPage, MemoryType, Recalled
 from langgraph_pgsaga.memory.scope import Scope
 from langgraph_pgsaga.memory.scoring import Scorer, Scoring
+from langgraph_pgsaga.memory.store import MemoryStore
+from langgraph_pgsaga.memory.tools import memory_tools
 from langgraph_pgsaga.memory.upkeep import Upkeep
 from langgraph_pgsaga.threads import ThreadId
 from langgraph_pgsaga.work import Step, written
@@ -352,7 +356,43 @@ class AgentMemory(Upkeep):
         """
         return remember_node(self, extract, in_thread=in_thread)
 
+    def tools(self, *, k: int = 8, in_thread: bool = False) -> Sequence[BaseTool]:
+        """Tools by which an agent looks after its own memory: `save_memory`, `search_memories` and
+        `forget_memory`.
+
+        They are for the user and the thread that the run's config names, whatever a model says.
+        What they change is stored at once, so that the model's next call finds it; a call that is
+        executed again is an access more.
+
+        Args:
+            k: how many memories a search gives.
+            in_thread: what is saved is of the thread, too, as of `remember_node`.
+        """
+        return memory_tools(self, k=k, in_thread=in_thread)
+
+    @property
+    def store(self) -> MemoryStore:
+        """A store of items on the same database, with the same embedding, for
+        `compile(store=memory.store)`; always the same one.
+
+        Its tables of vectors are made by its own `setup()`. Its tenant is this memory's, or the
+        Database's.
+        """
+        if self._store is None:
+            self._store = MemoryStore(self.db, index=self._store_index(), tenant=self._tenant)
+        return self._store
+
     # Inside
+
+    def _store_index(self) -> StoreIndex | None:
+        if self._embedder is None:
+            return None
+        kind: Literal["halfvec", "vector"] = "halfvec" if self._is_half else "vector"
+        return {
+            "embed": self._embedder.embed,
+            "dims": self._embedder.dims,
+            "ann_index_config": {"kind": "flat", "vector_type": kind},
+        }
 
     async def _moment(
         self,

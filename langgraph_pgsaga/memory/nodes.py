@@ -83,12 +83,12 @@ def last_question(state: Any) -> str | None:
     return None
 
 
-def running() -> RunContext:
-    """The step that the node is."""
+def running(what: str = "node") -> RunContext:
+    """The step that the node, or tool, is part of."""
     run = RunContext.current()
     if run is None:
-        problem = "this is a node: it can be called by a graph that runs only"
-        raise InvalidArgumentError(argument="node", problem=problem)
+        problem = f"this is a {what}: it can be called by a graph that runs only"
+        raise InvalidArgumentError(argument=what, problem=problem)
     return run
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TextIO
 from uuid import UUID
 
 from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
 
 from langgraph_pgsaga.database import Database
 from langgraph_pgsaga.memory import AgentMemory as AsyncAgentMemory
@@ -22,6 +23,7 @@ from langgraph_pgsaga.memory import (
     Memory,
     MemoryOrder,
     MemoryPage,
+    MemoryStore,
     MemoryType,
     Merge,
     NewMemory,
@@ -498,3 +500,27 @@ class AgentMemory:
                 or, where the config names none, of the thread.
         """
         return self._async.remember_node(extract, in_thread=in_thread)
+
+    def tools(self, *, k: int = 8, in_thread: bool = False) -> Sequence[BaseTool]:
+        """Tools by which an agent looks after its own memory: `save_memory`, `search_memories` and
+        `forget_memory`.
+
+        They are for the user and the thread that the run's config names, whatever a model says.
+        What they change is stored at once, so that the model's next call finds it; a call that is
+        executed again is an access more.
+
+        Args:
+            k: how many memories a search gives.
+            in_thread: what is saved is of the thread, too, as of `remember_node`.
+        """
+        return self._async.tools(k=k, in_thread=in_thread)
+
+    @property
+    def store(self) -> MemoryStore:
+        """A store of items on the same database, with the same embedding, for
+        `compile(store=memory.store)`; always the same one.
+
+        Its tables of vectors are made by its own `setup()`. Its tenant is this memory's, or the
+        Database's.
+        """
+        return self._async.store

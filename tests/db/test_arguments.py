@@ -104,7 +104,9 @@ def methods_of(owner: object, prefix: str) -> Iterator[tuple[str, Callable[..., 
     has no end.
     """
     left_out = {"close", "aclose", "setup", "asetup", "embedded", "from_conn_string", "call"}
-    left_out |= {"recall_node", "remember_node"} if prefix.endswith("AgentMemory") else set()
+    left_out |= (
+        {"recall_node", "remember_node", "tools"} if prefix.endswith("AgentMemory") else set()
+    )
     left_out |= {"initialize", "subscribe", "job", "consolidate_job", "register_event_handler"}
     homes = [cls for cls in type(owner).__mro__ if cls.__module__.startswith("langgraph_pgsaga")]
     names = [name for cls in homes for name in vars(cls)]
