@@ -19,6 +19,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, StateUpdate, interrupt
 
 from langgraph_pgsaga import Database, PostgresSaver
+from langgraph_pgsaga.errors import ThreadLeasedError
 from langgraph_pgsaga.sessions import Sessions, SessionStatus
 from tests._limits import HANG_SECONDS
 from tests.db._gates import (
@@ -262,6 +263,29 @@ def test_a_sync_run_that_ends_by_the_recursion_limit_has_failed(dsn: str) -> Non
         with pytest.raises(GraphRecursionError):
             contextvars.Context().run(next, stream)
         assert asyncio.run(status(saver)) is SessionStatus.FAILED
+
+
+async def test_a_run_goes_on_before_a_deferred_node_behind_several(
+    single: PostgresSaver, other: PostgresSaver
+) -> None:
+    """Where nothing else is left to do: the thread is active, and the lease is its run's."""
+    gate = Gate()
+
+    def built(saver: PostgresSaver, node: Any) -> Any:
+        builder: StateGraph[Any] = StateGraph(Log)
+        builder.add_node("both", node, defer=True)
+        for name in ("one", "two"):
+            builder.add_node(name, adds(name))
+            builder.add_edge(START, name)
+        builder.add_edge(["one", "two"], "both")
+        return builder.compile(checkpointer=saver)
+
+    run = await in_the_middle(built(single, gate), gate)
+    assert await status(single) is SessionStatus.ACTIVE
+    with pytest.raises(ThreadLeasedError):
+        await built(other, adds("else")).ainvoke({"items": ["other"]}, CONFIG, durability="sync")
+    await finish(run, gate)
+    assert await status(single) is SessionStatus.COMPLETED
 
 
 async def test_a_run_in_progress_is_active_to_its_last_step(saver: PostgresSaver) -> None:
