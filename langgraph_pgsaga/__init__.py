@@ -6,6 +6,7 @@ The main class of each system is here; what goes with it is in the system's own 
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from langgraph_pgsaga.errors import PgSagaError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.checkpoint import PostgresSaver
     from langgraph_pgsaga.database import Database
     from langgraph_pgsaga.events import EventStore
-    from langgraph_pgsaga.memory import AgentMemory, MemoryStore
+    from langgraph_pgsaga.memory import AgentMemory, FileBackend, MemoryStore
     from langgraph_pgsaga.messages import Messages
     from langgraph_pgsaga.sessions import Sessions
     from langgraph_pgsaga.takeover import ReadThroughSaver
@@ -26,6 +27,7 @@ __all__ = [
     "AgentMemory",
     "Database",
     "EventStore",
+    "FileBackend",
     "MemoryStore",
     "Messages",
     "PgSagaError",
@@ -37,11 +39,15 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
+    # Its base class is deepagents': without it there is none.
+    if find_spec("deepagents") is None:
+        __all__.remove("FileBackend")
     # LangGraph takes most of a second to import, which `pgsaga --help` doesn't need.
     _MODULES = {
         "AgentMemory": "memory",
         "Database": "database",
         "EventStore": "events",
+        "FileBackend": "memory",
         "MemoryStore": "memory",
         "Messages": "messages",
         "PostgresSaver": "checkpoint",

@@ -1,5 +1,10 @@
 """What agents keep across threads: LangGraph's store, and memories that are recalled."""
 
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
 from langgraph_pgsaga.memory.consolidating import ConsolidationResult, Merge
 from langgraph_pgsaga.memory.embedding import Embed, Embedder
 from langgraph_pgsaga.memory.forgetting import (
@@ -29,6 +34,9 @@ from langgraph_pgsaga.memory.scoring import (
 )
 from langgraph_pgsaga.memory.store import MemoryStore
 
+if TYPE_CHECKING:
+    from langgraph_pgsaga.memory.files import FileBackend
+
 __all__ = [
     "GENERATIVE_AGENTS",
     "HYBRID",
@@ -41,6 +49,7 @@ __all__ = [
     "Embed",
     "Embedder",
     "EmbeddingProgress",
+    "FileBackend",
     "ForgettingPolicy",
     "ForgettingResult",
     "FoundItem",
@@ -62,3 +71,18 @@ __all__ = [
     "erase_memories",
     "scopes_of_namespaces",
 ]
+
+if not TYPE_CHECKING:
+    if find_spec("deepagents") is None:
+        __all__.remove("FileBackend")
+
+    def __getattr__(name: str) -> object:
+        # Its base class is deepagents', which takes seconds to import and needn't be there.
+        if name != "FileBackend":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            from langgraph_pgsaga.memory.files import FileBackend
+        except ModuleNotFoundError as error:
+            needs = "the package deepagents: pip install 'langgraph-pgsaga[files]'"
+            raise ImportError(f"FileBackend needs {needs}") from error
+        return FileBackend

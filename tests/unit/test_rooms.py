@@ -38,8 +38,12 @@ LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # Where the picture says what the rooms are for.
 _DRAWN = 50
 
-# Of the driver, which `database` alone knows; of pydantic; of named tuples.
+# Of the driver, which `database` alone knows; of pydantic; of named tuples; of deepagents'
+# StoreBackend, for what derives from it.
 FOREIGN = {
+    "_convert_store_item_to_file_data",
+    "_get_namespace",
+    "_get_store",
     "_intro_query",
     "_is_cancelling",
     "_protocol",
