@@ -181,7 +181,8 @@ class AgentMemory(Upkeep):
         """The best memories for a query, the best first: `k` of them, if there are as many.
 
         They are the user's own, with a thread also the thread's, and the user's in the thread. By
-        default words and vectors count alike (HYBRID). None as the query gives the most important.
+        default words count, and vectors half as much (HYBRID). None as the query gives the most
+        important.
 
         Args:
             types: of one of these; None is any.

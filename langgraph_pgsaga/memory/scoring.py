@@ -68,8 +68,9 @@ def checked_number(argument: str, given: Any) -> float:
     return float(given)
 
 
-# Both, each from its least to its greatest: the default of a query.
-HYBRID = Scoring(text=1.0, semantic=1.0)
+# Both, each from its least to its greatest: the default of a query. Vectors count half, so that
+# those of a weak model take nothing from what words find.
+HYBRID = Scoring(text=1.0, semantic=0.5)
 TEXT = Scoring(text=1.0)
 SEMANTIC = Scoring(semantic=1.0)
 # Reciprocal rank fusion (Cormack, Clarke, Büttcher 2009).

@@ -147,7 +147,7 @@ async def test_never_fewer_than_there_are(memory: AgentMemory) -> None:
                 assert len(found) == min(k, 8)
 
 
-async def test_words_and_vectors_count_alike(memory: AgentMemory) -> None:
+async def test_words_count_and_vectors_half_as_much(memory: AgentMemory) -> None:
     """The default is the sum of both, each from its least to its greatest; both are told."""
     await memory.remember_many([TEA, DOG, CITY, TRAIN], user_id="u")
     query = "the dog and the train to Porto"
@@ -155,7 +155,7 @@ async def test_words_and_vectors_count_alike(memory: AgentMemory) -> None:
     by_words = [one.text for one in found]
     near = [one.semantic or 0.0 for one in found]
     for one in found:
-        expected = (one.text - min(by_words)) / (max(by_words) - min(by_words)) + (
+        expected = (one.text - min(by_words)) / (max(by_words) - min(by_words)) + 0.5 * (
             (one.semantic or 0.0) - min(near)
         ) / (max(near) - min(near))
         assert one.score == pytest.approx(expected)
