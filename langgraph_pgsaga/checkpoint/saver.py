@@ -72,6 +72,7 @@ from langgraph_pgsaga.checkpoint.run_tracker import RunTracker, SessionChange
 from langgraph_pgsaga.checkpoint.session_cache import NOTHING_KNOWN, SessionCache
 from langgraph_pgsaga.checkpoint.small_values import SmallValueCache
 from langgraph_pgsaga.checkpoint.stored_message import MessageCodec
+from langgraph_pgsaga.checkpoint.under_way import CallsUnderWay
 from langgraph_pgsaga.checkpoint.versions import next_version
 from langgraph_pgsaga.checkpoint.write_queue import WriteQueue
 from langgraph_pgsaga.database import Connection, Database, load_statements
@@ -169,6 +170,7 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         self._leases = leases
         self._tracker = RunTracker(leases)
         self.codec = MessageCodec(codec)
+        self._under_way = CallsUnderWay()
         self._cache = SessionCache()
         self._riders = Riders(self.db, self._cache, self.tenants)
         self._small_values = SmallValueCache()
@@ -256,7 +258,8 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
 
     async def _fetch(self, address: Address) -> FetchedCheckpoint | None:
         if self._leases.is_automatic:
-            # A cancelled call that is stored late would shut out the run that begins here.
+            # A call that is stored late would shut out the run that begins here.
+            await self._under_way.settle(address.session_id)
             await self._queue().settle(address.session_id)
         fetched = await self._fetch_state(address)
         if fetched is not None and fetched.found is not None:
@@ -448,14 +451,16 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
             numbers = known.numbers if known else {}
             values = encode_values(self.codec, checkpoint, new_versions, numbers)
             given = address, config, checkpoint, metadata, new_versions, values, change
-            riding = None
-            if self._riders.is_used and conn is None:
-                riding = await self._riders.of_put(address, config, checkpoint, metadata)
-            if riding is None:
-                await self._put(self._queue_of(conn), *given, conn=conn)
-            else:
-                async with self._riders.ride(riding, self._call_store(), address, config) as queue:
-                    await self._put(queue, *given)
+            with self._under_way.noted(change.lease):
+                riding = None
+                if self._riders.is_used and conn is None:
+                    riding = await self._riders.of_put(address, config, checkpoint, metadata)
+                if riding is None:
+                    await self._put(self._queue_of(conn), *given, conn=conn)
+                else:
+                    riders = self._riders.ride(riding, self._call_store(), address, config)
+                    async with riders as queue:
+                        await self._put(queue, *given)
         except BaseException as error:
             self._riders.note_failed(address, config, error)
             raise
@@ -544,11 +549,12 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
                 return
         change = self._tracker.of_writes(address, config, checkpoint_id, writes, task_path)
         given = address, config, checkpoint_id, writes, task_id, task_path, change
-        if riding is None:
-            await self._put_writes(self._queue_of(conn), *given)
-        else:
-            async with self._riders.ride(riding, self._call_store(), address, config) as queue:
-                await self._put_writes(queue, *given)
+        with self._under_way.noted(change.lease):
+            if riding is None:
+                await self._put_writes(self._queue_of(conn), *given)
+            else:
+                async with self._riders.ride(riding, self._call_store(), address, config) as queue:
+                    await self._put_writes(queue, *given)
 
     async def _put_writes(
         self,

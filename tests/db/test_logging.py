@@ -107,9 +107,13 @@ async def test_waiting_for_a_lease_is_told(
 ) -> None:
     """The session is named, not the thread."""
     monkeypatch.setattr(lease_block, "_TOLD_EVERY_SECONDS", 0.05)
-    async with PostgresSaver.from_conn_string(dsn) as saver, saver.lease(MARKER):
+    async with (
+        PostgresSaver.from_conn_string(dsn) as saver,
+        PostgresSaver.from_conn_string(dsn) as other,
+        saver.lease(MARKER),
+    ):
         with pytest.raises(ThreadLeasedError):
-            async with saver.anew().lease(MARKER, wait_seconds=0.3):
+            async with other.lease(MARKER, wait_seconds=0.3):
                 pass
     told = await _until(log, "its lease is waited for")
     assert MARKER not in told
