@@ -21,9 +21,7 @@ def thread_id(text: str | None) -> str | None:
     """The id of a thread, which isn't empty."""
     if text == "":
         raise typer.BadParameter("is empty; pass a thread's id")
-    if text is not None and not is_clean(text):
-        raise typer.BadParameter("isn't UTF-8")
-    return text
+    return utf8(text)
 
 
 def thread_ids(texts: list[str] | None) -> list[str] | None:
@@ -37,18 +35,28 @@ def user_id(text: str | None) -> str | None:
     """The id of a user, which isn't empty."""
     if text == "":
         raise typer.BadParameter("is empty; pass a user's id")
-    if text is not None and not is_clean(text):
+    return utf8(text)
+
+
+def utf8(given: str | None) -> str | None:
+    """Some text, perhaps an empty one."""
+    if given is not None and not is_clean(given):
         raise typer.BadParameter("isn't UTF-8")
-    return text
+    return given
+
+
+def all_utf8(given: list[str] | None) -> list[str] | None:
+    """Some of them."""
+    for one in given or ():
+        utf8(one)
+    return given
 
 
 def text(given: str | None) -> str | None:
     """Some text, which isn't empty."""
     if given == "":
         raise typer.BadParameter("is empty")
-    if given is not None and not is_clean(given):
-        raise typer.BadParameter("isn't UTF-8")
-    return given
+    return utf8(given)
 
 
 def texts(given: list[str] | None) -> list[str] | None:

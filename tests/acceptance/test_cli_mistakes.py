@@ -40,13 +40,16 @@ UNUSABLE: dict[str, list[str]] = {
     "imports": ["no_such_module"],
     "export": ["/no/such/folder/file"],
     **{name: [NOT_UTF8] for name in ("ns", "user", "agent_type", "text", "tag")},
+    **{
+        name: [NOT_UTF8] for name in ("checkpoint", "name", "node", "at", "search", "type_", "role")
+    },
     "aggregate": ["", NOT_UTF8],
     "consumer": ["", NOT_UTF8],
     "event": ["", NOT_UTF8],
     "aggregate_type": ["", NOT_UTF8],
 }
 # What finds or makes something, or doesn't find it, which is no mistake in the command.
-USABLE = {"checkpoint", "name", "node", "at", "branch", "path", "search", "type_", "role", "host"}
+USABLE = {"branch", "path", "host"}
 # A text that no message has.
 FILTERS = [(["messages"], "text"), (["messages"], "ns")]
 REQUIRED = {
@@ -91,7 +94,7 @@ def values_of(param: Any) -> list[str]:
     if getattr(param, "is_flag", False) or param.name in {"help", *USABLE}:
         return []
     if param.param_type_name == "argument" and param.name in {"before", "after"}:
-        return []
+        return [NOT_UTF8]
     if param.name in UNUSABLE:
         return UNUSABLE[param.name]
     bounds = [(getattr(param, "min", None), -1), (getattr(param, "max", None), 1)]

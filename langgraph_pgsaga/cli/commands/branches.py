@@ -51,7 +51,7 @@ def fork(
     thread: ThreadId,
     at: Annotated[
         str,
-        typer.Option(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
+        typer.Option(metavar="CHECKPOINT", callback=values.utf8, help=CHECKPOINT_HELP),
     ],
     to: Annotated[
         str | None,

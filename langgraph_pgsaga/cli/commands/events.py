@@ -45,7 +45,12 @@ _AggregateType = Annotated[
 ]
 _Type = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar="TYPE", help="Only events of this type. Repeatable."),
+    typer.Option(
+        "--type",
+        metavar="TYPE",
+        callback=values.all_utf8,
+        help="Only events of this type. Repeatable.",
+    ),
 ]
 _Tag = Annotated[
     list[str] | None, typer.Option("--tag", metavar="TAG", help="Only with this tag. Repeatable.")

@@ -44,17 +44,27 @@ _Thread = Annotated[
 ]
 _Search = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help='Find words: refund -invoice, "lost parcel", tea or coffee.'),
+    typer.Option(
+        metavar="TEXT",
+        callback=values.utf8,
+        help='Find words: refund -invoice, "lost parcel", tea or coffee.',
+    ),
 ]
 _User = Annotated[str | None, typer.Option(metavar="USER", help="With --search: only this user's.")]
 _Order = Annotated[Literal["best", "newest"], typer.Option(help="With --search: what comes first.")]
 _Type = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar="TYPE", help="human, ai, tool, ... Repeatable."),
+    typer.Option(
+        "--type", metavar="TYPE", callback=values.all_utf8, help="human, ai, tool, ... Repeatable."
+    ),
 ]
 _Role = Annotated[
     list[str] | None,
-    typer.Option(metavar="ROLE", help="user, assistant, system, tool, ... Repeatable."),
+    typer.Option(
+        metavar="ROLE",
+        callback=values.all_utf8,
+        help="user, assistant, system, tool, ... Repeatable.",
+    ),
 ]
 _Since = Annotated[
     datetime | None,
@@ -71,7 +81,9 @@ _Text = Annotated[
 _Checkpoint = Annotated[
     str | None,
     typer.Option(
-        metavar="CHECKPOINT", help=f"Only what a state of the thread holds. {CHECKPOINT_HELP}"
+        metavar="CHECKPOINT",
+        callback=values.utf8,
+        help=f"Only what a state of the thread holds. {CHECKPOINT_HELP}",
     ),
 ]
 _Ns = Annotated[

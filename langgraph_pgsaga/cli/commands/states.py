@@ -34,16 +34,20 @@ def show(
     thread: ThreadId,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="CHECKPOINT", help=CHECKPOINT_HELP),
+        typer.Option(metavar="CHECKPOINT", callback=values.utf8, help=CHECKPOINT_HELP),
     ] = None,
     step: Annotated[
         int | None, typer.Option(metavar="N", help="The superstep; -1 is the input.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the checkpoint is called.")
+        str | None,
+        typer.Option(metavar="NAME", callback=values.utf8, help="What the checkpoint is called."),
     ] = None,
     node: Annotated[
-        str | None, typer.Option(metavar="NODE", help="The last state that this node made.")
+        str | None,
+        typer.Option(
+            metavar="NODE", callback=values.utf8, help="The last state that this node made."
+        ),
     ] = None,
     time: Annotated[
         datetime | None,
@@ -89,8 +93,12 @@ DIFF_SETTINGS = {"ignore_unknown_options": True}
 
 def diff(
     thread: ThreadId,
-    before: Annotated[str, typer.Argument(metavar="BEFORE", help=CHECKPOINT_HELP)],
-    after: Annotated[str, typer.Argument(metavar="AFTER", help=CHECKPOINT_HELP)] = "latest",
+    before: Annotated[
+        str, typer.Argument(metavar="BEFORE", callback=values.utf8, help=CHECKPOINT_HELP)
+    ],
+    after: Annotated[
+        str, typer.Argument(metavar="AFTER", callback=values.utf8, help=CHECKPOINT_HELP)
+    ] = "latest",
     other_thread: Annotated[
         str | None,
         typer.Option(
