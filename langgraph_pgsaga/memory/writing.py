@@ -86,7 +86,7 @@ class Writer:
         if stored := self._stored:
             items = {
                 "item_values": [put.value for put in stored],
-                "ttls": [put.ttl_minutes for put in stored],
+                "ttls": _lifetimes(stored),
             }
             if self._texts is None:
                 statements.append(("put_items", {**_places(stored), **items}))
@@ -129,6 +129,12 @@ class Writer:
 
     def _bound(self, name: str, **values: Any) -> BoundStatement:
         return _STATEMENTS[name].bind(tenant_id=self._tenant_id, **values)
+
+
+def _lifetimes(puts: Sequence[Put]) -> list[float | None]:
+    """How long each lives; none at all where they live for ever, which is the same to `unnest`."""
+    found = [put.ttl_minutes for put in puts]
+    return [] if all(minutes is None for minutes in found) else found
 
 
 def _places(puts: Sequence[Put]) -> dict[str, Any]:
