@@ -20,12 +20,20 @@ from tests.db.test_plans import nodes
 pytestmark = pytest.mark.anyio
 
 _KEYS = ("agent_store_items_pkey", "agent_store_vectors_pkey")
-# What the server asks for each vector that is stored.
-_OF_FOREIGN_KEY = """
-select 1 from only agent_store_items x
-where tenant_id operator(pg_catalog.=) $1 and namespace operator(pg_catalog.=) $2
-  and key operator(pg_catalog.=) $3
-for key share of x
+# Each foreign key: what the server asks for a row that refers, and the index that it refers to.
+_FOREIGN_KEYS = """
+select c.conname as name, i.relname as index_name,
+  format('select 1 from only %s x where %s for key share of x', c.confrelid::regclass,
+    string_agg(format('%I operator(pg_catalog.=) $%s', a.attname, k.place), ' and '))
+    as question,
+  array_agg(format_type(a.atttypid, null) order by k.place) as types
+from pg_constraint c
+join pg_class i on i.oid = c.conindid
+cross join lateral unnest(c.confkey) with ordinality as k (number, place)
+join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.number
+where c.contype = 'f' and c.connamespace = current_schema()::regnamespace
+group by c.conname, i.relname, c.confrelid
+order by 1
 """
 
 
@@ -49,13 +57,15 @@ def statements() -> list[Statement]:
     return [one for system in systems for one in load_statements(system).values()]
 
 
-async def reads(conn: Connection, text: str, types: list[str]) -> list[dict[str, Any]]:
+async def reads(
+    conn: Connection, text: str, types: list[str], tables: str = "agent_store"
+) -> list[dict[str, Any]]:
     """The scans of the plan that a connection keeps."""
     await conn.execute(f"prepare probe ({', '.join(types)}) as {text}")
     nothing = ", ".join("null" for _ in types)
     answer = await conn.fetchval(f"explain (format json) execute probe ({nothing})")
     found = nodes(json.loads(answer)[0]["Plan"])
-    return [node for node in found if "agent_store" in node.get("Relation Name", "")]
+    return [node for node in found if tables in node.get("Relation Name", "")]
 
 
 @pytest.mark.parametrize("statement", statements(), ids=lambda one: one.name)
@@ -79,16 +89,20 @@ async def test_what_is_looked_up_by_key_is_found_by_the_primary_key(
             assert node["Index Name"] in _KEYS, node
 
 
-async def test_the_item_of_a_vector_is_found_by_the_primary_key(db: Database) -> None:
-    """By the server itself, whose plan is kept as long as the connection."""
+async def test_what_a_row_refers_to_is_found_by_its_key(db: Database) -> None:
+    """By the server itself, whose plan is kept as long as the connection; of every system."""
     async with db.transaction() as conn:
+        if await conn.fetchval("select to_regclass('agent_store_vectors') is not null"):
+            await conn.execute("select pgsaga_create_memory_vectors()")
         await conn.execute("analyze")
-        (found, *_) = [
-            node
-            for node in await reads(conn, _OF_FOREIGN_KEY, ["text", "text", "text"])
-            if "Index Name" in node
-        ]
-    assert found["Index Name"] == "agent_store_items_pkey"
+        keys = await conn.fetch(_FOREIGN_KEYS)
+        wrong = []
+        for key in keys:
+            found = await reads(conn, key["question"], key["types"], "")
+            wrong += [key["name"]] * (key["index_name"] not in {n.get("Index Name") for n in found})
+            await conn.execute("deallocate probe")
+    assert keys
+    assert wrong == []
 
 
 async def test_the_newest_of_a_namespace_come_in_their_order(db: Database) -> None:
