@@ -164,13 +164,14 @@ class PostgresSaver(ProcessBound, BaseCheckpointSaver[str]):
         self.tenants = Tenants(db.tenant, is_required=db.require_tenant)
         self._owns_db = False
         self._renewals = Renewals(db)
+        # Its copies' too: graphs of several allowlists may run one thread.
+        self._under_way = CallsUnderWay()
         self._begin(Codec(self.serde), Leases(lease_seconds if single_writer else None))
 
     def _begin(self, codec: Codec, leases: Leases) -> None:
         self._leases = leases
         self._tracker = RunTracker(leases)
         self.codec = MessageCodec(codec)
-        self._under_way = CallsUnderWay()
         self._cache = SessionCache()
         self._riders = Riders(self.db, self._cache, self.tenants)
         self._small_values = SmallValueCache()

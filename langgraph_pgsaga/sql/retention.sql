@@ -472,6 +472,10 @@ writes as (
     blob_hashes, message_runs
   from {schema}.agent_state_writes
   where session_id = $1 and $4 is null
+    -- Those of a checkpoint that is on its way would wait for it in vain.
+    and ((checkpoint_ns, checkpoint_id) in (
+      select k.checkpoint_ns, k.checkpoint_id from kept k
+    )) is true
   union all
   select
     $2, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx, w.task_path, w.channel, w.type,

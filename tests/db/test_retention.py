@@ -113,3 +113,21 @@ async def test_copying_nothing_leaves_nothing(dsn: str, saver: PostgresSaver) ->
     await saver.acopy_thread("absent", "copy")
     async with saver.db.transaction() as conn:
         assert await conn.fetchval("select count(*) from agent_sessions") == 0
+
+
+async def test_a_copy_has_no_writes_without_their_checkpoint(
+    dsn: str, saver: PostgresSaver
+) -> None:
+    """Those of a checkpoint that is on its way, as of a running thread: it would never come."""
+    await put_two(saver)
+    found = await saver.aget_tuple({"configurable": {"thread_id": THREAD}})
+    assert found is not None
+    for config in (found.config, checkpoint_config(THREAD, "", "on its way")):
+        await saver.aput_writes(config, [("c", 2)], "task")
+    await saver.acopy_thread(THREAD, "copy")
+    conn = await asyncpg.connect(dsn)
+    copied = await conn.fetch(
+        "select checkpoint_id from agent_state_writes where session_id = $1", session_id_of("copy")
+    )
+    await conn.close()
+    assert [row["checkpoint_id"] for row in copied] == [found.checkpoint["id"]]
