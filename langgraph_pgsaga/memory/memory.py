@@ -233,7 +233,7 @@ class AgentMemory(Upkeep):
             vectors = Vectors(
                 values=values, dims=len(values), model=self._model, is_half=self._is_half
             )
-        candidates = await asked.run(self.db, vectors, conn)
+        candidates = await asked.run(self.db, vectors, conn, self._tables)
         found = await choice.made(self.db, candidates, self._model, rule, conn)
         if touch and asked.as_of is None:
             self._touches.add((one.memory.scope_id, one.memory.memory_id) for one in found)

@@ -32,6 +32,7 @@ from langgraph_pgsaga.memory.reembedding import Embedding, EmbeddingProgress, de
 from langgraph_pgsaga.memory.remembering import type_names
 from langgraph_pgsaga.memory.row import MemoryType
 from langgraph_pgsaga.memory.scope import checked_name
+from langgraph_pgsaga.memory.vector_tables import VectorKind
 from langgraph_pgsaga.threads import ThreadId
 from langgraph_pgsaga.work import Job, Periodic
 
@@ -278,6 +279,29 @@ class Upkeep(MemoryBase):
             raise InvalidArgumentError(argument="model", problem=problem)
         await self._tables.check()
         return await delete_vectors(self.db, self._tenant_id(), name)
+
+    async def create_index(self) -> None:
+        """Makes an approximate index (HNSW) of the vectors of this memory's model, unless there is
+        one.
+
+        It is for tenants of which single users or threads have many thousands of memories: recalls
+        that go by words and vectors use it above 2,000 in their scopes, and sort what it gives
+        exactly. Vectors can't be written while it is built, and are dearer to write from then on.
+
+        Raises:
+            InvalidArgumentError: this memory was made without `embed`, or with more dimensions than
+                such an index takes: 4,000 as halfvec, 2,000 as vector.
+            MissingVectorsError: there are no tables of vectors.
+        """
+        self._require_embedder("create_index")
+        assert self._embedder is not None
+        most = 4_000 if self._is_half else 2_000
+        if self._embedder.dims > most:
+            problem = f"{self._embedder.dims} are more than an index takes, which is {most}"
+            raise InvalidArgumentError(argument="dims", problem=problem)
+        await self._tables.check()
+        kind = VectorKind(self._model, self._embedder.dims, self._is_half)
+        await self._tables.make_index(kind)
 
     def _other_model(
         self, embed: Embed | None, dims: int | None, model: str | None

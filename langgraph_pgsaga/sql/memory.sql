@@ -836,7 +836,7 @@ sizes as materialized (
 ),
 hits as materialized (
   select
-    l.memory_id, l.search_length, a.lexeme,
+    l.scope_id, l.memory_id, l.search_length, a.lexeme,
     -- 1.6449… is the sum of all 1/j², and what is left of it behind n about 1 / (n + 1/2).
     pg_catalog.round(1::double precision / greatest(
       1.6449340668::double precision * (1::double precision - r.rank), 0.0001::double precision
@@ -862,7 +862,7 @@ rarity as materialized (
 ),
 words as materialized (
   select
-    h.memory_id,
+    h.scope_id, h.memory_id,
     sum(
       r.idf * h.times * 2.2::double precision / (
         h.times + 0.3::double precision
@@ -871,22 +871,41 @@ words as materialized (
     ) as text_score
   from hits h
   join rarity r on r.lexeme = h.lexeme
-  group by h.memory_id
+  group by h.scope_id, h.memory_id
+),
+-- Joins of what no statistics are there for may be nested loops; a sum of rows is not.
+gathered as materialized (
+  select
+    g.scope_id, g.memory_id, max(g.importance_score) as importance_score,
+    max(g.created_at) as created_at, max(g.last_accessed_at) as last_accessed_at,
+    coalesce(max(g.text_score), 0::double precision) as text_score,
+    max(g.semantic_score) as semantic_score
+  from (
+    select
+      l.scope_id, l.memory_id, true as is_live, l.importance_score, l.created_at,
+      l.last_accessed_at, null::double precision as text_score,
+      null::double precision as semantic_score
+    from live l
+    union all
+    select
+      w.scope_id, w.memory_id, false, null::double precision, null::timestamptz, null::timestamptz,
+      w.text_score, null::double precision
+    from words w
+  ) g
+  group by g.scope_id, g.memory_id
+  having bool_or(g.is_live)
 ),
 parts as materialized (
   select
-    l.scope_id, l.memory_id, l.importance_score, l.created_at,
-    coalesce(w.text_score, 0::double precision) as text_score,
-    null::double precision as semantic_score,
+    g.scope_id, g.memory_id, g.importance_score, g.created_at, g.text_score, g.semantic_score,
     pg_catalog.power(
       0.5::double precision,
       greatest(
-        pg_catalog.date_part('epoch'::text, k.at - l.last_accessed_at), 0::double precision
+        pg_catalog.date_part('epoch'::text, k.at - g.last_accessed_at), 0::double precision
       ) / $12
     ) as recency_score
-  from live l
+  from gathered g
   cross join clock k
-  left join words w on w.memory_id = l.memory_id
 ),
 ranges as materialized (
   select

@@ -102,7 +102,7 @@ sizes as materialized (
 ),
 hits as materialized (
   select
-    l.memory_id, l.search_length, a.lexeme,
+    l.scope_id, l.memory_id, l.search_length, a.lexeme,
     -- 1.6449… is the sum of all 1/j², and what is left of it behind n about 1 / (n + 1/2).
     pg_catalog.round(1::double precision / greatest(
       1.6449340668::double precision * (1::double precision - r.rank), 0.0001::double precision
@@ -128,7 +128,7 @@ rarity as materialized (
 ),
 words as materialized (
   select
-    h.memory_id,
+    h.scope_id, h.memory_id,
     sum(
       r.idf * h.times * 2.2::double precision / (
         h.times + 0.3::double precision
@@ -137,7 +137,7 @@ words as materialized (
     ) as text_score
   from hits h
   join rarity r on r.lexeme = h.lexeme
-  group by h.memory_id
+  group by h.scope_id, h.memory_id
 ),
 asked_vector as materialized (
   select
@@ -157,21 +157,44 @@ vectors as materialized (
   cross join {schema}.agent_memory_vectors v
   where v.scope_id = any($1) and v.model = $14
 ),
+-- Joins of what no statistics are there for may be nested loops; a sum of rows is not.
+gathered as materialized (
+  select
+    g.scope_id, g.memory_id, max(g.importance_score) as importance_score,
+    max(g.created_at) as created_at, max(g.last_accessed_at) as last_accessed_at,
+    coalesce(max(g.text_score), 0::double precision) as text_score,
+    max(g.semantic_score) as semantic_score
+  from (
+    select
+      l.scope_id, l.memory_id, true as is_live, l.importance_score, l.created_at,
+      l.last_accessed_at, null::double precision as text_score,
+      null::double precision as semantic_score
+    from live l
+    union all
+    select
+      w.scope_id, w.memory_id, false, null::double precision, null::timestamptz, null::timestamptz,
+      w.text_score, null::double precision
+    from words w
+    union all
+    select
+      v.scope_id, v.memory_id, false, null::double precision, null::timestamptz, null::timestamptz,
+      null::double precision, v.similarity
+    from vectors v
+  ) g
+  group by g.scope_id, g.memory_id
+  having bool_or(g.is_live)
+),
 parts as materialized (
   select
-    l.scope_id, l.memory_id, l.importance_score, l.created_at,
-    coalesce(w.text_score, 0::double precision) as text_score,
-    v.similarity as semantic_score,
+    g.scope_id, g.memory_id, g.importance_score, g.created_at, g.text_score, g.semantic_score,
     pg_catalog.power(
       0.5::double precision,
       greatest(
-        pg_catalog.date_part('epoch'::text, k.at - l.last_accessed_at), 0::double precision
+        pg_catalog.date_part('epoch'::text, k.at - g.last_accessed_at), 0::double precision
       ) / $12
     ) as recency_score
-  from live l
+  from gathered g
   cross join clock k
-  left join words w on w.memory_id = l.memory_id
-  left join vectors v on v.scope_id = l.scope_id and v.memory_id = l.memory_id
 ),
 ranges as materialized (
   select
@@ -438,3 +461,283 @@ gone as (
   returning 1
 )
 select count(*) as vectors from gone;
+
+-- name: recall_nearest
+-- recall_by_vectors of those memories alone that are given as near: in large scopes, where the query
+-- has no words that count.
+-- params: scope_ids uuid[], types text[], language text, query text,
+--   moment timestamp with time zone, as_of timestamp with time zone, form text,
+--   text_weight float8, semantic_weight float8, recency_weight float8, importance_weight float8,
+--   half_life float8, k bigint, model text, vector float4[],
+--   near_scope_ids uuid[], near_ids uuid[]
+-- columns: scope_id uuid, memory_id uuid, user_id text, thread_id text, memory_type text,
+--   content_text text, context_text text, importance_score float8, access_count integer,
+--   created_at timestamp with time zone, last_accessed_at timestamp with time zone,
+--   expires_at timestamp with time zone, pinned boolean, metadata jsonb, source_thread_id text,
+--   source_checkpoint_ns text, source_checkpoint_id text, source_message_no integer,
+--   valid_from timestamp with time zone, valid_to timestamp with time zone,
+--   recorded_at timestamp with time zone, superseded_at timestamp with time zone,
+--   superseded_by uuid, sources jsonb, score float8, text_score float8, semantic_score float8,
+--   recency_score float8, moment timestamp with time zone, other_dims integer
+-- shard: all, memories are on one server
+with clock as materialized (
+  select
+    coalesce($6, $5, {schema}.pgsaga_now()) as at,
+    coalesce($6, 'infinity'::timestamptz) as known_at
+),
+terms as materialized (
+  select u.lexeme
+  from pg_catalog.unnest(pg_catalog.to_tsvector($3::text::regconfig, $4)) u
+  -- 92 is the backslash, by which a tsquery's text quotes.
+  where pg_catalog.strpos(u.lexeme, pg_catalog.chr(92)) = 0
+  order by u.lexeme
+  limit 64
+),
+asked as materialized (
+  select
+    t.lexeme,
+    (
+      ''''::text || pg_catalog.replace(t.lexeme, ''''::text, ''''''::text) || ''''::text
+    )::tsquery as word
+  from terms t
+),
+any_asked as materialized (
+  select (pg_catalog.string_agg(a.word::text, ' | '::text))::tsquery as words from asked a
+),
+near as materialized (
+  select n.scope_id, n.memory_id
+  from rows from (
+    pg_catalog.unnest($16::uuid[]), pg_catalog.unnest($17::uuid[])
+  ) n (scope_id, memory_id)
+),
+live as materialized (
+  select
+    m.scope_id, m.memory_id, m.search_words, m.search_length, m.importance_score, m.created_at,
+    m.last_accessed_at, m.search_words @@ a.words as is_hit
+  from near n
+  join {schema}.agent_memory m on m.scope_id = n.scope_id and m.memory_id = n.memory_id
+  cross join clock k
+  cross join any_asked a
+  where m.scope_id = any($1)
+    and ($2::text[] is null or m.memory_type = any($2))
+    and m.recorded_at <= k.known_at
+    and (m.superseded_at is null or m.superseded_at > $6)
+    and (m.forgotten_at is null or m.forgotten_at > $6)
+    and (m.expires_at is null or m.expires_at > k.at)
+    and (m.valid_from is null or m.valid_from <= k.at)
+    and (m.valid_to is null or m.valid_to > k.at)
+),
+sizes as materialized (
+  select
+    count(*)::double precision as memories,
+    greatest(avg(l.search_length), 1::numeric)::double precision as length
+  from live l
+),
+hits as materialized (
+  select
+    l.scope_id, l.memory_id, l.search_length, a.lexeme,
+    -- 1.6449… is the sum of all 1/j², and what is left of it behind n about 1 / (n + 1/2).
+    pg_catalog.round(1::double precision / greatest(
+      1.6449340668::double precision * (1::double precision - r.rank), 0.0001::double precision
+    ) - 0.5::double precision) as times
+  from live l
+  join asked a on l.search_words @@ a.word
+  cross join lateral (
+    select pg_catalog.ts_rank('{1,1,1,1}'::real[], l.search_words, a.word)::double precision
+      as rank
+  ) r
+  where l.is_hit
+),
+rarity as materialized (
+  select
+    h.lexeme, s.length,
+    pg_catalog.ln(
+      1::double precision + (s.memories - count(*)::double precision + 0.5::double precision)
+        / (count(*)::double precision + 0.5::double precision)
+    ) as idf
+  from hits h
+  cross join sizes s
+  group by h.lexeme, s.memories, s.length
+),
+words as materialized (
+  select
+    h.scope_id, h.memory_id,
+    sum(
+      r.idf * h.times * 2.2::double precision / (
+        h.times + 0.3::double precision
+          + 0.9::double precision * h.search_length::double precision / r.length
+      )
+    ) as text_score
+  from hits h
+  join rarity r on r.lexeme = h.lexeme
+  group by h.scope_id, h.memory_id
+),
+asked_vector as materialized (
+  select
+    {schema}.pgsaga_halfvec($15) as half, {schema}.pgsaga_vector($15) as full_size,
+    pg_catalog.cardinality($15) as dims
+),
+vectors as materialized (
+  select
+    v.scope_id, v.memory_id, v.dims,
+    case
+      when v.dims <> a.dims then null
+      when v.embedding is null
+        then 1::double precision - {schema}.pgsaga_cosine_distance(v.embedding_full, a.full_size)
+      else 1::double precision - {schema}.pgsaga_cosine_distance(v.embedding, a.half)
+    end as similarity
+  from asked_vector a
+  cross join near n
+  join {schema}.agent_memory_vectors v on v.scope_id = n.scope_id and v.memory_id = n.memory_id
+  where v.model = $14
+),
+-- Joins of what no statistics are there for may be nested loops; a sum of rows is not.
+gathered as materialized (
+  select
+    g.scope_id, g.memory_id, max(g.importance_score) as importance_score,
+    max(g.created_at) as created_at, max(g.last_accessed_at) as last_accessed_at,
+    coalesce(max(g.text_score), 0::double precision) as text_score,
+    max(g.semantic_score) as semantic_score
+  from (
+    select
+      l.scope_id, l.memory_id, true as is_live, l.importance_score, l.created_at,
+      l.last_accessed_at, null::double precision as text_score,
+      null::double precision as semantic_score
+    from live l
+    union all
+    select
+      w.scope_id, w.memory_id, false, null::double precision, null::timestamptz, null::timestamptz,
+      w.text_score, null::double precision
+    from words w
+    union all
+    select
+      v.scope_id, v.memory_id, false, null::double precision, null::timestamptz, null::timestamptz,
+      null::double precision, v.similarity
+    from vectors v
+  ) g
+  group by g.scope_id, g.memory_id
+  having bool_or(g.is_live)
+),
+parts as materialized (
+  select
+    g.scope_id, g.memory_id, g.importance_score, g.created_at, g.text_score, g.semantic_score,
+    pg_catalog.power(
+      0.5::double precision,
+      greatest(
+        pg_catalog.date_part('epoch'::text, k.at - g.last_accessed_at), 0::double precision
+      ) / $12
+    ) as recency_score
+  from gathered g
+  cross join clock k
+),
+ranges as materialized (
+  select
+    min(p.text_score) as least_text,
+    nullif(max(p.text_score) - min(p.text_score), 0::double precision)
+      as text_range,
+    nullif(max(p.text_score), 0::double precision) as most_text,
+    min(p.semantic_score) as least_semantic,
+    nullif(max(p.semantic_score) - min(p.semantic_score), 0::double precision)
+      as semantic_range,
+    min(p.recency_score) as least_recency,
+    nullif(max(p.recency_score) - min(p.recency_score), 0::double precision)
+      as recency_range,
+    min(p.importance_score) as least_importance,
+    nullif(max(p.importance_score) - min(p.importance_score), 0::double precision)
+      as importance_range
+  from parts p
+),
+scored as materialized (
+  select
+    p.scope_id, p.memory_id, p.text_score, p.semantic_score, p.recency_score, p.created_at,
+    p.importance_score,
+    case $7
+      when 'plain' then
+        $8 * coalesce(p.text_score / g.most_text, 0) + $9 * coalesce(p.semantic_score, 0)
+        + $10 * p.recency_score + $11 * p.importance_score
+      else
+        $8 * coalesce((p.text_score - g.least_text) / g.text_range, 0)
+        + $9 * coalesce((p.semantic_score - g.least_semantic) / g.semantic_range, 0)
+        + $10 * coalesce((p.recency_score - g.least_recency) / g.recency_range, 0)
+        + $11 * coalesce((p.importance_score - g.least_importance) / g.importance_range, 0)
+    end as score
+  from parts p
+  cross join ranges g
+  where $7 <> 'ranks'
+  union all
+  select
+    p.scope_id, p.memory_id, p.text_score, p.semantic_score, p.recency_score, p.created_at,
+    p.importance_score,
+    $8 * case when p.text_score > 0::double precision then 1::double precision / (
+      60::bigint + rank() over (order by p.text_score desc)
+    )::double precision else 0::double precision end
+    + $9 * case when p.semantic_score is null then 0::double precision
+      else 1::double precision / (
+        60::bigint + rank() over (order by p.semantic_score desc nulls last)
+      )::double precision end
+    + $10 / (60::bigint + rank() over (order by p.recency_score desc))::double precision
+    + $11 / (60::bigint + rank() over (order by p.importance_score desc))::double precision
+  from parts p
+  where $7 = 'ranks'
+),
+best as materialized (
+  select p.*
+  from scored p
+  order by p.score desc, p.importance_score desc, p.created_at desc, p.memory_id
+  limit $13
+)
+select
+  m.scope_id, m.memory_id, m.user_id, m.thread_id, m.memory_type, m.content_text, m.context_text,
+  m.importance_score, m.access_count, m.created_at, m.last_accessed_at, m.expires_at, m.pinned,
+  m.metadata, m.source_thread_id, m.source_checkpoint_ns, m.source_checkpoint_id,
+  m.source_message_no, m.valid_from, m.valid_to, m.recorded_at, m.superseded_at, m.superseded_by,
+  m.sources,
+  p.score, p.text_score, p.semantic_score, p.recency_score,
+  (select k.at from clock k) as moment,
+  (select max(v.dims) from vectors v cross join asked_vector a where v.dims <> a.dims) as other_dims
+from best p
+join {schema}.agent_memory m on m.scope_id = p.scope_id and m.memory_id = p.memory_id
+order by p.score desc, p.importance_score desc, p.created_at desc, p.memory_id;
+
+-- name: create_memory_index
+-- Makes the approximate index of the vectors of a model, unless it is there; its name.
+-- params: model text, dims integer, is_half boolean
+-- columns: index_name name
+-- shard: all, memories are on one server
+select {schema}.pgsaga_create_memory_index($1, $2, $3) as index_name;
+
+-- name: find_memory_index
+-- Whether there is an approximate index of the vectors of a model that can be used.
+-- params: schema_name text, model text, dims integer, is_half boolean
+-- columns: is_there boolean
+-- shard: all, reads catalogs only
+select exists (
+  select
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  join pg_catalog.pg_index i on i.indexrelid = c.oid
+  where c.relname = {schema}.pgsaga_memory_index_name($2, $3, $4)
+    and n.nspname = coalesce($1, pg_catalog.current_schema()::text)
+    and i.indisvalid
+) as is_there;
+
+-- name: count_memories
+-- How many live memories there are in scopes, up to a bound.
+-- params: scope_ids uuid[], most bigint
+-- columns: memories bigint
+-- shard: all, memories are on one server
+select count(*) as memories
+from (
+  select
+  from {schema}.agent_memory m
+  where m.scope_id = any($1) and m.superseded_at is null and m.forgotten_at is null
+  limit $2
+) m;
+
+-- name: list_nearest
+-- The memories of scopes whose vectors the approximate index gives first.
+-- params: scope_ids uuid[], model text, vector float4[], is_half boolean, fetched integer
+-- columns: scope_id uuid, memory_id uuid
+-- shard: all, memories are on one server
+select n.scope_id, n.memory_id
+from {schema}.pgsaga_nearest_memories($1, $2, $3, $4, $5) n;

@@ -261,6 +261,21 @@ class AgentMemory:
         """
         return self.db.portal.call(self._async.delete_vectors, model)
 
+    def create_index(self) -> None:
+        """Makes an approximate index (HNSW) of the vectors of this memory's model, unless there is
+        one.
+
+        It is for tenants of which single users or threads have many thousands of memories: recalls
+        that go by words and vectors use it above 2,000 in their scopes, and sort what it gives
+        exactly. Vectors can't be written while it is built, and are dearer to write from then on.
+
+        Raises:
+            InvalidArgumentError: this memory was made without `embed`, or with more dimensions than
+                such an index takes: 4,000 as halfvec, 2,000 as vector.
+            MissingVectorsError: there are no tables of vectors.
+        """
+        self.db.portal.call(self._async.create_index)
+
     def remember(
         self,
         text: str,

@@ -41,6 +41,7 @@ NOT_OF_THREADS = {
       for name in ("from_conn_string", "initialize", "latest",  # "latest" tells no event
                    "register_event_handler")),
     *(f"{room}AgentMemory.{name}" for room in ("", "sync.") for name in ("setup", "flush",
+      "create_index",
       "recall_node", "remember_node", "tools")),  # of the run's tenant: test_memory_nodes.py
     "timetravel.diff",  # of two dicts that the caller has
     "timetravel.aopen_errors",  # of a tuple that the caller has
