@@ -119,15 +119,23 @@ def diff(
     editor compares lines. Dicts, dataclasses and pydantic models are compared part by
     part. Values of different types differ, also where Python holds them for equal.
     """
-    pairs = _mappings((), _values("before", before), _values("after", after))
-    return Diff(list(pairs))
+    values = _values("before", before), _values("after", after)
+    # A graph whose state is one value has no channel to name, also where that value is a dict.
+    is_single = not all(isinstance(value, Mapping) for value in values)
+    if is_single:
+        values = _single(before, values[0]), _single(after, values[1])
+    return Diff(list(_mappings((), *values)))
 
 
-def _values(argument: str, state: Comparable) -> Mapping[str, Any]:
+def _single(state: Comparable, value: Any) -> Mapping[str, Any]:
+    """The one value by the name it has here; none where nothing was stored."""
+    is_nothing = isinstance(state, State | StateSnapshot) and state.metadata is None
+    return {} if is_nothing else {"state": value}
+
+
+def _values(argument: str, state: Comparable) -> Any:
     if isinstance(state, State | StateSnapshot):
-        values = state.values
-        # A graph whose state is one value has no channel to name.
-        return values if isinstance(values, Mapping) else {"state": values}
+        return state.values
     if isinstance(state, CheckpointTuple):
         return state.checkpoint["channel_values"]
     if not isinstance(state, Mapping):

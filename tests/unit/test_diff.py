@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint
 from langgraph.graph import END, START, MessagesState, StateGraph
 from pydantic import BaseModel, PrivateAttr
 
@@ -328,6 +330,29 @@ def test_html_is_escaped_and_closed() -> None:
     after = {evil: {evil: evil}, "messages": [AIMessage(evil + " more", id="a")], "new": evil}
     html = diff(before, after)._repr_html_()
     assert tags_of(html) == {"style", "table", "tr", "th", "td", "ins", "del", "span"}
+
+
+def test_the_value_of_an_entrypoint_is_called_state_whatever_it_is() -> None:
+    """One change tells that it was none and is a dict, a dict and is text, not there and there."""
+
+    @entrypoint(checkpointer=InMemorySaver())
+    def echo(given: Any) -> Any:
+        return given
+
+    def shapes(before: Any, after: Any) -> list[str]:
+        return [str(change) for change in diff(before, after)]
+
+    thread: RunnableConfig = {"configurable": {"thread_id": "1"}}
+    nothing = echo.get_state(thread)
+    for value in ({"r": 1}, {"r": 2}, "text"):
+        echo.invoke(value, thread)
+    text, _, two, _, one, asked = echo.get_state_history(thread)
+    assert shapes(asked, one) == ["~ state: None → {'r': 1}"]
+    assert shapes(one, two) == ["~ r: 1 → 2"]
+    assert shapes(two, text) == ["~ state: {'r': 2} → 'text'"]
+    assert shapes({"r": 2}, text) == ["~ state: {'r': 2} → 'text'"]
+    assert shapes(nothing, text) == ["+ state: 'text'"]
+    assert shapes(text, nothing) == ["- state: 'text'"]
 
 
 @pytest.mark.parametrize("states", [("text", {}), ({}, "text")])
