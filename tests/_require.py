@@ -30,7 +30,7 @@ def require_tool(name: str) -> str:
 
 
 def require_package(name: str) -> Any:
-    """A package of the `test` extra; the same where it isn't installed."""
+    """A package of the `test` or `dev` extra; the same, or the module, where it isn't there."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -64,4 +64,4 @@ def require_models() -> None:
 def _missing(reason: str) -> NoReturn:
     if os.environ.get("PGSAGA_REQUIRE_ALL") == "1":
         pytest.fail(f"{reason}, and PGSAGA_REQUIRE_ALL=1 asks for every test")
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
