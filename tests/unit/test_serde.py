@@ -14,14 +14,17 @@ from datetime import date, datetime, time, timedelta, timezone
 from datetime import tzinfo as TzInfo  # noqa: N812 - a class, whatever its name
 from typing import Any
 
+import numpy as np
 import ormsgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import (
     HumanMessage,
+    ToolMessage,
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.types import Send
 from pydantic import AnyUrl, TypeAdapter
 
 from langgraph_pgsaga.errors import (
@@ -167,6 +170,7 @@ def test_deque_keeps_its_bound() -> None:
         (collections.defaultdict(list, a=[]), {"a": []}),
         (collections.Counter({1: 2}), {1: 2}),
         ([bytearray(b"a"), memoryview(b"b")], [b"a", b"b"]),
+        (np.str_("a"), "a"),
         (ValueError("no"), "ValueError('no')"),
         ([ValueError("\ud800")], ["ValueError('\\ud800')"]),
         (sample.FailureError(code=3), "FailureError(code=3)"),
@@ -176,6 +180,23 @@ def test_deque_keeps_its_bound() -> None:
 def test_documented_changes(value: Any, becomes: Any) -> None:
     """Plain tuples, subclasses of builtins and exceptions change as documented."""
     assert same(again(value), becomes)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        sample.Frozen(((1, 2),)),
+        ToolMessage("found", tool_call_id="1", artifact={"pairs": [(1, 2)]}),
+        Send("work", ({"pair": (1, 2)},)),
+        {(1, (2,))},
+        {(1, (2,)): None},
+        collections.deque([(1, 2)]),
+    ],
+    ids=name,
+)
+def test_a_tuple_in_an_object_stays_one(value: Any) -> None:
+    """Those in a dataclass, message, Send, set, key or deque don't become lists."""
+    assert same(again(value), value)
 
 
 def test_an_exception_whose_repr_fails_is_named() -> None:
