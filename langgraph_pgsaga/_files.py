@@ -33,7 +33,7 @@ def read_file(file: Any) -> Iterator[TextIO]:
     if isinstance(file, str | os.PathLike):
         path = _file_path(file)
         if not path.exists():
-            raise InvalidArgumentError(argument="file", problem=f"{shown(str(path))} isn't there")
+            raise InvalidArgumentError(argument="file", problem=f"{str(path)!r} isn't there")
         with path.open(encoding="utf-8") as opened:
             yield opened
         return
@@ -57,7 +57,10 @@ def json_line(value: dict[str, Any]) -> str:
 def _file_path(file: str | os.PathLike[str]) -> Path:
     path = Path(required_text("file", os.fspath(file)))
     if path.is_dir():
-        raise InvalidArgumentError(argument="file", problem=f"{shown(str(path))} is a folder")
+        raise InvalidArgumentError(argument="file", problem=f"{str(path)!r} is a folder")
+    if not path.parent.is_dir():
+        problem = f"{str(path.parent)!r} is no folder that is there"
+        raise InvalidArgumentError(argument="file", problem=problem)
     return path
 
 

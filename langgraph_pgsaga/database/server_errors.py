@@ -41,8 +41,9 @@ _NO_SUCH_CHARACTER = (
 )
 _TOO_LARGE = {"54000", "54001"}
 _IN_AN_INDEX = (
-    ". Of an index it is a channel's name, as a join's, which has those of all nodes that it waits "
-    "for: shorten these, or join in several steps"
+    ". Of a store's item it is its namespace and key: shorten them. Of a thread it is a channel's "
+    "name, as a join's, which has those of all nodes that it waits for: shorten these, or join in "
+    "several steps"
 )
 # Not connected any more, or about to be: shutdown, crash, starting up, idle for too long (within
 # a transaction, or without). A transaction that took too long (25P04) would take so again.

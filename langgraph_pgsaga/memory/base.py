@@ -38,12 +38,14 @@ class MemoryBase:
         self.db = checked_instance("db", db, Database, "Pass a Database, such as saver.db")
         if embed is None and dims is not None:
             raise InvalidArgumentError(argument="dims", problem="goes with embed=")
-        self._embedder = None if embed is None else Embedder(embed, dims=dims)
+        checked_choice("vector_type", vector_type, ("halfvec", "vector"))
+        self._embedder = (
+            None if embed is None else Embedder(embed, dims=dims, vector_type=vector_type)
+        )
         self._tenant = None if tenant is None else checked_tenant("tenant", tenant)
         self._tenants = Tenants(db.tenant, is_required=db.require_tenant)
         name = checked_name("language", language)
         self._language = name if "." in name else f"pg_catalog.{name}"
-        checked_choice("vector_type", vector_type, ("halfvec", "vector"))
         self._is_half = vector_type == "halfvec"
         self._model = checked_name("model", model) if required_text("model", model) else ""
         self._tables = VectorTables(db)

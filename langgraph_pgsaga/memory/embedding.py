@@ -15,6 +15,8 @@ from langgraph_pgsaga.memory.calling import called
 
 # What a vector may have: halfvec's own limit is that of what pgvector compares.
 MOST_DIMENSIONS = 16_000
+# Of the numbers that each type holds, half a float's and a float's.
+_LARGEST = {"halfvec": 65_504.0, "vector": 3.4028234663852886e38}
 
 Vector: TypeAlias = Sequence[float]
 Vectors: TypeAlias = Sequence[Vector]
@@ -30,12 +32,13 @@ class Embedder:
     Args:
         embed: LangChain's Embeddings, or a function of a list of texts, sync or async.
         dims: how many dimensions its vectors have.
+        vector_type: what they are stored as, "halfvec" or "vector".
 
     Raises:
         InvalidArgumentError: `embed` can't be called, or `dims` isn't within 1 and 16,000.
     """
 
-    def __init__(self, embed: Embed, *, dims: int | None) -> None:
+    def __init__(self, embed: Embed, *, dims: int | None, vector_type: str) -> None:
         if not isinstance(embed, Embeddings) and not callable(embed):
             problem = f"must be LangChain's Embeddings or a function of texts, not {shown(embed)}"
             raise InvalidArgumentError(argument="embed", problem=problem)
@@ -43,15 +46,17 @@ class Embedder:
             problem = "has to be given with embed=: how many dimensions its vectors have"
             raise InvalidArgumentError(argument="dims", problem=problem)
         self.embed = embed
+        self._type, self._largest = vector_type, _LARGEST[vector_type]
         # How long a text took at best, of those embedded so far.
         self.fastest_seconds = math.inf
         self.dims = checked_integer("dims", dims, least=1, most=MOST_DIMENSIONS)
 
     async def of_texts(self, texts: Sequence[str]) -> list[Vector]:
-        """The vectors of texts, whose numbers are finite, of whatever type the model gives.
+        """The vectors of texts, whose numbers can be stored, of whatever type the model gives.
 
         Raises:
-            EmbeddingError: there are others than one for each text, or they aren't all finite.
+            EmbeddingError: there are others than one for each text, or a number of them is
+                none, or larger than the type holds.
             DimensionsError: one has other dimensions than were said.
         """
         if not texts:
@@ -74,9 +79,9 @@ class Embedder:
     def _checked(self, vectors: Any, count: int) -> list[Vector]:
         try:
             rows: list[Vector] = [row if type(row) is list else list(row) for row in vectors]
-            # A sum is finite where all are, and costs a tenth of looking at each.
-            are_finite = all(
-                math.isfinite(sum(row)) or all(map(math.isfinite, row)) for row in rows
+            # No number is larger than the length, which costs a tenth of looking at each.
+            are_held = all(
+                math.hypot(*row) <= self._largest or all(map(self._is_held, row)) for row in rows
             )
         except (TypeError, ValueError, OverflowError) as error:
             problem = f"it is {shown(vectors)}, not a list of vectors"
@@ -86,6 +91,13 @@ class Embedder:
         for row in rows:
             if len(row) != self.dims:
                 raise DimensionsError(given=len(row), expected=self.dims)
-        if not are_finite:
-            raise EmbeddingError(problem="a number of it is infinite, or none (NaN)")
+        if not are_held:
+            problem = (
+                f"a number of it is infinite, none (NaN), or larger than {self._type} holds "
+                f"({self._largest:g})"
+            )
+            raise EmbeddingError(problem=problem)
         return rows
+
+    def _is_held(self, number: float) -> bool:
+        return abs(number) <= self._largest

@@ -82,15 +82,16 @@ class Index:
         check_options("ann_index_config", approximate, list(ApproximateIndex.__annotations__))
         embed = config["embed"]
         embed = ensure_embeddings(embed) if isinstance(embed, str) else embed
+        vector_type = checked_choice(
+            "vector_type", approximate.get("vector_type", "halfvec"), _MOST_INDEXED
+        )
         made = cls(
-            embedder=Embedder(embed, dims=config["dims"]),
+            embedder=Embedder(embed, dims=config["dims"], vector_type=vector_type),
             fields=tuple(checked_texts("fields", [fields] if isinstance(fields, str) else fields)),
             distance=checked_choice(
                 "distance_type", config.get("distance_type", "cosine"), _DISTANCES
             ),
-            vector_type=checked_choice(
-                "vector_type", approximate.get("vector_type", "halfvec"), _MOST_INDEXED
-            ),
+            vector_type=vector_type,
             kind=checked_choice("kind", approximate.get("kind", "flat"), ("flat", *_SETTINGS)),
             settings=_settings(approximate),
         )

@@ -42,8 +42,13 @@ def check_namespaces(op: Op) -> None:
     Raises:
         InvalidNamespaceError: LangGraph's: a label is empty, no str, or holds a dot or NUL; a put
             without a namespace, or below "langgraph".
-        InvalidArgumentError: PostgreSQL can't hold it.
+        InvalidArgumentError: PostgreSQL can't hold it, or it is a str, of which each character
+            would be a label.
     """
+    for path in _paths(op):
+        if isinstance(path, str | bytes):
+            problem = f"is a {type(path).__name__}; pass a tuple, also of one label: ({path!r},)"
+            raise InvalidArgumentError(argument="namespace", problem=problem)
     check_labels(op)
     for path in _paths(op):
         for label in path:

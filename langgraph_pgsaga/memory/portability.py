@@ -161,13 +161,21 @@ class Import:
 
     def _lines(self, file: TextIO) -> Iterator[_Line]:
         number = 0
-        while text := file.readline(_MOST_CHARACTERS_OF_LINE):
+        while text := self._text(number + 1, file):
             number += 1
             if not isinstance(text, str):
                 problem = "gives bytes: open it as text"
                 raise InvalidArgumentError(argument="file", problem=problem)
             if text.strip():
                 yield self._line(number, text)
+
+    def _text(self, number: int, file: TextIO) -> str:
+        try:
+            return file.readline(_MOST_CHARACTERS_OF_LINE)
+        except UnicodeDecodeError as error:
+            # What is read ahead may stand some lines further on.
+            problem = f"line {number}, or one behind it, is no text in UTF-8 ({error})"
+            raise InvalidArgumentError(argument="file", problem=problem) from error
 
     def _line(self, number: int, text: str) -> _Line:
         try:

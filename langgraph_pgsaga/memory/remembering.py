@@ -66,6 +66,8 @@ class NewMemory:
         self.dump_metadata()
         for name in ("expires_at", "valid_from", "valid_to"):
             checked_time(name, getattr(self, name))
+        if self.valid_from is not None and self.valid_to is not None:
+            _check_order(self.valid_from, self.valid_to)
         if self.lifetime is not None and self.expires_at is not None:
             raise InvalidArgumentError(argument="ttl", problem="goes without expires_at")
         if self.message_no is not None:
@@ -94,6 +96,12 @@ class NewMemory:
             problem = "it isn't JSON as it is: text, finite numbers, lists and dicts"
             raise UnstorableValueError(where="metadata", problem=problem)
         return text
+
+
+def _check_order(valid_from: datetime, valid_to: datetime) -> None:
+    if valid_to <= valid_from:
+        problem = f"must be after valid_from ({valid_from}), not {valid_to}: it would never hold"
+        raise InvalidArgumentError(argument="valid_to", problem=problem)
 
 
 def _check_text(argument: str, text: Any) -> None:

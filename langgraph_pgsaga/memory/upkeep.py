@@ -313,7 +313,8 @@ class Upkeep(MemoryBase):
             self._require_embedder("reembed")
             assert self._embedder is not None
             return self._embedder, self._model
-        embedder = Embedder(embed, dims=dims)
+        vector_type = "halfvec" if self._is_half else "vector"
+        embedder = Embedder(embed, dims=dims, vector_type=vector_type)
         if model is None:
             problem = "has to be given with embed=: a name for the new model"
             raise InvalidArgumentError(argument="model", problem=problem)

@@ -73,6 +73,9 @@ async def test_a_memory_comes_back_as_it_was_given(memory: AgentMemory) -> None:
     assert (found.valid_to, found.superseded_at, found.superseded_by) == (later, None, None)
 
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
@@ -85,6 +88,8 @@ async def test_a_memory_comes_back_as_it_was_given(memory: AgentMemory) -> None:
         ({"user_id": None}, "user_id"),
         ({"user_id": ""}, "user_id"),
         ({"supersedes": "x"}, "supersedes"),
+        ({"valid_from": datetime(2030, 1, 1, tzinfo=UTC), "valid_to": NOW}, "valid_to"),
+        ({"valid_from": NOW, "valid_to": NOW}, "valid_to"),
     ],
 )
 async def test_what_cant_be_remembered_is_refused(

@@ -134,6 +134,18 @@ async def test_a_path_is_written_as_a_whole(words: AgentMemory, tmp_path: Path) 
         await words.export(tmp_path)
 
 
+async def test_a_folder_that_is_missing_and_other_bytes_than_utf8_are_told(
+    words: AgentMemory, tmp_path: Path
+) -> None:
+    """With the folder, or the line."""
+    with pytest.raises(InvalidArgumentError, match=r"absent' is no folder"):
+        await words.export(tmp_path / "absent" / "memories.jsonl")
+    path = tmp_path / "other.jsonl"
+    path.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InvalidArgumentError, match=r"line 1, or one behind it, is no text"):
+        await words.import_(path)
+
+
 async def test_many_are_written_by_pages_and_stored_by_batches(dsn: str) -> None:
     """All of them, whatever the page is; empty lines are none."""
     async with Database(dsn) as db:

@@ -188,6 +188,17 @@ async def test_recency_halves_in_its_half_life(words: AgentMemory) -> None:
         assert found.score == pytest.approx(0.5**hours + 6)
 
 
+async def test_what_was_accessed_long_ago_has_no_recency_left(words: AgentMemory) -> None:
+    """After more half-lives than a float can halve, too, and as of any time."""
+    stored = await words.remember("a", user_id="u")
+    rule = Scoring(recency=1.0, form="plain", half_life_seconds=60)
+    now = stored.last_accessed_at + timedelta(days=30)
+    [found] = await words.recall("a", user_id="u", scoring=rule, now=now, touch=False)
+    assert found.score == pytest.approx(0)
+    [found] = await words.recall("a", user_id="u", as_of=datetime(2999, 1, 1, tzinfo=UTC))
+    assert found.memory.memory_id == stored.memory_id
+
+
 async def test_without_a_query_the_most_important_come(words: AgentMemory) -> None:
     """The most important first; of one importance the newest."""
     given = [NewMemory(text=str(n), importance=n % 3) for n in range(6)]
@@ -258,13 +269,25 @@ async def test_another_number_of_dimensions_is_refused(memory: AgentMemory) -> N
     assert found.semantic == pytest.approx(1.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("wrong", [None, [[1.0]], [["a"] * 3], [[math.nan] * 3], [[1.0] * 3] * 2])
+@pytest.mark.parametrize(
+    "wrong",
+    [None, [[1.0]], [["a"] * 3], [[math.nan] * 3], [[1.0] * 3] * 2, [[1.0, 1e6, 1]], [[1e300] * 3]],
+)
 async def test_a_vector_that_is_none_is_refused(memory: AgentMemory, wrong: Any) -> None:
     """Before anything is stored."""
     odd = AgentMemory(memory.db, embed=lambda _: wrong, dims=3, model="odd")
     with pytest.raises(EmbeddingError):
         await odd.remember("a", user_id="u")
+    with pytest.raises(EmbeddingError):
+        await odd.recall("a", user_id="u")
     assert (await memory.list(user_id="u")).memories == ()
+
+
+async def test_recency_counts_beside_vectors_after_any_time(memory: AgentMemory) -> None:
+    """As of a time that is many half-lives away."""
+    await memory.remember(TEA, user_id="u")
+    [found] = await memory.recall(TEA, user_id="u", as_of=datetime(2999, 1, 1, tzinfo=UTC))
+    assert found.recency == pytest.approx(0)
 
 
 async def test_without_tables_of_vectors_it_says_so(dsn: str, empty_dsn: str) -> None:

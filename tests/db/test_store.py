@@ -143,6 +143,10 @@ async def test_nothing_of_a_batch_is_stored_where_one_operation_cannot_be(
         GetOp(("a\0",), "k"),
         SearchOp((5,)),  # type: ignore[arg-type]
         ListNamespacesOp((MatchCondition("prefix", ("a.b",)),)),
+        PutOp("users", "k", {}),  # type: ignore[arg-type]
+        GetOp("users", "k"),  # type: ignore[arg-type]
+        SearchOp("users"),  # type: ignore[arg-type]
+        ListNamespacesOp((MatchCondition("suffix", "users"),)),  # type: ignore[arg-type]
     ):
         with pytest.raises((InvalidNamespaceError, InvalidArgumentError, UnstorableValueError)):
             await store.abatch([PutOp(("a",), "good", {"n": 1}), bad])

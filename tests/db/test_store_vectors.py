@@ -204,6 +204,7 @@ async def test_an_embedding_that_fails_stores_nothing(store: MemoryStore, dsn: s
         ([], "0 vectors"),
         ([[math.nan] * 64], "infinite"),
         ([[1.0] * 63 + [-math.inf]], "infinite"),
+        ([[1.0] * 63 + [1e6]], "larger than halfvec holds"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -214,6 +215,8 @@ async def test_what_an_embedding_gives_is_checked(
     odd = MemoryStore(store.db, index=index_of(lambda _: vectors))
     with pytest.raises(EmbeddingError, match=problem):
         await odd.aput(("a",), "k", {"text": "tea"})
+    with pytest.raises(EmbeddingError, match=problem):
+        await odd.asearch(("a",), query="tea")
     assert await store.aget(("a",), "k") is None
 
 
