@@ -627,9 +627,13 @@ parts as materialized (
     g.scope_id, g.memory_id, g.importance_score, g.created_at, g.text_score, g.semantic_score,
     pg_catalog.power(
       0.5::double precision,
-      greatest(
-        pg_catalog.date_part('epoch'::text, k.at - g.last_accessed_at), 0::double precision
-      ) / $12
+      -- 2 to the power of more than 1,074 is out of a float's range, which is an error.
+      least(
+        greatest(
+          pg_catalog.date_part('epoch'::text, k.at - g.last_accessed_at), 0::double precision
+        ) / $12,
+        1000::double precision
+      )
     ) as recency_score
   from gathered g
   cross join clock k

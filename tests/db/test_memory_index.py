@@ -16,7 +16,7 @@ from langgraph_pgsaga import AgentMemory, Database, sync
 from langgraph_pgsaga.database import load_statements
 from langgraph_pgsaga.doctor import CheckStatus, diagnose
 from langgraph_pgsaga.errors import InvalidArgumentError, MissingVectorsError
-from langgraph_pgsaga.memory import GENERATIVE_AGENTS, HYBRID, RANKS, SEMANTIC
+from langgraph_pgsaga.memory import GENERATIVE_AGENTS, HYBRID, RANKS, SEMANTIC, Scoring
 from langgraph_pgsaga.memory.scope import Scope
 from tests._connections import connection_of
 from tests._embedders import DIMS, hashed
@@ -193,6 +193,15 @@ async def test_the_index_is_what_a_large_scope_is_searched_by(crowd: Crowd) -> N
         crowd.known.new("q")
         await crowd.memory.recall("q", user_id="large", scoring=SEMANTIC, conn=conn, touch=False)
         assert await conn.fetchval(asked, name) > 0
+
+
+async def test_by_the_index_recency_is_none_after_many_half_lives(crowd: Crowd) -> None:
+    """More of them than a float can be halved."""
+    crowd.known.new("q")
+    rule = Scoring(semantic=1.0, half_life_seconds=1e-6)
+    found = await crowd.memory.recall("q", user_id="large", scoring=rule, touch=False)
+    assert [one.recency for one in found] == pytest.approx([0.0] * len(found))
+    assert found
 
 
 async def test_what_counts_words_looks_at_all_of_them(
