@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -117,6 +117,34 @@ def import_modules(names: Sequence[str] | None) -> None:
             told = f": {error}" if isinstance(error, _PYTHONS_OWN) else ""
             problem = f"{name} can't be imported: {type(error).__name__}{told}"
             raise typer.BadParameter(problem, param_hint="--import") from error
+
+
+def imported(target: str, *, metavar: str, problem: str) -> Any:
+    """What `module:attribute` names, found from the current folder, too; `problem` is told of what
+    isn't of that form."""
+    from langgraph_pgsaga.work import described
+
+    module, _, attribute = target.partition(":")
+    if not module or not attribute:
+        raise typer.BadParameter(f"{target!r} {problem}", param_hint=metavar)
+    if "/" in module or module.endswith(".py"):
+        name = module.removesuffix(".py").strip("./").replace("/", ".")
+        told = f"{module!r} is a file; write the module's name, {name}:{attribute}"
+        raise typer.BadParameter(told, param_hint=metavar)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+    except Exception as error:
+        # Others than Python's own may quote anything, as a connection string.
+        is_shown = isinstance(error, _PYTHONS_OWN)
+        told = f"{type(error).__name__}: {error}" if is_shown else described(error)
+        raise typer.BadParameter(
+            f"{target} can't be imported: {told}", param_hint=metavar
+        ) from error
+    return found
 
 
 def _refuse_to_make() -> None:

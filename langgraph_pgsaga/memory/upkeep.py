@@ -285,8 +285,8 @@ class Upkeep(MemoryBase):
         one.
 
         It is for tenants of which single users or threads have many thousands of memories: recalls
-        that go by words and vectors use it above 2,000 in their scopes, and sort what it gives
-        exactly. Vectors can't be written while it is built, and are dearer to write from then on.
+        by vectors alone use it above 2,000 in their scopes, and sort what it gives exactly. Vectors
+        can't be written while it is built, and are dearer to write from then on.
 
         Raises:
             InvalidArgumentError: this memory was made without `embed`, or with more dimensions than

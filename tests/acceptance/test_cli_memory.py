@@ -8,9 +8,10 @@ from datetime import timedelta
 import pytest
 
 from langgraph_pgsaga import Database
-from langgraph_pgsaga.memory import Memory, MemoryType
+from langgraph_pgsaga.memory import SEMANTIC, Memory, MemoryType
 from langgraph_pgsaga.sync import AgentMemory
 from tests._cli import DANGEROUS, HOSTILE, answer, output, pgsaga
+from tests._embedders import DIMS, hashed
 
 
 @pytest.fixture
@@ -120,3 +121,18 @@ def test_nobodys_memories_and_no_rule_are_mistakes(dsn: str, words: list[str]) -
     done = pgsaga("memory", *words, "--dsn", dsn)
     assert (done.returncode, done.stdout) == (2, "")
     assert ("--user" in done.stderr) or ("--max-idle" in done.stderr)
+
+
+def test_vectors_of_a_model_are_made(dsn: str, memory: AgentMemory, tea: Memory) -> None:
+    """Of every memory that has none of it, once; an application with the model recalls by them."""
+    AgentMemory(memory.db, embed=hashed, dims=DIMS).setup()
+    made = ["memory", "reembed", "tests._embedders:hashed", "--dims", str(DIMS), "--dsn", dsn]
+    assert output(*made) == "made vectors of 3 memories\n"
+    assert answer(*made) == {"done": 0, "total": 0}
+    assert answer(*made, "--model", "other") == {"done": 3, "total": 3}
+    own = AgentMemory(memory.db, embed=hashed, dims=DIMS, model="other")
+    best, *_ = own.recall("Ann drinks tea", user_id="ann", scoring=SEMANTIC)
+    assert best.memory.memory_id == tea.memory_id
+    assert best.semantic == pytest.approx(1, abs=0.01)
+    short = pgsaga(*made[:3], "--dims", "3", "--model", "short", "--dsn", dsn)
+    assert (short.returncode, "64" in short.stderr, "3" in short.stderr) == (1, True, True)

@@ -32,6 +32,8 @@ UNUSABLE: dict[str, list[str]] = {
     "query": ["", NOT_UTF8],
     "language": ["", NOT_UTF8],
     "memory_id": ["", "x", NOT_UTF8],
+    "embedder": ["", "x", "no_such_module:x", "os:no_such_name", "app/models.py:x"],
+    "model": [NOT_UTF8],
     "namespace": ["", "a..b", ".", NOT_UTF8],
     "dsn": ["", "nonsense", "mysql://h/d", NOT_UTF8],
     "schema": ["", "x" * 64, NOT_UTF8],
@@ -56,6 +58,8 @@ REQUIRED = {
     "THREAD": "t",
     "USER": "u",
     "TEXT": "x",
+    "MODULE:ATTRIBUTE": "json:dumps",
+    "--dims": "2",
     "MEMORY": "0198c3a4-5b6c-7d8e-9fa0-b1c2d3e4f506",
     "BEFORE": "1",
     "--at": "1",
@@ -68,7 +72,7 @@ REQUIRED = {
 # What a value needs beside it to mean something.
 BESIDE = {"user": ["--search", "x"]}
 # Options that a command can't do without, though each alone isn't required.
-NEEDED = {"memory": ["--user", "ann"], "memory sweep": ["--max-age", "1d"]}
+NEEDED = {"memory": ["--user", "ann"], "memory sweep": ["--max-age", "1d"], "memory reembed": []}
 PYTHONS_WORDS = re.compile(
     r"config=|schema=|dsn=|max_size|pooler=|\bsaver\b|\w\(\)|\bNone\b|\bdict\b|next_cursor|\bint\b"
 )

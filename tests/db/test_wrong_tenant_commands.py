@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from langgraph_pgsaga import PgSagaError, cli, sync
 from tests import _cli as shops
+from tests._embedders import DIMS, hashed
 from tests.conftest import execute
 from tests.db._puts import config_of
 from tests.db._tenants import fetch, rows_of
@@ -46,6 +47,7 @@ COMMANDS: dict[str, list[str]] = {
     "memory show": [MEMORY, "--user", "ann"],
     "memory forget": [MEMORY, "--user", "ann", "--yes"],
     "memory sweep": ["--max-age", "0s", "--yes"],
+    "memory reembed": ["tests._embedders:hashed", "--dims", "64"],
     "sessions list": [],
     "sessions show": ["t"],
     "sessions expire": ["t", "--at", _A_TIME],
@@ -106,6 +108,7 @@ def test_a_command_in_the_wrong_tenant_shows_and_changes_nothing(
     """And in the right one, or in none, what is that one's."""
     world = World.made(dsn, "b")
     memory = sync.AgentMemory(world.saver.db, tenant="a").remember(SECRET, user_id="ann")
+    sync.AgentMemory(world.saver.db, embed=hashed, dims=DIMS).setup()
     world.saver.close()
     given = [str(memory.memory_id) if word == MEMORY else word for word in COMMANDS[name]]
     asyncio.run(_grown_old(dsn))
@@ -152,7 +155,12 @@ def test_all_tenants_are_asked_for(dsn: str, name: str) -> None:
 def _rows(dsn: str) -> list[str]:
     """Every row of "a", as text."""
     memories = fetch(dsn, "select m::text as row from agent_memory m where m.tenant_id = 'a'")
-    return [*rows_of(dsn, "a"), *(row["row"] for row in memories)]
+    vectors = fetch(
+        dsn,
+        "select memory_id::text as row from agent_memory_vectors v"
+        " join agent_memory m using (memory_id) where m.tenant_id = 'a'",
+    )
+    return [*rows_of(dsn, "a"), *(row["row"] for row in (*memories, *vectors))]
 
 
 async def _grown_old(dsn: str) -> None:

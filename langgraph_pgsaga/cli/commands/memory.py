@@ -13,12 +13,13 @@ import typer
 
 from langgraph_pgsaga._text import shown
 from langgraph_pgsaga.cli import values
-from langgraph_pgsaga.cli.connection import Dsn, Schema, Tenant, opened
+from langgraph_pgsaga.cli.connection import Dsn, Schema, Tenant, imported, opened
 from langgraph_pgsaga.cli.options import After, DryRun, Json, Yes
 from langgraph_pgsaga.cli.output import (
     confirm,
     needs_question,
     note,
+    progress,
     shown_time,
     write_json,
     write_line,
@@ -105,6 +106,25 @@ _KeepBest = Annotated[
     typer.Option(
         min=0, max=1_000_000_000, metavar="N", help="But the N most important of each scope."
     ),
+]
+_Embedder = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:ATTRIBUTE",
+        help="Where the embeddings are: LangChain's, or a function of a list of texts.",
+    ),
+]
+_Dims = Annotated[
+    int, typer.Option(min=1, max=16_000, metavar="N", help="How many dimensions they have.")
+]
+_Model = Annotated[
+    str, typer.Option(metavar="NAME", callback=values.utf8, help="The model's name.")
+]
+_VectorType = Annotated[
+    Literal["halfvec", "vector"], typer.Option(help="Two bytes for a dimension, or four.")
+]
+_Batch = Annotated[
+    int, typer.Option(min=1, max=10_000, metavar="N", help="How many texts are embedded at once.")
 ]
 
 
@@ -304,6 +324,43 @@ def _swept(
         if count := found.erased + found.forgotten:
             confirm(f"{'Delete' if policy.erase else 'Forget'} {_memories(count)}?", yes=yes)
     return memory.sweep([policy])
+
+
+@app.command()
+def reembed(
+    embedder: _Embedder,
+    dims: _Dims,
+    model: _Model = "",
+    vector_type: _VectorType = "halfvec",
+    batch: _Batch = 100,
+    dsn: Dsn = None,
+    schema: Schema = None,
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Make the vectors of a model for all memories that have none of it.
+
+    Recalls go on by those that are there. Who is interrupted calls it again. Give a model that
+    takes another one's place a name of its own, and the application that name when it is done.
+
+    \b
+    Example:
+      pgsaga memory reembed app.models:embeddings --dims 384 --model minilm
+    """
+    from langgraph_pgsaga.sync import AgentMemory
+
+    problem = "isn't MODULE:ATTRIBUTE, such as app.models:embeddings"
+    embed = imported(embedder, metavar="MODULE:ATTRIBUTE", problem=problem)
+    with opened(dsn, schema, tenant) as db, progress() as tell:
+        memory = AgentMemory(db, embed=embed, dims=dims, model=model, vector_type=vector_type)
+        done = memory.reembed(
+            batch=batch,
+            on_progress=lambda so_far: tell("memories", so_far.done, so_far.total),
+        )
+    if as_json:
+        write_json(dataclasses.asdict(done))
+    else:
+        write_line(f"made vectors of {_memories(done.done)}")
 
 
 @contextmanager

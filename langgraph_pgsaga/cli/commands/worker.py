@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 import inspect
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langgraph_pgsaga.cli.connection import Dsn, Schema, opened
+from langgraph_pgsaga.cli.connection import Dsn, Schema, imported, opened
 from langgraph_pgsaga.cli.options import Json
 from langgraph_pgsaga.cli.output import ExitCode, note, shown_time, write_json
 from langgraph_pgsaga.cli.table import write_table
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from langgraph_pgsaga.work import Worker, WorkerInfo
 
 _COLUMNS = ("worker", "host", "pid", "version", "state", "since (UTC)", "heard (UTC)", "jobs")
-_PYTHONS_OWN = (AttributeError, ImportError, NameError, SyntaxError)
 _HINT = "MODULE:ATTRIBUTE"
 _METAVAR = f"{_HINT}|list"
 
@@ -68,7 +65,11 @@ def worker(
         _list(dsn, schema, as_json=as_json)
         return
     _check_options_of_list(context)
-    found = _imported(target)
+    found = imported(
+        target,
+        metavar=_METAVAR,
+        problem="is neither MODULE:ATTRIBUTE, such as app.work:worker, nor list",
+    )
     # Where the module has set up logging, that stays.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if not asyncio.run(_run(target, found, host, port)):
@@ -109,33 +110,6 @@ def _cells(info: WorkerInfo) -> tuple[str, ...]:
         shown_time(info.heartbeat_at),
         ", ".join(info.jobs),
     )
-
-
-def _imported(target: str) -> Any:
-    """What `module:attribute` names."""
-    from langgraph_pgsaga.work import described
-
-    module, _, attribute = target.partition(":")
-    if not module or not attribute:
-        problem = f"{target!r} is neither {_HINT}, such as app.work:worker, nor list"
-        raise typer.BadParameter(problem, param_hint=_METAVAR)
-    if "/" in module or module.endswith(".py"):
-        name = module.removesuffix(".py").strip("./").replace("/", ".")
-        problem = f"{module!r} is a file; write the module's name, {name}:{attribute}"
-        raise typer.BadParameter(problem, param_hint=_METAVAR)
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found: Any = importlib.import_module(module)
-        for name in attribute.split("."):
-            found = getattr(found, name)
-    except Exception as error:
-        # Others than Python's own may quote anything, as a connection string.
-        is_shown = isinstance(error, _PYTHONS_OWN)
-        told = f"{type(error).__name__}: {error}" if is_shown else described(error)
-        problem = f"{target} can't be imported: {told}"
-        raise typer.BadParameter(problem, param_hint=_METAVAR) from error
-    return found
 
 
 async def _made(target: str, found: Any) -> Worker:
