@@ -290,6 +290,12 @@ def next_nodes(checkpoint: Mapping[str, Any], values: Mapping[str, Any]) -> tupl
     )
 
 
+def sent_nodes(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The nodes that the Sends among the values of a checkpoint's triggers start, by name."""
+    sends = values.get(TASKS)
+    return tuple(sorted(set(_started(TASKS, sends)))) if isinstance(sends, list) else ()
+
+
 def _has_seen(seen: Mapping[str, Any] | None, channel: str, versions: Mapping[str, Any]) -> bool:
     """Whether the node that has seen these versions has seen the channel's."""
     if not seen or channel not in seen or channel not in versions:

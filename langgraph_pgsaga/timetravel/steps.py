@@ -35,6 +35,7 @@ from langgraph_pgsaga._langgraph import (
     next_nodes,
     open_errors,
     own_values,
+    sent_nodes,
     shown_name,
 )
 from langgraph_pgsaga._times import in_utc, time_of
@@ -463,10 +464,7 @@ class _Pages:
             older = await db.fetch(statement, conn=conn)
             states.update({row["checkpoint_id"]: self._state(row) for row in older})
         contents = Contents(db, self._codec)
-        keys = {
-            row["checkpoint_id"]: starter_keys(self._address, states[row["checkpoint_id"]])
-            for row in rows
-        }
+        keys = {key: starter_keys(self._address, state) for key, state in states.items()}
         await contents.fetch([key for some in keys.values() for key in some], conn)
         started = {checkpoint_id: contents.values(some) for checkpoint_id, some in keys.items()}
         return _Page(rows, states, started)
@@ -492,13 +490,20 @@ class _Pages:
             source=source if isinstance(source, str) else None,
             created_at=time_of(state.checkpoint.get("ts")),
             name=row["checkpoint_name"],
-            nodes=_nodes(before, state.checkpoint),
+            nodes=_nodes(before, state.checkpoint, self._sent(row, page, source)),
             changed=_changed(before, state.checkpoint),
             next=self._next(state, page.started[checkpoint_id]),
             is_interrupted=INTERRUPT in row["marks"],
             has_error=ERROR in row["marks"],
             branch=self._branch(checkpoint_id, row["parent_checkpoint_id"]),
         )
+
+    def _sent(self, row: Any, page: _Page, source: Any) -> tuple[str, ...]:
+        """The nodes that the parent's Sends started, which the step ran."""
+        parent_id = row["parent_checkpoint_id"]
+        if source != "loop" or parent_id not in page.states:
+            return ()
+        return sent_nodes({**page.states[parent_id].inline, **page.started[parent_id]})
 
     def _next(self, state: StateData, started: Mapping[str, Any]) -> tuple[str, ...]:
         nodes = next_nodes(state.checkpoint, {**state.inline, **started})
@@ -607,14 +612,16 @@ def _line(step: Step) -> str:
     return _text.one_line("; ".join(filter(None, parts)))
 
 
-def _nodes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    """The nodes that have seen other versions of their channels than before."""
+def _nodes(
+    before: Mapping[str, Any], after: Mapping[str, Any], sent: Sequence[str]
+) -> tuple[str, ...]:
+    """The nodes that have seen other versions of their channels than before, or were `sent` to.
+
+    A Send has no channel of which its node could see a version.
+    """
     seen, seen_before = after.get("versions_seen") or {}, before.get("versions_seen") or {}
-    return tuple(
-        node
-        for node, versions in seen.items()
-        if versions != seen_before.get(node) and not node.startswith("__")
-    )
+    ran = [node for node, versions in seen.items() if versions != seen_before.get(node)]
+    return tuple(node for node in dict.fromkeys([*ran, *sent]) if not node.startswith("__"))
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

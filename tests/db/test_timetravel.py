@@ -17,7 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import InvalidUpdateError
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Command, RetryPolicy, StateSnapshot, interrupt
+from langgraph.types import Command, RetryPolicy, Send, StateSnapshot, interrupt
 
 from langgraph_pgsaga import PostgresSaver
 from langgraph_pgsaga._langgraph import open_errors
@@ -35,6 +35,7 @@ from langgraph_pgsaga.timetravel import (
     history,
     name_checkpoint,
 )
+from tests.db._chains import Log
 from tests.db._travelled import State, asking, joined, thread
 
 pytestmark = pytest.mark.anyio
@@ -301,6 +302,22 @@ def test_a_deferred_node_is_next_once_all_else_is_done(sync_saver: PostgresSaver
     steps = history(graph, thread())[:]
     assert [set(step.next) for step in steps][:3] == [set(), {"after", "both"}, {"longest"}]
     same(steps, list(graph.get_state_history(thread())))
+
+
+def test_a_node_that_is_sent_to_ran_in_each_of_its_steps(sync_saver: PostgresSaver) -> None:
+    """Not in the first one of its thread only; the latest is the one that is found by its name."""
+    builder = StateGraph(Log)
+    builder.add_node("split", lambda state: {"items": ["split"]})
+    builder.add_node("work", lambda state: {"items": [state]})
+    builder.add_edge(START, "split")
+    builder.add_conditional_edges("split", lambda _: [Send("work", "1"), Send("work", "2")])
+    graph = builder.compile(checkpointer=sync_saver)
+    for _ in range(40):
+        graph.invoke({"items": []}, thread())
+    steps = history(graph, thread())
+    ran = [step.nodes for step in steps]
+    assert ran == [("work",), ("split",), (), ()] * 40
+    assert steps.at(node="work").step == steps[0].step
 
 
 def test_a_join_starts_its_node_whatever_the_names_before_it(sync_saver: PostgresSaver) -> None:
