@@ -23,6 +23,8 @@ NEEDED = {
     ("table", "agent_store_items"): _ALL,
     ("table", "agent_events"): ("select", "insert"),
     ("table", "agent_memory"): _ALL,
+    # With pgvector.
+    ("table", "agent_memory_vectors"): ("select", "insert", "delete"),
     ("table", "event_consumers"): _ALL,
     ("table", "event_dead_letters"): _ALL,
     ("table", "event_eras"): ("select", "insert"),
@@ -40,8 +42,14 @@ NEEDED = {
     ("function", "pgsaga_guard_events"): ("execute",),
     ("function", "pgsaga_lock_keys"): ("execute",),
     ("function", "pgsaga_matches"): ("execute",),
+    ("function", "pgsaga_create_memory_index"): ("execute",),
     ("function", "pgsaga_create_memory_vectors"): ("execute",),
+    ("function", "pgsaga_memory_index_name"): ("execute",),
+    ("function", "pgsaga_nearest_memories"): ("execute",),
     ("function", "pgsaga_memory_scope"): ("execute",),
+    ("function", "pgsaga_halfvec"): ("execute",),
+    ("function", "pgsaga_vector"): ("execute",),
+    ("function", "pgsaga_cosine_distance"): ("execute",),
     ("function", "pgsaga_message_words"): ("execute",),
     ("function", "pgsaga_now"): ("execute",),
 }

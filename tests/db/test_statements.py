@@ -135,23 +135,34 @@ async def test_the_privileges_that_doctor_looks_for_are_those_that_statements_ne
     async with Database(dsn) as db, connection_of(db) as conn:
         if conn.get_server_version().major < 16:
             pytest.skip("before PostgreSQL 16 nothing explains a statement with parameters")
-        without = {*_OF_MIGRATIONS, *load_statements("memory_vectors")}
-        texts = [asked + db.text(s) for s in _STATEMENTS if s.name not in without]
+        await _make_vectors(dsn, "public")
+        texts = [asked + db.text(s) for s in _STATEMENTS if s.name not in _OF_MIGRATIONS]
         await conn.execute(f"create role {role}")
         begun = conn.transaction()
         await begun.start()
         await conn.execute("revoke execute on all functions in schema public from public")
+        await conn.execute(f"grant usage on schema of_vectors to {role}")
         assert await _refused(conn, role, texts)
-        for (kind, name), needed in privileges.NEEDED.items():
-            await conn.execute(f"grant {', '.join(needed)} on {kind} {name} to {role}")
+        every = [
+            (f"{kind} {await _signatures(conn, name) if kind == 'function' else name}", needed)
+            for (kind, name), needed in privileges.NEEDED.items()
+        ]
+        for what, needed in every:
+            await conn.execute(f"grant {', '.join(needed)} on {what} to {role}")
         assert await _refused(conn, role, texts) is None
-        for (kind, name), needed in privileges.NEEDED.items():
+        for what, needed in every:
             for privilege in needed:
-                await conn.execute(f"revoke {privilege} on {kind} {name} from {role}")
-                assert await _refused(conn, role, texts), (name, privilege)
-                await conn.execute(f"grant {privilege} on {kind} {name} to {role}")
+                await conn.execute(f"revoke {privilege} on {what} from {role}")
+                assert await _refused(conn, role, texts), (what, privilege)
+                await conn.execute(f"grant {privilege} on {what} to {role}")
         await begun.rollback()
         await conn.execute(f"drop role {role}")
+
+
+async def _signatures(conn: asyncpg.Connection[asyncpg.Record], name: str) -> str:
+    """The functions of a name, each with the types that it takes."""
+    query = "select string_agg(oid::regprocedure::text, ', ') from pg_proc where proname = $1"
+    return str(await conn.fetchval(query, name))
 
 
 async def _refused(
