@@ -111,17 +111,18 @@ class _Session:
 
     def known(self) -> KnownSession:
         """As it is now."""
+        # By place, not by name: this is part of every call.
         return KnownSession(
-            epoch=self.epoch,
-            generation=self.generation,
-            message_count=self.message_count,
-            numbers=self.numbers,
-            hashes=self.hashes,
-            contents=self.contents,
-            held=self.held,
-            states=self.states,
-            doubtful=self.doubtful,
-            last=self.last,
+            self.epoch,
+            self.generation,
+            self.message_count,
+            self.numbers,
+            self.hashes,
+            self.contents,
+            self.held,
+            self.states,
+            self.doubtful,
+            self.last,
         )
 
     def add_states(

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from uuid import UUID
 
 from langgraph_pgsaga import _fork
@@ -19,6 +19,7 @@ _log = logging.getLogger("langgraph_pgsaga.checkpoint")
 _TOLD_EVERY_SECONDS = 5.0
 # What waits for a call in LangGraph, such as the next checkpoint, calls within so many.
 _TURNS_BETWEEN = 4
+_NOT_NOTED: AbstractContextManager[None] = nullcontext()
 
 
 class CallsUnderWay:
@@ -37,24 +38,26 @@ class CallsUnderWay:
         self._calls: dict[UUID, dict[Future[None], Owner]] = {}
         self._lock = threading.Lock()
 
-    @contextmanager
-    def noted(self, lease: Lease | None) -> Iterator[None]:
+    def noted(self, lease: Lease | None) -> AbstractContextManager[None]:
         """The block is a call under this lease; one that is no run's isn't noted."""
         if lease is None or lease.course is None:
-            yield
-            return
+            return _NOT_NOTED
+        return self._noted(lease.session_id, lease.course.owner)
+
+    @contextmanager
+    def _noted(self, session_id: UUID, owner: Owner) -> Iterator[None]:
         done: Future[None] = Future()
         done.set_running_or_notify_cancel()  # so that who waits for it can't cancel it
         with self._lock:
-            self._calls.setdefault(lease.session_id, {})[done] = lease.course.owner
+            self._calls.setdefault(session_id, {})[done] = owner
         try:
             yield
         finally:
             with self._lock:
-                calls = self._calls.get(lease.session_id, {})
+                calls = self._calls.get(session_id, {})
                 calls.pop(done, None)
                 if not calls:
-                    self._calls.pop(lease.session_id, None)
+                    self._calls.pop(session_id, None)
             done.set_result(None)
 
     async def settle(self, session_id: UUID) -> None:
