@@ -22,8 +22,8 @@ class MissingMigrationsError(MigrationError):
     def __str__(self) -> str:
         return (
             f"{self.detail} in {self.dsn}: the schema isn't there or isn't up to date. "
-            "If its name is right, call setup() once, of the saver, store or memory that you use "
-            "(in async code: await ....setup()), or run `pgsaga migrate up` with its --dsn and "
+            "If its name is right, call saver.setup() once, or that of your store or memory (in "
+            "async code: await saver.setup()), or run `pgsaga migrate up` with its --dsn and "
             "--schema"
         )
 

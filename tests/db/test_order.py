@@ -377,7 +377,7 @@ def test_the_order_of_a_thread_never_goes_down(sync_saver: PostgresSaver, dsn: s
     )
     sync_saver.copy_thread("t", "copy")
     (row,) = fetch(dsn, "select last_position from agent_sessions where thread_id = 'copy'")
-    assert row[0] == 4 * 10**18
+    assert row[0] > 4 * 10**18
     assert len(list(sync_saver.list(config_of("copy")))) == 1
 
 

@@ -23,7 +23,7 @@ from langgraph_pgsaga.cli.connection import (
 from langgraph_pgsaga.cli.options import CHECKPOINT_HELP, After, Json
 from langgraph_pgsaga.cli.output import counted, json_lines_out, note, shown_time, write_json
 from langgraph_pgsaga.cli.table import write_table
-from langgraph_pgsaga.errors import MissingThreadError
+from langgraph_pgsaga.errors import InvalidArgumentError, MissingThreadError
 
 if TYPE_CHECKING:
     from langgraph_pgsaga.checkpoint import PostgresSaver
@@ -197,6 +197,11 @@ def _export(reader: Messages, target: str, query: dict[str, Any]) -> None:
         return
     try:
         count = reader.export(Path(target), **query)
+    except InvalidArgumentError as error:
+        if error.argument != "file":
+            raise
+        problem = f"{target} can't be written: {error.problem}"
+        raise typer.BadParameter(problem, param_hint="--export") from error
     except OSError as error:
         if error.errno in _DISK_ERRORS:  # no other path would be a better one
             raise
