@@ -104,7 +104,8 @@ async def forget_user(
     Raises:
         InvalidArgumentError: an argument can't be used.
         MissingTenantError: the Database requires a tenant and there is none.
-        ServerError: row security shows what it lets nobody delete, and other subclasses.
+        ServerError: row security shows rows of a session that it lets nobody delete; and its
+            subclasses.
     """
     checked_instance("db", db, Database, "Pass a Database, such as saver.db")
     name = required_text("user_id", user_id)
